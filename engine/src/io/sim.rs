@@ -1,0 +1,1 @@
+//! A seeded disk in memory.

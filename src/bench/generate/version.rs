@@ -1,0 +1,102 @@
+//! W7: a copy of a real tree, then its next version.
+//!
+//! Guarantees: the copies have the content, kind, mode and time of the original; entries equal in both
+//! versions are left untouched. Refuses entries that are not file, folder or link: they are left out.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::TreeWriter;
+use super::writer::Look;
+use crate::bench::{BenchError, Context};
+
+/// Copies `from` into the (empty) tree.
+pub(super) fn copy_tree(tree: &mut TreeWriter, from: &Path) -> Result<(), BenchError> {
+    become_tree(tree, from)
+}
+
+/// Makes the tree equal to `like`, touching only what differs.
+pub(super) fn become_tree(tree: &mut TreeWriter, like: &Path) -> Result<(), BenchError> {
+    become_folder(tree, like, Path::new(""))
+}
+
+fn become_folder(tree: &mut TreeWriter, like: &Path, name: &Path) -> Result<(), BenchError> {
+    let source = if name.as_os_str().is_empty() { like.to_owned() } else { like.join(name) };
+    let meta = std::fs::symlink_metadata(&source).at("read", &source)?;
+    tree.folder(name, look_of(&meta))?;
+    let wanted = names(&source)?;
+    let target = tree.path(name);
+    for old in names(&target)?.difference(&wanted) {
+        remove_any(tree, &name.join(old))?;
+    }
+    for entry in &wanted {
+        become_entry(tree, like, &name.join(entry))?;
+    }
+    Ok(())
+}
+
+fn become_entry(tree: &mut TreeWriter, like: &Path, name: &Path) -> Result<(), BenchError> {
+    let (source, target) = (like.join(name), tree.path(name));
+    let meta = std::fs::symlink_metadata(&source).at("read", &source)?;
+    let old = std::fs::symlink_metadata(&target).ok();
+    let same_kind = old.as_ref().is_some_and(|o| o.file_type() == meta.file_type());
+    if old.is_some() && (!same_kind || meta.is_symlink()) {
+        remove_any(tree, name)?;
+    }
+    if meta.is_dir() {
+        become_folder(tree, like, name)
+    } else if meta.is_symlink() {
+        let to = std::fs::read_link(&source).at("read the link", &source)?;
+        tree.symlink(name, &to, look_of(&meta))
+    } else if meta.is_file() {
+        let old = old.filter(|_| same_kind);
+        if old.is_some_and(|o| o.len() == meta.len() && same_bytes(&source, &target)) {
+            return tree.retouch(name, look_of(&meta));
+        }
+        let mut from = File::open(&source).at("open", &source)?;
+        let mut to = File::create(&target).at("create", &target)?;
+        tree.count_bytes(std::io::copy(&mut from, &mut to).at("copy", &target)?);
+        tree.dress(&to, &target, look_of(&meta))
+    } else {
+        Ok(())
+    }
+}
+
+fn remove_any(tree: &mut TreeWriter, name: &Path) -> Result<(), BenchError> {
+    let path = tree.path(name);
+    let meta = std::fs::symlink_metadata(&path).at("read", &path)?;
+    if meta.is_dir() {
+        for entry in names(&path)? {
+            remove_any(tree, &name.join(entry))?;
+        }
+        return std::fs::remove_dir(&path).at("remove a folder", &path);
+    }
+    tree.remove(name)
+}
+
+fn names(folder: &Path) -> Result<BTreeSet<OsString>, BenchError> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).at("list", folder)? {
+        names.insert(entry.at("list", folder)?.file_name());
+    }
+    Ok(names)
+}
+
+fn same_bytes(a: &Path, b: &Path) -> bool {
+    match (std::fs::read(a), std::fs::read(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn look_of(meta: &std::fs::Metadata) -> Look {
+    let seconds = u64::try_from(meta.mtime()).unwrap_or(0);
+    let nanoseconds = u32::try_from(meta.mtime_nsec()).unwrap_or(0);
+    let mtime: SystemTime = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+    let owner = Some((meta.uid(), meta.gid()));
+    Look { mode: meta.permissions().mode() & 0o7777, owner, mtime }
+}
