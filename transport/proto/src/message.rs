@@ -1,0 +1,532 @@
+//! Control messages: what the two ends say to each other beside the batches.
+
+use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
+use farshore_core::entry::{Entry, decode_path};
+use farshore_core::path::RelPath;
+use farshore_core::recipe::ChunkId;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+
+/// The version of the protocol this build speaks; there is one so far.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Longest name of a share in bytes.
+pub const SHARE_NAME_MAX: usize = 128;
+
+/// Longest text for people in a message, in bytes.
+pub const TEXT_MAX: usize = 1_024;
+
+/// Most failures one receipt lists; a batch never has more operations.
+pub const BATCH_OPS_MAX: usize = 65_536;
+
+/// Most directories one [`Message::Compare`] asks for.
+pub const COMPARE_QUERIES_MAX: usize = 1_024;
+
+/// Most children one [`Message::Answer`] carries; further ones follow in the next answer.
+pub const ANSWER_CHILDREN_MAX: usize = 4_096;
+
+/// Identity of one catalog or tree: random, made once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+/// What the target tells of itself when it is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The protocol version spoken from here on.
+    pub version: u16,
+    /// The target tree's identity, kept beside the tree.
+    pub target: StoreId,
+    /// The source this tree was last sealed with.
+    pub sealed_with: Option<StoreId>,
+    /// The epoch in force at the target.
+    pub epoch: Epoch,
+    /// Batches up to this number are applied.
+    pub applied_batch: u64,
+    /// R of what the target holds now.
+    pub root: RootDigest,
+    /// Entries it holds, the root not counted.
+    pub entries: u64,
+    /// Entries that changed at the target behind our back, found by its check.
+    pub foreign_changes: u64,
+    /// The last recovery point.
+    pub recovery_point: Option<RecoveryPoint>,
+}
+
+/// Which part of a directory a comparison asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// The directory.
+    pub directory: RelPath,
+    /// One bucket of its names; `None` for all, or the buckets' digests if it is wide.
+    pub bucket: Option<u8>,
+}
+
+/// What the target holds of a queried directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Children in name order.
+    Children {
+        /// Whether this ends the answer to the query.
+        last: bool,
+        /// The children.
+        children: Vec<Child>,
+    },
+    /// One digest a bucket: the directory is wide.
+    Buckets(Box<[DirectoryDigest; BUCKETS]>),
+}
+
+/// Why one operation of a batch was not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The target lacks the basis: these chunks, or all of the content when none is named. To be
+    /// sent again without them.
+    Basis(Vec<ChunkId>),
+    /// The target's system refused; the text says what and why.
+    Refused,
+}
+
+/// One operation that was not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its path.
+    pub path: RelPath,
+    /// Why.
+    pub kind: FailureKind,
+    /// The target's words.
+    pub text: String,
+}
+
+/// Everything of a batch but its failures is durable at the target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// The batch.
+    pub batch: u64,
+    /// What was not applied.
+    pub failures: Vec<Failure>,
+    /// Facts the target's mount could not keep (an attribute, an owner), by what it was.
+    pub degraded: Vec<(String, u64)>,
+}
+
+/// A control message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Source: opens the session.
+    Hello {
+        /// Versions the source speaks, lowest and highest.
+        versions: (u16, u16),
+        /// The share.
+        share: String,
+        /// The source catalog's identity.
+        source: StoreId,
+        /// The epoch the source acts under.
+        epoch: Epoch,
+        /// Whether the target may skip checking its tree by stat.
+        trust_target: bool,
+    },
+    /// Target: ready.
+    Welcome(Welcome),
+    /// Target: still checking; so many entries so far.
+    Checking(u64),
+    /// Target: will not serve this; the connection ends.
+    Refused {
+        /// A [`crate::close::CloseCode`] as a number.
+        code: u32,
+        /// For people.
+        text: String,
+    },
+    /// Source: asks for directories whose digests differ.
+    Compare(Vec<Query>),
+    /// Target: answers the oldest query not yet answered.
+    Answer(Answer),
+    /// Target: a batch is applied.
+    Receipt(Receipt),
+    /// Source: all is sent and acknowledged; this is the point the target shall reach.
+    Seal(RecoveryPoint),
+    /// Target: reached and recorded.
+    Sealed(RecoveryPoint),
+    /// Target: its root differs from what the source expects; nothing is recorded.
+    SealMismatch(RootDigest),
+    /// Either: the session is over.
+    Goodbye,
+}
+
+impl Message {
+    /// A short name for errors and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "hello",
+            Self::Welcome(_) => "welcome",
+            Self::Checking(_) => "checking",
+            Self::Refused { .. } => "refused",
+            Self::Compare(_) => "compare",
+            Self::Answer(_) => "answer",
+            Self::Receipt(_) => "receipt",
+            Self::Seal(_) => "seal",
+            Self::Sealed(_) => "sealed",
+            Self::SealMismatch(_) => "seal mismatch",
+            Self::Goodbye => "goodbye",
+        }
+    }
+
+    /// The encoding.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut e = Encoder::new();
+        match self {
+            Self::Hello { versions, share, source, epoch, trust_target } => {
+                e.put_u8(1);
+                e.put_u64(u64::from(versions.0));
+                e.put_u64(u64::from(versions.1));
+                e.put_bytes(share.as_bytes());
+                e.put_raw(&source.0);
+                e.put_u64(epoch.0);
+                e.put_u8(u8::from(*trust_target));
+            }
+            Self::Welcome(w) => {
+                e.put_u8(2);
+                encode_welcome(w, &mut e);
+            }
+            Self::Checking(entries) => {
+                e.put_u8(3);
+                e.put_u64(*entries);
+            }
+            Self::Refused { code, text } => {
+                e.put_u8(4);
+                e.put_u64(u64::from(*code));
+                put_text(text, &mut e);
+            }
+            Self::Compare(queries) => {
+                e.put_u8(5);
+                e.put_u64(queries.len() as u64);
+                for q in queries {
+                    e.put_bytes(q.directory.as_bytes());
+                    match q.bucket {
+                        None => e.put_u8(0),
+                        Some(b) => {
+                            e.put_u8(1);
+                            e.put_u8(b);
+                        }
+                    }
+                }
+            }
+            Self::Answer(answer) => {
+                e.put_u8(6);
+                encode_answer(answer, &mut e);
+            }
+            Self::Receipt(receipt) => {
+                e.put_u8(7);
+                encode_receipt(receipt, &mut e);
+            }
+            Self::Seal(point) => {
+                e.put_u8(8);
+                point.encode(&mut e);
+            }
+            Self::Sealed(point) => {
+                e.put_u8(9);
+                point.encode(&mut e);
+            }
+            Self::SealMismatch(root) => {
+                e.put_u8(10);
+                e.put_raw(&root.0);
+            }
+            Self::Goodbye => e.put_u8(11),
+        }
+        e.finish()
+    }
+
+    /// The message that `bytes` are.
+    ///
+    /// # Errors
+    /// [`DecodeError`], whatever the bytes are.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut d = Decoder::new(bytes);
+        let message = match d.take_u8("message")? {
+            1 => Self::Hello {
+                versions: (take_u16(&mut d)?, take_u16(&mut d)?),
+                share: take_text(&mut d, "share name", SHARE_NAME_MAX)?,
+                source: StoreId(d.take_array("source id")?),
+                epoch: Epoch(d.take_u64("epoch")?),
+                trust_target: take_bool(&mut d)?,
+            },
+            2 => Self::Welcome(decode_welcome(&mut d)?),
+            3 => Self::Checking(d.take_u64("entries checked")?),
+            4 => Self::Refused {
+                code: d.take_u32("close code")?,
+                text: take_text(&mut d, "refusal", TEXT_MAX)?,
+            },
+            5 => Self::Compare(decode_queries(&mut d)?),
+            6 => Self::Answer(decode_answer(&mut d)?),
+            7 => Self::Receipt(decode_receipt(&mut d)?),
+            8 => Self::Seal(RecoveryPoint::decode(&mut d)?),
+            9 => Self::Sealed(RecoveryPoint::decode(&mut d)?),
+            10 => Self::SealMismatch(RootDigest(d.take_array("root digest")?)),
+            11 => Self::Goodbye,
+            other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
+        };
+        d.finish("message")?;
+        Ok(message)
+    }
+}
+
+fn put_text(text: &str, e: &mut Encoder) {
+    let mut end = text.len().min(TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    e.put_bytes(&text.as_bytes()[..end]);
+}
+
+fn take_text(d: &mut Decoder<'_>, what: &'static str, limit: usize) -> Result<String, DecodeError> {
+    let bytes = d.take_bytes(what, limit)?;
+    String::from_utf8(bytes.into()).map_err(|_| DecodeError::Invalid { what, found: 0 })
+}
+
+fn take_u16(d: &mut Decoder<'_>) -> Result<u16, DecodeError> {
+    let found = d.take_u64("version")?;
+    u16::try_from(found).map_err(|_| DecodeError::Invalid { what: "version", found })
+}
+
+fn take_bool(d: &mut Decoder<'_>) -> Result<bool, DecodeError> {
+    match d.take_u8("flag")? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(DecodeError::Invalid { what: "flag", found: u64::from(other) }),
+    }
+}
+
+fn encode_welcome(w: &Welcome, e: &mut Encoder) {
+    e.put_u64(u64::from(w.version));
+    e.put_raw(&w.target.0);
+    e.put_u8(u8::from(w.sealed_with.is_some()));
+    if let Some(id) = w.sealed_with {
+        e.put_raw(&id.0);
+    }
+    e.put_u64(w.epoch.0);
+    e.put_u64(w.applied_batch);
+    e.put_raw(&w.root.0);
+    e.put_u64(w.entries);
+    e.put_u64(w.foreign_changes);
+    e.put_u8(u8::from(w.recovery_point.is_some()));
+    if let Some(point) = w.recovery_point {
+        point.encode(e);
+    }
+}
+
+fn decode_welcome(d: &mut Decoder<'_>) -> Result<Welcome, DecodeError> {
+    Ok(Welcome {
+        version: take_u16(d)?,
+        target: StoreId(d.take_array("target id")?),
+        sealed_with: take_bool(d)?.then(|| d.take_array("source id").map(StoreId)).transpose()?,
+        epoch: Epoch(d.take_u64("epoch")?),
+        applied_batch: d.take_u64("applied batch")?,
+        root: RootDigest(d.take_array("root digest")?),
+        entries: d.take_u64("entries")?,
+        foreign_changes: d.take_u64("foreign changes")?,
+        recovery_point: take_bool(d)?.then(|| RecoveryPoint::decode(d)).transpose()?,
+    })
+}
+
+fn decode_queries(d: &mut Decoder<'_>) -> Result<Vec<Query>, DecodeError> {
+    let count = d.take_len("queries", COMPARE_QUERIES_MAX)?;
+    let mut queries = Vec::new();
+    for _ in 0..count {
+        let directory = decode_path(d, "queried directory")?;
+        let bucket = take_bool(d)?.then(|| d.take_u8("bucket")).transpose()?;
+        queries.push(Query { directory, bucket });
+    }
+    Ok(queries)
+}
+
+fn encode_answer(answer: &Answer, e: &mut Encoder) {
+    match answer {
+        Answer::Children { last, children } => {
+            e.put_u8(0);
+            e.put_u8(u8::from(*last));
+            e.put_u64(children.len() as u64);
+            for child in children {
+                e.put_bytes(child.path.as_bytes());
+                child.entry.encode(e);
+                e.put_u8(u8::from(child.below.is_some()));
+                if let Some(below) = child.below {
+                    e.put_raw(&below.0);
+                }
+            }
+        }
+        Answer::Buckets(buckets) => {
+            e.put_u8(1);
+            buckets.iter().for_each(|b| e.put_raw(&b.0));
+        }
+    }
+}
+
+fn decode_answer(d: &mut Decoder<'_>) -> Result<Answer, DecodeError> {
+    if take_bool(d)? {
+        let mut buckets = Box::new([DirectoryDigest([0; 32]); BUCKETS]);
+        for bucket in buckets.iter_mut() {
+            *bucket = DirectoryDigest(d.take_array("bucket digest")?);
+        }
+        return Ok(Answer::Buckets(buckets));
+    }
+    let last = take_bool(d)?;
+    let count = d.take_len("children", ANSWER_CHILDREN_MAX)?;
+    let mut children = Vec::new();
+    for _ in 0..count {
+        children.push(Child {
+            path: decode_path(d, "child")?,
+            entry: Entry::decode(d)?,
+            below: take_bool(d)?
+                .then(|| d.take_array("directory digest").map(DirectoryDigest))
+                .transpose()?,
+        });
+    }
+    Ok(Answer::Children { last, children })
+}
+
+fn encode_receipt(receipt: &Receipt, e: &mut Encoder) {
+    e.put_u64(receipt.batch);
+    e.put_u64(receipt.failures.len() as u64);
+    for failure in &receipt.failures {
+        e.put_bytes(failure.path.as_bytes());
+        match &failure.kind {
+            FailureKind::Refused => e.put_u8(0),
+            FailureKind::Basis(chunks) => {
+                e.put_u8(1);
+                e.put_u64(chunks.len() as u64);
+                chunks.iter().for_each(|c| e.put_raw(&c.0));
+            }
+        }
+        put_text(&failure.text, e);
+    }
+    e.put_u64(receipt.degraded.len() as u64);
+    for (what, count) in &receipt.degraded {
+        put_text(what, e);
+        e.put_u64(*count);
+    }
+}
+
+fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
+    let batch = d.take_u64("receipt batch")?;
+    let count = d.take_len("failures", BATCH_OPS_MAX)?;
+    let mut failures = Vec::new();
+    for _ in 0..count {
+        let path = decode_path(d, "failed path")?;
+        let kind = if take_bool(d)? {
+            let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
+            let mut missing = Vec::new();
+            for _ in 0..chunks {
+                missing.push(ChunkId(d.take_array("chunk id")?));
+            }
+            FailureKind::Basis(missing)
+        } else {
+            FailureKind::Refused
+        };
+        failures.push(Failure { path, kind, text: take_text(d, "failure", TEXT_MAX)? });
+    }
+    let count = d.take_len("degraded kinds", 64)?;
+    let mut degraded = Vec::new();
+    for _ in 0..count {
+        degraded.push((take_text(d, "degraded", TEXT_MAX)?, d.take_u64("degraded count")?));
+    }
+    Ok(Receipt { batch, failures, degraded })
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::entry::Metadata;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn samples() -> Vec<Message> {
+        let point = RecoveryPoint {
+            sequence: 3,
+            time_unix_ms: -5,
+            root: RootDigest([7; 32]),
+            entries: 10,
+            bytes: 1 << 40,
+            exceptions: 1,
+        };
+        let path = RelPath::new(*b"a/b").expect("valid");
+        vec![
+            Message::Hello {
+                versions: (1, 1),
+                share: "homes".into(),
+                source: StoreId([1; 16]),
+                epoch: Epoch(4),
+                trust_target: true,
+            },
+            Message::Welcome(Welcome {
+                version: 1,
+                target: StoreId([2; 16]),
+                sealed_with: Some(StoreId([1; 16])),
+                epoch: Epoch(4),
+                applied_batch: 9,
+                root: RootDigest([3; 32]),
+                entries: 5,
+                foreign_changes: 0,
+                recovery_point: Some(point),
+            }),
+            Message::Checking(7),
+            Message::Refused { code: 2, text: "no such share".into() },
+            Message::Compare(vec![
+                Query { directory: RelPath::root(), bucket: None },
+                Query { directory: path.clone(), bucket: Some(255) },
+            ]),
+            Message::Answer(Answer::Buckets(Box::new([DirectoryDigest([9; 32]); BUCKETS]))),
+            Message::Answer(Answer::Children {
+                last: true,
+                children: vec![Child {
+                    path: path.clone(),
+                    entry: Entry::Directory { meta: Metadata::default() },
+                    below: Some(DirectoryDigest([4; 32])),
+                }],
+            }),
+            Message::Receipt(Receipt {
+                batch: 12,
+                failures: vec![Failure {
+                    path,
+                    kind: FailureKind::Basis(vec![ChunkId([5; 32])]),
+                    text: "chunk gone".into(),
+                }],
+                degraded: vec![("owner".into(), 3)],
+            }),
+            Message::Seal(point),
+            Message::Sealed(point),
+            Message::SealMismatch(RootDigest([8; 32])),
+            Message::Goodbye,
+        ]
+    }
+
+    #[test]
+    fn every_message_round_trips() {
+        for message in samples() {
+            assert_eq!(Message::from_bytes(&message.to_bytes()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn no_truncation_of_a_message_is_a_message() {
+        for message in samples() {
+            let bytes = message.to_bytes();
+            for len in 0..bytes.len() {
+                assert!(Message::from_bytes(&bytes[..len]).is_err(), "{} cut to {len}", message.name());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_refused(bytes: Vec<u8>) {
+            let _decoded_or_refused = Message::from_bytes(&bytes).is_ok();
+        }
+
+        #[test]
+        fn damage_is_a_message_or_refused(which in 0usize..12, at: prop::sample::Index, to: u8) {
+            let mut bytes = samples()[which].to_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            let _decoded_or_refused = Message::from_bytes(&bytes).is_ok();
+        }
+    }
+}
