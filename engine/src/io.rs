@@ -202,7 +202,8 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     /// else reads and writes.
     ///
     /// # Errors
-    /// The copy's own; UnexpectedEof when the source is shorter.
+    /// The copy's own; UnexpectedEof when the source is shorter; EINVAL when the ranges overlap in
+    /// one file.
     fn copy_range(
         &self,
         from: &Self::File,

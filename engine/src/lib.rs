@@ -1,3 +1,24 @@
 //! Everything of Farshore that touches a disk: scan, catalog, ingest, stage, journal, apply, history.
 
+pub mod apply;
+pub mod catalog;
+pub mod ingest;
 pub mod io;
+pub mod check;
+pub mod contents;
+pub mod frames;
+pub mod journal;
+pub mod metadata;
+pub mod observe;
+pub mod own_folder;
+pub mod plan;
+pub mod progress;
+pub mod scan;
+pub mod source;
+pub mod spool;
+pub mod stage;
+pub mod target;
+
+/// The one folder below a target's root that is Farshore's: staging, journal, history. It never
+/// replicates and is refused on the wire.
+pub const OWN_FOLDER: &[u8] = b".farshore";

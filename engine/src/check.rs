@@ -1,0 +1,161 @@
+//! Bringing a target's catalog in line with its tree.
+//!
+//! The tree is the truth: what others changed behind our back is read, hashed and recorded as it is,
+//! so that the comparison with the source finds it. Nothing in the tree is changed here. A catalog
+//! that was lost is rebuilt by the same pass.
+
+use std::path::Path;
+
+use farshore_core::chunking::Chunker;
+use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::path::RelPath;
+use farshore_core::policy::ReplicateAll;
+use farshore_core::recipe::Recipe;
+use redb::Durability;
+
+use crate::OWN_FOLDER;
+use crate::catalog::{Catalog, CatalogError, CatalogTables, LocalFacts, Record};
+use crate::io::{FileKind, Object, Storage};
+use crate::observe::{ObserveError, SystemStep, describe_file, describe_node, metadata};
+use crate::plan::{Change, PlanError, Problem, plan};
+
+/// Changes recorded in one transaction.
+const CHUNK: usize = 4_096;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct CheckReport {
+    /// Entries whose replicated facts were not as the catalog had them.
+    pub foreign_changes: u64,
+    /// What could not be read; its record stays as it was.
+    pub problems: Vec<Problem>,
+}
+
+/// Checks the tree of `storage` against `catalog` by its inodes' facts, and reads what differs.
+///
+/// # Errors
+/// [`PlanError`]; what goes wrong with one entry is in the report.
+pub fn check<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    spool_folder: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<CheckReport, PlanError> {
+    let reader = catalog.reader()?;
+    let mut found = plan(storage, &reader, &ReplicateAll, OWN_FOLDER, spool_folder, progress)?;
+    let mut report =
+        CheckReport { foreign_changes: 0, problems: std::mem::take(&mut found.problems) };
+    if found.is_empty() {
+        return Ok(report);
+    }
+    found.forget_moves();
+    let mut changes = found.into_changes()?;
+    let mut checker = Checker { storage, chunker: None, seen: 0, progress };
+    loop {
+        let mut updates = Vec::new();
+        let mut exhausted = false;
+        while updates.len() < CHUNK {
+            let Some(change) = changes.next_change()? else {
+                exhausted = true;
+                break;
+            };
+            let path = change.path().clone();
+            match checker.observe(change) {
+                Ok(update) => updates.push((path, update)),
+                Err(e) if e.is_vanished() => {}
+                Err(e) => {
+                    let text = crate::ingest::describe(&e);
+                    report.problems.push(Problem { path, text });
+                }
+            }
+        }
+        catalog.update(Durability::None, |tables| {
+            for (path, update) in updates {
+                report.foreign_changes += u64::from(record(tables, &path, update)?);
+            }
+            Ok(())
+        })?;
+        if exhausted {
+            return Ok(report);
+        }
+    }
+}
+
+/// What stands at a path now.
+enum Update {
+    Present(Record, Option<Recipe>),
+    Gone,
+}
+
+struct Checker<'a, S: Storage> {
+    storage: &'a S,
+    chunker: Option<Chunker>,
+    seen: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<S: Storage> Checker<'_, S> {
+    fn observe(&mut self, change: Change) -> Result<Update, ObserveError> {
+        self.seen += 1;
+        if self.seen.is_multiple_of(256) {
+            (self.progress)(self.seen);
+        }
+        let storage = self.storage;
+        let path = match &change {
+            Change::Remove { .. } => return Ok(Update::Gone),
+            other => other.path(),
+        };
+        let Some((parent, name)) = path.split() else {
+            let root = Object::Directory(storage.root());
+            let stat = storage.stat(root).at_step("looking at it")?;
+            let entry = Entry::Directory { meta: metadata(storage, root, &stat)? };
+            let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
+            return Ok(Update::Present(record, None));
+        };
+        let directory = storage
+            .open_directory(storage.root(), parent.as_bytes())
+            .at_step("opening its directory")?;
+        let stat = storage.stat(Object::Named(&directory, name)).at_step("looking at it")?;
+        if let Change::Link { leader, .. } = &change {
+            let entry = Entry::HardLink { leader: leader.clone() };
+            let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
+            return Ok(Update::Present(record, None));
+        }
+        if stat.kind != FileKind::Regular {
+            let entry = describe_node(storage, &directory, name, &stat)?;
+            let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
+            return Ok(Update::Present(record, None));
+        }
+        let (entry, recipe, stat) = describe_file(storage, &directory, name, &mut self.chunker)?;
+        let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
+        Ok(Update::Present(record, recipe))
+    }
+}
+
+/// Records what was seen; whether anything that replicates differs.
+fn record(
+    tables: &mut CatalogTables<'_>,
+    path: &RelPath,
+    update: Update,
+) -> Result<bool, CatalogError> {
+    let known = tables.get(path)?;
+    match update {
+        Update::Gone => {
+            tables.remove_below(path)?;
+            tables.remove(path)?;
+            Ok(known.is_some())
+        }
+        Update::Present(record, recipe) => {
+            let was_directory =
+                known.as_ref().is_some_and(|k| k.entry.kind() == EntryKind::Directory);
+            if was_directory && record.entry.kind() != EntryKind::Directory {
+                tables.remove_below(path)?;
+            }
+            tables.put(path, &record)?;
+            if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
+                tables.put_recipe(content, &recipe)?;
+            }
+            Ok(known.is_none_or(|k| k.entry != record.entry))
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Writing and reading the frames of a batch stream, compressed where that pays.
+//!
+//! Whether it pays is measured: while the line takes bytes more slowly than zstd makes them, frames
+//! are compressed; on a faster line they are not. Data whose byte histogram is flat is never tried.
+//! A reader allocates at most one frame, whatever the peer announces.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use farshore_core::codec::{DecodeError, Encoder};
+use farshore_proto::batch::{
+    BATCH_HEADER_LEN, BatchHeader, FRAME_HEADER_LEN, FRAME_PAYLOAD_GOAL, FrameHeader,
+};
+use farshore_proto::link::{BulkReceive, BulkSend, LinkError};
+use farshore_proto::op::Op;
+
+/// When frames are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// By the measured speed of the line.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// Always, at this zstd level.
+    Level(i32),
+}
+
+/// Lines slower than this, in bytes a second, are worth one core's compression at level 1 (zstd
+/// takes 0.5 GB/s of text at level 1 on one core; half of that leaves room for the rest).
+const SLOW_LINE: f64 = 150e6;
+/// Below this the next stronger level still keeps up.
+const THIN_LINE: f64 = 30e6;
+/// A round trip above this is a line between sites, not a cable.
+const DISTANT: Duration = Duration::from_millis(3);
+/// Bytes between two judgements of the line.
+const WINDOW: u64 = 4 << 20;
+
+/// What is known of the line; shared by all streams of a link.
+#[derive(Debug)]
+pub struct LineGauge {
+    setting: Compression,
+    state: Mutex<Gauge>,
+}
+
+#[derive(Debug)]
+struct Gauge {
+    level: Option<i32>,
+    window_start: Instant,
+    bytes: u64,
+    waited: Duration,
+}
+
+impl LineGauge {
+    /// A gauge that starts from the round trip alone.
+    #[must_use]
+    pub fn new(setting: Compression, rtt: Duration, now: Instant) -> Self {
+        let level = match setting {
+            Compression::Never => None,
+            Compression::Level(level) => Some(level),
+            Compression::Auto => (rtt > DISTANT).then_some(1),
+        };
+        let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO };
+        Self { setting, state: Mutex::new(gauge) }
+    }
+
+    fn level(&self) -> Option<i32> {
+        self.state.lock().map_or(None, |g| g.level)
+    }
+
+    /// `bytes` were taken by the line after `waited`.
+    fn sent(&self, bytes: u64, waited: Duration, now: Instant) {
+        if self.setting != Compression::Auto {
+            return;
+        }
+        let Ok(mut g) = self.state.lock() else { return };
+        g.bytes += bytes;
+        g.waited += waited;
+        if g.bytes < WINDOW {
+            return;
+        }
+        let elapsed = now.saturating_duration_since(g.window_start).as_secs_f64().max(1e-6);
+        let rate = g.bytes as f64 / elapsed;
+        let line_binds = g.waited.as_secs_f64() > 0.3 * elapsed;
+        g.level = match (line_binds, rate) {
+            (true, r) if r < THIN_LINE => Some(3),
+            (true, r) if r < SLOW_LINE => Some(1),
+            // A line that does not bind while frames are compressed binds again without.
+            (false, r) if r < SLOW_LINE => g.level,
+            _ => None,
+        };
+        g.window_start = now;
+        g.bytes = 0;
+        g.waited = Duration::ZERO;
+    }
+}
+
+/// Whether a sample of `data` looks as if it would shrink: its byte histogram is not flat.
+#[must_use]
+pub fn looks_compressible(data: &[u8]) -> bool {
+    const SAMPLE: usize = 1_024;
+    if data.len() < 512 {
+        return data.len() > 64;
+    }
+    let mut counts = [0u32; 256];
+    let mut total = 0u32;
+    for part in 0..4 {
+        let at = (data.len().saturating_sub(SAMPLE)) * part / 3;
+        for &byte in &data[at..(at + SAMPLE).min(data.len())] {
+            counts[usize::from(byte)] += 1;
+            total += 1;
+        }
+    }
+    let total = f64::from(total);
+    let entropy: f64 = counts
+        .iter()
+        .filter(|&&c| c > 0)
+        .map(|&c| {
+            let p = f64::from(c) / total;
+            -p * p.log2()
+        })
+        .sum();
+    entropy < 7.5
+}
+
+/// Writes one batch.
+pub struct FrameWriter<'g> {
+    stream: Box<dyn BulkSend>,
+    gauge: &'g LineGauge,
+    payload: Encoder,
+    ops: u64,
+    stored_bytes: u64,
+    zstd: zstd::bulk::Compressor<'static>,
+    level: i32,
+}
+
+impl std::fmt::Debug for FrameWriter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameWriter").field("ops", &self.ops).finish_non_exhaustive()
+    }
+}
+
+impl<'g> FrameWriter<'g> {
+    /// Begins a batch on `stream`.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn begin(
+        mut stream: Box<dyn BulkSend>,
+        header: BatchHeader,
+        gauge: &'g LineGauge,
+    ) -> Result<Self, LinkError> {
+        stream.write(Bytes::copy_from_slice(&header.to_bytes()))?;
+        Ok(Self {
+            stream,
+            gauge,
+            payload: Encoder::new(),
+            ops: 0,
+            stored_bytes: BATCH_HEADER_LEN as u64,
+            zstd: zstd::bulk::Compressor::default(),
+            level: 0,
+        })
+    }
+
+    /// Appends an operation; sends a frame when one is full.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn op(&mut self, op: &Op<'_>) -> Result<(), LinkError> {
+        op.encode(&mut self.payload);
+        self.ops += 1;
+        if self.payload.len() >= FRAME_PAYLOAD_GOAL {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        if self.payload.is_empty() {
+            return Ok(());
+        }
+        let payload = std::mem::take(&mut self.payload).finish();
+        let packed = self.compress(&payload);
+        let stored = packed.as_deref().unwrap_or(&payload);
+        let header = FrameHeader {
+            stored_len: stored.len(),
+            payload_len: payload.len(),
+            compressed: packed.is_some(),
+        };
+        let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + stored.len());
+        frame.extend_from_slice(&header.to_bytes());
+        frame.extend_from_slice(stored);
+        let len = frame.len() as u64;
+        self.stored_bytes += len;
+        let start = Instant::now();
+        self.stream.write(Bytes::from(frame))?;
+        let end = Instant::now();
+        self.gauge.sent(len, end.saturating_duration_since(start), end);
+        let mut payload = payload;
+        payload.clear();
+        self.payload = Encoder::append_to(payload);
+        Ok(())
+    }
+
+    /// The payload compressed, when that is wanted and saves at least a sixteenth.
+    fn compress(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        let level = self.gauge.level()?;
+        if !looks_compressible(payload) {
+            return None;
+        }
+        if self.level != level {
+            self.zstd.set_compression_level(level).ok()?;
+            self.level = level;
+        }
+        let packed = self.zstd.compress(payload).ok()?;
+        (packed.len() < payload.len() - payload.len() / 16).then_some(packed)
+    }
+
+    /// Ends the batch; bytes of all its frames.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn finish(mut self) -> Result<u64, LinkError> {
+        let ops = self.ops;
+        self.op(&Op::Close { ops })?;
+        self.flush()?;
+        let bytes = self.stored_bytes;
+        self.stream.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// Why a batch stream cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream broke off.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It is no batch.
+    #[error("batch stream from the peer")]
+    Decode(#[from] DecodeError),
+    /// A compressed frame does not decompress to what it announced.
+    #[error("a compressed frame of the batch stream is damaged")]
+    Damaged(#[source] std::io::Error),
+    /// It ended before its last operation.
+    #[error("batch stream ended before its end")]
+    EndedEarly,
+}
+
+/// Reads one batch.
+pub struct FrameReader {
+    stream: Box<dyn BulkReceive>,
+    zstd: zstd::bulk::Decompressor<'static>,
+    stored: Vec<u8>,
+}
+
+impl std::fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameReader")
+    }
+}
+
+impl FrameReader {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn begin(mut stream: Box<dyn BulkReceive>) -> Result<(Self, BatchHeader), FrameError> {
+        let mut header = [0; BATCH_HEADER_LEN];
+        if !stream.read_exact(&mut header)? {
+            return Err(FrameError::EndedEarly);
+        }
+        let header = BatchHeader::from_bytes(&header)?;
+        let zstd = zstd::bulk::Decompressor::new().map_err(FrameError::Damaged)?;
+        Ok((Self { stream, zstd, stored: Vec::new() }, header))
+    }
+
+    /// Reads the next frame's payload into `payload`; `false` at the end of the stream.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn next_frame(&mut self, payload: &mut Vec<u8>) -> Result<bool, FrameError> {
+        let mut header = [0; FRAME_HEADER_LEN];
+        if !self.stream.read_exact(&mut header)? {
+            return Ok(false);
+        }
+        let header = FrameHeader::from_bytes(&header)?;
+        let into = if header.compressed { &mut self.stored } else { &mut *payload };
+        into.resize(header.stored_len, 0);
+        if header.stored_len > 0 && !self.stream.read_exact(into)? {
+            return Err(FrameError::EndedEarly);
+        }
+        if header.compressed {
+            payload.resize(header.payload_len, 0);
+            let len = self
+                .zstd
+                .decompress_to_buffer(&self.stored, payload.as_mut_slice())
+                .map_err(FrameError::Damaged)?;
+            if len != header.payload_len {
+                return Err(FrameError::EndedEarly);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gauge_follows_the_line() {
+        let start = Instant::now();
+        let fast = LineGauge::new(Compression::Auto, Duration::from_micros(50), start);
+        assert_eq!(fast.level(), None);
+        // 4 MiB in 10 ms: the line is faster than a compressor, however long the writer waited.
+        fast.sent(WINDOW, Duration::from_millis(9), start + Duration::from_millis(10));
+        assert_eq!(fast.level(), None);
+        // 4 MiB in 200 ms, all of it waiting: 21 MB/s.
+        fast.sent(WINDOW, Duration::from_millis(200), start + Duration::from_millis(210));
+        assert_eq!(fast.level(), Some(3));
+        let far = LineGauge::new(Compression::Auto, Duration::from_millis(80), start);
+        assert_eq!(far.level(), Some(1));
+        let never = LineGauge::new(Compression::Never, Duration::from_millis(80), start);
+        never.sent(WINDOW, Duration::from_secs(9), start + Duration::from_secs(9));
+        assert_eq!(never.level(), None);
+    }
+
+    #[test]
+    fn flat_histograms_are_not_tried() {
+        let text = b"UNH+1+ORDERS:D:96A:UN'BGM+220+4711+9'DTM+137:20261122:102'".repeat(40);
+        assert!(looks_compressible(&text));
+        let mut noise = Vec::new();
+        let mut seed = 1u64;
+        while noise.len() < 64 << 10 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            noise.extend_from_slice(&(seed >> 24).to_le_bytes()[..4]);
+        }
+        assert!(!looks_compressible(&noise));
+    }
+}

@@ -1,0 +1,898 @@
+//! Reading what changed at the source and writing it into batches.
+//!
+//! Guarantees: a file is described by bytes read between two looks that saw the same inode, length
+//! and times; one that keeps changing is reported as unstable and not sent, so that its former
+//! version stays at the target. Content the target holds is named, not sent; the target checks every
+//! such claim. What a batch will have changed once it is acknowledged is its [`BatchRecord`]; nothing
+//! enters the catalog before.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use farshore_core::chunking::Chunker;
+use farshore_core::entry::{Entry, EntryDigest, EntryKind, Timestamp};
+use farshore_core::limits::SMALL_FILE_MAX;
+use farshore_core::path::RelPath;
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
+use farshore_proto::link::LinkError;
+use farshore_proto::op::Op;
+
+use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
+use crate::frames::FrameWriter;
+use crate::io::{FileKind, Object, Stat, Storage};
+use crate::observe::{
+    ObserveError, SystemStep, chunker_for, describe_file, describe_node, metadata, read_extents,
+    read_small, same_content_facts,
+};
+use crate::plan::{Change, Problem};
+use crate::progress::Progress;
+
+/// Times a file that changes while it is read is read again.
+const TRIES: u32 = 3;
+
+/// Why a batch cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The link is gone.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The catalog cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+/// What the catalog will say once a batch is acknowledged.
+#[derive(Debug)]
+pub enum Effect {
+    /// An entry is there.
+    Put {
+        /// Where.
+        path: RelPath,
+        /// Its record.
+        record: Record,
+        /// How its content is made, for larger files.
+        recipe: Option<Arc<Recipe>>,
+        /// What kind of operation it was.
+        kind: EffectKind,
+    },
+    /// An entry is gone.
+    Remove {
+        /// Where.
+        path: RelPath,
+    },
+}
+
+impl Effect {
+    /// Where.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Put { path, .. } | Self::Remove { path } => path,
+        }
+    }
+}
+
+/// Kinds of operations, for the counters and for sending one again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EffectKind {
+    /// Made or replaced.
+    Written,
+    /// Metadata alone.
+    Metadata,
+    /// Moved from this path.
+    Moved(RelPath),
+}
+
+/// One batch as it was sent.
+#[derive(Debug, Default)]
+pub struct BatchRecord {
+    /// In the order of its operations.
+    pub effects: Vec<Effect>,
+    /// Entries found unchanged, with fresh facts: true whatever becomes of the batch.
+    pub refreshed: Vec<(RelPath, Record)>,
+    /// Content sent whole or in part, to be forgotten by the run's index with the batch.
+    contents: Vec<FileDigest>,
+}
+
+/// Content sent by batches not yet acknowledged, so that it is not sent again meanwhile.
+#[derive(Debug, Default)]
+pub struct RunIndex {
+    state: Mutex<IndexState>,
+    large_done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct IndexState {
+    contents: HashMap<FileDigest, (u64, Option<Arc<Recipe>>)>,
+    chunks: HashMap<ChunkId, (u64, FileDigest, u64)>,
+    distrusted: std::collections::HashSet<ChunkId>,
+    large: Vec<LargeFile>,
+}
+
+#[derive(Debug)]
+struct LargeFile {
+    batch: u64,
+    ticket: u64,
+    size: u64,
+    first: Option<ChunkId>,
+}
+
+impl RunIndex {
+    fn lock(&self) -> std::sync::MutexGuard<'_, IndexState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims `content` for `batch`; `false` when a batch not after it has sent it already.
+    fn claim(&self, content: FileDigest, batch: u64) -> bool {
+        let mut state = self.lock();
+        let held = state.contents.get(&content).is_some_and(|(holder, _)| *holder <= batch);
+        if !held {
+            state.contents.insert(content, (batch, None));
+        }
+        !held
+    }
+
+    fn add_recipe(&self, content: FileDigest, recipe: &Arc<Recipe>, batch: u64) {
+        let mut state = self.lock();
+        let mut offset = 0;
+        for extent in &recipe.extents {
+            if let Extent::Chunk { id, .. } = extent {
+                let place = (batch, content, offset);
+                let old = state.chunks.entry(*id).or_insert(place);
+                if old.0 > batch {
+                    *old = place;
+                }
+            }
+            offset += extent.len();
+        }
+        state.contents.insert(content, (batch, Some(Arc::clone(recipe))));
+    }
+
+    fn chunk(&self, id: &ChunkId, batch: u64) -> Option<(FileDigest, u64)> {
+        let state = self.lock();
+        let (holder, content, offset) = state.chunks.get(id)?;
+        (*holder <= batch).then_some((*content, *offset))
+    }
+
+    fn recipe(&self, content: &FileDigest, batch: u64) -> Option<Arc<Recipe>> {
+        let state = self.lock();
+        let (holder, recipe) = state.contents.get(content)?;
+        if *holder <= batch { recipe.clone() } else { None }
+    }
+
+    fn is_distrusted(&self, id: &ChunkId) -> bool {
+        self.lock().distrusted.contains(id)
+    }
+
+    /// The target lacks `content`, whatever the catalog says.
+    pub fn distrust_content(&self, content: &FileDigest) {
+        self.lock().distrusted.insert(ChunkId(content.0));
+    }
+
+    /// The target lacks these chunks, whatever the catalog says: for the rest of the run they are
+    /// sent.
+    pub fn distrust(&self, chunks: impl IntoIterator<Item = ChunkId>) {
+        self.lock().distrusted.extend(chunks);
+    }
+
+    /// A batch is acknowledged and in the catalog: its content is found there.
+    pub fn retire(&self, record: &BatchRecord, batch: u64) {
+        let mut state = self.lock();
+        for content in &record.contents {
+            if state.contents.get(content).is_some_and(|(holder, _)| *holder == batch) {
+                state.contents.remove(content);
+            }
+        }
+        if !record.contents.is_empty() {
+            state.chunks.retain(|_, (holder, ..)| *holder != batch);
+        }
+    }
+
+    /// Waits while an earlier batch reads a file that may be the same: of this length and with this
+    /// first chunk.
+    fn await_twins(&self, ticket: u64, first: ChunkId) {
+        let mut state = self.lock();
+        let Some(mine) = state.large.iter_mut().find(|l| l.ticket == ticket) else { return };
+        mine.first = Some(first);
+        let (batch, size) = (mine.batch, mine.size);
+        self.large_done.notify_all();
+        let twin = |l: &LargeFile| {
+            l.batch < batch && l.size == size && l.first.is_none_or(|f| f == first)
+        };
+        while state.large.iter().any(twin) {
+            state = self.large_done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn begin_large(&self, batch: u64, size: u64) -> LargeGuard<'_> {
+        let mut state = self.lock();
+        let ticket = state.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1;
+        state.large.push(LargeFile { batch, ticket, size, first: None });
+        LargeGuard { index: self, ticket }
+    }
+}
+
+struct LargeGuard<'a> {
+    index: &'a RunIndex,
+    ticket: u64,
+}
+
+impl Drop for LargeGuard<'_> {
+    fn drop(&mut self) {
+        self.index.lock().large.retain(|l| l.ticket != self.ticket);
+        self.index.large_done.notify_all();
+    }
+}
+
+/// A clock as the engine reads it: the wall clock of the machine, coarse.
+pub type WallClock<'a> = &'a (dyn Fn() -> Timestamp + Sync);
+
+/// Reads changes and writes their operations.
+pub struct Ingest<'a, S: Storage> {
+    /// The source tree.
+    pub storage: &'a S,
+    /// What the target was believed to hold when the batch began.
+    pub catalog: CatalogReader,
+    /// Content under way.
+    pub index: &'a RunIndex,
+    /// Counters.
+    pub progress: &'a Progress,
+    /// The wall clock.
+    pub now: WallClock<'a>,
+    /// Files whose change time is closer to now than this are looked at again by the next run.
+    pub racy_ns: i64,
+    /// The directory opened last.
+    parent: Option<(RelPath, S::Directory)>,
+    chunker: Option<Chunker>,
+    small: Vec<u8>,
+}
+
+impl<S: Storage> std::fmt::Debug for Ingest<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ingest")
+    }
+}
+
+/// A batch while it is written.
+struct Batch<'w, 'g> {
+    number: u64,
+    writer: &'w mut FrameWriter<'g>,
+    record: BatchRecord,
+}
+
+impl Batch<'_, '_> {
+    fn put(
+        &mut self,
+        op: &Op<'_>,
+        path: RelPath,
+        record: Record,
+        recipe: Option<Arc<Recipe>>,
+        kind: EffectKind,
+    ) -> Result<(), LinkError> {
+        self.writer.op(op)?;
+        self.record.effects.push(Effect::Put { path, record, recipe, kind });
+        Ok(())
+    }
+}
+
+enum Failure {
+    /// This entry alone.
+    Entry(ObserveError),
+    /// The whole batch.
+    Batch(IngestError),
+}
+
+impl From<ObserveError> for Failure {
+    fn from(e: ObserveError) -> Self {
+        Self::Entry(e)
+    }
+}
+
+impl<E: Into<IngestError>> From<E> for Failure {
+    fn from(e: E) -> Self {
+        Self::Batch(e.into())
+    }
+}
+
+impl<'a, S: Storage> Ingest<'a, S> {
+    /// A worker on `storage`.
+    #[must_use]
+    pub fn new(
+        storage: &'a S,
+        catalog: CatalogReader,
+        index: &'a RunIndex,
+        progress: &'a Progress,
+        now: WallClock<'a>,
+        racy_ns: i64,
+    ) -> Self {
+        let (parent, chunker, small) = (None, None, Vec::new());
+        Self { storage, catalog, index, progress, now, racy_ns, parent, chunker, small }
+    }
+
+    /// Writes the operations of `changes` into the batch `number`.
+    ///
+    /// # Errors
+    /// [`IngestError`]; what goes wrong with one entry is a problem, not an error.
+    pub fn write_batch(
+        &mut self,
+        number: u64,
+        changes: Vec<Change>,
+        writer: &mut FrameWriter<'_>,
+    ) -> Result<BatchRecord, IngestError> {
+        let mut batch = Batch { number, writer, record: BatchRecord::default() };
+        self.parent = None;
+        for change in changes {
+            let path = change.path().clone();
+            match self.change(change, &mut batch) {
+                Ok(()) => {}
+                Err(Failure::Batch(e)) => return Err(e),
+                // Gone since the walk: the next run sees it so.
+                Err(Failure::Entry(e)) if e.is_vanished() => {}
+                Err(Failure::Entry(ObserveError::Changed)) => {
+                    let text = "unstable: it kept changing while it was read; the former version \
+                                stays at the target";
+                    self.progress.problem(Problem { path, text: text.into() });
+                }
+                Err(Failure::Entry(e)) => {
+                    let text = describe(&e);
+                    self.progress.problem(Problem { path, text });
+                }
+            }
+            Progress::add(&self.progress.done, 1);
+        }
+        Ok(batch.record)
+    }
+
+    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_>) -> Result<(), Failure> {
+        match change {
+            Change::Remove { path, expected } => Ok(self.remove(path, expected, batch)?),
+            Change::Link { path, leader } => {
+                let storage = self.storage;
+                let (directory, name) = self.parent_of(&path)?;
+                let stat = storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
+                let entry = Entry::HardLink { leader };
+                let record = Record { entry: entry.clone(), facts: self.facts(&stat) };
+                let op = Op::Put { path: path.clone(), entry };
+                Ok(batch.put(&op, path, record, None, EffectKind::Written)?)
+            }
+            Change::Look { path, moved_from, .. } => {
+                let mut tries = 1;
+                loop {
+                    match self.look(&path, moved_from.as_ref(), batch) {
+                        Err(Failure::Entry(ObserveError::Changed)) if tries < TRIES => tries += 1,
+                        done => return done,
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove(
+        &self,
+        path: RelPath,
+        expected: EntryDigest,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), LinkError> {
+        batch.writer.op(&Op::Remove { path: path.clone(), expected })?;
+        batch.record.effects.push(Effect::Remove { path });
+        Ok(())
+    }
+
+    /// The open parent of `path`, and its name.
+    fn parent_of(&mut self, path: &RelPath) -> Result<(&S::Directory, Vec<u8>), ObserveError> {
+        let Some((parent, name)) = path.split() else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput)).at_step("opening its directory");
+        };
+        let name = name.to_vec();
+        let open = self.parent.as_ref().is_some_and(|(p, _)| *p == parent);
+        if !open {
+            let directory = self
+                .storage
+                .open_directory(self.storage.root(), parent.as_bytes())
+                .at_step("opening its directory")?;
+            self.parent = Some((parent, directory));
+        }
+        match &self.parent {
+            Some((_, directory)) => Ok((directory, name)),
+            None => Err(ObserveError::Changed),
+        }
+    }
+
+    /// Facts to compare the next walk with; none when the file changed so lately that a later
+    /// change may carry the same time.
+    fn facts(&self, stat: &Stat) -> Option<LocalFacts> {
+        let age = (self.now)().nanos_since(stat.ctime);
+        (age >= self.racy_ns).then(|| LocalFacts::of(stat))
+    }
+
+    fn look(
+        &mut self,
+        path: &RelPath,
+        moved_from: Option<&RelPath>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        let known = self.catalog.get(path)?.map(|r| r.entry);
+        if path.is_root() {
+            let root = Object::Directory(self.storage.root());
+            let stat = self.storage.stat(root).at_step("looking at it")?;
+            let meta = metadata(self.storage, root, &stat)?;
+            return self.node(path, Entry::Directory { meta }, &stat, known, batch);
+        }
+        let storage = self.storage;
+        let (directory, name) = self.parent_of(path)?;
+        let stat = storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
+        if stat.kind != FileKind::Regular {
+            let entry = describe_node(storage, directory, &name, &stat)?;
+            if let Some(from) = moved_from
+                && self.try_move(from, path, &entry, None, &stat, batch)?
+            {
+                return Ok(());
+            }
+            return self.node(path, entry, &stat, known, batch);
+        }
+        if let Some(from) = moved_from
+            && self.moved_file(from, path, &stat, batch)?
+        {
+            return Ok(());
+        }
+        if stat.size <= SMALL_FILE_MAX {
+            self.small_file(path, known, batch)
+        } else {
+            self.large_file(path, known, batch)
+        }
+    }
+
+    fn node(
+        &self,
+        path: &RelPath,
+        entry: Entry,
+        stat: &Stat,
+        known: Option<Entry>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        let record = Record { entry: entry.clone(), facts: self.facts(stat) };
+        if known.as_ref() == Some(&entry) {
+            batch.record.refreshed.push((path.clone(), record));
+            return Ok(());
+        }
+        let only_meta = known.is_some_and(|k| k.same_but_metadata(&entry));
+        let (op, kind) = if only_meta {
+            (Op::Meta { path: path.clone(), entry }, EffectKind::Metadata)
+        } else {
+            (Op::Put { path: path.clone(), entry }, EffectKind::Written)
+        };
+        Ok(batch.put(&op, path.clone(), record, None, kind)?)
+    }
+
+    /// Sends a move, when the target holds at `from` what is now `entry`. Otherwise the former path
+    /// is removed here, since nobody else will.
+    fn try_move(
+        &self,
+        from: &RelPath,
+        path: &RelPath,
+        entry: &Entry,
+        recipe: Option<Arc<Recipe>>,
+        stat: &Stat,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<bool, Failure> {
+        let Some(old) = self.catalog.get(from)?.map(|r| r.entry) else { return Ok(false) };
+        if !old.same_but_metadata(entry) {
+            if !self.stands(from) {
+                self.remove(from.clone(), old.digest(), batch)?;
+            }
+            return Ok(false);
+        }
+        let record = Record { entry: entry.clone(), facts: self.facts(stat) };
+        let op = Op::Move {
+            from: from.clone(),
+            expected: old.digest(),
+            to: path.clone(),
+            entry: entry.clone(),
+        };
+        if !self.stands(from) {
+            batch.record.effects.push(Effect::Remove { path: from.clone() });
+        }
+        batch.put(&op, path.clone(), record, recipe, EffectKind::Moved(from.clone()))?;
+        Ok(true)
+    }
+
+    /// Whether anything stands at `path` at the source.
+    fn stands(&self, path: &RelPath) -> bool {
+        let Some((parent, name)) = path.split() else { return true };
+        self.storage
+            .open_directory(self.storage.root(), parent.as_bytes())
+            .and_then(|d| self.storage.stat(Object::Named(&d, name)))
+            .is_ok()
+    }
+
+    fn moved_file(
+        &mut self,
+        from: &RelPath,
+        path: &RelPath,
+        stat: &Stat,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<bool, Failure> {
+        let Some(old) = self.catalog.get(from)? else { return Ok(false) };
+        if old.facts == Some(LocalFacts::of(stat)) {
+            // Not even the change time moved: a directory above was renamed, the file untouched.
+            return self.try_move(from, path, &old.entry, None, stat, batch);
+        }
+        // The rename itself changed the change time; only its bytes prove the content the same.
+        let storage = self.storage;
+        let mut chunker = self.chunker.take();
+        let (directory, name) = self.parent_of(path)?;
+        let described = describe_file(storage, directory, &name, &mut chunker);
+        self.chunker = chunker;
+        let (entry, recipe, stat) = described?;
+        Progress::add(&self.progress.read_bytes, stat.size);
+        self.try_move(from, path, &entry, recipe.map(Arc::new), &stat, batch)
+    }
+
+    fn small_file(
+        &mut self,
+        path: &RelPath,
+        known: Option<Entry>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        let storage = self.storage;
+        let mut bytes = std::mem::take(&mut self.small);
+        let (directory, name) = self.parent_of(path)?;
+        let read = (|| {
+            let file = storage.open_file(directory, &name).at_step("opening it")?;
+            let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+            if before.size > SMALL_FILE_MAX {
+                return Err(ObserveError::Changed);
+            }
+            read_small(storage, &file, &before, &mut bytes)?;
+            let meta = metadata(storage, Object::File(&file), &before)?;
+            let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;
+            if !same_content_facts(&before, &after) {
+                return Err(ObserveError::Changed);
+            }
+            Ok((meta, after))
+        })();
+        let (meta, stat) = match read {
+            Ok(read) => read,
+            Err(e) => {
+                self.small = bytes;
+                return Err(e.into());
+            }
+        };
+        Progress::add(&self.progress.read_bytes, stat.size);
+        let content = FileDigest::of_small(&bytes);
+        let entry = Entry::File { size: stat.size, content, meta };
+        let sent = self.send_small(path, entry, &bytes, &stat, known, batch);
+        self.small = bytes;
+        sent
+    }
+
+    fn send_small(
+        &self,
+        path: &RelPath,
+        entry: Entry,
+        bytes: &[u8],
+        stat: &Stat,
+        known: Option<Entry>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        let record = Record { entry: entry.clone(), facts: self.facts(stat) };
+        if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
+            return self.unchanged_content(path, &known, record, None, batch);
+        }
+        let content = FileDigest::of_small(bytes);
+        let id = ChunkId(content.0);
+        let held = !bytes.is_empty()
+            && !self.index.is_distrusted(&id)
+            && (self.catalog.has_content(&content)? || !self.index.claim(content, batch.number));
+        let op = if held {
+            Progress::add(&self.progress.reused_bytes, stat.size);
+            Op::Reuse { path: path.clone(), entry }
+        } else {
+            Progress::add(&self.progress.literal_bytes, stat.size);
+            batch.record.contents.push(content);
+            Op::Small { path: path.clone(), entry, bytes }
+        };
+        Ok(batch.put(&op, path.clone(), record, None, EffectKind::Written)?)
+    }
+
+    /// The target's content is right already; its metadata may not be.
+    fn unchanged_content(
+        &self,
+        path: &RelPath,
+        known: &Entry,
+        record: Record,
+        recipe: Option<Arc<Recipe>>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        if *known == record.entry {
+            batch.record.refreshed.push((path.clone(), record));
+            return Ok(());
+        }
+        let op = Op::Meta { path: path.clone(), entry: record.entry.clone() };
+        Ok(batch.put(&op, path.clone(), record, recipe, EffectKind::Metadata)?)
+    }
+
+    fn large_file(
+        &mut self,
+        path: &RelPath,
+        known: Option<Entry>,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<(), Failure> {
+        let storage = self.storage;
+        let (directory, name) = self.parent_of(path)?;
+        let file = storage.open_file(directory, &name).at_step("opening it")?;
+        let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+        let mut kept = self.chunker.take();
+        let chunker = chunker_for(before.size, &mut kept);
+        let basis = known.as_ref().and_then(Entry::content).copied();
+        let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
+        let read = read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {
+            sender.extent(extent, bytes)
+        })
+        .and_then(|()| sender.complete());
+        let LargeSender { begun, recipe, guard, .. } = sender;
+        self.chunker = kept;
+        let whole = read.and_then(|()| {
+            let meta = metadata(storage, Object::File(&file), &before)?;
+            let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;
+            if recipe.size() != before.size || !same_content_facts(&before, &after) {
+                return Err(ObserveError::Changed.into());
+            }
+            Ok((meta, after))
+        });
+        Progress::add(&self.progress.read_bytes, before.size);
+        let (meta, stat) = match whole {
+            Ok(whole) => whole,
+            Err(e) => {
+                if begun && matches!(e, Failure::Entry(_)) {
+                    batch.writer.op(&Op::Abort)?;
+                }
+                return Err(e);
+            }
+        };
+        let content = recipe.digest();
+        let entry = Entry::File { size: before.size, content, meta };
+        let recipe = Arc::new(recipe);
+        let record = Record { entry: entry.clone(), facts: self.facts(&stat) };
+        if !begun {
+            Progress::add(&self.progress.reused_bytes, before.size);
+            if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
+                return self.unchanged_content(path, &known, record, Some(recipe), batch);
+            }
+            let op = Op::Reuse { path: path.clone(), entry };
+            return Ok(batch.put(&op, path.clone(), record, Some(recipe), EffectKind::Written)?);
+        }
+        self.index.add_recipe(content, &recipe, batch.number);
+        drop(guard);
+        batch.record.contents.push(content);
+        let op = Op::End { entry, chunking: recipe.chunking };
+        Ok(batch.put(&op, path.clone(), record, Some(recipe), EffectKind::Written)?)
+    }
+}
+
+/// Sends one larger file extent by extent; sends nothing while the file is, so far, content the
+/// target holds as a whole.
+struct LargeSender<'s, 'a, 'b, 'w, 'g, S: Storage> {
+    ingest: &'s Ingest<'a, S>,
+    path: &'s RelPath,
+    stat: Stat,
+    batch: &'b mut Batch<'w, 'g>,
+    recipe: Recipe,
+    /// Content this file has matched from its start.
+    twin: Option<Twin>,
+    /// The former version at this path: where each of its chunks stands.
+    basis: Option<(FileDigest, HashMap<ChunkId, u64>)>,
+    begun: bool,
+    /// Held until the recipe is in the index, so that a twin that waits finds it there.
+    guard: LargeGuard<'a>,
+}
+
+struct Twin {
+    content: FileDigest,
+    recipe: Arc<Recipe>,
+}
+
+impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
+    fn new(
+        ingest: &'s Ingest<'a, S>,
+        path: &'s RelPath,
+        stat: &Stat,
+        basis: Option<FileDigest>,
+        chunking: farshore_core::chunking::ChunkingId,
+        batch: &'b mut Batch<'w, 'g>,
+    ) -> Result<Self, CatalogError> {
+        let guard = ingest.index.begin_large(batch.number, stat.size);
+        let mut sender = Self {
+            ingest,
+            path,
+            stat: *stat,
+            batch,
+            recipe: Recipe { chunking, extents: Vec::new() },
+            twin: None,
+            basis: None,
+            begun: false,
+            guard,
+        };
+        if let Some(content) = basis.filter(|c| !ingest.index.is_distrusted(&ChunkId(c.0)))
+            && let Some(recipe) = sender.recipe_of(&content)?
+        {
+            let mut offset = 0;
+            let mut places = HashMap::with_capacity(recipe.extents.len());
+            for extent in &recipe.extents {
+                if let Extent::Chunk { id, .. } = extent {
+                    places.entry(*id).or_insert(offset);
+                }
+                offset += extent.len();
+            }
+            sender.basis = Some((content, places));
+            sender.twin = Some(Twin { content, recipe });
+        }
+        Ok(sender)
+    }
+
+    fn recipe_of(&self, content: &FileDigest) -> Result<Option<Arc<Recipe>>, CatalogError> {
+        if let Some(recipe) = self.ingest.index.recipe(content, self.batch.number) {
+            return Ok(Some(recipe));
+        }
+        Ok(self.ingest.catalog.recipe(content)?.map(Arc::new))
+    }
+
+    fn extent(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
+        if let (true, Extent::Chunk { id, .. }) = (self.recipe.extents.is_empty(), extent) {
+            self.ingest.index.await_twins(self.guard.ticket, id);
+            self.find_twin(&id)?;
+        }
+        // Zeros come in pieces that the recipe joins: what was the same is remembered as it was.
+        let (before, last) = (self.recipe.extents.len(), self.recipe.extents.last().copied());
+        self.recipe.push(extent);
+        if !self.begun && self.matches_twin() {
+            return Ok(());
+        }
+        if !self.begun {
+            let mut same = self.recipe.extents[..before].to_vec();
+            if let (Some(slot), Some(last)) = (same.last_mut(), last) {
+                *slot = last;
+            }
+            self.begin(&same)?;
+        }
+        self.send(extent, bytes)
+    }
+
+    /// The whole file was read. One that is only the beginning of its twin is sent as such.
+    fn complete(&mut self) -> Result<(), Failure> {
+        let is_twin = self.twin.as_ref().is_some_and(|t| *t.recipe == self.recipe);
+        if self.begun || is_twin {
+            return Ok(());
+        }
+        let same = self.recipe.extents.clone();
+        self.begin(&same)
+    }
+
+    /// Without a former version, content that starts with the same chunk is a likely twin.
+    fn find_twin(&mut self, first: &ChunkId) -> Result<(), Failure> {
+        let matches = |t: &Twin| {
+            matches!(t.recipe.extents.first(), Some(Extent::Chunk { id, .. }) if id == first)
+        };
+        if self.twin.as_ref().is_some_and(matches) {
+            return Ok(());
+        }
+        let found = match self.ingest.index.chunk(first, self.batch.number) {
+            Some(found) => Some(found),
+            None => self.ingest.catalog.chunk(first)?,
+        };
+        if let Some((content, 0)) = found
+            && let Some(recipe) = self.recipe_of(&content)?
+            && self.is_held(&content)?
+        {
+            self.twin = Some(Twin { content, recipe });
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, content: &FileDigest) -> Result<bool, CatalogError> {
+        let index = &self.ingest.index;
+        Ok(!index.is_distrusted(&ChunkId(content.0))
+            && (index.recipe(content, self.batch.number).is_some()
+                || self.ingest.catalog.has_content(content)?))
+    }
+
+    fn matches_twin(&self) -> bool {
+        let Some(twin) = &self.twin else { return false };
+        let at = self.recipe.extents.len() - 1;
+        let mine = &self.recipe.extents[at];
+        if at > 0 && self.recipe.extents[at - 1] != twin.recipe.extents[at - 1] {
+            return false;
+        }
+        let same = match (mine, twin.recipe.extents.get(at)) {
+            // Zeros come in pieces.
+            (Extent::Zero { len }, Some(Extent::Zero { len: theirs })) => len <= theirs,
+            (mine, Some(theirs)) => mine == theirs,
+            (_, None) => false,
+        };
+        same && !matches!(mine, Extent::Chunk { id, .. } if self.ingest.index.is_distrusted(id))
+    }
+
+    /// The file parts from its twin: what was the same so far is copied from there.
+    fn begin(&mut self, same: &[Extent]) -> Result<(), Failure> {
+        self.begun = true;
+        let sparse = self.stat.allocated < self.stat.size;
+        let op = Op::Begin { path: self.path.clone(), size: self.stat.size, sparse };
+        self.batch.writer.op(&op)?;
+        let Some(twin) = self.twin.take() else { return Ok(()) };
+        let mut offset = 0;
+        for extent in same {
+            match *extent {
+                Extent::Chunk { id, len } => {
+                    let op = Op::Copy { from: twin.content, offset, len, id };
+                    self.batch.writer.op(&op)?;
+                    Progress::add(&self.ingest.progress.reused_bytes, u64::from(len));
+                }
+                Extent::Zero { len } => self.batch.writer.op(&Op::Zero { len })?,
+            }
+            offset += extent.len();
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
+        let progress = self.ingest.progress;
+        let (id, len) = match extent {
+            Extent::Zero { len } => return Ok(self.batch.writer.op(&Op::Zero { len })?),
+            Extent::Chunk { id, len } => (id, len),
+        };
+        match self.place_of(&id)? {
+            Some((from, offset)) => {
+                Progress::add(&progress.reused_bytes, u64::from(len));
+                self.batch.writer.op(&Op::Copy { from, offset, len, id })?;
+            }
+            None => {
+                Progress::add(&progress.literal_bytes, u64::from(len));
+                self.batch.writer.op(&Op::Literal { bytes })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place_of(&self, id: &ChunkId) -> Result<Option<(FileDigest, u64)>, CatalogError> {
+        if self.ingest.index.is_distrusted(id) {
+            return Ok(None);
+        }
+        if let Some((content, places)) = &self.basis
+            && let Some(&offset) = places.get(id)
+        {
+            return Ok(Some((*content, offset)));
+        }
+        let place = match self.ingest.index.chunk(id, self.batch.number) {
+            Some(place) => Some(place),
+            None => self.ingest.catalog.chunk(id)?,
+        };
+        let Some((content, offset)) = place else { return Ok(None) };
+        Ok(self.is_held(&content)?.then_some((content, offset)))
+    }
+}
+
+/// An error and what caused it, in one line.
+#[must_use]
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The kind of a change, for a dry run.
+#[must_use]
+pub fn preview(change: &Change, known: Option<&Entry>) -> &'static str {
+    match (change, known.map(Entry::kind)) {
+        (Change::Remove { .. }, _) => "remove",
+        (Change::Look { moved_from: Some(_), .. }, _) => "move",
+        (Change::Link { .. }, None) | (Change::Look { .. }, None) => "create",
+        (_, Some(EntryKind::Directory)) => "metadata",
+        _ => "update",
+    }
+}

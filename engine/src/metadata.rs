@@ -1,0 +1,144 @@
+//! Giving an object its owner, attributes, mode and time.
+//!
+//! The order is fixed: owner, attributes, mode, file capabilities, time. A change of owner clears
+//! setuid and capabilities, so that none is ever in force before the owner is right. What a mount
+//! cannot keep is counted by what it was, never dropped silently; when the owner could not be set,
+//! setuid and setgid are not either.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use farshore_core::entry::{Metadata, Xattrs};
+use rustix::io::Errno;
+
+use crate::io::{FileKind, Object, Storage};
+
+const CAPABILITY: &[u8] = b"security.capability";
+const SETID: u32 = 0o6000;
+
+/// Facts a mount could not keep, by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Degraded(BTreeMap<String, u64>);
+
+impl Degraded {
+    fn note(&mut self, what: &str) {
+        *self.0.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        self.0.iter().map(|(k, v)| (k.clone(), *v)).collect()
+    }
+}
+
+/// What an object has before it is changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Present<'a> {
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Mode bits; `None` when they are to be set whatever they are.
+    pub mode: Option<u32>,
+    /// Attributes.
+    pub xattrs: &'a Xattrs,
+}
+
+/// Makes `object` have `wanted`.
+///
+/// # Errors
+/// What is no matter of rights or of the mount's abilities: EIO, ENOSPC, ENOENT.
+pub fn apply_metadata<S: Storage>(
+    storage: &S,
+    object: Object<'_, S>,
+    kind: FileKind,
+    wanted: &Metadata,
+    present: Present<'_>,
+    degraded: &mut Degraded,
+) -> io::Result<()> {
+    let mut mode = wanted.mode;
+    let mut chowned = false;
+    if present.owner != (wanted.uid, wanted.gid) {
+        match storage.set_owner(object, wanted.uid, wanted.gid) {
+            Ok(()) => chowned = true,
+            Err(e) if is_inability(&e) => {
+                degraded.note("owner");
+                mode &= !SETID;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    for (name, _) in present.xattrs.iter() {
+        if wanted.xattrs.get(name).is_none() {
+            match storage.remove_xattr(object, name) {
+                Ok(()) => {}
+                Err(e) if e.raw_os_error() == Some(Errno::NODATA.raw_os_error()) => {}
+                Err(e) if is_inability(&e) => degraded.note(attribute_kind(name)),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    let set = |degraded: &mut Degraded, name: &[u8], value: &[u8]| match storage
+        .set_xattr(object, name, value)
+    {
+        Ok(()) => Ok(()),
+        Err(e) if is_inability(&e) || is_too_large(&e) => {
+            degraded.note(attribute_kind(name));
+            Ok(())
+        }
+        Err(e) => Err(e),
+    };
+    for (name, value) in wanted.xattrs.iter().filter(|(n, _)| *n != CAPABILITY) {
+        if chowned || present.xattrs.get(name) != Some(value) {
+            set(degraded, name, value)?;
+        }
+    }
+    let keeps_mode = !chowned && wanted.xattrs == *present.xattrs && present.mode == Some(mode);
+    if kind != FileKind::Symlink && !keeps_mode {
+        match storage.set_mode(object, mode) {
+            Ok(()) => {}
+            Err(e) if is_inability(&e) => degraded.note("mode"),
+            Err(e) => return Err(e),
+        }
+    }
+    if let Some(value) = wanted.xattrs.get(CAPABILITY)
+        && (chowned || present.xattrs.get(CAPABILITY) != Some(value))
+    {
+        set(degraded, CAPABILITY, value)?;
+    }
+    match storage.set_mtime(object, wanted.mtime) {
+        Err(e) if is_inability(&e) => {
+            degraded.note("time");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn is_inability(e: &io::Error) -> bool {
+    let inabilities = [Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
+    e.raw_os_error().is_some_and(|raw| inabilities.iter().any(|i| i.raw_os_error() == raw))
+}
+
+/// File systems answer ENOSPC for an attribute beyond their block, as for a full disk; the next
+/// write tells the two apart.
+fn is_too_large(e: &io::Error) -> bool {
+    let limits = [Errno::NOSPC, Errno::TOOBIG, Errno::RANGE];
+    e.raw_os_error().is_some_and(|raw| limits.iter().any(|i| i.raw_os_error() == raw))
+}
+
+fn attribute_kind(name: &[u8]) -> &'static str {
+    match name.split(|&b| b == b'.').next() {
+        Some(b"user") => "user attribute",
+        Some(b"trusted") => "trusted attribute",
+        Some(b"security") => "security attribute",
+        _ if name.starts_with(b"system.posix_acl") => "ACL",
+        _ => "attribute",
+    }
+}

@@ -1,0 +1,239 @@
+//! Turning what stands at a path into an entry.
+//!
+//! Guarantees: content is read once, chunked and hashed while it is in cache; holes are not read. A
+//! file whose size, times or inode moved while it was read is reported as changed, never described
+//! half old and half new. Special files are never opened for data.
+
+use std::io;
+
+use farshore_core::chunking::{Chunker, ChunkingId, zero_part};
+use farshore_core::codec::DecodeError;
+use farshore_core::entry::{DeviceNumber, Entry, Metadata, Xattrs};
+use farshore_core::limits::SMALL_FILE_MAX;
+use farshore_core::recipe::{Extent, FileDigest, Recipe};
+
+use crate::io::{FileKind, Object, Stat, Storage};
+
+/// Bytes read at a time: stays in a core's cache while it is cut and hashed.
+const READ_WINDOW: usize = 512 * 1024;
+
+/// Why an entry could not be described.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// A call failed.
+    #[error("{step}")]
+    System {
+        /// What was to be done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It changed while it was read.
+    #[error("it changed while it was read")]
+    Changed,
+    /// Its attributes are beyond what an entry holds.
+    #[error("its attributes")]
+    Attributes(#[from] DecodeError),
+}
+
+impl ObserveError {
+    /// Whether it vanished between two looks.
+    #[must_use]
+    pub fn is_vanished(&self) -> bool {
+        matches!(self, Self::System { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+pub(crate) trait SystemStep<T> {
+    fn at_step(self, step: &'static str) -> Result<T, ObserveError>;
+}
+
+impl<T> SystemStep<T> for io::Result<T> {
+    fn at_step(self, step: &'static str) -> Result<T, ObserveError> {
+        self.map_err(|source| ObserveError::System { step, source })
+    }
+}
+
+/// Metadata of an object whose facts are `stat`.
+///
+/// # Errors
+/// [`ObserveError`].
+pub fn metadata<S: Storage>(
+    storage: &S,
+    object: Object<'_, S>,
+    stat: &Stat,
+) -> Result<Metadata, ObserveError> {
+    let pairs = storage.xattrs(object).at_step("reading its attributes")?;
+    let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
+    Ok(Metadata { mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs: Xattrs::new(pairs)? })
+}
+
+/// The entry at `name`, which is no regular file and no further name of an inode.
+///
+/// # Errors
+/// [`ObserveError`].
+pub fn describe_node<S: Storage>(
+    storage: &S,
+    directory: &S::Directory,
+    name: &[u8],
+    stat: &Stat,
+) -> Result<Entry, ObserveError> {
+    let meta = metadata(storage, Object::Named(directory, name), stat)?;
+    let DeviceNumber { major, minor } = stat.number;
+    let number = DeviceNumber { major, minor };
+    Ok(match stat.kind {
+        FileKind::Directory => Entry::Directory { meta },
+        FileKind::Symlink => {
+            let target = storage.read_link(directory, name).at_step("reading the link")?;
+            Entry::Symlink { target: target.into(), meta }
+        }
+        FileKind::Fifo => Entry::Fifo { meta },
+        FileKind::Socket => Entry::Socket { meta },
+        FileKind::CharDevice => Entry::CharDevice { number, meta },
+        FileKind::BlockDevice => Entry::BlockDevice { number, meta },
+        FileKind::Regular => return Err(ObserveError::Changed),
+    })
+}
+
+/// Whether two looks at an inode saw the same content.
+#[must_use]
+pub fn same_content_facts(a: &Stat, b: &Stat) -> bool {
+    (a.kind, a.inode, a.size, a.mtime, a.ctime) == (b.kind, b.inode, b.size, b.mtime, b.ctime)
+}
+
+/// A chunker for files of `size` bytes; `kept` is used again when its parameters fit.
+pub fn chunker_for(size: u64, kept: &mut Option<Chunker>) -> &mut Chunker {
+    let id = ChunkingId::for_size(size);
+    if kept.as_ref().is_some_and(|c| c.id() != id) {
+        *kept = None;
+    }
+    let chunker = kept.get_or_insert_with(|| Chunker::new(id, READ_WINDOW));
+    chunker.reset();
+    chunker
+}
+
+/// Reads `size` bytes of `file` and gives each extent with its bytes (none for zeros) to `visit`.
+/// Ends early, without an error, where the file does; the caller looks at the facts again.
+///
+/// # Errors
+/// The read's own, and those of `visit`.
+pub fn read_extents<S: Storage, E: From<ObserveError>>(
+    storage: &S,
+    file: &S::File,
+    stat: &Stat,
+    chunker: &mut Chunker,
+    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let size = stat.size;
+    let sparse = stat.allocated < size;
+    let mut offset = 0;
+    // End of the stretch known to be data; holes are only asked for where there are some.
+    let mut data_end = if sparse { 0 } else { size };
+    while offset < size {
+        if offset >= data_end {
+            let data = storage.next_data(file, offset, size).at_step("finding its holes")?;
+            let start = data.as_ref().map_or(size, |d| d.start.clamp(offset, size));
+            data_end = data.map_or(size, |d| d.end.clamp(start, size));
+            if let Some(zeros) = zero_part(offset, start) {
+                // What lies before the aligned part is read as data: it is zeros.
+                read_data(storage, file, &mut offset, zeros.start, chunker, visit)?;
+                chunker.push_zeros(zeros.end - zeros.start);
+                offset = zeros.end;
+                drain(chunker, visit)?;
+            }
+        }
+        read_data(storage, file, &mut offset, data_end, chunker, visit)?;
+        if offset < data_end {
+            break;
+        }
+    }
+    chunker.finish();
+    drain(chunker, visit)
+}
+
+fn read_data<S: Storage, E: From<ObserveError>>(
+    storage: &S,
+    file: &S::File,
+    offset: &mut u64,
+    end: u64,
+    chunker: &mut Chunker,
+    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    while *offset < end {
+        let spare = chunker.spare();
+        let want = usize::try_from(end - *offset).unwrap_or(usize::MAX).min(spare.len()).min(READ_WINDOW);
+        let read = storage.read_at(file, *offset, &mut spare[..want]).at_step("reading it")?;
+        chunker.filled(read);
+        *offset += read as u64;
+        drain(chunker, visit)?;
+        if read < want {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn drain<E>(
+    chunker: &mut Chunker,
+    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    while let Some(cut) = chunker.poll() {
+        visit(cut.extent, &chunker.bytes()[cut.range])?;
+    }
+    Ok(())
+}
+
+/// Reads a small file whole into `buf`.
+///
+/// # Errors
+/// [`ObserveError::Changed`] when it is longer or shorter than `stat` says.
+pub fn read_small<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    stat: &Stat,
+    buf: &mut Vec<u8>,
+) -> Result<(), ObserveError> {
+    let size = stat.size as usize;
+    // One byte more shows a file that grew.
+    buf.resize(size + 1, 0);
+    let read = storage.read_at(file, 0, buf).at_step("reading it")?;
+    buf.truncate(size);
+    if read == size { Ok(()) } else { Err(ObserveError::Changed) }
+}
+
+/// The content digest of a regular file, its recipe when it is not small, and its entry.
+///
+/// # Errors
+/// [`ObserveError::Changed`] when it changed meanwhile.
+pub fn describe_file<S: Storage>(
+    storage: &S,
+    directory: &S::Directory,
+    name: &[u8],
+    chunker: &mut Option<Chunker>,
+) -> Result<(Entry, Option<Recipe>, Stat), ObserveError> {
+    let file = storage.open_file(directory, name).at_step("opening it")?;
+    let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+    let (content, recipe) = if before.size <= SMALL_FILE_MAX {
+        let mut buf = Vec::new();
+        read_small(storage, &file, &before, &mut buf)?;
+        (FileDigest::of_small(&buf), None)
+    } else {
+        let chunker = chunker_for(before.size, chunker);
+        let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
+        read_extents::<S, ObserveError>(storage, &file, &before, chunker, &mut |extent, _| {
+            recipe.push(extent);
+            Ok(())
+        })?;
+        if recipe.size() != before.size {
+            return Err(ObserveError::Changed);
+        }
+        (recipe.digest(), Some(recipe))
+    };
+    let meta = metadata(storage, Object::File(&file), &before)?;
+    let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;
+    if !same_content_facts(&before, &after) {
+        return Err(ObserveError::Changed);
+    }
+    Ok((Entry::File { size: before.size, content, meta }, recipe, after))
+}

@@ -1,0 +1,177 @@
+//! Farshore's folder below a target's root: staging, journal, history.
+//!
+//! ```text
+//! .farshore/identity        which tree this is: 16 random bytes, made once
+//! .farshore/staging/b<N>/   what batch N will place; nothing in it is worth keeping without its journal
+//! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
+//! .farshore/history/<N>/    what batch N displaced, and its manifest
+//! ```
+//! It is mode 0700, on the target's own file system so that placing is a rename, outside every
+//! account, never replicated and refused on the wire.
+
+use std::io;
+
+use farshore_proto::message::StoreId;
+
+use crate::OWN_FOLDER;
+use crate::io::{FileKind, Object, Storage};
+
+/// The opened folder.
+#[derive(Debug)]
+pub struct OwnFolder<S: Storage> {
+    /// `.farshore` itself.
+    pub top: S::Directory,
+    /// `staging`.
+    pub staging: S::Directory,
+    /// `journal`.
+    pub journal: S::Directory,
+    /// `history`.
+    pub history: S::Directory,
+    /// The tree's identity.
+    pub identity: StoreId,
+    /// Owner and group that new objects get by themselves.
+    pub default_owner: (u32, u32),
+}
+
+const IDENTITY: &[u8] = b"identity";
+const PROBE: &[u8] = b"probe";
+
+impl<S: Storage> OwnFolder<S> {
+    /// Opens the folder, or makes it; a tree that has no identity gets `fresh`.
+    ///
+    /// # Errors
+    /// What the file system says; ENOTDIR when somebody put something else there.
+    pub fn open(storage: &S, fresh: StoreId) -> io::Result<Self> {
+        let top = ensure_directory(storage, storage.root(), OWN_FOLDER)?;
+        let staging = ensure_directory(storage, &top, b"staging")?;
+        let journal = ensure_directory(storage, &top, b"journal")?;
+        let history = ensure_directory(storage, &top, b"history")?;
+        let identity = read_identity(storage, &top)?;
+        let identity = match identity {
+            Some(identity) => identity,
+            None => make_identity(storage, &top, fresh)?,
+        };
+        let default_owner = probe_owner(storage, &staging)?;
+        Ok(Self { top, staging, journal, history, identity, default_owner })
+    }
+
+    /// Opens the folder of one history set.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn history_set(&self, storage: &S, set: u64) -> io::Result<S::Directory> {
+        ensure_directory(storage, &self.history, set_name(set).as_bytes())
+    }
+}
+
+/// The name of a batch's folder in history and of its journal record.
+#[must_use]
+pub fn set_name(set: u64) -> String {
+    format!("{set:020}")
+}
+
+/// Opens the directory `name`, or makes it.
+///
+/// # Errors
+/// The file system's own.
+pub fn ensure_directory<S: Storage>(
+    storage: &S,
+    at: &S::Directory,
+    name: &[u8],
+) -> io::Result<S::Directory> {
+    match storage.open_directory(at, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            match storage.make_directory(at, name) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            storage.open_directory(at, name)
+        }
+        opened => opened,
+    }
+}
+
+fn read_identity<S: Storage>(storage: &S, top: &S::Directory) -> io::Result<Option<StoreId>> {
+    let file = match storage.open_file(top, IDENTITY) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = [0; 16];
+    // Anything but sixteen bytes was cut short by a crash before anything relied on it.
+    Ok((storage.read_at(&file, 0, &mut bytes)? == 16).then_some(StoreId(bytes)))
+}
+
+fn make_identity<S: Storage>(
+    storage: &S,
+    top: &S::Directory,
+    fresh: StoreId,
+) -> io::Result<StoreId> {
+    match storage.unlink(top, IDENTITY) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = storage.create_file(top, IDENTITY)?;
+    storage.write_at(&file, 0, &fresh.0)?;
+    storage.sync_all()?;
+    Ok(fresh)
+}
+
+fn probe_owner<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<(u32, u32)> {
+    match storage.unlink(staging, PROBE) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = storage.create_file(staging, PROBE)?;
+    let stat = storage.stat(Object::File(&file))?;
+    storage.unlink(staging, PROBE)?;
+    Ok((stat.uid, stat.gid))
+}
+
+/// Removes `name` in `at`, and everything below it when it is a directory. Nothing to remove is no
+/// error.
+///
+/// # Errors
+/// The file system's own.
+pub fn remove_tree<S: Storage>(storage: &S, at: &S::Directory, name: &[u8]) -> io::Result<()> {
+    let kind = match storage.stat(Object::Named(at, name)) {
+        Ok(stat) => stat.kind,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if kind != FileKind::Directory {
+        return storage.unlink(at, name);
+    }
+    // An explicit stack: a tree may be deeper than a thread's.
+    let mut stack = vec![(storage.open_directory(at, name)?, name.to_vec())];
+    while let Some((directory, _)) = stack.last() {
+        let mut names = Vec::new();
+        storage.list(directory, &mut |l| names.push((l.name.to_vec(), l.kind)))?;
+        let mut deeper = None;
+        for (child, kind) in names {
+            let kind = match kind {
+                Some(kind) => kind,
+                None => storage.stat(Object::Named(directory, &child))?.kind,
+            };
+            if kind == FileKind::Directory {
+                match storage.remove_directory(directory, &child) {
+                    Ok(()) => {}
+                    Err(_) => {
+                        deeper = Some((storage.open_directory(directory, &child)?, child));
+                        break;
+                    }
+                }
+            } else {
+                storage.unlink(directory, &child)?;
+            }
+        }
+        if let Some(next) = deeper {
+            stack.push(next);
+            continue;
+        }
+        let Some((_, name)) = stack.pop() else { break };
+        let parent = stack.last().map_or(at, |(d, _)| d);
+        storage.remove_directory(parent, &name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,520 @@
+//! From a walk and a catalog to a list of what to do.
+//!
+//! One pass joins the walk with the catalog, both in path order. Guarantees: nothing is removed that
+//! was not proven gone: what lies below an unknown or an excluded path keeps its record; the whole
+//! list and its counts are known before the first operation is sent, so that the guard judges all of
+//! it. Memory holds neither tree: the lists spill to disk, only names of shared inodes and of paths
+//! that moved are kept.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+
+use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, decode_path};
+use farshore_core::guard::Tally;
+use farshore_core::path::RelPath;
+use farshore_core::policy::{Action, Candidate, Policy, Verdict};
+
+use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
+use crate::io::{FileKind, Object, Stat, Storage};
+use crate::scan::{ScanEvent, scan};
+use crate::spool::{Spool, SpoolReader};
+
+/// Something to do at one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// New, or its facts differ: look closely, and send what really changed.
+    Look {
+        /// Where.
+        path: RelPath,
+        /// Its length when the walk met it.
+        size: u64,
+        /// Where the catalog last saw this inode, when it is no longer there.
+        moved_from: Option<RelPath>,
+    },
+    /// A further name of the inode at `leader`.
+    Link {
+        /// Where.
+        path: RelPath,
+        /// Its first name.
+        leader: RelPath,
+    },
+    /// Gone.
+    Remove {
+        /// Where.
+        path: RelPath,
+        /// What the target is believed to hold there.
+        expected: EntryDigest,
+    },
+}
+
+impl Change {
+    /// Where.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Look { path, .. } | Self::Link { path, .. } | Self::Remove { path, .. } => path,
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut e = Encoder::new();
+        match self {
+            Self::Look { path, size, moved_from } => {
+                e.put_u8(if moved_from.is_some() { 1 } else { 0 });
+                e.put_bytes(path.as_bytes());
+                e.put_u64(*size);
+                if let Some(from) = moved_from {
+                    e.put_bytes(from.as_bytes());
+                }
+            }
+            Self::Link { path, leader } => {
+                e.put_u8(2);
+                e.put_bytes(path.as_bytes());
+                e.put_bytes(leader.as_bytes());
+            }
+            Self::Remove { path, expected } => {
+                e.put_u8(3);
+                e.put_bytes(path.as_bytes());
+                e.put_raw(&expected.0);
+            }
+        }
+        e.finish()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut d = Decoder::new(bytes);
+        let tag = d.take_u8("change")?;
+        let path = decode_path(&mut d, "change path")?;
+        Ok(match tag {
+            0 => Self::Look { path, size: d.take_u64("size")?, moved_from: None },
+            1 => Self::Look {
+                path,
+                size: d.take_u64("size")?,
+                moved_from: Some(decode_path(&mut d, "former path")?),
+            },
+            2 => Self::Link { path, leader: decode_path(&mut d, "leader")? },
+            _ => Self::Remove { path, expected: EntryDigest(d.take_array("expected state")?) },
+        })
+    }
+}
+
+/// Something the walk could not vouch for.
+#[derive(Debug)]
+pub struct Problem {
+    /// Where.
+    pub path: RelPath,
+    /// What happened, for people.
+    pub text: String,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The catalog cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The list cannot be kept.
+    #[error("keeping the list of changes in the state folder")]
+    Spool(#[from] io::Error),
+    /// The list does not read back.
+    #[error("the list of changes in the state folder is damaged")]
+    Damaged(#[from] DecodeError),
+}
+
+/// All there is to do, and the counts the guard judges.
+#[derive(Debug)]
+pub struct Plan {
+    /// Counts.
+    pub tally: Tally,
+    /// Bytes of files to look at: an upper bound of what will be read.
+    pub bytes: u64,
+    /// Entries and directories that cannot be vouched for.
+    pub problems: Vec<Problem>,
+    /// Excluded entries, and the first of them by rule.
+    pub excluded: u64,
+    /// Entries the policy deferred.
+    pub deferred: u64,
+    /// Entries kept at the target although gone or excluded at the source.
+    pub detached: u64,
+    removed_files: Spool,
+    looks: Spool,
+    removed_directories: Spool,
+    moved: HashSet<RelPath>,
+    /// Directories above entries that are kept.
+    kept: HashSet<RelPath>,
+}
+
+impl Plan {
+    /// Things to do; an upper bound, since a closer look may find nothing changed.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.removed_files.len() + self.looks.len() + self.removed_directories.len()
+    }
+
+    /// Whether nothing is to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes every move for a removal and an arrival.
+    pub fn forget_moves(&mut self) {
+        self.moved.clear();
+    }
+
+    /// The changes in the order they are sent: files removed, then everything that is there in path
+    /// order, then directories removed from the deepest up.
+    ///
+    /// # Errors
+    /// [`PlanError::Spool`].
+    pub fn into_changes(self) -> Result<Changes, PlanError> {
+        Ok(Changes {
+            parts: vec![
+                self.removed_directories.into_backward()?,
+                self.looks.into_forward()?,
+                self.removed_files.into_forward()?,
+            ],
+            moved: self.moved,
+            kept: self.kept,
+        })
+    }
+}
+
+/// The changes of a plan in the order they are sent.
+#[derive(Debug)]
+pub struct Changes {
+    parts: Vec<SpoolReader>,
+    moved: HashSet<RelPath>,
+    kept: HashSet<RelPath>,
+}
+
+impl Changes {
+    /// The next change.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn next_change(&mut self) -> Result<Option<Change>, PlanError> {
+        while let Some(part) = self.parts.last_mut() {
+            let Some(item) = part.next_item()? else {
+                self.parts.pop();
+                continue;
+            };
+            let change = Change::from_bytes(&item)?;
+            // What moved is removed by its move; a directory above what is kept stays.
+            let passed = matches!(&change, Change::Remove { path, .. }
+                if self.moved.contains(path) || self.kept.contains(path));
+            if !passed {
+                return Ok(Some(change));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Joins a walk of `storage` with the records of `catalog`.
+///
+/// # Errors
+/// [`PlanError`]; what goes wrong in the tree is a [`Problem`].
+pub fn plan<S: Storage>(
+    storage: &S,
+    catalog: &CatalogReader,
+    policy: &dyn Policy,
+    own: &[u8],
+    spool_folder: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Plan, PlanError> {
+    let mut join = Join {
+        storage,
+        catalog,
+        policy,
+        records: catalog.records()?.peekable(),
+        protected: HashSet::new(),
+        leaders: HashMap::new(),
+        plan: Plan {
+            tally: Tally { known: catalog.entry_count()?, ..Tally::default() },
+            bytes: 0,
+            problems: Vec::new(),
+            excluded: 0,
+            deferred: 0,
+            detached: 0,
+            removed_files: Spool::new(spool_folder),
+            looks: Spool::new(spool_folder),
+            removed_directories: Spool::new(spool_folder),
+            moved: HashSet::new(),
+            kept: HashSet::new(),
+        },
+    };
+    scan(storage, policy, own, &mut |event| {
+        join.handle(event)?;
+        if join.plan.tally.found % 1_024 == 0 {
+            progress(join.plan.tally.found);
+        }
+        Ok::<_, PlanError>(())
+    })?;
+    join.finish()
+}
+
+/// The first name of an inode with several.
+struct Leader {
+    path: RelPath,
+    /// Whether the target may make a new inode of it, so that every further name is linked again.
+    renewed: bool,
+}
+
+struct Join<'a, S: Storage> {
+    storage: &'a S,
+    catalog: &'a CatalogReader,
+    policy: &'a dyn Policy,
+    records: std::iter::Peekable<crate::catalog::Records>,
+    /// Paths at and below which nothing may be concluded gone.
+    protected: HashSet<RelPath>,
+    leaders: HashMap<u64, Leader>,
+    plan: Plan,
+}
+
+impl<S: Storage> Join<'_, S> {
+    fn handle(&mut self, event: ScanEvent) -> Result<(), PlanError> {
+        match event {
+            ScanEvent::Entry { path, stat } => {
+                let record = self.advance_to(&path)?;
+                if !path.is_root() {
+                    self.plan.tally.found += 1;
+                }
+                self.entry(path, stat, record)
+            }
+            ScanEvent::Excluded { path, verdict } => {
+                match verdict.action {
+                    Action::Defer => self.plan.deferred += 1,
+                    _ => self.plan.excluded += 1,
+                }
+                self.protected.insert(path);
+                Ok(())
+            }
+            ScanEvent::Unknown { path, step, source } => {
+                let text = format!("{step}: {source}");
+                self.protected.insert(path.clone());
+                self.plan.problems.push(Problem { path, text });
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Plan, PlanError> {
+        while let Some(record) = self.records.next() {
+            let (path, record) = record?;
+            self.gone(path, &record)?;
+        }
+        Ok(self.plan)
+    }
+
+    /// Passes the records before `path`, which the walk did not meet; the one at `path`.
+    fn advance_to(&mut self, path: &RelPath) -> Result<Option<Record>, PlanError> {
+        loop {
+            let order = match self.records.peek() {
+                None => return Ok(None),
+                Some(Ok((known, _))) => known.cmp(path),
+                Some(Err(_)) => std::cmp::Ordering::Less,
+            };
+            if order.is_gt() {
+                return Ok(None);
+            }
+            let Some(next) = self.records.next() else { return Ok(None) };
+            let (known, record) = next?;
+            if order.is_eq() {
+                return Ok(Some(record));
+            }
+            self.gone(known, &record)?;
+        }
+    }
+
+    fn gone(&mut self, path: RelPath, record: &Record) -> Result<(), PlanError> {
+        if path.is_root() || self.is_protected(&path) || self.is_excluded(&path, &record.entry) {
+            self.plan.detached += 1;
+            let mut at = path;
+            while let Some((parent, _)) = at.split() {
+                if !self.plan.kept.insert(parent.clone()) {
+                    break;
+                }
+                at = parent;
+            }
+            return Ok(());
+        }
+        let is_directory = record.entry.kind() == EntryKind::Directory;
+        self.plan.tally.deleted += u64::from(!self.plan.moved.contains(&path));
+        let change = Change::Remove { path, expected: record.entry.digest() };
+        let list = if is_directory {
+            &mut self.plan.removed_directories
+        } else {
+            &mut self.plan.removed_files
+        };
+        Ok(list.push(&change.to_bytes())?)
+    }
+
+    fn is_protected(&self, path: &RelPath) -> bool {
+        if self.protected.is_empty() {
+            return false;
+        }
+        let mut at = path.clone();
+        loop {
+            if self.protected.contains(&at) {
+                return true;
+            }
+            let Some((parent, _)) = at.split() else { return false };
+            at = parent;
+        }
+    }
+
+    /// Whether the policy keeps an entry that is gone at the source from being removed: it, or a
+    /// directory above it, does not travel.
+    fn is_excluded(&self, path: &RelPath, entry: &Entry) -> bool {
+        if self.policy.is_trivial() {
+            return false;
+        }
+        let plain = Metadata::default();
+        let mut at = path.clone();
+        let mut kind = entry.kind();
+        let mut meta = entry.meta().unwrap_or(&plain);
+        let mut size = entry.size();
+        loop {
+            let candidate = Candidate {
+                path: &at,
+                kind: if kind == EntryKind::HardLink { EntryKind::File } else { kind },
+                size,
+                mtime: meta.mtime,
+                mode: meta.mode,
+                uid: meta.uid,
+                gid: meta.gid,
+            };
+            let verdict = self.policy.exclude(&[candidate]).first().copied();
+            if verdict.unwrap_or(Verdict::REPLICATE).action != Action::Replicate {
+                return true;
+            }
+            let Some((parent, _)) = at.split() else { return false };
+            at = parent;
+            if at.is_root() {
+                return false;
+            }
+            (kind, meta, size) = (EntryKind::Directory, &plain, 0);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        path: RelPath,
+        stat: Stat,
+        record: Option<Record>,
+    ) -> Result<(), PlanError> {
+        let facts = LocalFacts::of(&stat);
+        let unchanged = record.as_ref().is_some_and(|r| r.facts == Some(facts));
+        if stat.kind != FileKind::Directory && stat.links > 1 {
+            return self.shared_inode(path, stat, record, unchanged);
+        }
+        // An entry that was a further name and now stands alone is an entry of its own.
+        let stands_alone = record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
+        if unchanged && !stands_alone {
+            return Ok(());
+        }
+        self.look(path, &stat, record)
+    }
+
+    fn shared_inode(
+        &mut self,
+        path: RelPath,
+        stat: Stat,
+        record: Option<Record>,
+        unchanged: bool,
+    ) -> Result<(), PlanError> {
+        let Some(leader) = self.leaders.get(&stat.inode) else {
+            let was_further =
+                record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
+            let renewed = !unchanged || was_further;
+            self.leaders.insert(stat.inode, Leader { path: path.clone(), renewed });
+            return if renewed { self.look(path, &stat, record) } else { Ok(()) };
+        };
+        let same_leader = record.as_ref().is_some_and(
+            |r| matches!(&r.entry, Entry::HardLink { leader: l } if *l == leader.path),
+        );
+        if unchanged && same_leader && !leader.renewed {
+            return Ok(());
+        }
+        let change = Change::Link { path, leader: leader.path.clone() };
+        Ok(self.plan.looks.push(&change.to_bytes())?)
+    }
+
+    fn look(
+        &mut self,
+        path: RelPath,
+        stat: &Stat,
+        record: Option<Record>,
+    ) -> Result<(), PlanError> {
+        let moved_from = self.moved_from(&path, stat, record.as_ref())?;
+        if stat.kind == FileKind::Regular {
+            self.plan.bytes += stat.size;
+        }
+        let facts = LocalFacts::of(stat);
+        let content_changed = record.as_ref().is_some_and(|r| {
+            let same = r.facts.is_some_and(|f| (f.size, f.mtime) == (facts.size, facts.mtime));
+            r.entry.kind() == EntryKind::File && !same
+        });
+        self.plan.tally.rewritten += u64::from(content_changed);
+        let change = Change::Look { path, size: stat.size, moved_from };
+        Ok(self.plan.looks.push(&change.to_bytes())?)
+    }
+
+    /// Where the catalog last saw this inode, when the inode is not there any more and is surely the
+    /// same file: same kind, length and content time. A number used again fails the last two.
+    fn moved_from(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        record: Option<&Record>,
+    ) -> Result<Option<RelPath>, PlanError> {
+        let same_inode_here =
+            record.and_then(|r| r.facts).is_some_and(|f| f.inode == stat.inode);
+        if stat.kind == FileKind::Directory || stat.links > 1 || same_inode_here {
+            return Ok(None);
+        }
+        let Some(from) = self.catalog.path_of_inode(stat.inode)? else { return Ok(None) };
+        if from == *path || self.plan.moved.contains(&from) || self.is_protected(&from) {
+            return Ok(None);
+        }
+        let facts = LocalFacts::of(stat);
+        let Some(old) = self.catalog.get(&from)? else { return Ok(None) };
+        let same = old.facts.is_some_and(|f| {
+            (f.inode, f.size, f.mtime) == (facts.inode, facts.size, facts.mtime)
+        });
+        if !same || !same_kind(&old.entry, stat.kind) {
+            return Ok(None);
+        }
+        let Some((parent, name)) = from.split() else { return Ok(None) };
+        let there = self
+            .storage
+            .open_directory(self.storage.root(), parent.as_bytes())
+            .and_then(|d| self.storage.stat(Object::Named(&d, name)));
+        let gone = match there {
+            Ok(there) if there.inode == stat.inode => return Ok(None),
+            Ok(_) => false,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        // The walk passed it already and counted it as deleted.
+        if gone && from < *path {
+            self.plan.tally.deleted -= 1;
+        }
+        self.plan.moved.insert(from.clone());
+        Ok(Some(from))
+    }
+}
+
+fn same_kind(entry: &Entry, kind: FileKind) -> bool {
+    matches!(
+        (entry.kind(), kind),
+        (EntryKind::File, FileKind::Regular)
+            | (EntryKind::Symlink, FileKind::Symlink)
+            | (EntryKind::Fifo, FileKind::Fifo)
+            | (EntryKind::Socket, FileKind::Socket)
+            | (EntryKind::CharDevice, FileKind::CharDevice)
+            | (EntryKind::BlockDevice, FileKind::BlockDevice)
+    )
+}

@@ -1,0 +1,101 @@
+//! Counters of one run, read by whoever shows them while the run goes on.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering::Relaxed};
+
+use crate::plan::Problem;
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Waiting for the target's welcome.
+    Connecting = 0,
+    /// Walking the tree.
+    Scanning = 1,
+    /// Finding what differs at the target.
+    Comparing = 2,
+    /// Sending and applying.
+    Replicating = 3,
+    /// Agreeing on the recovery point.
+    Sealing = 4,
+}
+
+/// Counters; all grow, none is exact until the run is over.
+#[derive(Debug, Default)]
+pub struct Progress {
+    phase: AtomicU8,
+    /// Entries the walk met.
+    pub scanned: AtomicU64,
+    /// Entries the target has checked.
+    pub checked: AtomicU64,
+    /// Changes planned.
+    pub planned: AtomicU64,
+    /// Bytes of files planned to be read.
+    pub planned_bytes: AtomicU64,
+    /// Changes dealt with.
+    pub done: AtomicU64,
+    /// Bytes of files read.
+    pub read_bytes: AtomicU64,
+    /// Bytes of content sent.
+    pub literal_bytes: AtomicU64,
+    /// Bytes of content the target already held.
+    pub reused_bytes: AtomicU64,
+    /// Bytes of frames as stored on the wire.
+    pub frame_bytes: AtomicU64,
+    /// Operations acknowledged, by kind.
+    pub applied: AppliedCounts,
+    problems: Mutex<Vec<Problem>>,
+}
+
+/// Operations the target acknowledged as durable.
+#[derive(Debug, Default)]
+pub struct AppliedCounts {
+    /// Entries made or replaced.
+    pub written: AtomicU64,
+    /// Entries whose metadata alone changed.
+    pub metadata: AtomicU64,
+    /// Entries moved.
+    pub moved: AtomicU64,
+    /// Entries removed.
+    pub removed: AtomicU64,
+}
+
+/// Most problems kept with their words; further ones are counted.
+const PROBLEMS_MAX: usize = 100_000;
+
+impl Progress {
+    /// What the run is doing now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            1 => Phase::Scanning,
+            2 => Phase::Comparing,
+            3 => Phase::Replicating,
+            4 => Phase::Sealing,
+            _ => Phase::Connecting,
+        }
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    pub(crate) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Relaxed);
+    }
+
+    pub(crate) fn problem(&self, problem: Problem) {
+        if let Ok(mut problems) = self.problems.lock()
+            && problems.len() < PROBLEMS_MAX
+        {
+            problems.push(problem);
+        }
+    }
+
+    /// Takes the problems met so far.
+    #[must_use]
+    pub fn take_problems(&self) -> Vec<Problem> {
+        self.problems.lock().map(|mut p| std::mem::take(&mut *p)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,850 @@
+//! The source's end of a session: plan, guard, send, record what was acknowledged.
+//!
+//! One thread owns the session and the catalog: it feeds batches to the workers that read and send
+//! them, and alone acts on what the target answers. Guarantees: nothing is sent before the guard has
+//! judged the whole plan; the catalog learns of an operation when its receipt says it is durable;
+//! the recovery point is recorded when both ends have computed the same root digest.
+//!
+//! After a crash the catalog is behind the target at most; the roots then differ, the two are
+//! compared, and nothing acknowledged is sent again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use farshore_core::entry::EntryKind;
+use farshore_core::guard::{Hold, RootIdentity, Threshold, judge};
+use farshore_core::path::RelPath;
+use farshore_core::policy::Policy;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_proto::batch::BatchHeader;
+use farshore_proto::compare::{CompareError, Comparison, Difference};
+use farshore_proto::link::{Link, LinkError};
+use farshore_proto::message::{
+    Failure, FailureKind, Message, PROTOCOL_VERSION, Receipt, Welcome,
+};
+use farshore_proto::session::{SessionError, SourceSession};
+use redb::Durability;
+
+use crate::OWN_FOLDER;
+use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
+use crate::frames::{Compression, FrameWriter, LineGauge};
+use crate::ingest::{
+    BatchRecord, Effect, EffectKind, Ingest, IngestError, RunIndex, WallClock, preview,
+};
+use crate::io::{Object, Storage};
+use crate::plan::{Change, Plan, PlanError, Problem, plan};
+use crate::progress::{Phase, Progress};
+
+/// Changes in one batch, at most.
+const BATCH_CHANGES: usize = 8_192;
+/// Bytes of files in one batch before it is closed.
+const BATCH_BYTES: u64 = 64 << 20;
+/// Batches sent and not yet acknowledged, at most: bounds what waits in memory and in staging.
+const BATCHES_UNDER_WAY: usize = 8;
+/// Rounds in which what the target could not build is sent again.
+const ROUNDS: usize = 4;
+/// Times the two ends are compared before a run gives up.
+const COMPARISONS: usize = 3;
+
+/// How a source runs.
+pub struct SourceConfig<'a> {
+    /// The share's name at the target.
+    pub share: String,
+    /// The epoch it acts under.
+    pub epoch: Epoch,
+    /// Which entries travel.
+    pub policy: &'a dyn Policy,
+    /// What counts as a mass change.
+    pub threshold: Threshold,
+    /// Whether an operator approved what the guard would hold.
+    pub approved: bool,
+    /// Whether the target may skip checking its tree.
+    pub trust_target: bool,
+    /// Whether only to say what would be done.
+    pub dry_run: bool,
+    /// Threads that read and send.
+    pub workers: usize,
+    /// When frames are compressed.
+    pub compression: Compression,
+    /// Where lists too long for memory go.
+    pub spool_folder: PathBuf,
+    /// The wall clock.
+    pub now: WallClock<'a>,
+    /// Files whose change time is closer to now than this, in nanoseconds, are looked at again.
+    pub racy_ns: i64,
+}
+
+impl std::fmt::Debug for SourceConfig<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceConfig").field("share", &self.share).finish_non_exhaustive()
+    }
+}
+
+/// How a run ended when it did not fail.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The recovery point moved.
+    Sealed(RecoveryPoint),
+    /// The guard holds; nothing was changed.
+    Held(Hold),
+    /// A dry run: what would be done, by path, up to a bound.
+    Preview(Vec<(RelPath, &'static str)>),
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct SourceReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The recovery point before this run.
+    pub former: Option<RecoveryPoint>,
+    /// Entries the walk met.
+    pub entries: u64,
+    /// Entries excluded by policy, and below excluded directories not counted.
+    pub excluded: u64,
+    /// Entries deferred by policy.
+    pub deferred: u64,
+    /// Entries kept at the target although gone or excluded here.
+    pub detached: u64,
+    /// Changes at the target that were not ours, found by its check.
+    pub foreign_changes: u64,
+    /// Whether the two ends had to be compared.
+    pub compared: bool,
+    /// What could not be replicated.
+    pub problems: Vec<Problem>,
+    /// Facts the target's mount could not keep, by kind.
+    pub degraded: BTreeMap<String, u64>,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The link is gone.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The peer broke the protocol, or refused.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The catalog cannot be used.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// No plan could be made.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The root cannot be looked at.
+    #[error("source root: {step}")]
+    Root {
+        /// What was to be done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The ends do not agree although they were compared.
+    #[error("the root digests of source and target still differ after {COMPARISONS} comparisons")]
+    NoAgreement,
+    /// A worker thread ended without a word.
+    #[error("a worker ended unexpectedly")]
+    WorkerGone,
+}
+
+impl From<IngestError> for SourceError {
+    fn from(e: IngestError) -> Self {
+        match e {
+            IngestError::Link(e) => Self::Link(e),
+            IngestError::Catalog(e) => Self::Catalog(e),
+        }
+    }
+}
+
+impl From<CompareError<CatalogError>> for SourceError {
+    fn from(e: CompareError<CatalogError>) -> Self {
+        match e {
+            CompareError::Session(e) => Self::Session(e),
+            CompareError::View(e) => Self::Catalog(e),
+        }
+    }
+}
+
+/// What the coordinator hears.
+enum Event {
+    Message(Message),
+    /// A batch is written but for its end.
+    Written(u64, BatchRecord),
+    Failed(SourceError),
+    /// The peer ended its side.
+    Ended,
+}
+
+/// Runs the source's end of one session over `link`.
+///
+/// # Errors
+/// [`SourceError`]; what goes wrong with single entries is in the report.
+pub fn run<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    config: &SourceConfig<'_>,
+    progress: &Progress,
+) -> Result<SourceReport, SourceError> {
+    let (events, inbox) = unbounded();
+    std::thread::scope(|scope| {
+        let sender = events.clone();
+        scope.spawn(move || receive(link, &sender));
+        let mut source = Source {
+            storage,
+            catalog,
+            link,
+            config,
+            progress,
+            session: SourceSession::new(config.epoch),
+            inbox,
+            events,
+            index: RunIndex::default(),
+            degraded: BTreeMap::new(),
+            next_batch: 1,
+        };
+        let result = source.run();
+        if result.is_err() {
+            link.close(farshore_proto::close::CloseCode::Internal as u32, "the source stopped");
+        }
+        result
+    })
+}
+
+/// Passes on what arrives on the control stream until it ends.
+fn receive(link: &dyn Link, events: &Sender<Event>) {
+    loop {
+        let event = match link.recv_control() {
+            Ok(Some(bytes)) => match Message::from_bytes(&bytes) {
+                Ok(message) => Event::Message(message),
+                Err(e) => Event::Failed(SessionError::Decode(e).into()),
+            },
+            Ok(None) => Event::Ended,
+            Err(e) => Event::Failed(e.into()),
+        };
+        let last = !matches!(event, Event::Message(_));
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
+}
+
+struct Source<'a, S: Storage> {
+    storage: &'a S,
+    catalog: &'a Catalog,
+    link: &'a dyn Link,
+    config: &'a SourceConfig<'a>,
+    progress: &'a Progress,
+    session: SourceSession,
+    inbox: Receiver<Event>,
+    events: Sender<Event>,
+    index: RunIndex,
+    degraded: BTreeMap<String, u64>,
+    next_batch: u64,
+}
+
+impl<S: Storage> Source<'_, S> {
+    fn run(&mut self) -> Result<SourceReport, SourceError> {
+        self.send(&Message::Hello {
+            versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
+            share: self.config.share.clone(),
+            source: self.catalog.id(),
+            epoch: self.config.epoch,
+            trust_target: self.config.trust_target,
+        })?;
+        let identity = self.identity()?;
+        let belief = self.catalog.sealed_root()?;
+        let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks()?);
+        let (mut plan, welcome) = first_plan;
+        self.next_batch = welcome.applied_batch + 1;
+        let reader = self.catalog.reader()?;
+        let former = reader.recovery_point()?;
+        let first_contact = welcome.sealed_with != Some(self.catalog.id());
+        let expected = reader.root_identity()?;
+        let mut compared = false;
+        if belief != welcome.root {
+            self.compare()?;
+            compared = true;
+            plan = self.plan()?;
+        }
+        let mut report = SourceReport {
+            outcome: Outcome::Preview(Vec::new()),
+            former,
+            entries: plan.tally.found,
+            excluded: plan.excluded,
+            deferred: plan.deferred,
+            detached: plan.detached,
+            foreign_changes: welcome.foreign_changes,
+            compared,
+            problems: std::mem::take(&mut plan.problems),
+            degraded: BTreeMap::new(),
+        };
+        let hold = judge(expected, identity, plan.tally, self.config.threshold, first_contact);
+        if self.config.dry_run {
+            report.outcome = Outcome::Preview(self.preview(plan)?);
+            self.leave()?;
+            return Ok(report);
+        }
+        if let Some(hold) = hold.filter(|_| !self.config.approved) {
+            report.outcome = Outcome::Held(hold);
+            self.leave()?;
+            return Ok(report);
+        }
+        let mut exceptions = report.problems.len() as u64;
+        for attempt in 0.. {
+            self.replicate(plan)?;
+            let problems = self.progress.take_problems();
+            exceptions += problems.len() as u64;
+            report.problems.extend(problems);
+            self.progress.enter(Phase::Sealing);
+            if let Some(point) = self.seal(started, exceptions, identity, former)? {
+                report.outcome = Outcome::Sealed(point);
+                break;
+            }
+            if attempt + 1 >= COMPARISONS {
+                return Err(SourceError::NoAgreement);
+            }
+            self.compare()?;
+            report.compared = true;
+            plan = self.plan()?;
+            plan.problems.clear();
+        }
+        report.degraded = std::mem::take(&mut self.degraded);
+        self.leave()?;
+        Ok(report)
+    }
+
+    fn now_ms(&self) -> i64 {
+        let now = (self.config.now)();
+        now.seconds.saturating_mul(1_000).saturating_add(i64::from(now.nanos / 1_000_000))
+    }
+
+    fn identity(&self) -> Result<RootIdentity, SourceError> {
+        let at = |step| move |source| SourceError::Root { step, source };
+        let root = self
+            .storage
+            .stat(Object::Directory(self.storage.root()))
+            .map_err(at("looking at it"))?;
+        let file_system = self.storage.file_system().map_err(at("asking its file system"))?;
+        Ok(RootIdentity { inode: root.inode, file_system })
+    }
+
+    fn send(&self, message: &Message) -> Result<(), SourceError> {
+        Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
+    }
+
+    /// The next message of the target, checked.
+    fn message(&mut self) -> Result<Message, SourceError> {
+        match self.inbox.recv() {
+            Ok(Event::Message(message)) => {
+                self.session.handle(&message)?;
+                Ok(message)
+            }
+            Ok(Event::Failed(e)) => Err(e),
+            Ok(Event::Ended) | Err(_) => {
+                Err(SessionError::EndedEarly { state: self.session.state_name() }.into())
+            }
+            // Nothing is being written while the session waits for a message.
+            Ok(Event::Written(..)) => Err(SourceError::WorkerGone),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, SourceError> {
+        self.progress.enter(Phase::Scanning);
+        let reader = self.catalog.reader()?;
+        let own = OWN_FOLDER;
+        Ok(plan(self.storage, &reader, self.config.policy, own, &self.config.spool_folder, &mut |n| {
+            self.progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed);
+        })?)
+    }
+
+    /// The source walks its tree while the target checks its own.
+    fn plan_while_target_checks(&mut self) -> Result<(Plan, Welcome), SourceError> {
+        let (storage, catalog, config, progress) =
+            (self.storage, self.catalog, self.config, self.progress);
+        std::thread::scope(|scope| {
+            let planning = scope.spawn(move || -> Result<Plan, SourceError> {
+                progress.enter(Phase::Scanning);
+                let reader = catalog.reader()?;
+                Ok(plan(
+                    storage,
+                    &reader,
+                    config.policy,
+                    OWN_FOLDER,
+                    &config.spool_folder,
+                    &mut |n| progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed),
+                )?)
+            });
+            let welcome = loop {
+                match self.message()? {
+                    Message::Checking(n) => {
+                        progress.checked.store(n, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    Message::Welcome(welcome) => break welcome,
+                    other => {
+                        return Err(SessionError::UnexpectedMessage {
+                            state: self.session.state_name(),
+                            message: other.name(),
+                        }
+                        .into());
+                    }
+                }
+            };
+            let plan = planning.join().map_err(|_| SourceError::WorkerGone)??;
+            Ok((plan, welcome))
+        })
+    }
+
+    /// Corrects the belief of what the target holds.
+    fn compare(&mut self) -> Result<(), SourceError> {
+        self.progress.enter(Phase::Comparing);
+        let reader = self.catalog.reader()?;
+        let mut comparison = Comparison::default();
+        loop {
+            let queries = comparison.poll_queries();
+            if !queries.is_empty() {
+                self.session.queries_sent(queries.len());
+                self.send(&Message::Compare(queries))?;
+            }
+            if comparison.is_finished() {
+                break;
+            }
+            let Message::Answer(answer) = self.message()? else {
+                return Err(SessionError::UnaskedAnswer.into());
+            };
+            let differences = comparison.handle_answer(answer, &reader)?;
+            if !differences.is_empty() {
+                self.catalog.update(Durability::None, |t| believe(t, differences))?;
+            }
+        }
+        // The root has no parent to be compared in: it is always looked at again.
+        self.catalog.update(Durability::Immediate, |t| {
+            t.remove(&RelPath::root())?;
+            t.seal()
+        })?;
+        Ok(())
+    }
+
+    fn preview(&self, plan: Plan) -> Result<Vec<(RelPath, &'static str)>, SourceError> {
+        const LINES_MAX: usize = 1_000_000;
+        let reader = self.catalog.reader()?;
+        let mut changes = plan.into_changes()?;
+        let mut lines = Vec::new();
+        while let Some(change) = changes.next_change()? {
+            let known = reader.get(change.path())?.map(|r| r.entry);
+            lines.push((change.path().clone(), preview(&change, known.as_ref())));
+            if lines.len() == LINES_MAX {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    fn replicate(&mut self, plan: Plan) -> Result<(), SourceError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.progress.enter(Phase::Replicating);
+        self.progress.planned.store(plan.len(), Relaxed);
+        self.progress.planned_bytes.store(plan.bytes, Relaxed);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let mut changes = plan.into_changes()?;
+        let mut again = self.round(&mut || Ok(changes.next_change()?))?;
+        for _ in 1..ROUNDS {
+            if again.is_empty() {
+                return Ok(());
+            }
+            let mut list = again.into_iter();
+            again = self.round(&mut || Ok(list.next()))?;
+        }
+        for change in again {
+            let text = "the target could not build it, however it was sent".to_owned();
+            self.progress.problem(Problem { path: change.path().clone(), text });
+        }
+        Ok(())
+    }
+
+    /// Sends all that `next` yields and waits for every receipt; what is to be sent again.
+    fn round(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
+    ) -> Result<Vec<Change>, SourceError> {
+        let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
+        let index = std::mem::take(&mut self.index);
+        let turnstile = Turnstile::new(self.next_batch);
+        let (jobs, queue) = bounded::<(u64, Vec<Change>)>(1);
+        let result = std::thread::scope(|scope| {
+            for _ in 0..self.config.workers.max(1) {
+                let worker = Worker {
+                    storage: self.storage,
+                    catalog: self.catalog,
+                    link: self.link,
+                    config: self.config,
+                    progress: self.progress,
+                    index: &index,
+                    gauge: &gauge,
+                    turnstile: &turnstile,
+                    events: self.events.clone(),
+                };
+                let queue = queue.clone();
+                scope.spawn(move || worker.run(&queue));
+            }
+            drop(queue);
+            let result = self.coordinate(next, &jobs, &index);
+            drop(jobs);
+            if result.is_err() {
+                // Workers blocked on the link or on their turn must end too.
+                self.link.close(
+                    farshore_proto::close::CloseCode::Internal as u32,
+                    "the source stopped",
+                );
+                turnstile.abandon();
+            }
+            result
+        });
+        self.index = index;
+        result
+    }
+
+    fn coordinate(
+        &mut self,
+        next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
+        jobs: &Sender<(u64, Vec<Change>)>,
+        index: &RunIndex,
+    ) -> Result<Vec<Change>, SourceError> {
+        let mut under_way: HashMap<u64, BatchRecord> = HashMap::new();
+        let mut again = Vec::new();
+        let mut exhausted = false;
+        loop {
+            while !exhausted && self.session.batches_under_way() < BATCHES_UNDER_WAY {
+                let changes = next_batch(next)?;
+                if changes.is_empty() {
+                    exhausted = true;
+                    break;
+                }
+                let batch = self.next_batch;
+                self.next_batch += 1;
+                self.session.batch_sent(batch);
+                if jobs.send((batch, changes)).is_err() {
+                    return Err(self.worker_error());
+                }
+            }
+            if exhausted && self.session.batches_under_way() == 0 {
+                return Ok(again);
+            }
+            match self.inbox.recv() {
+                Ok(Event::Written(batch, record)) => {
+                    under_way.insert(batch, record);
+                }
+                Ok(Event::Message(message)) => {
+                    self.session.handle(&message)?;
+                    let Message::Receipt(receipt) = message else {
+                        return Err(SessionError::UnexpectedMessage {
+                            state: self.session.state_name(),
+                            message: message.name(),
+                        }
+                        .into());
+                    };
+                    let record = under_way
+                        .remove(&receipt.batch)
+                        .ok_or(SessionError::UnknownBatch { batch: receipt.batch })?;
+                    again.extend(self.acknowledged(record, receipt, index)?);
+                }
+                Ok(Event::Failed(e)) => return Err(e),
+                Ok(Event::Ended) | Err(_) => {
+                    let state = self.session.state_name();
+                    return Err(SessionError::EndedEarly { state }.into());
+                }
+            }
+        }
+    }
+
+    /// All workers are gone: one of them said why.
+    fn worker_error(&mut self) -> SourceError {
+        while let Ok(event) = self.inbox.try_recv() {
+            if let Event::Failed(e) = event {
+                return e;
+            }
+        }
+        SourceError::WorkerGone
+    }
+
+    /// Records what a receipt says is durable; the changes to send again.
+    fn acknowledged(
+        &mut self,
+        record: BatchRecord,
+        receipt: Receipt,
+        index: &RunIndex,
+    ) -> Result<Vec<Change>, SourceError> {
+        let failed: HashMap<&RelPath, &Failure> =
+            receipt.failures.iter().map(|f| (&f.path, f)).collect();
+        for (what, count) in &receipt.degraded {
+            *self.degraded.entry(what.clone()).or_default() += count;
+        }
+        let mut again = Vec::new();
+        self.catalog.update(Durability::None, |tables| {
+            for (path, fresh) in &record.refreshed {
+                tables.put(path, fresh)?;
+            }
+            for effect in &record.effects {
+                match failed.get(effect.path()) {
+                    None => self.apply_effect(tables, effect)?,
+                    Some(failure) => again.extend(self.failed(effect, failure, index)),
+                }
+            }
+            Ok(())
+        })?;
+        let ours: std::collections::HashSet<&RelPath> =
+            record.effects.iter().map(Effect::path).collect();
+        for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
+            let text = format!("the target reports: {}", stray.text);
+            self.progress.problem(Problem { path: stray.path.clone(), text });
+        }
+        index.retire(&record, receipt.batch);
+        Ok(again)
+    }
+
+    fn apply_effect(&self, tables: &mut CatalogTables<'_>, effect: &Effect) -> Result<(), CatalogError> {
+        let counts = &self.progress.applied;
+        match effect {
+            Effect::Put { path, record, recipe, kind } => {
+                let was_directory = tables
+                    .get(path)?
+                    .is_some_and(|r| r.entry.kind() == EntryKind::Directory);
+                if was_directory && record.entry.kind() != EntryKind::Directory {
+                    tables.remove_below(path)?;
+                }
+                tables.put(path, record)?;
+                if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
+                    tables.put_recipe(content, recipe)?;
+                }
+                Progress::add(
+                    match kind {
+                        EffectKind::Written => &counts.written,
+                        EffectKind::Metadata => &counts.metadata,
+                        EffectKind::Moved(_) => &counts.moved,
+                    },
+                    1,
+                );
+            }
+            Effect::Remove { path } => {
+                tables.remove_below(path)?;
+                tables.remove(path)?;
+                Progress::add(&counts.removed, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to do about an operation the target did not apply.
+    fn failed(&self, effect: &Effect, failure: &Failure, index: &RunIndex) -> Vec<Change> {
+        match (&failure.kind, effect) {
+            (FailureKind::Basis(chunks), Effect::Put { path, record, kind, .. }) => {
+                index.distrust(chunks.iter().copied());
+                if let (true, Some(content)) = (chunks.is_empty(), record.entry.content()) {
+                    index.distrust_content(content);
+                }
+                let again =
+                    Change::Look { path: path.clone(), size: record.entry.size(), moved_from: None };
+                let former = match kind {
+                    EffectKind::Moved(from) => self.removal_of(from),
+                    _ => None,
+                };
+                former.into_iter().chain([again]).collect()
+            }
+            _ => {
+                let text = format!("the target refused: {}", failure.text);
+                self.progress.problem(Problem { path: failure.path.clone(), text });
+                Vec::new()
+            }
+        }
+    }
+
+    /// A move that failed leaves its former path to be removed.
+    fn removal_of(&self, from: &RelPath) -> Option<Change> {
+        let (parent, name) = from.split()?;
+        let there = self
+            .storage
+            .open_directory(self.storage.root(), parent.as_bytes())
+            .and_then(|d| self.storage.stat(Object::Named(&d, name)));
+        let gone = there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let known = self.catalog.reader().and_then(|r| r.get(from)).ok().flatten()?;
+        gone.then(|| Change::Remove { path: from.clone(), expected: known.entry.digest() })
+    }
+
+    /// Agrees on the recovery point; `None` when the target's root differs.
+    fn seal(
+        &mut self,
+        started: i64,
+        exceptions: u64,
+        identity: RootIdentity,
+        former: Option<RecoveryPoint>,
+    ) -> Result<Option<RecoveryPoint>, SourceError> {
+        let (root, entries, bytes) = self.catalog.update(Durability::None, |t| {
+            let root = t.seal()?;
+            let (entries, bytes) = t.totals();
+            Ok((root, entries, bytes))
+        })?;
+        let sequence = former.map_or(0, |p| p.sequence) + 1;
+        let point =
+            RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
+        self.session.seal_sent();
+        self.send(&Message::Seal(point))?;
+        match self.message()? {
+            Message::Sealed(sealed) => {
+                let peer = self.catalog.id();
+                self.catalog.update(Durability::Immediate, |t| {
+                    t.set_root_identity(identity)?;
+                    t.set_epoch(self.config.epoch)?;
+                    t.set_recovery_point(&sealed, peer)
+                })?;
+                Ok(Some(sealed))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Ends the session in order.
+    fn leave(&mut self) -> Result<(), SourceError> {
+        self.send(&Message::Goodbye)?;
+        self.link.finish_control()?;
+        loop {
+            match self.inbox.recv() {
+                Ok(Event::Ended | Event::Failed(_)) | Err(_) => return Ok(()),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Takes what the target holds for true.
+fn believe(
+    tables: &mut CatalogTables<'_>,
+    differences: Vec<Difference>,
+) -> Result<(), CatalogError> {
+    for Difference { path, theirs } in differences {
+        if theirs.as_ref().is_none_or(|e| e.kind() != EntryKind::Directory) {
+            tables.remove_below(&path)?;
+        }
+        match theirs {
+            Some(entry) => tables.put(&path, &Record { entry, facts: None })?,
+            None => {
+                tables.remove(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The changes of the next batch: so many, or so many bytes of files.
+fn next_batch(
+    next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
+) -> Result<Vec<Change>, SourceError> {
+    let mut changes = Vec::new();
+    let mut bytes = 0u64;
+    while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES {
+        let Some(change) = next()? else { break };
+        if let Change::Look { size, .. } = &change {
+            bytes = bytes.saturating_add(*size);
+        }
+        changes.push(change);
+    }
+    Ok(changes)
+}
+
+/// Lets batch streams be opened in the order of their numbers, so that a target that works on them
+/// in order of arrival always has the oldest in hand.
+struct Turnstile {
+    /// The number whose turn it is; `None` when nobody's ever will be.
+    turn: Mutex<Option<u64>>,
+    moved: Condvar,
+}
+
+impl Turnstile {
+    fn new(first: u64) -> Self {
+        Self { turn: Mutex::new(Some(first)), moved: Condvar::new() }
+    }
+
+    /// Runs `open` when it is `number`'s turn.
+    fn pass<T>(&self, number: u64, open: impl FnOnce() -> T) -> Option<T> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        while turn.is_some_and(|t| t < number) {
+            turn = self.moved.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        let current = (*turn)?;
+        let result = open();
+        *turn = Some(current + 1);
+        self.moved.notify_all();
+        Some(result)
+    }
+
+    fn abandon(&self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.moved.notify_all();
+    }
+}
+
+struct Worker<'a, S: Storage> {
+    storage: &'a S,
+    catalog: &'a Catalog,
+    link: &'a dyn Link,
+    config: &'a SourceConfig<'a>,
+    progress: &'a Progress,
+    index: &'a RunIndex,
+    gauge: &'a LineGauge,
+    turnstile: &'a Turnstile,
+    events: Sender<Event>,
+}
+
+impl<S: Storage> Worker<'_, S> {
+    fn run(&self, queue: &Receiver<(u64, Vec<Change>)>) {
+        while let Ok((batch, changes)) = queue.recv() {
+            if let Err(e) = self.batch(batch, changes) {
+                self.turnstile.abandon();
+                // The coordinator may be gone already; then it knows why.
+                drop(self.events.send(Event::Failed(e)));
+                return;
+            }
+        }
+    }
+
+    fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
+        let header = BatchHeader { batch, epoch: self.config.epoch };
+        let opened = self
+            .turnstile
+            .pass(batch, || FrameWriter::begin(self.link.open_bulk()?, header, self.gauge));
+        let mut writer = opened.ok_or(SourceError::WorkerGone)??;
+        let reader = self.catalog.reader()?;
+        let mut ingest = Ingest::new(
+            self.storage,
+            reader,
+            self.index,
+            self.progress,
+            self.config.now,
+            self.config.racy_ns,
+        );
+        let record = ingest.write_batch(batch, changes, &mut writer)?;
+        // Before the batch can be acknowledged, the coordinator knows what it holds.
+        drop(self.events.send(Event::Written(batch, record)));
+        let bytes = writer.finish()?;
+        Progress::add(&self.progress.frame_bytes, bytes);
+        Ok(())
+    }
+}
+
+/// A wall clock from the operating system.
+#[must_use]
+pub fn system_wall_clock() -> farshore_core::entry::Timestamp {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    farshore_core::entry::Timestamp {
+        seconds: now.tv_sec,
+        nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
+    }
+}
+

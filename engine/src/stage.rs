@@ -1,0 +1,843 @@
+//! Building what a batch brings, in the staging folder, out of every account's sight.
+//!
+//! Guarantees: a staged file is complete, has its metadata, and every chunk of it and the whole were
+//! checked against their digests, whether the bytes came over the wire or from content held here; a
+//! basis that fails its check is asked for, never used. Refuses paths into Farshore's own folder and
+//! files longer than announced. Nothing staged survives a crash as such: without its journal record
+//! it is removed at the next start.
+
+use std::collections::HashMap;
+use std::io;
+
+use farshore_core::chunking::Chunker;
+use farshore_core::codec::{DecodeError, Decoder};
+use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, Xattrs};
+use farshore_core::path::RelPath;
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
+use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind};
+use farshore_proto::op::Op;
+
+use crate::OWN_FOLDER;
+use crate::catalog::{Catalog, CatalogError};
+use crate::contents::{Applied, open_content};
+use crate::frames::{FrameError, FrameReader};
+use crate::io::{FileKind, NewNode, Object, Storage};
+use crate::metadata::{Degraded, Present, apply_metadata};
+use crate::observe::{ObserveError, chunker_for, read_extents};
+use crate::own_folder::{OwnFolder, remove_tree};
+
+/// Bytes written to a large file before its writing back is started.
+const WRITEBACK: u64 = 8 << 20;
+/// Blocks of zeros this long become holes in a file that has holes at the source.
+const HOLE: usize = 4096;
+
+/// Why a batch cannot be staged; the session ends.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The stream broke off or is no batch.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// An operation is malformed or out of order.
+    #[error("operation from the peer")]
+    Decode(#[from] DecodeError),
+    /// The catalog cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The file system cannot take it: full, read-only, failing.
+    #[error("staging {path}: {step}")]
+    Disk {
+        /// For which path.
+        path: RelPath,
+        /// What was to be done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What staging one operation made.
+#[derive(Debug)]
+pub enum Staged {
+    /// A staged object to be placed.
+    Place {
+        /// The operation's number: the object's name in the batch's folder.
+        number: u32,
+        /// Where.
+        path: RelPath,
+        /// What.
+        entry: Entry,
+    },
+    /// An object within a staged directory.
+    Inside {
+        /// Where.
+        path: RelPath,
+        /// What.
+        entry: Entry,
+    },
+    /// A removal.
+    Remove {
+        /// The operation's number.
+        number: u32,
+        /// Where.
+        path: RelPath,
+        /// What is expected there.
+        expected: EntryDigest,
+    },
+    /// A move.
+    Move {
+        /// The operation's number.
+        number: u32,
+        /// From where.
+        from: RelPath,
+        /// What is expected there.
+        expected: EntryDigest,
+        /// Where to.
+        to: RelPath,
+        /// What it is then.
+        entry: Entry,
+    },
+    /// A further name.
+    Link {
+        /// The operation's number.
+        number: u32,
+        /// Where.
+        path: RelPath,
+        /// Its first name.
+        leader: RelPath,
+    },
+    /// Metadata, of a file or of a directory that stands already.
+    Meta {
+        /// Where.
+        path: RelPath,
+        /// What it is then.
+        entry: Entry,
+    },
+}
+
+/// A batch whose operations are staged.
+#[derive(Debug, Default)]
+pub struct StagedBatch {
+    /// Its number.
+    pub batch: u64,
+    /// In the order of its operations.
+    pub staged: Vec<Staged>,
+    /// What could not be staged.
+    pub failures: Vec<Failure>,
+    /// What the mount could not keep.
+    pub degraded: Degraded,
+    /// Recipes of the larger files in it.
+    pub recipes: HashMap<FileDigest, Recipe>,
+}
+
+/// The name of a batch's staging folder.
+#[must_use]
+pub fn folder_name(batch: u64) -> String {
+    format!("b{batch}")
+}
+
+/// Whether an error says that the file system cannot take more, rather than that this one object
+/// is refused.
+#[must_use]
+pub fn is_fatal(e: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        e.kind(),
+        K::StorageFull | K::QuotaExceeded | K::ReadOnlyFilesystem | K::StaleNetworkFileHandle
+    ) || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
+        || e.raw_os_error() == Some(rustix::io::Errno::NFILE.raw_os_error())
+}
+
+/// How a target stages.
+#[derive(Debug, Clone, Copy)]
+pub struct StageConfig {
+    /// Whether device nodes are made; otherwise each is refused by name.
+    pub devices: bool,
+}
+
+/// Stages one batch.
+pub struct Stager<'a, S: Storage> {
+    storage: &'a S,
+    catalog: &'a Catalog,
+    own: &'a OwnFolder<S>,
+    applied: &'a Applied,
+    config: StageConfig,
+    folder: S::Directory,
+    out: StagedBatch,
+    number: u32,
+    /// New directories of this batch: their handles, by path.
+    directories: HashMap<RelPath, S::Directory>,
+    /// Content staged in this batch: a directory of this batch (or its folder) and a name.
+    contents: HashMap<FileDigest, (Option<RelPath>, Vec<u8>)>,
+    basis: Option<(FileDigest, S::File)>,
+    assembly: Option<Assembly<S>>,
+    chunker: Option<Chunker>,
+    buf: Vec<u8>,
+}
+
+impl<S: Storage> std::fmt::Debug for Stager<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stager").field("batch", &self.out.batch).finish_non_exhaustive()
+    }
+}
+
+/// A larger file while its extents arrive.
+struct Assembly<S: Storage> {
+    path: RelPath,
+    /// Where it is built; `None` when it already failed and its extents are passed over.
+    file: Option<(S::File, Slot)>,
+    recipe: Recipe,
+    offset: u64,
+    size: u64,
+    sparse: bool,
+    flushed: u64,
+    missing: Vec<ChunkId>,
+    refused: Option<String>,
+}
+
+/// Where an object is staged.
+#[derive(Debug, Clone)]
+struct Slot {
+    /// A new directory of the batch; `None` for the batch's folder.
+    parent: Option<RelPath>,
+    name: Vec<u8>,
+}
+
+enum OpError {
+    /// This operation alone.
+    Failure(FailureKind, String),
+    Fatal(StageError),
+}
+
+impl From<CatalogError> for OpError {
+    fn from(e: CatalogError) -> Self {
+        Self::Fatal(e.into())
+    }
+}
+
+fn refused(text: impl Into<String>) -> OpError {
+    OpError::Failure(FailureKind::Refused, text.into())
+}
+
+fn basis_missing(chunks: Vec<ChunkId>) -> OpError {
+    OpError::Failure(FailureKind::Basis(chunks), "the basis is not here".into())
+}
+
+impl<'a, S: Storage> Stager<'a, S> {
+    /// Makes the batch's staging folder, empty.
+    ///
+    /// # Errors
+    /// [`StageError::Disk`].
+    pub fn new(
+        storage: &'a S,
+        catalog: &'a Catalog,
+        own: &'a OwnFolder<S>,
+        applied: &'a Applied,
+        config: StageConfig,
+        batch: u64,
+    ) -> Result<Self, StageError> {
+        let name = folder_name(batch);
+        let folder = remove_tree(storage, &own.staging, name.as_bytes())
+            .and_then(|()| storage.make_directory(&own.staging, name.as_bytes()))
+            .and_then(|()| storage.open_directory(&own.staging, name.as_bytes()))
+            .map_err(|source| StageError::Disk {
+                path: RelPath::root(),
+                step: "making the batch's folder",
+                source,
+            })?;
+        Ok(Self {
+            storage,
+            catalog,
+            own,
+            applied,
+            config,
+            folder,
+            out: StagedBatch { batch, ..StagedBatch::default() },
+            number: 0,
+            directories: HashMap::new(),
+            contents: HashMap::new(),
+            basis: None,
+            assembly: None,
+            chunker: None,
+            buf: Vec::new(),
+        })
+    }
+
+    /// Reads the batch to its end.
+    ///
+    /// # Errors
+    /// [`StageError`]; what goes wrong with one operation is in [`StagedBatch::failures`].
+    pub fn run(mut self, reader: &mut FrameReader) -> Result<StagedBatch, StageError> {
+        let mut payload = Vec::new();
+        let mut closed = false;
+        let mut ops = 0u64;
+        while reader.next_frame(&mut payload)? {
+            let mut d = Decoder::new(&payload);
+            while d.remaining() > 0 {
+                let op = Op::decode(&mut d)?;
+                if closed {
+                    return Err(DecodeError::Invalid { what: "operation after the last", found: 0 }.into());
+                }
+                if let Op::Close { ops: announced } = op {
+                    if announced != ops || self.assembly.is_some() {
+                        let found = announced;
+                        return Err(DecodeError::Invalid { what: "batch end", found }.into());
+                    }
+                    closed = true;
+                    continue;
+                }
+                ops += 1;
+                self.op(op)?;
+            }
+        }
+        if !closed {
+            return Err(FrameError::EndedEarly.into());
+        }
+        Ok(self.out)
+    }
+
+    fn op(&mut self, op: Op<'_>) -> Result<(), StageError> {
+        check_paths(&op)?;
+        let in_file = matches!(
+            op,
+            Op::Literal { .. } | Op::Copy { .. } | Op::Zero { .. } | Op::End { .. } | Op::Abort
+        );
+        if in_file != self.assembly.is_some() {
+            return Err(DecodeError::Invalid { what: "operation out of order", found: 0 }.into());
+        }
+        if in_file {
+            return self.file_op(op);
+        }
+        if self.out.staged.len() + self.out.failures.len() >= BATCH_OPS_MAX {
+            let (found, limit) = (BATCH_OPS_MAX as u64 + 1, BATCH_OPS_MAX as u64);
+            return Err(DecodeError::LimitExceeded { what: "operations of a batch", found, limit }.into());
+        }
+        self.number += 1;
+        let path = path_of(&op);
+        match self.entry_op(op) {
+            Ok(()) => Ok(()),
+            Err(OpError::Failure(kind, text)) => {
+                self.out.failures.push(Failure { path, kind, text });
+                Ok(())
+            }
+            Err(OpError::Fatal(e)) => Err(e),
+        }
+    }
+
+    fn entry_op(&mut self, op: Op<'_>) -> Result<(), OpError> {
+        let number = self.number;
+        match op {
+            Op::Remove { path, expected } => {
+                self.out.staged.push(Staged::Remove { number, path, expected });
+                Ok(())
+            }
+            Op::Move { from, expected, to, entry } => {
+                self.out.staged.push(Staged::Move { number, from, expected, to, entry });
+                Ok(())
+            }
+            Op::Meta { path, entry } => {
+                self.out.staged.push(Staged::Meta { path, entry });
+                Ok(())
+            }
+            Op::Put { path, entry } => self.put(path, entry),
+            Op::Small { path, entry, bytes } => self.small(path, entry, bytes),
+            Op::Reuse { path, entry } => self.reuse(path, entry),
+            Op::Begin { path, size, sparse } => self.begin(path, size, sparse),
+            _ => Err(refused("operation out of order")),
+        }
+    }
+
+    /// Turns a failed call into this operation's failure, or ends the session.
+    fn failed(path: &RelPath, step: &'static str) -> impl Fn(io::Error) -> OpError {
+        let path = path.clone();
+        move |source| {
+            if is_fatal(&source) {
+                OpError::Fatal(StageError::Disk { path: path.clone(), step, source })
+            } else {
+                refused(format!("{step}: {source}"))
+            }
+        }
+    }
+
+    /// Where the object for `path` is staged: in its parent, if that is new in this batch too.
+    fn slot(&self, path: &RelPath) -> Slot {
+        match path.split() {
+            Some((parent, name)) if self.directories.contains_key(&parent) => {
+                Slot { parent: Some(parent), name: name.to_vec() }
+            }
+            _ => Slot { parent: None, name: self.number.to_string().into_bytes() },
+        }
+    }
+
+    fn slot_directory(&self, slot: &Slot) -> &S::Directory {
+        slot.parent.as_ref().and_then(|p| self.directories.get(p)).unwrap_or(&self.folder)
+    }
+
+    fn staged(&mut self, slot: &Slot, path: RelPath, entry: Entry) {
+        if let Some(content) = entry.content() {
+            self.contents.insert(*content, (slot.parent.clone(), slot.name.clone()));
+        }
+        self.out.staged.push(match slot.parent {
+            Some(_) => Staged::Inside { path, entry },
+            None => Staged::Place { number: self.number, path, entry },
+        });
+    }
+
+    fn put(&mut self, path: RelPath, entry: Entry) -> Result<(), OpError> {
+        let storage = self.storage;
+        match &entry {
+            Entry::HardLink { leader } => {
+                let (number, leader) = (self.number, leader.clone());
+                self.out.staged.push(Staged::Link { number, path, leader });
+                return Ok(());
+            }
+            Entry::Directory { .. } => return self.put_directory(path, entry),
+            Entry::CharDevice { .. } | Entry::BlockDevice { .. } if !self.config.devices => {
+                return Err(refused("device nodes are refused here (--no-devices)"));
+            }
+            _ => {}
+        }
+        let slot = self.slot(&path);
+        let at = self.slot_directory(&slot);
+        let fail = Self::failed(&path, "making it");
+        let kind = match &entry {
+            Entry::Symlink { target, .. } => {
+                storage.make_symlink(at, &slot.name, target).map_err(fail)?;
+                FileKind::Symlink
+            }
+            Entry::Fifo { .. } => {
+                storage.make_node(at, &slot.name, NewNode::Fifo).map_err(fail)?;
+                FileKind::Fifo
+            }
+            Entry::Socket { .. } => {
+                storage.make_node(at, &slot.name, NewNode::Socket).map_err(fail)?;
+                FileKind::Socket
+            }
+            Entry::CharDevice { number, .. } => {
+                storage.make_node(at, &slot.name, NewNode::CharDevice(*number)).map_err(fail)?;
+                FileKind::CharDevice
+            }
+            Entry::BlockDevice { number, .. } => {
+                storage.make_node(at, &slot.name, NewNode::BlockDevice(*number)).map_err(fail)?;
+                FileKind::BlockDevice
+            }
+            _ => return Err(refused("a file without its content")),
+        };
+        let object = Object::Named(self.slot_directory(&slot), &slot.name);
+        let mut degraded = Degraded::default();
+        if let Some(meta) = entry.meta() {
+            self.set_metadata(object, kind, meta, &mut degraded)
+                .map_err(Self::failed(&path, "setting its metadata"))?;
+        }
+        self.out.degraded.merge(&degraded);
+        self.staged(&slot, path, entry);
+        Ok(())
+    }
+
+    fn set_metadata(
+        &self,
+        object: Object<'_, S>,
+        kind: FileKind,
+        meta: &Metadata,
+        degraded: &mut Degraded,
+    ) -> io::Result<()> {
+        let none = Xattrs::default();
+        let present = Present { owner: self.own.default_owner, mode: None, xattrs: &none };
+        apply_metadata(self.storage, object, kind, meta, present, degraded)
+    }
+
+    fn put_directory(&mut self, path: RelPath, entry: Entry) -> Result<(), OpError> {
+        if path.is_root() || self.is_live_directory(&path) {
+            self.out.staged.push(Staged::Meta { path, entry });
+            return Ok(());
+        }
+        let slot = self.slot(&path);
+        let at = self.slot_directory(&slot);
+        let made = self
+            .storage
+            .make_directory(at, &slot.name)
+            .and_then(|()| self.storage.open_directory(at, &slot.name))
+            .map_err(Self::failed(&path, "making it"))?;
+        self.directories.insert(path.clone(), made);
+        self.staged(&slot, path, entry);
+        Ok(())
+    }
+
+    fn is_live_directory(&self, path: &RelPath) -> bool {
+        self.storage.open_directory(self.storage.root(), path.as_bytes()).is_ok()
+    }
+
+    fn small(&mut self, path: RelPath, entry: Entry, bytes: &[u8]) -> Result<(), OpError> {
+        let content = FileDigest::of_small(bytes);
+        if entry.content() != Some(&content) || entry.size() != bytes.len() as u64 {
+            return Err(refused("its content does not have its digest"));
+        }
+        let slot = self.slot(&path);
+        self.write_small(&slot, &path, &entry, bytes)?;
+        self.staged(&slot, path, entry);
+        Ok(())
+    }
+
+    fn write_small(
+        &mut self,
+        slot: &Slot,
+        path: &RelPath,
+        entry: &Entry,
+        bytes: &[u8],
+    ) -> Result<(), OpError> {
+        let at = self.slot_directory(slot);
+        let file =
+            self.storage.create_file(at, &slot.name).map_err(Self::failed(path, "creating it"))?;
+        if !bytes.is_empty() {
+            self.storage.write_at(&file, 0, bytes).map_err(Self::failed(path, "writing it"))?;
+        }
+        self.finish_file(&file, path, entry)
+    }
+
+    fn finish_file(
+        &mut self,
+        file: &S::File,
+        path: &RelPath,
+        entry: &Entry,
+    ) -> Result<(), OpError> {
+        let Some(meta) = entry.meta() else { return Ok(()) };
+        let mut degraded = Degraded::default();
+        self.set_metadata(Object::File(file), FileKind::Regular, meta, &mut degraded)
+            .map_err(Self::failed(path, "setting its metadata"))?;
+        self.out.degraded.merge(&degraded);
+        Ok(())
+    }
+
+    /// Opens content staged in this batch or held by the target; waits for earlier batches that may
+    /// bring it.
+    fn open_basis(&self, content: &FileDigest) -> Result<Option<S::File>, CatalogError> {
+        if let Some((parent, name)) = self.contents.get(content) {
+            let slot = Slot { parent: parent.clone(), name: name.clone() };
+            return Ok(self.storage.open_file(self.slot_directory(&slot), &slot.name).ok());
+        }
+        let open = || open_content(self.storage, self.catalog, self.own, content);
+        if let Some(file) = open()? {
+            return Ok(Some(file));
+        }
+        if self.applied.wait_for(self.out.batch - 1) { open() } else { Ok(None) }
+    }
+
+    fn reuse(&mut self, path: RelPath, entry: Entry) -> Result<(), OpError> {
+        let Some(content) = entry.content().copied() else { return Err(refused("no content")) };
+        let Some(basis) = self.open_basis(&content)? else {
+            return Err(basis_missing(Vec::new()));
+        };
+        let stat = self
+            .storage
+            .stat(Object::File(&basis))
+            .map_err(Self::failed(&path, "looking at its basis"))?;
+        if stat.size != entry.size() {
+            return Err(basis_missing(Vec::new()));
+        }
+        let slot = self.slot(&path);
+        let file = self
+            .storage
+            .create_file(self.slot_directory(&slot), &slot.name)
+            .map_err(Self::failed(&path, "creating it"))?;
+        match self.copy_whole(&basis, &stat, &file, &path, &content)? {
+            None => {
+                self.discard(&slot);
+                Err(basis_missing(Vec::new()))
+            }
+            Some(recipe) => {
+                self.finish_file(&file, &path, &entry)?;
+                self.out.recipes.extend(recipe.map(|r| (content, r)));
+                self.staged(&slot, path, entry);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies a whole file and hashes what was copied: `None` when it is other content, else its
+    /// recipe if it has one.
+    fn copy_whole(
+        &mut self,
+        basis: &S::File,
+        stat: &crate::io::Stat,
+        file: &S::File,
+        path: &RelPath,
+        content: &FileDigest,
+    ) -> Result<Option<Option<Recipe>>, OpError> {
+        let storage = self.storage;
+        if stat.size <= farshore_core::limits::SMALL_FILE_MAX {
+            let size = stat.size as usize;
+            self.buf.resize(size, 0);
+            let read = storage
+                .read_at(basis, 0, &mut self.buf)
+                .map_err(Self::failed(path, "reading its basis"))?;
+            if read != size || FileDigest::of_small(&self.buf) != *content {
+                return Ok(None);
+            }
+            storage.write_at(file, 0, &self.buf).map_err(Self::failed(path, "writing it"))?;
+            return Ok(Some(None));
+        }
+        let chunker = chunker_for(stat.size, &mut self.chunker);
+        let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
+        let mut offset = 0;
+        let sparse = stat.allocated < stat.size;
+        let mut failed: Option<io::Error> = None;
+        let copied = read_extents::<S, ObserveError>(storage, basis, stat, chunker, &mut |extent, bytes| {
+            if matches!(extent, Extent::Chunk { .. }) && failed.is_none() {
+                failed = write_extent(storage, file, offset, bytes, sparse).err();
+            }
+            offset += extent.len();
+            recipe.push(extent);
+            Ok(())
+        });
+        if let Some(e) = failed {
+            return Err(Self::failed(path, "writing it")(e));
+        }
+        if copied.is_err() || recipe.digest() != *content {
+            return Ok(None);
+        }
+        storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
+        Ok(Some(Some(recipe)))
+    }
+
+    /// Removes a staged object that came to nothing. What stays behind goes with the folder.
+    fn discard(&self, slot: &Slot) {
+        drop(self.storage.unlink(self.slot_directory(slot), &slot.name));
+    }
+
+    fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
+        let slot = self.slot(&path);
+        let created = self.storage.create_file(self.slot_directory(&slot), &slot.name);
+        let mut assembly = Assembly {
+            path: path.clone(),
+            file: None,
+            recipe: Recipe {
+                chunking: farshore_core::chunking::ChunkingId::for_size(size),
+                extents: Vec::new(),
+            },
+            offset: 0,
+            size,
+            sparse,
+            flushed: 0,
+            missing: Vec::new(),
+            refused: None,
+        };
+        match created.map_err(Self::failed(&path, "creating it")) {
+            Ok(file) => {
+                if !sparse {
+                    self.storage
+                        .allocate(&file, 0..size)
+                        .map_err(Self::failed(&path, "reserving space for it"))?;
+                }
+                assembly.file = Some((file, slot));
+            }
+            // Its extents still arrive, and are passed over.
+            Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
+            Err(fatal) => return Err(fatal),
+        }
+        self.assembly = Some(assembly);
+        Ok(())
+    }
+
+    fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
+        let Some(mut assembly) = self.assembly.take() else { return Ok(()) };
+        let path = assembly.path.clone();
+        let result = match op {
+            Op::Abort => {
+                if let Some((_, slot)) = &assembly.file {
+                    self.discard(slot);
+                }
+                return Ok(());
+            }
+            Op::End { entry, chunking } => {
+                let ended = self.end(assembly, entry, chunking);
+                return match ended {
+                    Ok(()) => Ok(()),
+                    Err(OpError::Fatal(e)) => Err(e),
+                    Err(OpError::Failure(kind, text)) => {
+                        self.out.failures.push(Failure { path, kind, text });
+                        Ok(())
+                    }
+                };
+            }
+            Op::Literal { bytes } => {
+                let id = ChunkId::of(bytes);
+                let len = bytes.len() as u32;
+                self.extent(&mut assembly, Extent::Chunk { id, len }, Some(bytes))
+            }
+            Op::Copy { from, offset, len, id } => self.copy(&mut assembly, from, offset, len, id),
+            Op::Zero { len } => self.extent(&mut assembly, Extent::Zero { len }, None),
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => {}
+            Err(OpError::Fatal(e)) => return Err(e),
+            Err(OpError::Failure(_, text)) => {
+                if let Some((_, slot)) = assembly.file.take() {
+                    self.discard(&slot);
+                }
+                assembly.refused.get_or_insert(text);
+            }
+        }
+        self.assembly = Some(assembly);
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        assembly: &mut Assembly<S>,
+        from: FileDigest,
+        offset: u64,
+        len: u32,
+        id: ChunkId,
+    ) -> Result<(), OpError> {
+        if self.basis.as_ref().is_none_or(|(held, _)| *held != from) {
+            self.basis = self.open_basis(&from)?.map(|file| (from, file));
+        }
+        let mut bytes = std::mem::take(&mut self.buf);
+        bytes.resize(len as usize, 0);
+        let read = match &self.basis {
+            Some((_, file)) => self.storage.read_at(file, offset, &mut bytes).unwrap_or(0),
+            None => 0,
+        };
+        let extent = Extent::Chunk { id, len };
+        let result = if read == bytes.len() && ChunkId::of(&bytes) == id {
+            self.extent(assembly, extent, Some(&bytes))
+        } else {
+            // Asked for when the file has ended; the rest of it is still read and checked.
+            assembly.missing.push(id);
+            self.extent(assembly, extent, None)
+        };
+        self.buf = bytes;
+        result
+    }
+
+    /// Appends an extent; bytes are absent for zeros and for a chunk that is missing.
+    fn extent(
+        &self,
+        assembly: &mut Assembly<S>,
+        extent: Extent,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), OpError> {
+        if extent.is_empty() || extent.len() > assembly.size - assembly.offset {
+            return Err(refused("it is longer than announced"));
+        }
+        if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
+            write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)
+                .map_err(Self::failed(&assembly.path, "writing it"))?;
+        }
+        assembly.offset += extent.len();
+        assembly.recipe.push(extent);
+        if let Some((file, _)) = &assembly.file
+            && assembly.offset - assembly.flushed >= WRITEBACK
+        {
+            self.storage.start_writeback(file, assembly.flushed..assembly.offset);
+            assembly.flushed = assembly.offset;
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        assembly: Assembly<S>,
+        entry: Entry,
+        chunking: farshore_core::chunking::ChunkingId,
+    ) -> Result<(), OpError> {
+        let Assembly { path, file, mut recipe, offset, size, missing, refused: why, .. } = assembly;
+        recipe.chunking = chunking;
+        let Some((file, slot)) = file else {
+            return Err(refused(why.unwrap_or_else(|| "it could not be staged".into())));
+        };
+        let checked = if missing.is_empty() {
+            let whole = offset == size && entry.size() == size;
+            if whole && entry.content() == Some(&recipe.digest()) {
+                Ok(())
+            } else {
+                Err(refused("its content does not have its digest"))
+            }
+        } else {
+            Err(basis_missing(missing))
+        };
+        if let Err(e) = checked {
+            self.discard(&slot);
+            return Err(e);
+        }
+        self.storage.set_len(&file, size).map_err(Self::failed(&path, "setting its length"))?;
+        self.finish_file(&file, &path, &entry)?;
+        if let Some(content) = entry.content() {
+            self.out.recipes.insert(*content, recipe);
+        }
+        self.staged(&slot, path, entry);
+        Ok(())
+    }
+}
+
+/// Writes one chunk; in a sparse file blocks of zeros are left out, so that they stay holes.
+fn write_extent<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    offset: u64,
+    bytes: &[u8],
+    sparse: bool,
+) -> io::Result<()> {
+    if !sparse {
+        return storage.write_at(file, offset, bytes);
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        // Blocks lie on file offsets, not on chunk offsets.
+        let next_block = |from: usize| {
+            let past = (offset as usize + from) % HOLE;
+            (from + HOLE - past).min(bytes.len())
+        };
+        let mut end = next_block(at);
+        if bytes[at..end].iter().all(|&b| b == 0) {
+            at = end;
+            continue;
+        }
+        while end < bytes.len() && bytes[end..next_block(end)].iter().any(|&b| b != 0) {
+            end = next_block(end);
+        }
+        storage.write_at(file, offset + at as u64, &bytes[at..end])?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn path_of(op: &Op<'_>) -> RelPath {
+    match op {
+        Op::Remove { path, .. }
+        | Op::Put { path, .. }
+        | Op::Small { path, .. }
+        | Op::Reuse { path, .. }
+        | Op::Meta { path, .. }
+        | Op::Begin { path, .. } => path.clone(),
+        Op::Move { to, .. } => to.clone(),
+        _ => RelPath::root(),
+    }
+}
+
+/// Nothing of the wire reaches Farshore's own folder.
+fn check_paths(op: &Op<'_>) -> Result<(), DecodeError> {
+    let ours = |path: &RelPath| path.components().next() == Some(OWN_FOLDER);
+    let leader = match op {
+        Op::Put { entry: Entry::HardLink { leader }, .. } => Some(leader),
+        Op::Move { from, .. } => Some(from),
+        _ => None,
+    };
+    if ours(&path_of(op)) || leader.is_some_and(|l| ours(l) || l.is_root()) {
+        return Err(DecodeError::Invalid { what: "path in Farshore's own folder", found: 0 });
+    }
+    match op {
+        Op::Meta { path, entry } if path.is_root() && entry.kind() != EntryKind::Directory => {
+            Err(DecodeError::Invalid { what: "root entry", found: 0 })
+        }
+        Op::Meta { entry: Entry::HardLink { .. }, .. } | Op::Move { entry: Entry::HardLink { .. }, .. } => {
+            Err(DecodeError::Invalid { what: "hard link entry", found: 0 })
+        }
+        Op::Move { entry: Entry::Directory { .. }, .. } => {
+            Err(DecodeError::Invalid { what: "moved directory", found: 0 })
+        }
+        _ => Ok(()),
+    }
+}

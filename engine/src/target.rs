@@ -1,0 +1,453 @@
+//! The target's end of a session: check, stage, apply, acknowledge.
+//!
+//! ```text
+//! control ──► main thread: comparisons, seal          (reads the catalog)
+//! bulk    ──► stagers: one batch each                 (write staging, read history and tree)
+//!               └──► applier: batches in order        (alone writes the tree and the catalog)
+//!                      └──► receipts
+//! ```
+//! Guarantees: a receipt is sent when its batch is durable, never before; one session at a time has a
+//! share; an older epoch and a used batch number are refused. An error of any thread ends the
+//! session: the source hears why, and the next start finishes what was journaled.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use farshore_core::recovery_point::Epoch;
+use farshore_proto::close::CloseCode;
+use farshore_proto::compare::TreeView;
+use farshore_proto::link::{BulkReceive, Link, LinkError};
+use farshore_proto::message::{
+    ANSWER_CHILDREN_MAX, Answer, Message, PROTOCOL_VERSION, Query, StoreId, Welcome,
+};
+use farshore_proto::session::{SessionError, TargetSession};
+use redb::Durability;
+
+use crate::apply::{Applier, ApplyError};
+use crate::catalog::{Catalog, CatalogError, CatalogReader};
+use crate::check::check;
+use crate::contents::Applied;
+use crate::frames::{FrameError, FrameReader};
+use crate::io::Storage;
+use crate::own_folder::OwnFolder;
+use crate::plan::{PlanError, Problem};
+use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
+
+/// Directories with more children than this are compared by buckets first.
+const WIDE: usize = 4_096;
+/// Bytes of children in one answer: well within a control message.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// How a target runs.
+#[derive(Debug, Clone)]
+pub struct TargetConfig {
+    /// Identity given to a tree that has none yet: random.
+    pub fresh_id: StoreId,
+    /// Threads that stage.
+    pub stagers: usize,
+    /// How objects are staged.
+    pub stage: StageConfig,
+    /// Kept versions older than this, in milliseconds, are removed.
+    pub history_age_max_ms: i64,
+    /// The oldest kept versions are removed while all exceed this many bytes.
+    pub history_bytes_max: u64,
+    /// Where lists too long for memory go.
+    pub spool_folder: PathBuf,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub now_ms: fn() -> i64,
+}
+
+/// What a session did at the target.
+#[derive(Debug, Default)]
+pub struct TargetReport {
+    /// Batches applied.
+    pub batches: u64,
+    /// Entries that others had changed.
+    pub foreign_changes: u64,
+    /// What the check could not read.
+    pub problems: Vec<Problem>,
+    /// Whether a recovery point was recorded.
+    pub sealed: bool,
+    /// Sets of kept versions removed.
+    pub history_pruned: u64,
+}
+
+/// Why a target's session failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// The link is gone.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The catalog cannot be used.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The tree cannot be checked.
+    #[error("checking the target tree")]
+    Check(#[from] PlanError),
+    /// Farshore's folder cannot be used.
+    #[error("target folder .farshore: opening it")]
+    OwnFolder(#[source] io::Error),
+    /// A batch cannot be staged.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A batch cannot be applied.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A thread ended without a word.
+    #[error("a thread of the session ended unexpectedly")]
+    ThreadGone,
+}
+
+impl TargetError {
+    fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Session(SessionError::VersionMismatch { .. }) => CloseCode::VersionMismatch,
+            Self::Session(SessionError::EpochFenced { .. }) => CloseCode::EpochFenced,
+            Self::Session(_) | Self::Stage(StageError::Decode(_) | StageError::Frame(_)) => {
+                CloseCode::ProtocolViolation
+            }
+            _ => CloseCode::Internal,
+        }
+    }
+}
+
+/// The message that opens a session, before it is known which share it is for.
+///
+/// # Errors
+/// [`TargetError`] when the peer says anything else.
+pub fn receive_hello(link: &dyn Link) -> Result<Message, TargetError> {
+    let state = "waiting for a hello";
+    let bytes = link.recv_control()?.ok_or(SessionError::EndedEarly { state })?;
+    let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
+    if matches!(message, Message::Hello { .. }) {
+        Ok(message)
+    } else {
+        Err(SessionError::UnexpectedMessage { state, message: message.name() }.into())
+    }
+}
+
+/// Tells the peer that it will not be served, and why.
+pub fn refuse(link: &dyn Link, code: CloseCode, text: &str) {
+    let refusal = Message::Refused { code: code as u32, text: text.into() };
+    if link.send_control(Bytes::from(refusal.to_bytes())).is_ok() && link.finish_control().is_ok() {
+        // The source closes when it has read it; what it says meanwhile no longer matters.
+        while matches!(link.recv_control(), Ok(Some(_))) {}
+    }
+    link.close(code as u32, text);
+}
+
+/// Runs the target's end of one session over `link`, which opened with `hello`.
+///
+/// # Errors
+/// [`TargetError`]; the peer has been told.
+pub fn run<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    hello: &Message,
+    config: &TargetConfig,
+) -> Result<TargetReport, TargetError> {
+    let result = Session::open(storage, catalog, link, hello, config)
+        .and_then(|(session, own)| session.serve(&own));
+    if let Err(e) = &result {
+        refuse(link, e.close_code(), &crate::ingest::describe(e));
+    }
+    result
+}
+
+struct Session<'a, S: Storage> {
+    storage: &'a S,
+    catalog: &'a Catalog,
+    link: &'a dyn Link,
+    config: &'a TargetConfig,
+    machine: Mutex<TargetSession>,
+    source: StoreId,
+    epoch: Epoch,
+    report: TargetReport,
+    next_batch: u64,
+}
+
+impl<'a, S: Storage> Session<'a, S> {
+    /// Opens the tree, finishes what was journaled, checks the tree, and says welcome.
+    fn open(
+        storage: &'a S,
+        catalog: &'a Catalog,
+        link: &'a dyn Link,
+        hello: &Message,
+        config: &'a TargetConfig,
+    ) -> Result<(Self, OwnFolder<S>), TargetError> {
+        let epoch = catalog.reader()?.epoch()?;
+        let mut machine = TargetSession::new(epoch);
+        machine.handle(hello)?;
+        let Message::Hello { source, trust_target, epoch: theirs, .. } = hello else {
+            return Err(TargetError::ThreadGone);
+        };
+        let own = OwnFolder::open(storage, config.fresh_id).map_err(TargetError::OwnFolder)?;
+        let applier = Applier { storage, catalog, own: &own, now_ms: &config.now_ms };
+        applier.recover()?;
+        let mut report = TargetReport::default();
+        let never_sealed = catalog.reader()?.recovery_point()?.is_none();
+        if !trust_target || never_sealed {
+            let mut lost = None;
+            let checked = check(storage, catalog, &config.spool_folder, &mut |seen| {
+                let message = Message::Checking(seen);
+                if seen.is_multiple_of(8_192) && lost.is_none() {
+                    lost = link.send_control(Bytes::from(message.to_bytes())).err();
+                }
+            })?;
+            if let Some(lost) = lost {
+                return Err(lost.into());
+            }
+            report.foreign_changes = checked.foreign_changes;
+            report.problems = checked.problems;
+        }
+        let root = catalog.sealed_root()?;
+        let reader = catalog.reader()?;
+        let applied_batch = reader.applied_batch()?;
+        let welcome = Welcome {
+            version: PROTOCOL_VERSION,
+            target: own.identity,
+            sealed_with: reader.sealed_with()?,
+            epoch,
+            applied_batch,
+            root,
+            entries: reader.entry_count()?,
+            foreign_changes: report.foreign_changes,
+            recovery_point: reader.recovery_point()?,
+        };
+        machine.welcome_sent(applied_batch);
+        link.send_control(Bytes::from(Message::Welcome(welcome).to_bytes()))?;
+        let session = Self {
+            storage,
+            catalog,
+            link,
+            config,
+            machine: Mutex::new(machine),
+            source: *source,
+            epoch: *theirs,
+            report,
+            next_batch: applied_batch + 1,
+        };
+        Ok((session, own))
+    }
+
+    fn machine(&self) -> std::sync::MutexGuard<'_, TargetSession> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(mut self, own: &OwnFolder<S>) -> Result<TargetReport, TargetError> {
+        let applied = Applied::new(self.next_batch - 1);
+        let first_error: Mutex<Option<TargetError>> = Mutex::new(None);
+        let fail = |e: TargetError| {
+            let mut slot = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.is_none() {
+                let text = crate::ingest::describe(&e);
+                let code = e.close_code();
+                *slot = Some(e);
+                drop(slot);
+                applied.abandon();
+                // The control loop may wait for the peer for ever otherwise.
+                let refusal = Message::Refused { code: code as u32, text };
+                drop(self.link.send_control(Bytes::from(refusal.to_bytes())));
+                drop(self.link.finish_control());
+            }
+        };
+        let (streams, incoming) = bounded(0);
+        let (staged, to_apply) = bounded::<StagedBatch>(1);
+        let control = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if let Err(e) = self.accept(streams) {
+                    fail(e);
+                }
+            });
+            for _ in 0..self.config.stagers.max(1) {
+                let (incoming, staged) = (incoming.clone(), staged.clone());
+                let (fail, applied) = (&fail, &applied);
+                let session = &self;
+                scope.spawn(move || {
+                    if let Err(e) = session.stage(own, applied, &incoming, &staged) {
+                        fail(e);
+                    }
+                });
+            }
+            drop((incoming, staged));
+            let applying = scope.spawn(|| {
+                let applier = Applier {
+                    storage: self.storage,
+                    catalog: self.catalog,
+                    own,
+                    now_ms: &self.config.now_ms,
+                };
+                self.apply(&applier, &to_apply, &applied).unwrap_or_else(|e| {
+                    fail(e);
+                    0
+                })
+            });
+            let control = self.control(own);
+            self.link.close(CloseCode::Done as u32, "");
+            applied.abandon();
+            let batches = applying.join().map_err(|_| TargetError::ThreadGone)?;
+            control.map(|(sealed, pruned)| (sealed, pruned, batches))
+        });
+        if let Some(e) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(e);
+        }
+        let (sealed, pruned, batches) = control?;
+        self.report.sealed = sealed;
+        self.report.history_pruned = pruned;
+        self.report.batches = batches;
+        Ok(self.report)
+    }
+
+    /// Hands each stream to a stager, in the order they were opened.
+    fn accept(
+        &self,
+        streams: Sender<(FrameReader, u64)>,
+    ) -> Result<(), TargetError> {
+        loop {
+            let stream: Box<dyn BulkReceive> = match self.link.accept_bulk() {
+                Ok(Some(stream)) => stream,
+                // The session is over; an error is the control loop's to report.
+                Ok(None) | Err(_) => return Ok(()),
+            };
+            let (reader, header) = FrameReader::begin(stream).map_err(StageError::from)?;
+            self.machine().batch_began(header.batch, header.epoch)?;
+            if streams.send((reader, header.batch)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stage(
+        &self,
+        own: &OwnFolder<S>,
+        applied: &Applied,
+        incoming: &Receiver<(FrameReader, u64)>,
+        staged: &Sender<StagedBatch>,
+    ) -> Result<(), TargetError> {
+        while let Ok((mut reader, batch)) = incoming.recv() {
+            let stager = Stager::new(
+                self.storage,
+                self.catalog,
+                own,
+                applied,
+                self.config.stage,
+                batch,
+            )?;
+            let done = match stager.run(&mut reader) {
+                Ok(done) => done,
+                // The control loop knows better why the link is gone.
+                Err(StageError::Frame(FrameError::Link(_))) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            if staged.send(done).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies batches in the order of their numbers; how many.
+    fn apply(
+        &self,
+        applier: &Applier<'_, S>,
+        staged: &Receiver<StagedBatch>,
+        applied: &Applied,
+    ) -> Result<u64, TargetError> {
+        let mut waiting: BTreeMap<u64, StagedBatch> = BTreeMap::new();
+        let mut next = self.next_batch;
+        while let Ok(batch) = staged.recv() {
+            waiting.insert(batch.batch, batch);
+            while let Some(batch) = waiting.remove(&next) {
+                let receipt = applier.apply(batch)?;
+                applied.advance(next);
+                self.machine().batch_applied(next);
+                next += 1;
+                let message = Message::Receipt(receipt);
+                self.link.send_control(Bytes::from(message.to_bytes()))?;
+            }
+        }
+        Ok(next - self.next_batch)
+    }
+
+    /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
+    /// history pruned.
+    fn control(&self, own: &OwnFolder<S>) -> Result<(bool, u64), TargetError> {
+        let (mut sealed, mut pruned) = (false, 0);
+        loop {
+            let state = self.machine().state_name();
+            let bytes = self.link.recv_control()?.ok_or(SessionError::EndedEarly { state })?;
+            let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
+            self.machine().handle(&message)?;
+            match message {
+                Message::Compare(queries) => self.answer(&queries)?,
+                Message::Seal(point) => {
+                    let root = self.catalog.update(Durability::Immediate, |t| {
+                        let root = t.seal()?;
+                        if root == point.root {
+                            t.set_recovery_point(&point, self.source)?;
+                            t.set_epoch(self.epoch)?;
+                        }
+                        Ok(root)
+                    })?;
+                    let answer = if root == point.root {
+                        sealed = true;
+                        Message::Sealed(point)
+                    } else {
+                        Message::SealMismatch(root)
+                    };
+                    self.send(&answer)?;
+                    let (storage, catalog) = (self.storage, self.catalog);
+                    let applier = Applier { storage, catalog, own, now_ms: &self.config.now_ms };
+                    let TargetConfig { history_age_max_ms, history_bytes_max, .. } = self.config;
+                    pruned += applier.prune_history(*history_age_max_ms, *history_bytes_max)?;
+                }
+                Message::Goodbye => {
+                    self.link.finish_control()?;
+                    return Ok((sealed, pruned));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&self, message: &Message) -> Result<(), TargetError> {
+        Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
+    }
+
+    fn answer(&self, queries: &[Query]) -> Result<(), TargetError> {
+        let reader = self.catalog.reader()?;
+        for query in queries {
+            self.answer_one(&reader, query)?;
+        }
+        Ok(())
+    }
+
+    fn answer_one(&self, reader: &CatalogReader, query: &Query) -> Result<(), TargetError> {
+        let children = reader.children(&query.directory, query.bucket)?;
+        if query.bucket.is_none() && children.len() > WIDE {
+            let buckets = reader.buckets(&query.directory)?;
+            return self.send(&Message::Answer(Answer::Buckets(buckets)));
+        }
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        for child in children {
+            let size = child.path.as_bytes().len() + child.entry.to_bytes().len() + 64;
+            if piece.len() >= ANSWER_CHILDREN_MAX || bytes + size > ANSWER_BYTES_MAX {
+                let children = std::mem::take(&mut piece);
+                self.send(&Message::Answer(Answer::Children { last: false, children }))?;
+                bytes = 0;
+            }
+            bytes += size;
+            piece.push(child);
+        }
+        self.send(&Message::Answer(Answer::Children { last: true, children: piece }))
+    }
+}
