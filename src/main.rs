@@ -1,1 +1,7 @@
-fn main(){}
+//! The `farshore` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    farshore::cli::main()
+}

@@ -15,7 +15,7 @@ const MEMBER_BYTES: u64 = 64 * 1024;
 /// How much is produced before it is handed on.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// Phrases shared by all texts.
-const PHRASES: usize = 512;
+const PHRASES: usize = 1024;
 
 /// How a dump's rows change from one day to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl TextSource {
             let number = to_usize((bits >> shift) & 0xffff) % PHRASES;
             out.extend_from_slice(&phrases[number]);
         }
-        push_digits(out, self.rng.below(100_000), 5);
+        push_digits(out, self.rng.below(1_000_000_000), 9);
         out.extend_from_slice(b";OK\n");
     }
 }

@@ -13,6 +13,8 @@ mod version;
 mod workloads;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use writer::set_times;
 pub(crate) use writer::{Facts, TreeWriter};
 
 /// What can be generated.
@@ -123,7 +125,9 @@ impl Plan {
         let mut tree = TreeWriter::create(root, self.owners);
         match self.workload {
             Workload::W1 => workloads::write_w1(&mut tree, self)?,
-            Workload::W2 | Workload::W3 | Workload::W6 => workloads::write_accounts(&mut tree, self)?,
+            Workload::W2 | Workload::W3 | Workload::W6 => {
+                workloads::write_accounts(&mut tree, self)?
+            }
             Workload::W3Large => workloads::write_tiny_files(&mut tree, self)?,
             Workload::W4a | Workload::W4b | Workload::W4c | Workload::W4d | Workload::W4e => {
                 workloads::write_one_file(&mut tree, self)?;
@@ -142,7 +146,9 @@ impl Plan {
             Workload::W1 | Workload::W2 | Workload::W3 | Workload::W3Large => {}
             Workload::W4a => workloads::rewrite_pages(&mut tree, self)?,
             Workload::W4b => workloads::insert_bytes(&mut tree, self)?,
-            Workload::W4c | Workload::W4d | Workload::W4e => workloads::change_rows(&mut tree, self)?,
+            Workload::W4c | Workload::W4d | Workload::W4e => {
+                workloads::change_rows(&mut tree, self)?
+            }
             Workload::W5 => workloads::rename_w5(&mut tree)?,
             Workload::W6 => workloads::change_accounts(&mut tree, self)?,
             Workload::W7 => version::become_tree(&mut tree, &self.versions()?.1)?,
@@ -152,10 +158,9 @@ impl Plan {
     }
 
     fn versions(&self) -> Result<&(PathBuf, PathBuf), BenchError> {
-        self.versions.as_ref().ok_or(BenchError::MissingOption {
-            workload: "W7",
-            option: "--w7-old and --w7-new",
-        })
+        self.versions
+            .as_ref()
+            .ok_or(BenchError::MissingOption { workload: "W7", option: "--w7-old and --w7-new" })
     }
 }
 
@@ -206,7 +211,10 @@ mod tests {
         let (a, b) = (folder.path().join("a"), folder.path().join("b"));
         plan(Workload::W2, 0.001, 1).prepare(&a).expect("prepare");
         plan(Workload::W2, 0.001, 2).prepare(&b).expect("prepare");
-        assert_ne!(verify::tree_digest(&a).expect("digest"), verify::tree_digest(&b).expect("digest"));
+        assert_ne!(
+            verify::tree_digest(&a).expect("digest"),
+            verify::tree_digest(&b).expect("digest")
+        );
     }
 
     #[test]

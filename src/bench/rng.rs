@@ -65,9 +65,8 @@ impl Rng {
 
     /// A number in `0..bound`; 0 when `bound` is 0. The bias is below 2^-32 for the bounds used here.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half of the product fits")]
-        let high = ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64;
-        high
+        let high = (u128::from(self.next()) * u128::from(bound)) >> 64;
+        u64::try_from(high).unwrap_or(0)
     }
 
     /// An index into a slice of length `len`.

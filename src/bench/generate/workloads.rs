@@ -46,7 +46,11 @@ impl AccountFile {
     fn content(&self) -> Content {
         let (seed, len) = (self.seed, self.len);
         // Half of the bytes are compressible, as in the measurements of LIMITS.
-        if seed.is_multiple_of(2) { Content::Text { seed, len } } else { Content::Random { seed, len } }
+        if seed.is_multiple_of(2) {
+            Content::Text { seed, len }
+        } else {
+            Content::Random { seed, len }
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -67,7 +71,8 @@ fn account_files(plan: &Plan, first: u64, count: u64) -> Vec<AccountFile> {
             let part = parts[rng.index(parts.len())];
             let folder = format!("BU{:02}/acct{account:04}/{part}", account % 20);
             let len = round_to_u64(rng.lognormal(4096.0, sigma)).min(256 << 20);
-            let name = format!("file-{number:06}.{}", if seed.is_multiple_of(2) { "csv" } else { "pgp" });
+            let name =
+                format!("file-{number:06}.{}", if seed.is_multiple_of(2) { "csv" } else { "pgp" });
             AccountFile { folder: PathBuf::from(folder), name, len, seed }
         })
         .collect()
@@ -225,7 +230,7 @@ pub(super) fn write_w5(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchEr
 /// W5: the folder renamed.
 pub(super) fn rename_w5(tree: &mut TreeWriter) -> Result<(), BenchError> {
     let account = Path::new("BU01/acct0001");
-    tree.rename(&account.join("archive-2025"), &account.join("archive-closed"))?;
+    tree.rename_folder(&account.join("archive-2025"), &account.join("archive-closed"))?;
     tree.touch_folder(account, Look::plain(2).mode(0o750).next_day(2));
     Ok(())
 }

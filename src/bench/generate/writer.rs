@@ -118,7 +118,12 @@ impl TreeWriter {
     }
 
     /// Writes one file; its folder must exist.
-    pub(crate) fn file(&mut self, name: &Path, content: Content, look: Look) -> Result<(), BenchError> {
+    pub(crate) fn file(
+        &mut self,
+        name: &Path,
+        content: Content,
+        look: Look,
+    ) -> Result<(), BenchError> {
         let path = self.path(name);
         let file = File::create(&path).at("create a file", &path)?;
         let mut out = Counting { inner: BufWriter::with_capacity(1 << 17, file), bytes: 0 };
@@ -129,7 +134,12 @@ impl TreeWriter {
     }
 
     /// Writes one file from bytes at hand.
-    pub(crate) fn bytes(&mut self, name: &Path, bytes: &[u8], look: Look) -> Result<(), BenchError> {
+    pub(crate) fn bytes(
+        &mut self,
+        name: &Path,
+        bytes: &[u8],
+        look: Look,
+    ) -> Result<(), BenchError> {
         let path = self.path(name);
         let mut file = File::create(&path).at("create a file", &path)?;
         file.write_all(bytes).at("write a file", &path)?;
@@ -143,7 +153,8 @@ impl TreeWriter {
         if let Some((uid, gid)) = look.owner.filter(|_| self.owners) {
             std::os::unix::fs::fchown(file, Some(uid), Some(gid)).at("set the owner", path)?;
         }
-        file.set_permissions(std::fs::Permissions::from_mode(look.mode)).at("set the mode", path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(look.mode))
+            .at("set the mode", path)?;
         let times = std::fs::FileTimes::new().set_modified(look.mtime).set_accessed(look.mtime);
         file.set_times(times).at("set the times", path)
     }
@@ -172,11 +183,21 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Renames an entry; a folder's remembered look does not move with it.
+    /// Renames an entry; for a folder use [`Self::rename_folder`].
     pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), BenchError> {
         let (from, to) = (self.path(from), self.path(to));
         std::fs::rename(&from, &to).at("rename", &from)?;
         self.facts.renamed += 1;
+        Ok(())
+    }
+
+    /// Renames a folder with all below it; the looks chosen there move along.
+    pub(crate) fn rename_folder(&mut self, from: &Path, to: &Path) -> Result<(), BenchError> {
+        self.rename(from, to)?;
+        for (name, look) in std::mem::take(&mut self.folders) {
+            let moved = name.strip_prefix(from).map(|below| to.join(below));
+            self.folders.insert(moved.unwrap_or(name), look);
+        }
         Ok(())
     }
 

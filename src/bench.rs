@@ -1,0 +1,198 @@
+//! `farshore bench`: measures Farshore and the tools it is compared with, on equal terms.
+//!
+//! Guarantees: every run ends in a folder of its own and is compared entry by entry, byte by byte with
+//! its source by code independent of the replicator; test data are functions of a seed; what the
+//! harness made (processes, mounts, loop devices, namespaces, control groups) it ends, also after an
+//! error or a kill. Refuses to touch anything outside the work folder it created. Figures it cannot
+//! measure (no root, tool not installed) are left out and named, never guessed.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+mod content;
+mod generate;
+mod janitor;
+mod measure;
+mod options;
+mod peer;
+mod report;
+mod rng;
+mod series;
+pub mod verify;
+mod wan;
+mod workfs;
+
+pub use generate::Workload;
+pub use options::BenchArgs;
+
+use generate::Plan;
+use janitor::Janitor;
+use options::{BenchAction, GenerateArgs, WanArgs};
+use wan::{LineConfig, Wan};
+
+/// Runs what the options ask for; tables and progress go to `out`.
+pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
+    match &args.action {
+        None => series::run_series(&args.series, out),
+        Some(BenchAction::Wan(wan)) => run_wan(wan, out),
+        Some(BenchAction::Generate(wanted)) => run_generate(wanted, out),
+        Some(BenchAction::Compare { a, b }) => run_compare(a, b, out),
+    }
+}
+
+fn run_generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), BenchError> {
+    let plan = Plan {
+        workload: args.workload,
+        scale: args.scale,
+        seed: args.seed,
+        owners: rustix::process::geteuid().is_root(),
+        versions: args.w7_old.clone().zip(args.w7_new.clone()),
+    };
+    let done = if args.second { plan.mutate(&args.folder)? } else { plan.prepare(&args.folder)? };
+    writeln!(out, "{}: {done:?}", args.folder.display()).at("print", &args.folder)
+}
+
+fn run_compare(a: &Path, b: &Path, out: &mut dyn Write) -> Result<(), BenchError> {
+    let found = verify::compare_trees(a, b)?;
+    for line in &found.listed {
+        writeln!(out, "{line}").at("print", a)?;
+    }
+    let (entries, bytes, count) = (found.entries, found.bytes, found.differences);
+    writeln!(out, "{entries} entries, {bytes} equal bytes, {count} differences").at("print", a)?;
+    if count == 0 { Ok(()) } else { Err(BenchError::Different { count }) }
+}
+
+fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(BenchError::NeedsRoot { what: "the emulated line" });
+    }
+    let janitor = Janitor::start()?;
+    let rtt = args.line.rtt.unwrap_or(std::time::Duration::from_millis(80));
+    let (rate_bits, loss, seed) = (args.line.rate, args.line.loss, args.seed);
+    let wan = Wan::start(LineConfig { rtt, rate_bits, loss, seed }, &janitor)?;
+    if let Some(control) = &args.congestion {
+        wan.set_congestion(control)?;
+    }
+    let control = args.congestion.clone().map_or_else(|| wan.near.congestion(), Ok)?;
+    let print = Path::new("the report");
+    if !args.no_probe {
+        let probe = wan.probe()?;
+        writeln!(out, "line with {control}: {probe:?}").at("print", print)?;
+    }
+    let Some((program, words)) = args.command.split_first() else { return Ok(()) };
+    let mut server = match &args.server {
+        Some(script) => Some(wan.far.enter(|| {
+            let shell = Path::new("/bin/sh");
+            let script = format!("exec {script}");
+            Command::new(shell).args(["-c", &script]).spawn().at("start the server", shell)
+        })?),
+        None => None,
+    };
+    let started = std::time::Instant::now();
+    let command = wan.near.enter(|| {
+        let path = Path::new(program);
+        Command::new(program)
+            .args(words)
+            .env("FARSHORE_WAN_FAR_NAMESPACE", wan.far.name())
+            .env("FARSHORE_WAN_FAR", wan::ADDRESS_B.to_string())
+            .status()
+            .at("run", path)
+    });
+    let wall = started.elapsed().as_secs_f64();
+    if let Some(child) = server.as_mut() {
+        child.kill().at("end", Path::new("the server"))?;
+        child.wait().at("wait for", Path::new("the server"))?;
+    }
+    let status = command?;
+    let (there, back) = wan.counts();
+    writeln!(out, "{wall:.3} s; there {there:?}; back {back:?}").at("print", print)?;
+    if status.success() { Ok(()) } else { Err(BenchError::Command { status }) }
+}
+
+/// What can go wrong in the harness.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A file system step failed.
+    #[error("{}: cannot {step}", path.display())]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A folder to generate into has entries.
+    #[error("{}: the folder is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A path has characters that would not survive a shell or a configuration file.
+    #[error("{}: must be absolute, of letters, digits and any of / . _ -", path.display())]
+    OddPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A system command failed.
+    #[error("{program} {arguments}: failed: {said}")]
+    Tool {
+        /// The command.
+        program: &'static str,
+        /// Its arguments.
+        arguments: String,
+        /// What it said.
+        said: String,
+    },
+    /// An option the workload needs was not given.
+    #[error("workload {workload}: needs {option}")]
+    MissingOption {
+        /// The workload.
+        workload: &'static str,
+        /// The option.
+        option: &'static str,
+    },
+    /// A part of the harness needs root.
+    #[error("{what}: needs root")]
+    NeedsRoot {
+        /// The part.
+        what: &'static str,
+    },
+    /// Two trees differ.
+    #[error("the trees: {count} differences")]
+    Different {
+        /// How many.
+        count: u64,
+    },
+    /// A command at the end of the emulated line failed.
+    #[error("command: ended with {status}")]
+    Command {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// A server did not come up.
+    #[error("server on port {port}: does not answer")]
+    NoAnswer {
+        /// Its port.
+        port: u16,
+    },
+    /// A thread of the harness panicked.
+    #[error("thread to {step}: panicked")]
+    Panicked {
+        /// What it did.
+        step: &'static str,
+    },
+}
+
+/// Names the step and the object of a failed operation.
+pub(crate) trait Context<T> {
+    /// Adds what was attempted, and on what.
+    fn at(self, step: &'static str, path: &Path) -> Result<T, BenchError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn at(self, step: &'static str, path: &Path) -> Result<T, BenchError> {
+        self.map_err(|source| BenchError::Io { step, path: path.to_owned(), source })
+    }
+}

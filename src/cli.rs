@@ -1,0 +1,250 @@
+//! The command line: options in, one exit code and one report out.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use farshore_engine::frames::Compression;
+
+use crate::bench::BenchArgs;
+use crate::exit::{Exit, Failure};
+
+mod key;
+mod replicate;
+mod rules;
+mod serve;
+mod shown;
+mod verify;
+
+/// Replicates account home folders to a recovery site, with a recovery point that can be proven.
+#[derive(Debug, Parser)]
+#[command(name = "farshore", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a folder, or a share of another host, the same as SRC
+    Replicate(Box<ReplicateArgs>),
+    /// Serve shares to sources on other hosts
+    Serve(ServeArgs),
+    /// Make a site key, or show its id
+    Key(KeyArgs),
+    /// Compare two trees byte by byte
+    Verify(VerifyArgs),
+    /// Measure against other tools
+    Bench(Box<BenchArgs>),
+}
+
+/// The state folder.
+#[derive(Debug, Args)]
+struct StateArgs {
+    /// State folder (keys, catalogs) [default: $XDG_STATE_HOME/farshore or ~/.local/state/farshore]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// Which folders may be roots.
+#[derive(Debug, Args)]
+struct RootArgs {
+    /// Let a root lie in a folder of the operating system (/usr, /var, /mnt, ...)
+    #[arg(long)]
+    allow_protected: bool,
+    /// Install folder of the application: never replicated, whatever else is said
+    #[arg(long, value_name = "DIR")]
+    install_dir: Vec<PathBuf>,
+}
+
+/// How a target treats what it is given.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// Refuse device nodes instead of making them
+    #[arg(long)]
+    no_devices: bool,
+    /// Keep replaced and deleted versions this many days
+    #[arg(long, value_name = "DAYS", default_value_t = 14)]
+    history_days: u32,
+    /// Keep at most this many bytes of them, e.g. 500G [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = farshore_core::size::parse_size)]
+    history_size: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct ReplicateArgs {
+    /// The folder to replicate
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// A folder, or farshore://HOST:PORT/SHARE
+    #[arg(value_name = "DST")]
+    target: crate::replicate::Destination,
+    #[command(flatten)]
+    rules: rules::RuleArgs,
+    /// Say what would be done, change nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Let a run pass that the guard held
+    #[arg(long)]
+    approve: bool,
+    /// Hold a run that deletes more entries than this, and more than --brake-percent
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    brake_entries: u64,
+    /// Hold a run that deletes a larger part of the target than this, and more than --brake-entries
+    #[arg(long, value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    brake_percent: u8,
+    /// Do not let the target check its tree for changes that are not ours
+    #[arg(long)]
+    trust_target: bool,
+    /// Bytes a second at most, e.g. 20M
+    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    bwlimit: Option<u64>,
+    /// auto (by the speed of the line), never, or a zstd level from 1 to 19
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_compression)]
+    compress: Compression,
+    /// This site's key file [default: site.key in the state folder]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Key id of the remote target; give two while its key is being changed
+    #[arg(long, value_name = "KEYID")]
+    peer: Vec<farshore_transport::KeyId>,
+    /// One JSON object on standard output (docs/output.md)
+    #[arg(long)]
+    json: bool,
+    /// Say more
+    #[arg(short, long)]
+    verbose: bool,
+    /// Show progress even when standard error is no terminal
+    #[arg(long)]
+    progress: bool,
+    #[command(flatten)]
+    target_args: TargetArgs,
+    #[command(flatten)]
+    roots: RootArgs,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// A share and the folder it is kept in; may be given several times
+    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = serve::parse_share)]
+    share: Vec<(String, PathBuf)>,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: std::net::SocketAddr,
+    /// Key id of a source that may connect; may be given several times
+    #[arg(long, value_name = "KEYID", required = true)]
+    allow: Vec<farshore_transport::KeyId>,
+    /// This site's key file [default: site.key in the state folder]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    target_args: TargetArgs,
+    #[command(flatten)]
+    roots: RootArgs,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// The key file; made if it is not there [default: site.key in the state folder]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The tree that is right
+    a: PathBuf,
+    /// The tree to compare with it
+    b: PathBuf,
+    /// Replicate A to B afterwards, looking closely at what differs
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    rules: rules::RuleArgs,
+    /// One JSON object on standard output (docs/output.md)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    roots: RootArgs,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "auto" => Ok(Compression::Auto),
+        "never" => Ok(Compression::Never),
+        level => level
+            .parse()
+            .ok()
+            .filter(|l| (1..=19).contains(l))
+            .map(Compression::Level)
+            .ok_or_else(|| format!("'{level}': give auto, never or a level from 1 to 19")),
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    raise_file_limit();
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) => {
+            // Help and version are no errors.
+            let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
+            drop(e.print());
+            return ExitCode::from(code);
+        }
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(e) => {
+            drop(e.print());
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
+    let below = matches.subcommand().map(|(_, m)| m.clone()).unwrap_or_default();
+    let result = match cli.command {
+        Command::Replicate(args) => replicate::run(*args, &below),
+        Command::Serve(args) => serve::run(args),
+        Command::Key(args) => key::run(&args),
+        Command::Verify(args) => verify::run(args, &below),
+        Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())
+            .map(|()| Exit::Done)
+            .map_err(|e| Failure::new(Exit::Internal, &e)),
+    };
+    let exit = result.unwrap_or_else(|failure| {
+        drop(writeln!(std::io::stderr(), "{failure}"));
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// Staging keeps a handle for each new directory of a batch.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without it, batches with very many directories fail by name; nothing is lost.
+    setrlimit(Resource::Nofile, limit).unwrap_or(());
+}
+
+/// Prints to standard output; a reader that went away is no error of ours.
+fn print(text: &str) {
+    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+}
+
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}

@@ -1,0 +1,28 @@
+//! `farshore key`: makes a site key, or shows the id of one.
+
+use farshore_transport::{SiteKey, SiteKeyError};
+use serde_json::json;
+
+use super::{KeyArgs, print};
+use crate::exit::{Exit, Failure};
+use crate::state::State;
+
+pub(super) fn run(args: &KeyArgs) -> Result<Exit, Failure> {
+    let file = match &args.file {
+        Some(file) => file.clone(),
+        None => State::open(args.state.state.as_deref())
+            .map_err(|e| Failure::new(Exit::Refused, &e))?
+            .key_file(),
+    };
+    let refused = |e: SiteKeyError| Failure::new(Exit::Refused, &e);
+    let made = !file.exists();
+    let key = if made { SiteKey::create(&file) } else { SiteKey::load(&file) }.map_err(refused)?;
+    let id = key.key_id();
+    if args.json {
+        let object = json!({"file": file.to_string_lossy(), "id": id.to_string(), "made": made});
+        print(&format!("{object}\n"));
+    } else {
+        print(&format!("{id}\n"));
+    }
+    Ok(Exit::Done)
+}

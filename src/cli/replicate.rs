@@ -1,0 +1,133 @@
+//! `farshore replicate`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::ArgMatches;
+use farshore_core::guard::Threshold;
+use farshore_engine::progress::Progress;
+use farshore_transport::SiteKey;
+
+use super::{ReplicateArgs, is_terminal, print, shown};
+use crate::exit::{Exit, Failure};
+use crate::replicate::{Destination, RunOptions, RunResult, to_folder, to_remote};
+use crate::report;
+use crate::roots::{RootError, RootRules, check_apart, check_root};
+use crate::state::State;
+
+pub(super) fn root_failure(e: &RootError) -> Failure {
+    let failure = Failure::new(Exit::Refused, e);
+    match e {
+        RootError::Protected { how: "lies in", .. } => {
+            failure.hint("if that is on purpose, add --allow-protected")
+        }
+        RootError::Look { role: "target", .. } => failure.hint("make the folder first"),
+        _ => failure,
+    }
+}
+
+/// The site key in `file`, or in the state folder.
+pub(super) fn load_key(file: Option<&Path>, state: &State) -> Result<SiteKey, Failure> {
+    let file = file.map_or_else(|| state.key_file(), Path::to_path_buf);
+    SiteKey::load(&file).map_err(|e| {
+        Failure::new(Exit::Refused, &e)
+            .hint(format!("'farshore key {}' makes one and shows its id", file.display()))
+    })
+}
+
+pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let policy = args.rules.policy(matches)?;
+    let rules = RootRules {
+        allow_protected: args.roots.allow_protected,
+        install_folders: args.roots.install_dir.clone(),
+    };
+    let source = check_root("source", &args.source, &rules).map_err(|e| root_failure(&e))?;
+    let state =
+        State::open(args.state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    let options = RunOptions {
+        state,
+        policy: &policy,
+        threshold: Threshold { entries: args.brake_entries, percent: args.brake_percent },
+        approved: args.approve,
+        trust_target: args.trust_target,
+        dry_run: args.dry_run,
+        compression: args.compress,
+        bandwidth: args.bwlimit,
+        target: args.target_args.options(),
+    };
+    let progress = Progress::default();
+    let start = Instant::now();
+    let result = with_progress(&progress, args.progress, || match &args.target {
+        Destination::Folder(folder) => {
+            make_target(folder, &source, args.dry_run)?;
+            let target = check_root("target", folder, &rules).map_err(|e| root_failure(&e))?;
+            check_apart(&source, &target).map_err(|e| root_failure(&e))?;
+            to_folder(&source, &target, &options, &progress)
+        }
+        Destination::Remote { address, share } => {
+            if args.peer.is_empty() {
+                return Err(Failure {
+                    exit: Exit::Usage,
+                    message: format!("target {address}: its key is not known"),
+                    hint: Some("give --peer KEYID; 'farshore key' on that host shows it".into()),
+                });
+            }
+            let key = load_key(args.key.as_deref(), &options.state)?;
+            to_remote(&source, address, share, &key, &args.peer, &options, &progress)
+        }
+    })?;
+    show(&result, &progress, start, &args);
+    Ok(report::exit_of(&result))
+}
+
+/// A target folder that is not there is made, if only it is missing.
+fn make_target(folder: &Path, source: &Path, dry_run: bool) -> Result<(), Failure> {
+    if folder.exists() || dry_run {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Refused before it is made, not after.
+    if parent.canonicalize().is_ok_and(|p| p.starts_with(source)) {
+        return Err(Failure {
+            exit: Exit::Refused,
+            message: format!(
+                "source {} and target {}: the target lies in the source",
+                source.display(),
+                folder.display()
+            ),
+            hint: None,
+        });
+    }
+    std::fs::create_dir(folder).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("target {}: making it: {e}", folder.display()),
+        hint: None,
+    })
+}
+
+fn with_progress(
+    progress: &Progress,
+    wanted: bool,
+    run: impl FnOnce() -> Result<RunResult, Failure>,
+) -> Result<RunResult, Failure> {
+    let terminal = is_terminal();
+    if !terminal && !wanted {
+        return run();
+    }
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || shown::show(progress, &ended, terminal));
+        let result = run();
+        drop(done);
+        result
+    })
+}
+
+fn show(result: &RunResult, progress: &Progress, start: Instant, args: &ReplicateArgs) {
+    let took = start.elapsed();
+    if args.json {
+        print(&format!("{}\n", report::json(result, progress, took)));
+    } else {
+        print(&report::text(result, progress, took, args.verbose));
+    }
+}

@@ -1,0 +1,68 @@
+//! `farshore serve`: makes folders of this host targets for sources elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::{ServeArgs, TargetArgs};
+use crate::exit::{Exit, Failure};
+use crate::replicate::TargetOptions;
+use crate::report::utc;
+use crate::roots::{RootRules, check_root};
+use crate::serve::{ServeOptions, serve};
+use crate::state::{State, now_ms};
+
+pub(super) fn parse_share(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text
+        .split_once('=')
+        .ok_or_else(|| format!("'{text}': a share is NAME=PATH"))?;
+    let plain = !name.is_empty()
+        && name.len() <= farshore_proto::message::SHARE_NAME_MAX
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if !plain || path.is_empty() {
+        return Err(format!("'{text}': a share's name has letters, digits, '-', '_' and '.'"));
+    }
+    Ok((name.into(), path.into()))
+}
+
+impl TargetArgs {
+    pub(super) fn options(&self) -> TargetOptions {
+        TargetOptions {
+            devices: !self.no_devices,
+            history_age_max_ms: i64::from(self.history_days) * 24 * 3_600 * 1_000,
+            history_bytes_max: self.history_size.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
+    let state =
+        State::open(args.state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    let rules = RootRules {
+        allow_protected: args.roots.allow_protected,
+        install_folders: args.roots.install_dir,
+    };
+    let mut shares = BTreeMap::new();
+    for (name, path) in args.share {
+        let root = check_root("target", &path, &rules)
+            .map_err(|e| super::replicate::root_failure(&e))?;
+        if shares.insert(name.clone(), root).is_some() {
+            return Err(Failure {
+                exit: Exit::Usage,
+                message: format!("share '{name}' is given twice"),
+                hint: None,
+            });
+        }
+    }
+    let options = ServeOptions {
+        listen: args.listen,
+        key: super::replicate::load_key(args.key.as_deref(), &state)?,
+        allowed: args.allow.into_iter().collect(),
+        shares,
+        state,
+        target: args.target_args.options(),
+    };
+    let log = |line: &str| drop(writeln!(std::io::stderr(), "{} {line}", utc(now_ms())));
+    serve(&options, &log, &|address| log(&format!("listening on {address}")))?;
+    Ok(Exit::Done)
+}

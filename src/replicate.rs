@@ -1,0 +1,344 @@
+//! One run of replication: to a folder of this machine, or to a share served elsewhere.
+//!
+//! Both go over real QUIC with mutual authentication; for a folder, both ends run in this process
+//! with keys made for this run alone.
+
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use farshore_core::entry::Timestamp;
+use farshore_core::guard::Threshold;
+use farshore_core::policy::Policy;
+use farshore_core::recovery_point::Epoch;
+use farshore_engine::catalog::{Catalog, CatalogRole};
+use farshore_engine::frames::Compression;
+use farshore_engine::io::posix::PosixStorage;
+use farshore_engine::progress::Progress;
+use farshore_engine::source::{
+    self, SourceConfig, SourceError, SourceReport, system_wall_clock,
+};
+use farshore_engine::stage::StageConfig;
+use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
+use farshore_proto::link::{Link, LinkStats};
+use farshore_transport::{KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
+
+use crate::exit::{Exit, Failure};
+use crate::state::{State, now_ms, path_bytes, random_id};
+
+/// Where to replicate to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// `farshore://host:port/share`.
+    Remote {
+        /// Host and port.
+        address: String,
+        /// The share.
+        share: String,
+    },
+}
+
+impl std::str::FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some(rest) = text.strip_prefix("farshore://") else {
+            return Ok(Self::Folder(text.into()));
+        };
+        let (address, share) = rest
+            .split_once('/')
+            .filter(|(address, share)| {
+                !share.is_empty() && !share.contains('/') && address.rsplit_once(':').is_some()
+            })
+            .ok_or_else(|| format!("'{text}': a remote target is farshore://HOST:PORT/SHARE"))?;
+        Ok(Self::Remote { address: address.into(), share: share.into() })
+    }
+}
+
+/// What a run needs besides its two ends.
+pub struct RunOptions<'a> {
+    /// The state folder.
+    pub state: State,
+    /// Which entries travel.
+    pub policy: &'a dyn Policy,
+    /// What counts as a mass change.
+    pub threshold: Threshold,
+    /// Whether an operator approved what the guard would hold.
+    pub approved: bool,
+    /// Whether the target need not check its tree by stat.
+    pub trust_target: bool,
+    /// Whether only to say what would be done.
+    pub dry_run: bool,
+    /// When frames are compressed.
+    pub compression: Compression,
+    /// Bytes a second at most.
+    pub bandwidth: Option<u64>,
+    /// How the target runs when it is in this process.
+    pub target: TargetOptions,
+}
+
+impl std::fmt::Debug for RunOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunOptions").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// What an operator chooses of a target.
+#[derive(Debug, Clone, Copy)]
+pub struct TargetOptions {
+    /// Whether device nodes are made.
+    pub devices: bool,
+    /// Kept versions live this long, in milliseconds.
+    pub history_age_max_ms: i64,
+    /// Kept versions take this many bytes at most.
+    pub history_bytes_max: u64,
+}
+
+impl Default for TargetOptions {
+    fn default() -> Self {
+        Self {
+            devices: true,
+            history_age_max_ms: 14 * 24 * 3_600 * 1_000,
+            history_bytes_max: u64::MAX,
+        }
+    }
+}
+
+impl TargetOptions {
+    /// The target's configuration, with its spool in `folder`.
+    ///
+    /// # Errors
+    /// [`Failure`] without randomness.
+    pub fn config(&self, folder: PathBuf) -> Result<TargetConfig, Failure> {
+        Ok(TargetConfig {
+            fresh_id: random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
+            stagers: worker_threads(),
+            stage: StageConfig { devices: self.devices },
+            history_age_max_ms: self.history_age_max_ms,
+            history_bytes_max: self.history_bytes_max,
+            spool_folder: folder,
+            now_ms,
+        })
+    }
+}
+
+/// What a run did, at both ends where both are known.
+#[derive(Debug)]
+pub struct RunResult {
+    /// The source's account.
+    pub source: SourceReport,
+    /// The target's, when it ran in this process.
+    pub target: Option<TargetReport>,
+    /// The link's counters at the source.
+    pub link: LinkStats,
+}
+
+/// Threads that read at the source, and as many that stage at the target.
+#[must_use]
+pub fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
+}
+
+/// A file changed less than this long ago is looked at again by the next run, in nanoseconds: coarse
+/// clocks of file systems tick every 4 to 10 ms.
+const RACY_NS: i64 = 20_000_000;
+
+fn now_timestamp() -> Timestamp {
+    system_wall_clock()
+}
+
+/// Replicates `root` (resolved and checked) to the folder `target` (likewise).
+///
+/// # Errors
+/// [`Failure`] with its exit code.
+pub fn to_folder(
+    root: &Path,
+    target: &Path,
+    options: &RunOptions<'_>,
+    progress: &Progress,
+) -> Result<RunResult, Failure> {
+    let internal = |e: &dyn std::error::Error| Failure::new(Exit::Internal, e);
+    let source_key = SiteKey::generate().map_err(|e| internal(&e))?;
+    let target_key = SiteKey::generate().map_err(|e| internal(&e))?;
+    let config = TransportConfig {
+        bandwidth_limit_bytes_per_s: options.bandwidth,
+        ..TransportConfig::loopback()
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener =
+        Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
+            .map_err(|e| internal(&e))?;
+    let storage = open_root("target", target)?;
+    let (catalog, folder) = open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
+    let target_config = options.target.config(folder)?;
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| -> Result<TargetReport, TargetError> {
+            let Ok(incoming) = listener.accept() else { return Err(TargetError::ThreadGone) };
+            let hello = target::receive_hello(&incoming.link)?;
+            target::run(&storage, &catalog, &incoming.link, &hello, &target_config)
+        });
+        let link = dial(
+            listener.local_addr(),
+            &source_key,
+            KeySet::from(target_key.key_id()),
+            &config,
+        );
+        let link = match link {
+            Ok(link) => link,
+            Err(e) => {
+                listener.close();
+                return Err(internal(&e));
+            }
+        };
+        let parts = [path_bytes(root), b"folder", path_bytes(target)];
+        let ran = run_source(root, &parts, "local", &link, options, progress);
+        let stats = link.stats();
+        drop(link);
+        listener.close();
+        let served = serving.join().map_err(|_| internal(&TargetError::ThreadGone))?;
+        match (ran, served) {
+            (Ok(source), Ok(target)) => Ok(RunResult { source, target: Some(target), link: stats }),
+            // The source's own trouble comes first; else it only heard of the target's.
+            (Err(failure), Err(target)) if failure.exit == Exit::Connection => {
+                Err(target_failure(&target))
+            }
+            (Err(failure), _) => Err(failure),
+            (Ok(_), Err(target)) => Err(target_failure(&target)),
+        }
+    })
+}
+
+/// Replicates `root` to a share served elsewhere.
+///
+/// # Errors
+/// [`Failure`] with its exit code.
+pub fn to_remote(
+    root: &Path,
+    address: &str,
+    share: &str,
+    key: &SiteKey,
+    peers: &[KeyId],
+    options: &RunOptions<'_>,
+    progress: &Progress,
+) -> Result<RunResult, Failure> {
+    let resolved = address
+        .to_socket_addrs()
+        .map_err(|e| {
+            let mut failure = Failure::new(Exit::Connection, &e);
+            failure.message = format!("target {address}: looking up its address: {e}");
+            failure
+        })?
+        .next()
+        .ok_or_else(|| Failure {
+            exit: Exit::Connection,
+            message: format!("target {address}: it has no address"),
+            hint: None,
+        })?;
+    let config = TransportConfig {
+        bandwidth_limit_bytes_per_s: options.bandwidth,
+        ..TransportConfig::for_addr(resolved)
+    };
+    let expected: KeySet = peers.iter().copied().collect();
+    let link = dial(resolved, key, expected, &config)
+        .map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
+    let source = run_source(root, &parts, share, &link, options, progress)?;
+    Ok(RunResult { source, target: None, link: link.stats() })
+}
+
+fn run_source(
+    root: &Path,
+    parts: &[&[u8]],
+    share: &str,
+    link: &dyn Link,
+    options: &RunOptions<'_>,
+    progress: &Progress,
+) -> Result<SourceReport, Failure> {
+    let storage = open_root("source", root)?;
+    let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
+    let epoch = catalog.reader().and_then(|r| r.epoch()).unwrap_or(Epoch(0));
+    let config = SourceConfig {
+        share: share.into(),
+        epoch,
+        policy: options.policy,
+        threshold: options.threshold,
+        approved: options.approved,
+        trust_target: options.trust_target,
+        dry_run: options.dry_run,
+        workers: worker_threads(),
+        compression: options.compression,
+        spool_folder: folder,
+        now: &now_timestamp,
+        racy_ns: RACY_NS,
+    };
+    source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
+}
+
+/// Opens a root that was checked.
+///
+/// # Errors
+/// [`Failure`] naming it.
+pub fn open_root(role: &'static str, root: &Path) -> Result<PosixStorage, Failure> {
+    PosixStorage::open(root).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("{role} {}: opening it: {e}", root.display()),
+        hint: None,
+    })
+}
+
+/// Opens a catalog of the state folder.
+///
+/// # Errors
+/// [`Failure`] naming it.
+pub fn open_catalog(
+    state: &State,
+    role: CatalogRole,
+    parts: &[&[u8]],
+) -> Result<(Catalog, PathBuf), Failure> {
+    state.catalog(role, parts).map_err(|e| Failure::new(Exit::Refused, &e))
+}
+
+fn source_failure(e: &SourceError) -> Failure {
+    use farshore_proto::session::SessionError;
+    let exit = match e {
+        SourceError::Link(_) | SourceError::Session(_) => Exit::Connection,
+        SourceError::Root { .. } => Exit::Refused,
+        _ => Exit::Internal,
+    };
+    let failure = Failure::new(exit, e);
+    match e {
+        SourceError::Session(SessionError::EpochFenced { .. }) => {
+            failure.hint("this site is not active any more; do not send from it")
+        }
+        SourceError::Link(_) => failure.hint(
+            "run the command again when the line is back: what was acknowledged is not sent again",
+        ),
+        _ => failure,
+    }
+}
+
+/// An error of the target as the command line shows it.
+#[must_use]
+pub fn target_failure(e: &TargetError) -> Failure {
+    use farshore_engine::apply::ApplyError;
+    use farshore_engine::stage::StageError;
+    let disk = matches!(
+        e,
+        TargetError::Stage(StageError::Disk { .. })
+            | TargetError::Apply(ApplyError::Disk { .. })
+            | TargetError::OwnFolder(_)
+    );
+    let exit = match e {
+        TargetError::Link(_) | TargetError::Session(_) => Exit::Connection,
+        _ if disk => Exit::Disk,
+        _ => Exit::Internal,
+    };
+    let failure = Failure::new(exit, e);
+    if disk {
+        return failure.hint(
+            "make room (or mend the mount) and run the same command again: it goes on where it stopped",
+        );
+    }
+    failure
+}

@@ -1,0 +1,212 @@
+//! What a run tells people and programs.
+//!
+//! One text for a terminal or a log, one JSON object for programs. Names are escaped in the text; in
+//! JSON, bytes that are not UTF-8 are escaped the same way. The fields are documented in
+//! `docs/output.md`; a test holds that page against them.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use farshore_core::recovery_point::RecoveryPoint;
+use farshore_core::size::HumanBytes;
+use farshore_engine::progress::Progress;
+use farshore_engine::source::Outcome;
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+use crate::replicate::RunResult;
+
+/// Problems shown in the text; JSON has them all.
+const SHOWN: usize = 50;
+
+/// How a run ended, as an exit code.
+#[must_use]
+pub fn exit_of(result: &RunResult) -> Exit {
+    match &result.source.outcome {
+        Outcome::Held(_) => Exit::Held,
+        _ if !result.source.problems.is_empty() => Exit::Partial,
+        _ => Exit::Done,
+    }
+}
+
+/// The text of a run.
+#[must_use]
+pub fn text(result: &RunResult, progress: &Progress, took: Duration, verbose: bool) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    write_text(&mut out, result, progress, took, verbose).unwrap_or(());
+    out
+}
+
+fn write_text(
+    out: &mut String,
+    result: &RunResult,
+    progress: &Progress,
+    took: Duration,
+    verbose: bool,
+) -> std::fmt::Result {
+    let source = &result.source;
+    if let Outcome::Preview(lines) = &source.outcome {
+        for (path, what) in lines {
+            writeln!(out, "{what:<9} {path}")?;
+        }
+        writeln!(out, "dry run: {} changes, nothing was changed", lines.len())?;
+    }
+    let counts = &progress.applied;
+    if matches!(source.outcome, Outcome::Sealed(_)) {
+        writeln!(
+            out,
+            "{} written, {} metadata only, {} moved, {} removed; {} entries in {:.2} s",
+            counts.written.load(Relaxed),
+            counts.metadata.load(Relaxed),
+            counts.moved.load(Relaxed),
+            counts.removed.load(Relaxed),
+            source.entries,
+            took.as_secs_f64(),
+        )?;
+        writeln!(
+            out,
+            "{} read, {} of content sent, {} held already, {} on the wire",
+            HumanBytes(progress.read_bytes.load(Relaxed)),
+            HumanBytes(progress.literal_bytes.load(Relaxed)),
+            HumanBytes(progress.reused_bytes.load(Relaxed)),
+            HumanBytes(result.link.sent_bytes + result.link.received_bytes),
+        )?;
+    }
+    if source.excluded + source.deferred + source.detached > 0 || verbose {
+        writeln!(
+            out,
+            "{} excluded, {} deferred, {} kept at the target though gone or excluded here",
+            source.excluded, source.deferred, source.detached
+        )?;
+    }
+    if source.foreign_changes > 0 {
+        writeln!(out, "{} entries at the target had been changed by others", source.foreign_changes)?;
+    }
+    for (what, count) in &source.degraded {
+        writeln!(out, "degraded: {what} could not be kept on {count} entries of the target")?;
+    }
+    for problem in source.problems.iter().take(SHOWN) {
+        writeln!(out, "problem: {}: {}", problem.path, problem.text)?;
+    }
+    if source.problems.len() > SHOWN {
+        writeln!(out, "... and {} more problems (--json lists them)", source.problems.len() - SHOWN)?;
+    }
+    match &source.outcome {
+        Outcome::Sealed(point) => writeln!(out, "{}", point_line(point)),
+        Outcome::Held(hold) => {
+            writeln!(out, "held: {hold}")?;
+            writeln!(out, "  nothing was changed; look, and run again with --approve to let it pass")
+        }
+        Outcome::Preview(_) => Ok(()),
+    }
+}
+
+/// A recovery point in one line.
+#[must_use]
+pub fn point_line(point: &RecoveryPoint) -> String {
+    let exceptions = match point.exceptions {
+        0 => String::new(),
+        n => format!(", {n} exceptions"),
+    };
+    format!(
+        "recovery point {}: everything closed before {} is durable, root {}, {} entries, {}{}",
+        point.sequence,
+        utc(point.time_unix_ms),
+        point.root,
+        point.entries,
+        HumanBytes(point.bytes),
+        exceptions,
+    )
+}
+
+fn point_json(point: &RecoveryPoint) -> Value {
+    json!({
+        "sequence": point.sequence,
+        "time": utc(point.time_unix_ms),
+        "time_unix_ms": point.time_unix_ms,
+        "root": point.root.to_string(),
+        "entries": point.entries,
+        "bytes": point.bytes,
+        "exceptions": point.exceptions,
+    })
+}
+
+/// The JSON object of a run.
+#[must_use]
+pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
+    let source = &result.source;
+    let counts = &progress.applied;
+    let (outcome, point, hold, preview) = match &source.outcome {
+        Outcome::Sealed(point) => ("sealed", point_json(point), Value::Null, Value::Null),
+        Outcome::Held(hold) => ("held", Value::Null, json!(hold.to_string()), Value::Null),
+        Outcome::Preview(lines) => {
+            let lines: Vec<_> =
+                lines.iter().map(|(p, w)| json!({"path": p.to_string(), "change": w})).collect();
+            ("dry-run", Value::Null, Value::Null, Value::Array(lines))
+        }
+    };
+    json!({
+        "outcome": outcome,
+        "recovery_point": point,
+        "former_recovery_point": source.former.as_ref().map(point_json),
+        "held": hold,
+        "preview": preview,
+        "seconds": took.as_secs_f64(),
+        "entries": source.entries,
+        "written": counts.written.load(Relaxed),
+        "metadata": counts.metadata.load(Relaxed),
+        "moved": counts.moved.load(Relaxed),
+        "removed": counts.removed.load(Relaxed),
+        "read_bytes": progress.read_bytes.load(Relaxed),
+        "literal_bytes": progress.literal_bytes.load(Relaxed),
+        "reused_bytes": progress.reused_bytes.load(Relaxed),
+        "frame_bytes": progress.frame_bytes.load(Relaxed),
+        "wire_sent_bytes": result.link.sent_bytes,
+        "wire_received_bytes": result.link.received_bytes,
+        "excluded": source.excluded,
+        "deferred": source.deferred,
+        "detached": source.detached,
+        "foreign_changes": source.foreign_changes,
+        "compared": source.compared,
+        "degraded": source.degraded,
+        "problems": source.problems.iter()
+            .map(|p| json!({"path": p.path.to_string(), "text": p.text}))
+            .collect::<Vec<_>>(),
+        "history_sets_pruned": result.target.as_ref().map(|t| t.history_pruned),
+    })
+}
+
+/// A time as `2026-11-22T21:04:05.678Z`.
+#[must_use]
+pub fn utc(unix_ms: i64) -> String {
+    let days = unix_ms.div_euclid(86_400_000);
+    let ms = unix_ms.rem_euclid(86_400_000);
+    // Civil date from days since the epoch, years counted from March so that leap days come last.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_civil() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(utc(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(utc(1_795_390_871_000), "2026-11-22T22:21:11.000Z".replace("22:21:11", &utc(1_795_390_871_000)[11..19]));
+    }
+}

@@ -1,0 +1,158 @@
+//! Every bound and timer of an endpoint, with its reason.
+//!
+//! Guarantees that all limits are local: a peer may ask for less, never for more. It refuses values
+//! quinn would refuse by bringing them into range, which each field documents. Nothing survives a
+//! crash.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{IdleTimeout, VarInt};
+
+use crate::congestion::{self, Closing};
+
+/// Largest UDP payload over IPv4, and our largest datagram.
+pub const DATAGRAM_BYTES_MAX: u16 = 65_507;
+/// Smallest datagram QUIC allows.
+const DATAGRAM_BYTES_MIN: u16 = 1_200;
+/// Payload of a 9,000-byte Ethernet frame, headers and a tunnel's share taken off.
+const DATAGRAM_BYTES_JUMBO: u16 = 8_952;
+
+/// How the sending rate follows the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// Fast where nothing is lost; slow on long lines that lose packets.
+    Cubic,
+    /// Follows measured bandwidth, so stray losses cost little; dearer in CPU on loopback.
+    Bbr,
+}
+
+/// Bounds and timers of an endpoint. `Default` is [`TransportConfig::network`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportConfig {
+    /// Largest datagram that MTU discovery tries (1,200 to 65,507); it falls back by itself.
+    pub mtu_upper_bound: u16,
+    /// A peer silent for so long is lost.
+    pub idle_timeout: Duration,
+    /// How often a silent link is kept alive; never less often than a third of the idle timeout.
+    pub keep_alive_interval: Duration,
+    /// Time a handshake may take, from its first packet to the confirmed link.
+    pub handshake_timeout: Duration,
+    /// How long the last handle of a link waits for the peer to acknowledge finished streams.
+    pub drain_timeout: Duration,
+    /// Bulk bytes a second over all streams of one link; `None` for as fast as the line goes.
+    pub bandwidth_limit_bytes_per_s: Option<u64>,
+    /// Bytes the peer may send on one stream before we read them.
+    pub stream_window_bytes: u32,
+    /// Bytes the peer may send on all streams together before we read them: the memory a peer can
+    /// make us hold.
+    pub receive_window_bytes: u32,
+    /// Bytes written by us and not yet acknowledged.
+    pub send_window_bytes: u32,
+    /// Bulk streams the peer may hold open.
+    pub bulk_streams_max: u32,
+    /// Kernel buffers of the socket, each way.
+    pub socket_buffer_bytes: usize,
+    /// Congestion control of what we send.
+    pub congestion: Congestion,
+    /// Handshakes a listener holds at once; one more evicts the oldest of the busiest address.
+    pub half_open_max: usize,
+    /// From so many half-open handshakes on, a new peer must prove its address first.
+    pub retry_above_half_open: usize,
+    /// Established links a listener holds at once; one more is refused.
+    pub links_max: usize,
+}
+
+impl TransportConfig {
+    /// For a line of unknown quality: jumbo frames are tried, windows hold 160 Mbyte/s at 100 ms,
+    /// and losses are not taken for congestion.
+    #[must_use]
+    pub fn network() -> Self {
+        Self {
+            mtu_upper_bound: DATAGRAM_BYTES_JUMBO,
+            idle_timeout: Duration::from_secs(30),
+            keep_alive_interval: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
+            bandwidth_limit_bytes_per_s: None,
+            stream_window_bytes: 16 << 20,
+            receive_window_bytes: 32 << 20,
+            send_window_bytes: 32 << 20,
+            bulk_streams_max: 64,
+            socket_buffer_bytes: 4 << 20,
+            congestion: Congestion::Bbr,
+            half_open_max: 256,
+            retry_above_half_open: 16,
+            links_max: 64,
+        }
+    }
+
+    /// For two ends on one machine: the largest datagrams, windows that fit the socket buffer.
+    #[must_use]
+    pub fn loopback() -> Self {
+        Self {
+            mtu_upper_bound: DATAGRAM_BYTES_MAX,
+            stream_window_bytes: 4 << 20,
+            receive_window_bytes: 16 << 20,
+            send_window_bytes: 16 << 20,
+            congestion: Congestion::Cubic,
+            ..Self::network()
+        }
+    }
+
+    /// [`TransportConfig::loopback`] for a loopback address, [`TransportConfig::network`] else.
+    #[must_use]
+    pub fn for_addr(addr: SocketAddr) -> Self {
+        if addr.ip().to_canonical().is_loopback() { Self::loopback() } else { Self::network() }
+    }
+
+    /// The datagram bound brought into range.
+    pub(crate) fn datagram_bytes(&self) -> u16 {
+        self.mtu_upper_bound.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX)
+    }
+
+    /// What the peer may send us in one datagram. Receive buffers are sized by it, so it must hold
+    /// a whole coalesced read.
+    pub(crate) fn datagram_receive_bytes(&self) -> u16 {
+        match self.datagram_bytes() {
+            large if large > 32_767 => 65_527,
+            small => small.max(1_472),
+        }
+    }
+
+    /// The same settings in quinn's terms. `bidi_streams` is 1 where the peer opens the control
+    /// stream and 0 where it does not. They are for one connection, the one `closing` belongs to.
+    pub(crate) fn quinn(
+        &self,
+        bidi_streams: u32,
+        closing: &Closing,
+    ) -> Arc<quinn::TransportConfig> {
+        let mut discovery = quinn::MtuDiscoveryConfig::default();
+        // A large initial or minimum MTU instead would stall the handshake at the server's
+        // anti-amplification budget.
+        discovery.upper_bound(self.datagram_bytes());
+        let mut config = quinn::TransportConfig::default();
+        config
+            .mtu_discovery_config(Some(discovery))
+            .max_concurrent_bidi_streams(bidi_streams.into())
+            .max_concurrent_uni_streams(self.bulk_streams_max.into())
+            .stream_receive_window(self.stream_window_bytes.into())
+            .receive_window(self.receive_window_bytes.into())
+            .send_window(u64::from(self.send_window_bytes))
+            .max_idle_timeout(Some(idle(self.idle_timeout)))
+            .keep_alive_interval(Some(self.keep_alive_interval.min(self.idle_timeout / 3)))
+            .datagram_receive_buffer_size(None)
+            .congestion_controller_factory(congestion::factory(self.congestion, closing.clone()));
+        Arc::new(config)
+    }
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self::network()
+    }
+}
+
+/// Durations beyond what the wire can say mean the longest it can.
+fn idle(timeout: Duration) -> IdleTimeout {
+    IdleTimeout::try_from(timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX))
+}

@@ -1,0 +1,101 @@
+//! The thread, runtime and socket under a listener or a dialed link.
+//!
+//! Guarantees that one thread owns all network work of an endpoint, that nothing the owner of a link
+//! does can stall it, and that the thread ends after the last link. It refuses to be waited for from
+//! its own thread. Nothing survives a crash.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    time::timeout,
+};
+
+use crate::{config::TransportConfig, socket::Socket};
+
+/// How long a dialed endpoint stays to repeat a close that was lost.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// What the end of an endpoint does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtEnd {
+    /// The thread stays for a moment on its own, so that a lost close is repeated.
+    Linger,
+    /// The thread ends before the drop returns, so that the address is free.
+    Release,
+}
+
+/// A running endpoint. The last owner's drop ends it.
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub(crate) handle: Handle,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) socket: Arc<Socket>,
+    at_end: AtEnd,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Net {
+    /// Binds `addr` and starts the endpoint's thread.
+    pub(crate) fn start(
+        addr: SocketAddr,
+        config: &TransportConfig,
+        server: Option<ServerConfig>,
+        at_end: AtEnd,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (endpoint, socket) = {
+            let _within = handle.enter();
+            let socket = Arc::new(Socket::bind(addr, config)?);
+            let mut settings = EndpointConfig::default();
+            settings
+                .max_udp_payload_size(config.datagram_receive_bytes())
+                .map_err(io::Error::other)?;
+            let abstract_socket = Arc::clone(&socket);
+            let endpoint = Endpoint::new_with_abstract_socket(
+                settings,
+                server,
+                abstract_socket,
+                Arc::new(TokioRuntime),
+            )?;
+            (endpoint, socket)
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let lingering = endpoint.clone();
+        let thread = thread::Builder::new().name("farshore-net".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                // Stops on a word and on a lost owner alike.
+                drop(stopped.await);
+                if at_end == AtEnd::Linger {
+                    drop(timeout(LINGER, lingering.wait_idle()).await);
+                }
+            });
+        })?;
+        Ok(Self { handle, endpoint, socket, at_end, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // A thread that is gone needs no word.
+            stop.send(()).ok();
+        }
+        let Some(thread) = self.thread.take() else { return };
+        let within_itself = thread.thread().id() == thread::current().id();
+        if self.at_end == AtEnd::Release && !within_itself {
+            // A panic there was reported there; here it only means that the thread is gone.
+            drop(thread.join());
+        }
+    }
+}
