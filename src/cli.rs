@@ -170,6 +170,9 @@ struct VerifyArgs {
     /// Replicate A to B afterwards, looking closely at what differs
     #[arg(long)]
     repair: bool,
+    /// Let a repair pass that the guard held
+    #[arg(long, requires = "repair")]
+    approve: bool,
     #[command(flatten)]
     rules: rules::RuleArgs,
     /// One JSON object on standard output (docs/output.md)

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use farshore_core::path::escape_text;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -54,9 +56,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "farshore: {}", self.message)?;
+        // Paths and the peer's words are in it.
+        write!(f, "farshore: {}", escape_text(&self.message))?;
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", escape_text(hint))?;
         }
         Ok(())
     }

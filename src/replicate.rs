@@ -19,6 +19,7 @@ use farshore_engine::source::{
 };
 use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
+use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkStats};
 use farshore_transport::{KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
 
@@ -192,7 +193,12 @@ pub fn to_folder(
             }
         };
         let parts = [path_bytes(root), b"folder", path_bytes(target)];
-        let ran = run_source(root, &parts, "local", &link, options, progress);
+        // The line is this machine's memory: what slows it is the target's disk, not its width.
+        let compression = match options.compression {
+            Compression::Auto => Compression::Never,
+            chosen => chosen,
+        };
+        let ran = run_source(root, &parts, "local", &link, options, compression, progress);
         let stats = link.stats();
         drop(link);
         listener.close();
@@ -243,7 +249,8 @@ pub fn to_remote(
     let link = dial(resolved, key, expected, &config)
         .map_err(|e| Failure::new(Exit::Connection, &e))?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
-    let source = run_source(root, &parts, share, &link, options, progress)?;
+    let source =
+        run_source(root, &parts, share, &link, options, options.compression, progress)?;
     Ok(RunResult { source, target: None, link: link.stats() })
 }
 
@@ -253,6 +260,7 @@ fn run_source(
     share: &str,
     link: &dyn Link,
     options: &RunOptions<'_>,
+    compression: Compression,
     progress: &Progress,
 ) -> Result<SourceReport, Failure> {
     let storage = open_root("source", root)?;
@@ -267,7 +275,7 @@ fn run_source(
         trust_target: options.trust_target,
         dry_run: options.dry_run,
         workers: worker_threads(),
-        compression: options.compression,
+        compression,
         spool_folder: folder,
         now: &now_timestamp,
         racy_ns: RACY_NS,
@@ -299,14 +307,26 @@ pub fn open_catalog(
     state.catalog(role, parts).map_err(|e| Failure::new(Exit::Refused, &e))
 }
 
+const DISK_HINT: &str =
+    "make room (or mend the mount) and run the same command again: it goes on where it stopped";
+
 fn source_failure(e: &SourceError) -> Failure {
     use farshore_proto::session::SessionError;
+    let refusal = match e {
+        SourceError::Session(SessionError::Refused { code, .. }) => Some(*code),
+        _ => None,
+    };
+    let disk = refusal == Some(CloseCode::Disk as u32);
     let exit = match e {
+        _ if disk => Exit::Disk,
         SourceError::Link(_) | SourceError::Session(_) => Exit::Connection,
         SourceError::Root { .. } => Exit::Refused,
         _ => Exit::Internal,
     };
     let failure = Failure::new(exit, e);
+    if disk {
+        return failure.hint(DISK_HINT);
+    }
     match e {
         SourceError::Session(SessionError::EpochFenced { .. }) => {
             failure.hint("this site is not active any more; do not send from it")
@@ -322,23 +342,16 @@ fn source_failure(e: &SourceError) -> Failure {
 #[must_use]
 pub fn target_failure(e: &TargetError) -> Failure {
     use farshore_engine::apply::ApplyError;
-    use farshore_engine::stage::StageError;
-    let disk = matches!(
-        e,
+    use farshore_engine::stage::{StageError, is_fatal};
+    match e {
+        TargetError::Link(_) | TargetError::Session(_) => Failure::new(Exit::Connection, e),
+        TargetError::OwnFolder(source) if !is_fatal(source) => Failure::new(Exit::Refused, e).hint(
+            "the name .farshore in a target is Farshore's: see who put something else there, move it \
+             away, and run again",
+        ),
         TargetError::Stage(StageError::Disk { .. })
-            | TargetError::Apply(ApplyError::Disk { .. })
-            | TargetError::OwnFolder(_)
-    );
-    let exit = match e {
-        TargetError::Link(_) | TargetError::Session(_) => Exit::Connection,
-        _ if disk => Exit::Disk,
-        _ => Exit::Internal,
-    };
-    let failure = Failure::new(exit, e);
-    if disk {
-        return failure.hint(
-            "make room (or mend the mount) and run the same command again: it goes on where it stopped",
-        );
+        | TargetError::Apply(ApplyError::Disk { .. })
+        | TargetError::OwnFolder(_) => Failure::new(Exit::Disk, e).hint(DISK_HINT),
+        _ => Failure::new(Exit::Internal, e),
     }
-    failure
 }

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use farshore_core::path::escape_text;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_core::size::HumanBytes;
 use farshore_engine::progress::Progress;
@@ -85,10 +86,11 @@ fn write_text(
         writeln!(out, "{} entries at the target had been changed by others", source.foreign_changes)?;
     }
     for (what, count) in &source.degraded {
+        let what = escape_text(what);
         writeln!(out, "degraded: {what} could not be kept on {count} entries of the target")?;
     }
     for problem in source.problems.iter().take(SHOWN) {
-        writeln!(out, "problem: {}: {}", problem.path, problem.text)?;
+        writeln!(out, "problem: {}: {}", problem.path, escape_text(&problem.text))?;
     }
     if source.problems.len() > SHOWN {
         writeln!(out, "... and {} more problems (--json lists them)", source.problems.len() - SHOWN)?;

@@ -1,19 +1,27 @@
 //! Serving shares to sources on other machines.
 //!
 //! Guarantees: only peers whose keys are allowed get past the handshake; a share is used by one
-//! session at a time, a second one is told so; a session that fails leaves the others alone. What a
-//! killed server leaves behind is finished when the share is next opened.
+//! session at a time, a second one is told so; a session that fails leaves the others alone; a peer
+//! that says nothing is shown out. What a killed server leaves behind is finished when the share is
+//! next opened.
+//!
+//! A source that was killed leaves a session behind that ends by the idle timeout only. Its next one
+//! need not wait: it has the same key and the same catalog, which one process at a time has open, so
+//! the former session's source is gone, and the new session takes its place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use farshore_engine::catalog::CatalogRole;
+use farshore_engine::deadline::within;
 use farshore_engine::target;
 use farshore_proto::close::CloseCode;
-use farshore_proto::message::Message;
-use farshore_transport::{Incoming, KeySet, Listener, SiteKey, TransportConfig};
+use farshore_proto::link::Link;
+use farshore_proto::message::{Message, StoreId};
+use farshore_transport::{Incoming, KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, open_catalog, open_root};
@@ -51,47 +59,90 @@ pub fn serve(
         Listener::bind(options.listen, &options.key, options.allowed.clone(), config)
             .map_err(|e| Failure::new(Exit::Connection, &e))?;
     ready(listener.local_addr());
-    let busy: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let sessions = Sessions::default();
     std::thread::scope(|scope| {
         while let Ok(incoming) = listener.accept() {
-            let busy = &busy;
-            scope.spawn(move || session(options, incoming, busy, log));
+            let sessions = &sessions;
+            scope.spawn(move || session(options, incoming, sessions, log));
         }
     });
     Ok(())
 }
 
-/// A share's name is taken out of the set when its session ends, however it ends.
+/// Time a peer has for its first message.
+const HELLO: Duration = Duration::from_secs(10);
+/// Time a session that lost its source has to finish the batch it is applying.
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
+/// Who uses a share.
+struct Holder {
+    peer: KeyId,
+    source: StoreId,
+    link: QuicLink,
+}
+
+/// The shares in use.
+#[derive(Default)]
+struct Sessions {
+    holders: Mutex<BTreeMap<String, Holder>>,
+    freed: Condvar,
+}
+
+/// A share is given back when its session ends, however it ends.
 struct InUse<'a> {
-    busy: &'a Mutex<BTreeSet<String>>,
+    sessions: &'a Sessions,
     share: String,
 }
 
-impl<'a> InUse<'a> {
-    fn claim(busy: &'a Mutex<BTreeSet<String>>, share: &str) -> Option<Self> {
-        let mut names = busy.lock().unwrap_or_else(PoisonError::into_inner);
-        names.insert(share.to_owned()).then(|| Self { busy, share: share.to_owned() })
+impl Sessions {
+    /// The share for `holder`; from a former session of the same source it is taken, from another
+    /// one it is not.
+    fn claim(&self, share: &str, holder: Holder) -> Option<InUse<'_>> {
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = holders.get(share) {
+            if (former.peer, former.source) != (holder.peer, holder.source) {
+                return None;
+            }
+            let reason = "a later session of this source took its place";
+            former.link.close(CloseCode::Busy as u32, reason);
+            holders = self
+                .freed
+                .wait_timeout_while(holders, TAKE_OVER, |h| h.contains_key(share))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        if holders.contains_key(share) {
+            return None;
+        }
+        holders.insert(share.to_owned(), holder);
+        Some(InUse { sessions: self, share: share.to_owned() })
     }
 }
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.share);
+        let holders = &self.sessions.holders;
+        holders.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.share);
+        self.sessions.freed.notify_all();
     }
 }
 
 fn session(
     options: &ServeOptions,
     incoming: Incoming,
-    busy: &Mutex<BTreeSet<String>>,
+    sessions: &Sessions,
     log: &(dyn Fn(&str) + Sync),
 ) {
     let Incoming { link, peer, remote } = incoming;
-    let hello = match target::receive_hello(&link) {
+    let late = "no hello came in time";
+    let heard = within(&link, HELLO, CloseCode::ProtocolViolation, late, || {
+        target::receive_hello(&link)
+    });
+    let hello = match heard {
         Ok(hello) => hello,
         Err(e) => return log(&format!("{remote}: {}", farshore_engine::ingest::describe(&e))),
     };
-    let Message::Hello { share, .. } = &hello else { return };
+    let Message::Hello { share, source, .. } = &hello else { return };
     let mut shown = String::new();
     farshore_core::path::escape(share.as_bytes(), &mut shown).unwrap_or(());
     let Some(root) = options.shares.get(share) else {
@@ -99,7 +150,8 @@ fn session(
         let text = format!("no share '{shown}' is served here");
         return target::refuse(&link, CloseCode::UnknownShare, &text);
     };
-    let Some(_in_use) = InUse::claim(busy, share) else {
+    let holder = Holder { peer, source: *source, link: link.clone() };
+    let Some(_in_use) = sessions.claim(share, holder) else {
         log(&format!("{remote}: share '{shown}' is in use by another session"));
         let text = format!("share '{shown}' is in use by another session; try again when it is over");
         return target::refuse(&link, CloseCode::Busy, &text);

@@ -73,6 +73,17 @@ pub enum CatalogError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// A new one cannot be put in place.
+    #[error("catalog {}: {step}", path.display())]
+    Create {
+        /// The database file.
+        path: PathBuf,
+        /// What was to be done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// Another process has it open.
     #[error("catalog {}: another farshore has it open; wait for it or stop it", path.display())]
     Busy {
@@ -326,7 +337,30 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::Busy`], [`CatalogError::Foreign`], [`CatalogError::Open`].
     pub fn open(path: &Path, config: &CatalogConfig) -> Result<Self> {
-        let opened = Database::builder().set_cache_size(config.cache_bytes).create(path);
+        if !path.exists() {
+            // The database cannot finish its own creation after a crash: it is made under another
+            // name, and has its own only when it is whole and durable.
+            let fresh = path.with_extension("new");
+            let at = |step| {
+                let path = path.to_path_buf();
+                move |source| CatalogError::Create { path: path.clone(), step, source }
+            };
+            match std::fs::remove_file(&fresh) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(at("removing an unfinished one")(e));
+                }
+                _ => {}
+            }
+            let made = Database::builder().set_cache_size(config.cache_bytes).create(&fresh);
+            drop(Self::finish_open(made, &fresh, config)?);
+            std::fs::rename(&fresh, path).map_err(at("giving it its name"))?;
+            if let Some(folder) = path.parent() {
+                std::fs::File::open(folder)
+                    .and_then(|f| f.sync_all())
+                    .map_err(at("making its name durable"))?;
+            }
+        }
+        let opened = Database::builder().set_cache_size(config.cache_bytes).open(path);
         Self::finish_open(opened, path, config)
     }
 

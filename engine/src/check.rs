@@ -155,7 +155,9 @@ fn record(
             if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
                 tables.put_recipe(content, &recipe)?;
             }
-            Ok(known.is_none_or(|k| k.entry != record.entry))
+            // A root seen for the first time was changed by nobody.
+            let first_look = known.is_none() && path.is_root();
+            Ok(!first_look && known.is_none_or(|k| k.entry != record.entry))
         }
     }
 }

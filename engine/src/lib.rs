@@ -6,6 +6,7 @@ pub mod ingest;
 pub mod io;
 pub mod check;
 pub mod contents;
+pub mod deadline;
 pub mod frames;
 pub mod journal;
 pub mod metadata;
@@ -18,6 +19,7 @@ pub mod source;
 pub mod spool;
 pub mod stage;
 pub mod target;
+pub mod verify;
 
 /// The one folder below a target's root that is Farshore's: staging, journal, history. It never
 /// replicates and is refused on the wire.

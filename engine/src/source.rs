@@ -22,6 +22,7 @@ use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::batch::BatchHeader;
+use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
@@ -32,6 +33,7 @@ use redb::Durability;
 
 use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
+use crate::deadline::{FAREWELL, within};
 use crate::frames::{Compression, FrameWriter, LineGauge};
 use crate::ingest::{
     BatchRecord, Effect, EffectKind, Ingest, IngestError, RunIndex, WallClock, preview,
@@ -211,7 +213,7 @@ pub fn run<S: Storage>(
         };
         let result = source.run();
         if result.is_err() {
-            link.close(farshore_proto::close::CloseCode::Internal as u32, "the source stopped");
+            link.close(CloseCode::Internal as u32, "the source stopped");
         }
         result
     })
@@ -262,7 +264,7 @@ impl<S: Storage> Source<'_, S> {
         let belief = self.catalog.sealed_root()?;
         let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks()?);
         let (mut plan, welcome) = first_plan;
-        self.next_batch = welcome.applied_batch + 1;
+        self.next_batch = first_batch(&welcome)?;
         let reader = self.catalog.reader()?;
         let former = reader.recovery_point()?;
         let first_contact = welcome.sealed_with != Some(self.catalog.id());
@@ -501,7 +503,7 @@ impl<S: Storage> Source<'_, S> {
             if result.is_err() {
                 // Workers blocked on the link or on their turn must end too.
                 self.link.close(
-                    farshore_proto::close::CloseCode::Internal as u32,
+                    CloseCode::Internal as u32,
                     "the source stopped",
                 );
                 turnstile.abandon();
@@ -697,6 +699,7 @@ impl<S: Storage> Source<'_, S> {
         self.session.seal_sent();
         self.send(&Message::Seal(point))?;
         match self.message()? {
+            Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
             Message::Sealed(sealed) => {
                 let peer = self.catalog.id();
                 self.catalog.update(Durability::Immediate, |t| {
@@ -712,15 +715,27 @@ impl<S: Storage> Source<'_, S> {
 
     /// Ends the session in order.
     fn leave(&mut self) -> Result<(), SourceError> {
-        self.send(&Message::Goodbye)?;
-        self.link.finish_control()?;
-        loop {
-            match self.inbox.recv() {
-                Ok(Event::Ended | Event::Failed(_)) | Err(_) => return Ok(()),
-                Ok(_) => {}
+        within(self.link, FAREWELL, CloseCode::Done, "", || {
+            self.send(&Message::Goodbye)?;
+            // The target may have heard it and left already.
+            drop(self.link.finish_control());
+            loop {
+                match self.inbox.recv() {
+                    Ok(Event::Ended | Event::Failed(_)) | Err(_) => return Ok(()),
+                    Ok(_) => {}
+                }
             }
-        }
+        })
     }
+}
+
+/// The number after the last one the target has applied, with room for more than any run needs.
+fn first_batch(welcome: &Welcome) -> Result<u64, SessionError> {
+    let found = welcome.applied_batch;
+    if found > u64::MAX / 2 {
+        return Err(SessionError::Absurd { what: "batch", found });
+    }
+    Ok(found + 1)
 }
 
 /// Takes what the target holds for true.

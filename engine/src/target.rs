@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use farshore_core::recovery_point::Epoch;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
@@ -31,6 +31,7 @@ use crate::apply::{Applier, ApplyError};
 use crate::catalog::{Catalog, CatalogError, CatalogReader};
 use crate::check::check;
 use crate::contents::Applied;
+use crate::deadline::{FAREWELL, within};
 use crate::frames::{FrameError, FrameReader};
 use crate::io::Storage;
 use crate::own_folder::OwnFolder;
@@ -113,6 +114,9 @@ impl TargetError {
             Self::Session(_) | Self::Stage(StageError::Decode(_) | StageError::Frame(_)) => {
                 CloseCode::ProtocolViolation
             }
+            Self::Stage(StageError::Disk { .. }) | Self::Apply(ApplyError::Disk { .. }) => {
+                CloseCode::Disk
+            }
             _ => CloseCode::Internal,
         }
     }
@@ -133,13 +137,16 @@ pub fn receive_hello(link: &dyn Link) -> Result<Message, TargetError> {
     }
 }
 
-/// Tells the peer that it will not be served, and why.
+/// Tells the peer that it will not be served, and why; it has [`FAREWELL`] to leave.
 pub fn refuse(link: &dyn Link, code: CloseCode, text: &str) {
     let refusal = Message::Refused { code: code as u32, text: text.into() };
-    if link.send_control(Bytes::from(refusal.to_bytes())).is_ok() && link.finish_control().is_ok() {
-        // The source closes when it has read it; what it says meanwhile no longer matters.
-        while matches!(link.recv_control(), Ok(Some(_))) {}
-    }
+    within(link, FAREWELL, code, text, || {
+        let told = link.send_control(Bytes::from(refusal.to_bytes()));
+        if told.is_ok() && link.finish_control().is_ok() {
+            // The source closes when it has read it; what it says meanwhile no longer matters.
+            while matches!(link.recv_control(), Ok(Some(_))) {}
+        }
+    });
     link.close(code as u32, text);
 }
 
@@ -245,6 +252,9 @@ impl<'a, S: Storage> Session<'a, S> {
     fn serve(mut self, own: &OwnFolder<S>) -> Result<TargetReport, TargetError> {
         let applied = Applied::new(self.next_batch - 1);
         let first_error: Mutex<Option<TargetError>> = Mutex::new(None);
+        // A peer that was told of an error has a time to leave, then the link is closed.
+        let (failed, failure) = bounded::<()>(1);
+        let (control_over, over) = bounded::<()>(0);
         let fail = |e: TargetError| {
             let mut slot = first_error.lock().unwrap_or_else(PoisonError::into_inner);
             if slot.is_none() {
@@ -253,6 +263,7 @@ impl<'a, S: Storage> Session<'a, S> {
                 *slot = Some(e);
                 drop(slot);
                 applied.abandon();
+                failed.try_send(()).unwrap_or(());
                 // The control loop may wait for the peer for ever otherwise.
                 let refusal = Message::Refused { code: code as u32, text };
                 drop(self.link.send_control(Bytes::from(refusal.to_bytes())));
@@ -290,7 +301,17 @@ impl<'a, S: Storage> Session<'a, S> {
                     0
                 })
             });
+            scope.spawn(|| {
+                select! {
+                    recv(failure) -> _ => {}
+                    recv(over) -> _ => return,
+                }
+                if over.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout) {
+                    self.link.close(CloseCode::Internal as u32, "the session failed");
+                }
+            });
             let control = self.control(own);
+            drop(control_over);
             self.link.close(CloseCode::Done as u32, "");
             applied.abandon();
             let batches = applying.join().map_err(|_| TargetError::ThreadGone)?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
+use farshore_core::path::escape_text;
+
 use super::{ServeArgs, TargetArgs};
 use crate::exit::{Exit, Failure};
 use crate::replicate::TargetOptions;
@@ -62,7 +64,11 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
         state,
         target: args.target_args.options(),
     };
-    let log = |line: &str| drop(writeln!(std::io::stderr(), "{} {line}", utc(now_ms())));
+    let log = |line: &str| {
+        // Names, paths and the peers' words are in it.
+        let line = escape_text(line);
+        drop(writeln!(std::io::stderr(), "{} {line}", utc(now_ms())));
+    };
     serve(&options, &log, &|address| log(&format!("listening on {address}")))?;
     Ok(Exit::Done)
 }

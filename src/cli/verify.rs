@@ -1,11 +1,154 @@
-//! `farshore verify`.
+//! `farshore verify`: two trees byte by byte, and on request the second made the first's equal.
+
+use std::path::Path;
+use std::time::Instant;
 
 use clap::ArgMatches;
+use farshore_core::guard::Threshold;
+use farshore_core::path::RelPath;
+use farshore_core::policy::Policy;
+use farshore_core::size::HumanBytes;
+use farshore_engine::catalog::CatalogRole;
+use farshore_engine::frames::Compression;
+use farshore_engine::progress::Progress;
+use farshore_engine::verify::{
+    Difference, VerifyConfig, VerifyProgress, VerifyReport, distrust, verify,
+};
+use serde_json::json;
 
-use super::VerifyArgs;
+use super::{VerifyArgs, print};
 use crate::exit::{Exit, Failure};
+use crate::replicate::{
+    RunOptions, RunResult, TargetOptions, open_catalog, open_root, to_folder, worker_threads,
+};
+use crate::report;
+use crate::roots::{RootRules, check_apart, check_root};
+use crate::state::{State, path_bytes};
+
+/// Differences kept for the report; further ones are counted.
+const KEPT: usize = 100_000;
 
 pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
-    drop((args, matches));
-    Ok(Exit::Done)
+    let policy = args.rules.policy(matches)?;
+    let rules = RootRules {
+        // Reading does no harm; writing to a protected folder is asked for by name.
+        allow_protected: args.roots.allow_protected || !args.repair,
+        install_folders: args.roots.install_dir.clone(),
+    };
+    let root = |role, path: &Path| {
+        check_root(role, path, &rules).map_err(|e| super::replicate::root_failure(&e))
+    };
+    let (a, b) = (root("source", &args.a)?, root("target", &args.b)?);
+    check_apart(&a, &b).map_err(|e| super::replicate::root_failure(&e))?;
+    let start = Instant::now();
+    let (found, differences) = compare(&a, &b, &policy)?;
+    let mut repaired = None;
+    if args.repair && !differences.is_empty() {
+        repaired = Some(repair(&a, &b, &policy, &differences, &args)?);
+    }
+    let left = match &repaired {
+        Some(_) => compare(&a, &b, &policy)?,
+        None => (found, Vec::new()),
+    };
+    if args.json {
+        let lines: Vec<_> = differences
+            .iter()
+            .map(|d| json!({"path": d.path.to_string(), "difference": d.aspect.to_string()}))
+            .collect();
+        let object = json!({
+            "equal": left.0.is_equal(),
+            "entries": found.entries,
+            "bytes": found.bytes,
+            "differences": found.differences,
+            "unreadable": found.unreadable,
+            "inflated": found.inflated,
+            "excluded": found.excluded,
+            "found": lines,
+            "repaired": repaired.is_some(),
+            "left": left.0.differences + left.0.unreadable,
+            "seconds": start.elapsed().as_secs_f64(),
+        });
+        print(&format!("{object}\n"));
+    } else {
+        for difference in &differences {
+            print(&format!("{}: {}\n", difference.path, difference.aspect));
+        }
+        print(&format!(
+            "{} entries, {} compared: {} differences, {} unreadable\n",
+            found.entries,
+            HumanBytes(found.bytes),
+            found.differences,
+            found.unreadable
+        ));
+        if let Some((result, progress)) = &repaired {
+            print(&report::text(result, progress, start.elapsed(), false));
+            for difference in &left.1 {
+                print(&format!("still: {}: {}\n", difference.path, difference.aspect));
+            }
+        }
+    }
+    let held = repaired.as_ref().map(|(result, _)| report::exit_of(result));
+    Ok(match held {
+        Some(Exit::Held) => Exit::Held,
+        _ if left.0.is_equal() => Exit::Done,
+        _ => Exit::Differs,
+    })
+}
+
+fn compare(
+    a: &Path,
+    b: &Path,
+    policy: &dyn Policy,
+) -> Result<(VerifyReport, Vec<Difference>), Failure> {
+    let (storage_a, storage_b) = (open_root("source", a)?, open_root("target", b)?);
+    let config = VerifyConfig::new(policy, worker_threads());
+    let mut differences = Vec::new();
+    let report = verify(
+        &storage_a,
+        &storage_b,
+        &config,
+        &mut |difference| {
+            if differences.len() < KEPT {
+                differences.push(difference);
+            }
+        },
+        &VerifyProgress::default(),
+    )
+    .map_err(|e| Failure::new(Exit::Refused, &e))?;
+    differences.sort_by(|x: &Difference, y| x.path.cmp(&y.path));
+    Ok((report, differences))
+}
+
+/// Replicates A to B, looking at what differs whatever its facts say.
+fn repair(
+    a: &Path,
+    b: &Path,
+    policy: &dyn Policy,
+    differences: &[Difference],
+    args: &VerifyArgs,
+) -> Result<(RunResult, Progress), Failure> {
+    let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
+    let state = State::open(args.state.state.as_deref()).map_err(|e| refused(&e))?;
+    let source_parts: [&[u8]; 3] = [path_bytes(a), b"folder", path_bytes(b)];
+    let paths: Vec<&RelPath> = differences.iter().map(|d| &d.path).collect();
+    for (role, parts) in
+        [(CatalogRole::Source, &source_parts[..]), (CatalogRole::Target, &[path_bytes(b)][..])]
+    {
+        let (catalog, _) = open_catalog(&state, role, parts)?;
+        distrust(&catalog, paths.iter().copied()).map_err(|e| refused(&e))?;
+    }
+    let options = RunOptions {
+        state,
+        policy,
+        threshold: Threshold::default(),
+        approved: args.approve,
+        trust_target: false,
+        dry_run: false,
+        compression: Compression::Auto,
+        bandwidth: None,
+        target: TargetOptions::default(),
+    };
+    let progress = Progress::default();
+    let result = to_folder(a, b, &options, &progress)?;
+    Ok((result, progress))
 }

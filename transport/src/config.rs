@@ -8,12 +8,23 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, VarInt};
 
-use crate::congestion::{self, Closing};
+use crate::{
+    congestion::{self, Closing},
+    path::Gate,
+};
 
 /// Largest UDP payload over IPv4, and our largest datagram.
 pub const DATAGRAM_BYTES_MAX: u16 = 65_507;
 /// Smallest datagram QUIC allows.
-const DATAGRAM_BYTES_MIN: u16 = 1_200;
+pub(crate) const DATAGRAM_BYTES_MIN: u16 = 1_200;
+/// Where a search for a larger datagram stops. Fine enough for a tunnel's share, coarse enough that
+/// a search takes few probes.
+const DISCOVERY_STEP_BYTES: u16 = 128;
+/// How soon a search begins anew. Probes are held back until bulk flows and look lost to QUIC, so
+/// this is also how long a link stays at small datagrams once it does.
+const DISCOVERY_INTERVAL: Duration = Duration::from_millis(50);
+/// Within this machine no device can have shrunk: what looked so was an overflowing buffer.
+const LOCAL_BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(1);
 /// Payload of a 9,000-byte Ethernet frame, headers and a tunnel's share taken off.
 const DATAGRAM_BYTES_JUMBO: u16 = 8_952;
 
@@ -29,7 +40,8 @@ pub enum Congestion {
 /// Bounds and timers of an endpoint. `Default` is [`TransportConfig::network`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportConfig {
-    /// Largest datagram that MTU discovery tries (1,200 to 65,507); it falls back by itself.
+    /// Largest datagram (1,200 to 65,507); less where the route or the peer takes less. Within this
+    /// machine it is used at once, elsewhere it is found out once bulk data flows.
     pub mtu_upper_bound: u16,
     /// A peer silent for so long is lost.
     pub idle_timeout: Duration,
@@ -120,18 +132,23 @@ impl TransportConfig {
     }
 
     /// The same settings in quinn's terms. `bidi_streams` is 1 where the peer opens the control
-    /// stream and 0 where it does not. They are for one connection, the one `closing` belongs to.
+    /// stream and 0 where it does not. They are for one connection, the one `closing` and `gate`
+    /// belong to.
     pub(crate) fn quinn(
         &self,
         bidi_streams: u32,
         closing: &Closing,
+        gate: &Arc<Gate>,
     ) -> Arc<quinn::TransportConfig> {
         let mut discovery = quinn::MtuDiscoveryConfig::default();
-        // A large initial or minimum MTU instead would stall the handshake at the server's
-        // anti-amplification budget.
-        discovery.upper_bound(self.datagram_bytes());
+        discovery.upper_bound(gate.mtu.upper).minimum_change(DISCOVERY_STEP_BYTES);
+        match gate.mtu.is_certain() {
+            true => discovery.black_hole_cooldown(LOCAL_BLACK_HOLE_COOLDOWN),
+            false => discovery.interval(DISCOVERY_INTERVAL),
+        };
         let mut config = quinn::TransportConfig::default();
         config
+            .initial_mtu(gate.mtu.initial)
             .mtu_discovery_config(Some(discovery))
             .max_concurrent_bidi_streams(bidi_streams.into())
             .max_concurrent_uni_streams(self.bulk_streams_max.into())
@@ -141,7 +158,11 @@ impl TransportConfig {
             .max_idle_timeout(Some(idle(self.idle_timeout)))
             .keep_alive_interval(Some(self.keep_alive_interval.min(self.idle_timeout / 3)))
             .datagram_receive_buffer_size(None)
-            .congestion_controller_factory(congestion::factory(self.congestion, closing.clone()));
+            .congestion_controller_factory(congestion::factory(
+                self.congestion,
+                closing.clone(),
+                Arc::clone(gate),
+            ));
         Arc::new(config)
     }
 }

@@ -1,9 +1,10 @@
-//! Congestion control that lets a close through.
+//! Congestion control that lets a close through and tells the gate which datagrams are no probes.
 //!
 //! Guarantees that the packet that closes a connection is sent at once. quinn-proto 0.11.19 holds it
 //! to the congestion window and the pacer while anything else is pending, and a closed connection
 //! takes no acknowledgements, so a link closed in the middle of a transfer would say nothing and
-//! leave its peer to the idle timeout. It changes nothing else. Nothing survives a crash.
+//! leave its peer to the idle timeout. The first window holds some datagrams of the path's size. It
+//! changes nothing else. Nothing survives a crash.
 
 use std::{
     any::Any,
@@ -17,7 +18,12 @@ use std::{
 use quinn::congestion::{BbrConfig, Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 
-use crate::config::Congestion;
+use crate::{config::Congestion, path::Gate};
+
+/// Datagrams in the first window, where they are larger than quinn reckons with.
+const FIRST_WINDOW_DATAGRAMS: u64 = 4;
+/// The first window of RFC 9002.
+const FIRST_WINDOW_BYTES_MIN: u64 = 14_720;
 
 /// Whether a connection is about to be closed; shared with its congestion controller.
 #[derive(Debug, Clone, Default)]
@@ -35,29 +41,39 @@ impl Closing {
 pub(crate) fn factory(
     kind: Congestion,
     closing: Closing,
+    gate: Arc<Gate>,
 ) -> Arc<dyn ControllerFactory + Send + Sync + 'static> {
     let inner: Arc<dyn ControllerFactory + Send + Sync> = match kind {
-        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Cubic => {
+            let mut cubic = CubicConfig::default();
+            let first = FIRST_WINDOW_DATAGRAMS * u64::from(gate.mtu.initial);
+            cubic.initial_window(first.max(FIRST_WINDOW_BYTES_MIN));
+            Arc::new(cubic)
+        }
         Congestion::Bbr => Arc::new(BbrConfig::default()),
     };
-    Arc::new(Factory { inner, closing })
+    Arc::new(Factory { inner, closing, gate })
 }
 
 struct Factory {
     inner: Arc<dyn ControllerFactory + Send + Sync>,
     closing: Closing,
+    gate: Arc<Gate>,
 }
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        self.gate.confirm(current_mtu);
         let inner = Arc::clone(&self.inner).build(now, current_mtu);
-        Box::new(LetsCloseThrough { inner, closing: self.closing.clone() })
+        let (closing, gate) = (self.closing.clone(), Arc::clone(&self.gate));
+        Box::new(LetsCloseThrough { inner, closing, gate })
     }
 }
 
 struct LetsCloseThrough {
     inner: Box<dyn Controller>,
     closing: Closing,
+    gate: Arc<Gate>,
 }
 
 impl Controller for LetsCloseThrough {
@@ -97,6 +113,7 @@ impl Controller for LetsCloseThrough {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.gate.confirm(new_mtu);
         self.inner.on_mtu_update(new_mtu);
     }
 
@@ -111,7 +128,8 @@ impl Controller for LetsCloseThrough {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), closing: self.closing.clone() })
+        let (closing, gate) = (self.closing.clone(), Arc::clone(&self.gate));
+        Box::new(Self { inner: self.inner.clone_box(), closing, gate })
     }
 
     fn initial_window(&self) -> u64 {

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -23,6 +23,7 @@ use crate::{
     endpoint::{AtEnd, Net},
     error::{Retry, escape, is_key_refusal},
     identity::{CertificateError, KeyId, SiteKey},
+    path::{Gate, PathMtu, unspecified_like},
     preamble::{self, PreambleError},
     quic_link::{LinkParts, QuicLink},
     trust::{KeySet, PinVerifier, Sighting, TlsSetupError, client_tls, crypto_provider},
@@ -201,11 +202,13 @@ fn connect(
     let pins = PinVerifier::new(expected, provider);
     let mut client = ClientConfig::new(Arc::new(client_tls(identity, Arc::clone(&pins))?));
     let closing = Closing::default();
-    client.transport_config(config.quinn(0, &closing));
+    let gate = Gate::new(PathMtu::to(addr, config));
+    client.transport_config(config.quinn(0, &closing, &gate));
 
     let local = SocketAddr::new(unspecified_like(addr), 0);
     let net = Net::start(local, config, None, AtEnd::Linger)
         .map_err(|source| ConnectError::Local { addr, source })?;
+    let gate = net.socket.gate(addr, &gate);
     let dialing = Dialing { addr, ours: key.key_id(), pins: &pins, net: &net, config };
     let (connection, control) = net.handle.block_on(dialing.run(client, confirm))?;
     let Sighting::Proven(peer) = pins.sighting() else {
@@ -215,7 +218,16 @@ fn connect(
     };
     let preamble_pending = !confirm;
     let net = Arc::new(net);
-    let parts = LinkParts { connection, net, peer, control, preamble_pending, slot: None, closing };
+    let parts = LinkParts {
+        connection,
+        net,
+        peer,
+        control,
+        preamble_pending,
+        slot: None,
+        closing,
+        gate,
+    };
     Ok(QuicLink::new(parts, config))
 }
 
@@ -336,12 +348,5 @@ async fn unreachable_notice(addr: SocketAddr) -> io::Error {
     let never: io::Result<std::convert::Infallible> = probe.await;
     match never {
         Err(error) => error,
-    }
-}
-
-const fn unspecified_like(addr: SocketAddr) -> IpAddr {
-    match addr {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Guarantees that one thread owns all network work of an endpoint, that nothing the owner of a link
 //! does can stall it, and that the thread ends after the last link. It refuses to be waited for from
-//! its own thread. Nothing survives a crash.
+//! its own thread. No link survives a crash; but a listener that starts anew with the same key tells
+//! the peers of its former life so (QUIC's stateless reset), and they need not wait for a timeout.
 
 use std::{
     io,
@@ -12,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, crypto::HmacKey};
+use quinn_proto::{HashedConnectionIdGenerator, crypto::CryptoError};
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
@@ -45,11 +47,12 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Binds `addr` and starts the endpoint's thread.
+    /// Binds `addr` and starts the endpoint's thread. A listener gives its settings and its key's
+    /// [`crate::SiteKey::reset_secret`].
     pub(crate) fn start(
         addr: SocketAddr,
         config: &TransportConfig,
-        server: Option<ServerConfig>,
+        server: Option<(ServerConfig, [u8; 32])>,
         at_end: AtEnd,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -57,7 +60,8 @@ impl Net {
         let (endpoint, socket) = {
             let _within = handle.enter();
             let socket = Arc::new(Socket::bind(addr, config)?);
-            let mut settings = EndpointConfig::default();
+            let (server, secret) = server.unzip();
+            let mut settings = secret.map_or_else(EndpointConfig::default, resettable);
             settings
                 .max_udp_payload_size(config.datagram_receive_bytes())
                 .map_err(io::Error::other)?;
@@ -82,6 +86,36 @@ impl Net {
             });
         })?;
         Ok(Self { handle, endpoint, socket, at_end, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+/// Settings under which the links of a former process with the same secret can be reset.
+fn resettable(secret: [u8; 32]) -> EndpointConfig {
+    let mut settings = EndpointConfig::new(Arc::new(ResetKey(secret)));
+    let ids = u64::from_le_bytes(
+        *blake3::keyed_hash(&secret, b"connection ids").as_bytes().first_chunk().unwrap_or(&[0; 8]),
+    );
+    settings.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    settings
+}
+
+/// BLAKE3 as the keyed hash that makes reset tokens.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(blake3::keyed_hash(&self.0, data).as_bytes());
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let signature = signature.try_into().map_err(|_| CryptoError)?;
+        // Compared in constant time.
+        let same = blake3::keyed_hash(&self.0, data) == blake3::Hash::from_bytes(signature);
+        same.then_some(()).ok_or(CryptoError)
     }
 }
 

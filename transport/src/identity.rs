@@ -256,6 +256,12 @@ impl SiteKey {
             .map_err(|e| ("sync the file's directory", e))
     }
 
+    /// A secret that is the same in every process with this key: what a listener started anew tells
+    /// peers of its former life is proven by it.
+    pub(crate) fn reset_secret(&self) -> [u8; 32] {
+        blake3::derive_key("farshore stateless reset v1", &self.pair.serialize_der())
+    }
+
     /// The public identity of this key.
     #[must_use]
     pub const fn key_id(&self) -> KeyId {

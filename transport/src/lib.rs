@@ -18,6 +18,7 @@ mod error;
 mod half_open;
 mod identity;
 mod listen;
+mod path;
 mod preamble;
 mod quic_link;
 mod rate;

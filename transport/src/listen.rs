@@ -29,6 +29,7 @@ use crate::{
     error::{escape, is_key_refusal},
     half_open::HalfOpen,
     identity::{CertificateError, KeyId, SiteKey},
+    path::{Gate, PathMtu},
     preamble::{self, PreambleError},
     quic_link::{LinkParts, LinkSlot, QuicLink},
     trust::{KeySet, PinVerifier, Sighting, TlsSetupError, crypto_provider, key_id_of, server_tls},
@@ -255,12 +256,15 @@ impl Listener {
         let nobody = PinVerifier::new(KeySet::new(), Arc::clone(&provider));
         let tls = server_tls(Arc::clone(&identity), nobody)?;
         let mut quic = ServerConfig::with_crypto(Arc::new(tls));
-        quic.transport_config(config.quinn(1, &Closing::default()))
+        // Each handshake brings its own.
+        let nowhere = Gate::new(PathMtu::unknown(&config));
+        quic.transport_config(config.quinn(1, &Closing::default(), &nowhere))
             .max_incoming(INCOMING_WAITING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
         let bind = |source| BindError::Bind { addr, source };
-        let net = Net::start(addr, &config, Some(quic.clone()), AtEnd::Release).map_err(bind)?;
+        let server = Some((quic.clone(), key.reset_secret()));
+        let net = Net::start(addr, &config, server, AtEnd::Release).map_err(bind)?;
         let local_addr = net.endpoint.local_addr().map_err(bind)?;
         let net = Arc::new(net);
         let (established, waiting) = mpsc::channel(config.links_max.max(1));
@@ -409,7 +413,9 @@ async fn handshake(
     let mut quic = shared.quic.clone();
     quic.crypto = Arc::new(tls);
     let closing = Closing::default();
-    quic.transport_config(shared.config.quinn(1, &closing));
+    let remote = incoming.remote_address();
+    let gate = Gate::new(PathMtu::to(remote, &shared.config));
+    quic.transport_config(shared.config.quinn(1, &closing, &gate));
     let why = |lost: &ConnectionError| refusal_code(pins.sighting(), lost);
 
     let established = async {
@@ -430,11 +436,11 @@ async fn handshake(
             PreambleError::Connection(lost) => why(&lost),
             PreambleError::Wrong => RefusalCode::WrongProtocol,
         })?;
-        let remote = connection.remote_address();
         let net = net.upgrade().ok_or_else(|| broken("the listener was closed".to_owned()))?;
         let slot = Some(slot);
         let preamble_pending = false;
-        let parts = LinkParts { connection, net, peer, control, preamble_pending, slot, closing };
+        let parts =
+            LinkParts { connection, net, peer, control, preamble_pending, slot, closing, gate };
         Ok(Incoming { link: QuicLink::new(parts, &shared.config), peer, remote })
     };
     timeout(shared.config.handshake_timeout, established)

@@ -37,6 +37,7 @@ use crate::{
     endpoint::Net,
     error::{LostCause, connection_lost, cut_reason},
     identity::KeyId,
+    path::GatePass,
     preamble::{self, PreambleError},
     rate::Pacer,
     stream::{QuicBulkReceive, QuicBulkSend, Reader, write_all},
@@ -70,6 +71,7 @@ pub(crate) struct LinkParts {
     pub(crate) preamble_pending: bool,
     pub(crate) slot: Option<LinkSlot>,
     pub(crate) closing: Closing,
+    pub(crate) gate: GatePass,
 }
 
 /// The state behind all handles of a link.
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     opened_at: Instant,
     drain_timeout: Duration,
     closing: Closing,
+    gate: GatePass,
     _slot: Option<LinkSlot>,
 }
 
@@ -119,6 +122,7 @@ impl QuicLink {
             opened_at: Instant::now(),
             drain_timeout: config.drain_timeout,
             closing: parts.closing,
+            gate: parts.gate,
             _slot: parts.slot,
         }))
     }
@@ -219,6 +223,7 @@ impl Link for QuicLink {
     fn open_bulk(&self) -> Result<Box<dyn BulkSend>, LinkError> {
         const STEP: &str = "open a bulk stream";
         self.0.check_open(STEP)?;
+        self.0.gate.gate.bulk_begins();
         let opened = self.0.net.handle.block_on(self.0.connection.open_uni());
         let stream = opened.map_err(|lost| connection_lost(STEP, &lost))?;
         Ok(Box::new(QuicBulkSend::new(Arc::clone(&self.0), stream)))
@@ -253,7 +258,7 @@ impl Link for QuicLink {
     fn stats(&self) -> LinkStats {
         let stats = self.0.connection.stats();
         LinkStats {
-            sent_bytes: stats.udp_tx.bytes,
+            sent_bytes: stats.udp_tx.bytes.saturating_sub(self.0.gate.gate.unsent_bytes()),
             received_bytes: stats.udp_rx.bytes,
             lost_packets: stats.path.lost_packets,
             rtt: stats.path.rtt,

@@ -3,7 +3,8 @@
 //! Guarantees that no send is larger than the kernel takes: quinn's own socket builds ten segments a
 //! call, which at datagrams above 6,550 bytes is more than a UDP send may hold, fails with EMSGSIZE,
 //! is swallowed, looks like loss and throws the connection back to 1,200 bytes. It refuses to read
-//! more than fits the second-level cache at once. Nothing survives a crash.
+//! more than fits the second-level cache at once, and to send probes their [`Gate`] holds back.
+//! Nothing survives a crash.
 
 use std::{
     fmt,
@@ -16,6 +17,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use quinn::{
@@ -25,7 +27,10 @@ use quinn::{
 use rustix::net::sockopt;
 use tokio::io::Interest;
 
-use crate::config::{DATAGRAM_BYTES_MAX, TransportConfig};
+use crate::{
+    config::{DATAGRAM_BYTES_MAX, TransportConfig},
+    path::{Gate, GatePass, Gates},
+};
 
 /// Most bytes one segmented send may hold.
 const SEND_BYTES_MAX: usize = DATAGRAM_BYTES_MAX as usize;
@@ -47,6 +52,7 @@ pub(crate) struct Socket {
     segment_bytes: AtomicUsize,
     receive_segments_max: usize,
     datagrams_received: AtomicU64,
+    gates: Arc<Gates>,
 }
 
 impl Socket {
@@ -62,6 +68,7 @@ impl Socket {
             state,
             segment_bytes: AtomicUsize::new(FULL_DATAGRAM_BYTES_MIN),
             datagrams_received: AtomicU64::new(0),
+            gates: Arc::default(),
         })
     }
 
@@ -70,8 +77,26 @@ impl Socket {
         self.datagrams_received.load(Ordering::Relaxed) > 0
     }
 
+    /// Holds the probes to `peer` back as `gate` says, while the pass lives.
+    pub(crate) fn gate(&self, peer: SocketAddr, gate: &Arc<Gate>) -> GatePass {
+        self.gates.set(peer, gate)
+    }
+
+    /// Errors other than a full socket are taken for loss, as quinn's own socket does: QUIC repeats
+    /// what matters, and an unreachable peer is not for one datagram to decide.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), transmit))
+        let sent = self
+            .io
+            .try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit));
+        match sent {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                if let Some(gate) = self.gates.get(transmit.destination) {
+                    gate.not_sent(transmit.contents.len());
+                }
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
@@ -94,6 +119,14 @@ impl AsyncUdpSocket for Socket {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let total = transmit.contents.len();
         let segment = transmit.segment_size.unwrap_or(total);
+        // Probes are sent one by one.
+        if transmit.segment_size.is_none()
+            && total > FULL_DATAGRAM_BYTES_MIN
+            && let Some(gate) = self.gates.get(transmit.destination)
+            && !gate.admits(total, Instant::now())
+        {
+            return Ok(());
+        }
         if segment >= FULL_DATAGRAM_BYTES_MIN {
             self.segment_bytes.store(segment, Ordering::Relaxed);
         }

@@ -258,6 +258,23 @@ impl fmt::Debug for RelPath {
     }
 }
 
+/// `text` so that a terminal or a log shows it on one line and is not moved by it. Names in it that
+/// [`escape`] wrote stay as they are.
+#[must_use]
+pub fn escape_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive('\\') {
+        let (plain, backslash) = match piece.strip_suffix('\\') {
+            Some(plain) => (plain, "\\"),
+            None => (piece, ""),
+        };
+        // Writing to a string does not fail.
+        escape(plain.as_bytes(), &mut out).unwrap_or(());
+        out.push_str(backslash);
+    }
+    out
+}
+
 /// Writes `bytes` so that a terminal or a log shows them and is not moved by them.
 ///
 /// # Errors

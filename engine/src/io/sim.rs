@@ -146,6 +146,13 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(State::new(config))))
     }
 
+    /// Another disk in the same state, so that one beginning serves many ends. Nothing is open on
+    /// it; `config` says what it is like from here on, but for the clock, which goes on.
+    #[must_use]
+    pub fn fork(&self, config: SimConfig) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().fork(config))))
+    }
+
     /// Makes a directory, and those above it, durable and without counting as an operation: the
     /// place of a root that was there before the test began.
     ///

@@ -20,4 +20,6 @@ pub enum CloseCode {
     Stopped = 6,
     /// The frame's epoch is older than the one in force.
     EpochFenced = 7,
+    /// A file system of this end is full, read-only or failing.
+    Disk = 8,
 }

@@ -65,6 +65,17 @@ pub enum SessionError {
         /// Its number.
         batch: u64,
     },
+    /// The target recorded something else than it was asked to.
+    #[error("the target recorded another recovery point than the one sent")]
+    OtherPoint,
+    /// A number from the peer that leaves no room for the next one.
+    #[error("peer announced {what} {found}, which no honest peer reaches")]
+    Absurd {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        found: u64,
+    },
     /// An answer that answers no query.
     #[error("an answer that fits no query")]
     UnaskedAnswer,

@@ -5,7 +5,7 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
     },
@@ -72,6 +72,14 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 pub struct Line {
     pub addr: SocketAddr,
     cut: Arc<AtomicBool>,
+    carried: Arc<Carried>,
+}
+
+/// Sizes of the datagrams each end put on a line, in order.
+#[derive(Debug, Default)]
+pub struct Carried {
+    pub from_dialer: Mutex<Vec<usize>>,
+    pub from_listener: Mutex<Vec<usize>>,
 }
 
 impl Line {
@@ -86,9 +94,12 @@ impl Line {
             (near.try_clone().expect("clone"), far.try_clone().expect("clone"), Arc::clone(&cut));
         let dialer = Arc::new(std::sync::OnceLock::<SocketAddr>::new());
         let known = Arc::clone(&dialer);
+        let carried = Arc::new(Carried::default());
+        let (outward, inward) = (Arc::clone(&carried), Arc::clone(&carried));
         thread::spawn(move || {
             let mut datagram = vec![0; 70_000];
             while let Ok((len, from)) = near_in.recv_from(&mut datagram) {
+                outward.from_dialer.lock().expect("lock").push(len);
                 // One byte is the dialer's probe, from another socket.
                 if len > 1 && !cut_in.load(Ordering::SeqCst) {
                     known.get_or_init(|| from);
@@ -100,6 +111,7 @@ impl Line {
         thread::spawn(move || {
             let mut datagram = vec![0; 70_000];
             while let Ok(len) = far.recv(&mut datagram) {
+                inward.from_listener.lock().expect("lock").push(len);
                 if let Some(dialer) = dialer.get()
                     && !cut_out.load(Ordering::SeqCst)
                 {
@@ -107,7 +119,12 @@ impl Line {
                 }
             }
         });
-        Self { addr, cut }
+        Self { addr, cut, carried }
+    }
+
+    /// What each end put on the line so far, the one byte of the dialer's notice socket included.
+    pub fn carried(&self) -> &Carried {
+        &self.carried
     }
 
     pub fn cut(&self) {

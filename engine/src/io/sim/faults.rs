@@ -46,7 +46,7 @@ pub(super) enum Step {
 }
 
 /// The plan of faults and the counters it goes by.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     operations: u64,
     reads: u64,

@@ -118,7 +118,7 @@ pub(super) struct PendingName {
 }
 
 /// Operations no sync has made durable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Log {
     seq: u64,
     pub(super) names: BTreeMap<u64, PendingName>,

@@ -25,7 +25,7 @@ const VERSIONS_MAX: usize = 3;
 /// Pages written and not synced, with the versions each had since, the newest last.
 pub(super) type Dirty = BTreeMap<Id, BTreeMap<u64, Vec<Page>>>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) config: SimConfig,
     pub(super) visible: Tree,
@@ -86,6 +86,12 @@ impl State {
         }
         let visible = &self.visible;
         self.mount_points.retain(|id| visible.get(*id).is_some());
+    }
+
+    /// A disk of its own in this state, made and to be crashed as `config` says; nothing is open.
+    pub(super) fn fork(&self, config: SimConfig) -> Self {
+        let trace = VecDeque::new();
+        Self { config, trace, opens: BTreeMap::new(), ..self.clone() }
     }
 
     pub(super) fn tick(&mut self) {

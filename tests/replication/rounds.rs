@@ -1,0 +1,97 @@
+//! Equality after one run and after many, on trees with everything that is hard to carry.
+
+use std::fs;
+
+use farshore_test_support::{
+    Options, TortureTree, has_rsync, mutate, rsync_differences, without_holes,
+};
+
+use crate::sites::{Counts, Sites, put, seeds, snapshot, touched};
+
+/// What a run that finds nothing to do may still touch: staging, where it asks the file system which
+/// owner a new file gets.
+const TOUCHED_BY_EVERY_RUN: [&[u8]; 1] = [b".farshore/staging"];
+
+/// A first run makes an equal tree, by our own comparison and by rsync's; a second run does nothing
+/// at all.
+#[test]
+fn a_tree_with_everything_arrives_whole_and_a_second_run_touches_nothing() {
+    let sites = Sites::new();
+    fs::remove_dir(&sites.a).expect("removed");
+    TortureTree::build(&sites.a, 1, &Options::for_rsync()).expect("a tree");
+    let first = sites.run();
+    assert!(first.counts().written > 5_000, "{:?}", first.counts());
+    assert!(!first.result.source.compared || first.result.source.foreign_changes == 0);
+    sites.equal("after the first run");
+    if has_rsync() {
+        let lines = rsync_differences(&sites.a, &sites.b).expect("a comparison");
+        assert!(lines.is_empty(), "rsync would still change: {lines:#?}");
+    }
+    let before = snapshot(&sites.b, &TOUCHED_BY_EVERY_RUN);
+    let source_before = snapshot(&sites.a, &[]);
+    let second = sites.run();
+    assert_eq!(second.counts(), Counts::default());
+    assert_eq!((second.literal(), second.frames()), (0, 0));
+    assert_eq!(second.result.source.foreign_changes, 0);
+    assert!(!second.result.source.compared, "the two ends had to be compared");
+    let after = snapshot(&sites.b, &TOUCHED_BY_EVERY_RUN);
+    assert_eq!(touched(&before, &after), Vec::<String>::new(), "the second run touched these");
+    assert_eq!(touched(&source_before, &snapshot(&sites.a, &[])), Vec::<String>::new());
+    assert!(second.sent() < 400_000, "{} bytes sent to say that nothing changed", second.sent());
+    assert_eq!(second.sealed().sequence, first.sealed().sequence + 1);
+    assert_eq!(second.sealed().root, first.sealed().root);
+}
+
+/// Paths longer than any call takes, files of terabytes, and a directory of 20,000.
+#[test]
+fn deep_wide_and_huge_trees_arrive_whole() {
+    let sites = Sites::in_memory();
+    let options = Options { wide_count: 20_000, ..Options::default() };
+    fs::remove_dir(&sites.a).expect("removed");
+    let made = TortureTree::build(&sites.a, 2, &options).expect("a tree");
+    let deepest = made.made.iter().map(|m| m.path.len()).max().unwrap_or(0);
+    assert!(deepest > 5_000, "the deepest path has {deepest} bytes");
+    sites.run();
+    sites.converged("deep, wide and huge");
+    let wide = sites.a.join("wide-change");
+    put(&wide, b"one more at the top");
+    sites.run();
+    sites.converged("one more file");
+}
+
+/// After any changes at the source a run makes the target equal, and the run after it does nothing.
+fn rounds(sites: &Sites, seed: u64, count: u64) {
+    fs::remove_dir(&sites.a).expect("removed");
+    TortureTree::build(&sites.a, seed, &Options::small()).expect("a tree");
+    sites.run();
+    sites.converged("before the rounds");
+    for step in 0..count {
+        let done = mutate(&sites.a, seed, step).expect("changes");
+        let when = format!("seed {seed}, step {step}, after {done:#?}");
+        // Up to sixteen changes of small subtrees: the guard may ask in a small tree.
+        let options = farshore::replicate::RunOptions { approved: true, ..sites.options() };
+        let run = sites.try_run(&options).unwrap_or_else(|e| panic!("{when}: {}", e.message));
+        assert!(run.result.source.problems.is_empty(), "{when}: {:#?}", run.problems());
+        assert_eq!(run.result.source.foreign_changes, 0, "{when}");
+        assert!(!run.result.source.compared, "{when}: the two ends had to be compared");
+        let found = farshore_test_support::compare(&sites.a, &sites.b, &[b".farshore"]);
+        let found = without_holes(found);
+        assert!(found.is_empty(), "{when}: {found:#?}");
+        sites.converged(&when);
+    }
+}
+
+#[test]
+fn forty_rounds_of_changes_arrive_in_memory() {
+    for seed in 0..seeds() {
+        rounds(&Sites::in_memory(), 100 + seed, 40);
+    }
+}
+
+/// The same where inode numbers are used again at once.
+#[test]
+fn rounds_of_changes_arrive_on_disk() {
+    for seed in 0..seeds() {
+        rounds(&Sites::new(), 900 + seed, 12);
+    }
+}
