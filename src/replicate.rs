@@ -10,21 +10,22 @@ use farshore_core::entry::Timestamp;
 use farshore_core::guard::Threshold;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::Epoch;
-use farshore_engine::catalog::{Catalog, CatalogRole};
+use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::Compression;
 use farshore_engine::io::posix::PosixStorage;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{
     self, SourceConfig, SourceError, SourceReport, system_wall_clock,
 };
-use farshore_engine::stage::StageConfig;
+use farshore_engine::plan::PlanError;
+use farshore_engine::stage::{StageConfig, is_fatal};
 use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkStats};
 use farshore_transport::{KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
 
 use crate::exit::{Exit, Failure};
-use crate::state::{State, now_ms, path_bytes, random_id};
+use crate::state::{State, StateError, now_ms, path_bytes, random_id};
 
 /// Where to replicate to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +305,27 @@ pub fn open_catalog(
     role: CatalogRole,
     parts: &[&[u8]],
 ) -> Result<(Catalog, PathBuf), Failure> {
-    state.catalog(role, parts).map_err(|e| Failure::new(Exit::Refused, &e))
+    state.catalog(role, parts).map_err(|e| match &e {
+        StateError::Catalog(e) => catalog_failure(e),
+        StateError::Unsound { .. } => Failure::new(Exit::Refused, &e).hint(CATALOG_HINT),
+        other => Failure::new(Exit::Refused, other),
+    })
+}
+
+const CATALOG_HINT: &str =
+    "if the catalog is damaged, move catalog.redb away and run again: it is rebuilt from the trees";
+
+fn catalog_failure(e: &CatalogError) -> Failure {
+    if e.file_system().is_some_and(is_fatal) {
+        return Failure::new(Exit::Disk, e).hint(DISK_HINT);
+    }
+    let failure = Failure::new(Exit::Refused, e);
+    match e {
+        CatalogError::Open { .. } | CatalogError::Database { .. } | CatalogError::Damaged { .. } => {
+            failure.hint(CATALOG_HINT)
+        }
+        _ => failure,
+    }
 }
 
 const DISK_HINT: &str =
@@ -328,6 +349,7 @@ fn source_failure(e: &SourceError) -> Failure {
         return failure.hint(DISK_HINT);
     }
     match e {
+        SourceError::Catalog(e) | SourceError::Plan(PlanError::Catalog(e)) => catalog_failure(e),
         SourceError::Session(SessionError::EpochFenced { .. }) => {
             failure.hint("this site is not active any more; do not send from it")
         }
@@ -342,8 +364,9 @@ fn source_failure(e: &SourceError) -> Failure {
 #[must_use]
 pub fn target_failure(e: &TargetError) -> Failure {
     use farshore_engine::apply::ApplyError;
-    use farshore_engine::stage::{StageError, is_fatal};
+    use farshore_engine::stage::StageError;
     match e {
+        TargetError::Catalog(e) | TargetError::Apply(ApplyError::Catalog(e)) => catalog_failure(e),
         TargetError::Link(_) | TargetError::Session(_) => Failure::new(Exit::Connection, e),
         TargetError::OwnFolder(source) if !is_fatal(source) => Failure::new(Exit::Refused, e).hint(
             "the name .farshore in a target is Farshore's: see who put something else there, move it \

@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogError, CatalogRole};
@@ -38,6 +39,12 @@ pub enum StateError {
     /// No randomness.
     #[error("asking the system for random bytes")]
     Random(#[source] io::Error),
+    /// The pages of a catalog make no sense.
+    #[error("catalog {}: opening it: its pages are damaged", path.display())]
+    Unsound {
+        /// The database file.
+        path: PathBuf,
+    },
     /// A catalog cannot be opened.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -103,7 +110,10 @@ impl State {
         let folder = self.folder.join(format!("{name}-{}", &id.as_str()[..16]));
         make_private(&folder)?;
         let config = CatalogConfig { role, cache_bytes: CACHE_BYTES, fresh_id: random_id()? };
-        let catalog = Catalog::open(&folder.join("catalog.redb"), &config)?;
+        let path = folder.join("catalog.redb");
+        // The database takes its own pages for sound and panics when they are not.
+        let opened = catch_unwind(AssertUnwindSafe(|| Catalog::open(&path, &config)));
+        let catalog = opened.map_err(|_| StateError::Unsound { path })??;
         Ok((catalog, folder))
     }
 }

@@ -8,7 +8,8 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use common::{Site, assert_equal_trees, expect, is_root, shown};
 use farshore_test_support::Rng;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat, openat2, renameat_with, unlinkat,
+};
 
 /// In every file of the canary tree, nowhere else.
 const MARK: &str = "CANARY-2f6f1c9a";
@@ -116,29 +119,34 @@ fn real(root: &Path) -> PathBuf {
     if is_dir("swapped") { root.join("swapped") } else { root.join("swapped-link") }
 }
 
+/// A directory below `root`, by no link: this test must not touch the canary either.
+fn open_within(root: &Path, path: &Path) -> Option<OwnedFd> {
+    let root = std::fs::File::open(root).unwrap();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(&root, path, flags, Mode::empty(), within).ok()
+}
+
 /// Changes files by the handle of a directory that may be swapped meanwhile.
 fn churn(root: &Path, rng: &mut Rng, canary: &Canary) {
     for _ in 0..12 {
         let below = ["", "sub", "sub/deeper", "old"][rng.below(4) as usize];
-        // Opened without following links: this test must not touch the canary either.
-        let Ok(tree) = farshore_test_support::Tree::open(root) else { continue };
-        let within = real(root).file_name().unwrap().as_bytes().to_vec();
-        let mut path = within;
-        for part in below.split('/').filter(|p| !p.is_empty()).chain([
-            ["a", "b", "file0", "file1", "file2", "file3", "large"][rng.below(7) as usize],
-        ]) {
-            path.push(b'/');
-            path.extend_from_slice(part.as_bytes());
-        }
+        let folder = real(root).join(below);
+        let Some(at) = folder.strip_prefix(root).ok().and_then(|path| open_within(root, path)) else {
+            continue;
+        };
+        let name = ["a", "b", "file0", "file1", "file2", "file3", "large"][rng.below(7) as usize];
         // Whatever fails was swapped away under us.
         let len = rng.below(90_000) as usize;
-        match rng.below(4) {
-            0 => drop(tree.unlink(&path)),
-            1 => drop(tree.chmod(&path, 0o600 + rng.below(64) as u32)),
-            _ => {
-                drop(tree.unlink(&path));
-                drop(tree.create(&path, &rng.bytes(len)));
-            }
+        if rng.below(4) == 0 {
+            unlinkat(&at, name, AtFlags::empty()).unwrap_or(());
+            continue;
+        }
+        unlinkat(&at, name, AtFlags::empty()).unwrap_or(());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o600 + rng.below(64) as u32);
+        if let Ok(file) = openat(&at, name, flags, mode) {
+            std::fs::File::from(file).write_all(&rng.bytes(len)).unwrap();
         }
     }
     canary.assert_untouched();

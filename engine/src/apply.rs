@@ -313,7 +313,8 @@ impl<S: Storage> Applier<'_, S> {
         remove_tree(self.storage, &self.own.staging, folder_name(batch).as_bytes()).map_err(&disk)
     }
 
-    /// The records the catalog will have: entries with the facts their inodes have now.
+    /// The records the catalog will have: entries with the facts their inodes have now. What somebody
+    /// else put there meanwhile has no facts of ours, so that the next check looks at it.
     fn look_again(
         &self,
         intent: &Intent,
@@ -340,22 +341,23 @@ impl<S: Storage> Applier<'_, S> {
                 Action::Lift { .. } | Action::RemoveFile { .. } | Action::RemoveDirectory { .. } => {}
             }
         }
-        for path in touched {
-            if let std::collections::btree_map::Entry::Vacant(slot) = entries.entry(path)
-                && let Some(record) = reader.get(slot.key())?
-            {
-                slot.insert(record.entry);
-            }
-        }
         let mut parents = Parents::new(self.storage);
         let mut records = BTreeMap::new();
+        let mut stat = |path: &RelPath| {
+            parents.stat(path).map_err(Self::disk(intent.batch, ApplyStep::SyncTree, path))
+        };
+        touched.retain(|path| !entries.contains_key(path));
+        for path in touched {
+            let Some(record) = reader.get(&path)? else { continue };
+            let Some(stat) = stat(&path)? else { continue };
+            let facts = record.facts.and_then(|f| still_ours(&record.entry, &f, &stat));
+            records.insert(path, Record { entry: record.entry, facts });
+        }
         for (path, entry) in entries {
-            let stat = parents
-                .stat(&path)
-                .map_err(Self::disk(intent.batch, ApplyStep::SyncTree, &path))?;
             // Gone: a directory above was removed in this batch, or somebody else was here.
-            let Some(stat) = stat else { continue };
-            records.insert(path, Record { entry, facts: Some(LocalFacts::of(&stat)) });
+            let Some(stat) = stat(&path)? else { continue };
+            let facts = is_as_made(&entry, &stat).then(|| LocalFacts::of(&stat));
+            records.insert(path, Record { entry, facts });
         }
         Ok(records)
     }
@@ -470,6 +472,37 @@ impl<S: Storage> Applier<'_, S> {
         }
         Ok(pruned)
     }
+}
+
+/// The facts of what this batch touched but did not make: a directory written in, a file given a
+/// further name. `None` when it is not what was recorded.
+fn still_ours(entry: &Entry, recorded: &LocalFacts, there: &Stat) -> Option<LocalFacts> {
+    let now = LocalFacts::of(there);
+    let same = (now.inode, now.size, now.owner_mode)
+        == (recorded.inode, recorded.size, recorded.owner_mode);
+    // A directory's own time was set again by this batch.
+    let is_directory = entry.kind() == EntryKind::Directory;
+    let time = is_directory || now.mtime == recorded.mtime;
+    let kind = is_directory == (there.kind == FileKind::Directory);
+    (same && time && kind).then_some(now)
+}
+
+/// Whether what stands there is what this batch made of `entry`, as far as a look tells; mounts may
+/// keep times in whole seconds.
+fn is_as_made(entry: &Entry, there: &Stat) -> bool {
+    let kind = match entry.kind() {
+        EntryKind::HardLink => return there.kind != FileKind::Directory,
+        EntryKind::File => FileKind::Regular,
+        EntryKind::Directory => FileKind::Directory,
+        EntryKind::Symlink => FileKind::Symlink,
+        EntryKind::Fifo => FileKind::Fifo,
+        EntryKind::Socket => FileKind::Socket,
+        EntryKind::CharDevice => FileKind::CharDevice,
+        EntryKind::BlockDevice => FileKind::BlockDevice,
+    };
+    let size = kind != FileKind::Regular || there.size == entry.size();
+    let time = entry.meta().is_none_or(|m| m.mtime.seconds == there.mtime.seconds);
+    there.kind == kind && size && time
 }
 
 /// Whether what stands there has the content the catalog recorded; a further name or an ordinary

@@ -123,6 +123,21 @@ pub enum CatalogError {
     },
 }
 
+impl CatalogError {
+    /// What the file system said, when it was the one to fail.
+    #[must_use]
+    pub fn file_system(&self) -> Option<&std::io::Error> {
+        match self {
+            Self::Create { source, .. } => Some(source),
+            Self::Open { source, .. } | Self::Database { source, .. } => match &**source {
+                redb::Error::Io(e) => Some(e),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 type Result<T, E = CatalogError> = std::result::Result<T, E>;
 
 trait Step<T> {

@@ -89,8 +89,9 @@ pub enum EffectKind {
 pub struct BatchRecord {
     /// In the order of its operations.
     pub effects: Vec<Effect>,
-    /// Entries found unchanged, with fresh facts: true whatever becomes of the batch.
-    pub refreshed: Vec<(RelPath, Record)>,
+    /// Entries found unchanged, with fresh facts, and recipes of the larger files among them: true
+    /// whatever becomes of the batch.
+    pub refreshed: Vec<(RelPath, Record, Option<Arc<Recipe>>)>,
     /// Content sent whole or in part, to be forgotten by the run's index with the batch.
     contents: Vec<FileDigest>,
 }
@@ -453,7 +454,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
     ) -> Result<(), Failure> {
         let record = Record { entry: entry.clone(), facts: self.facts(stat) };
         if known.as_ref() == Some(&entry) {
-            batch.record.refreshed.push((path.clone(), record));
+            batch.record.refreshed.push((path.clone(), record, None));
             return Ok(());
         }
         let only_meta = known.is_some_and(|k| k.same_but_metadata(&entry));
@@ -606,11 +607,46 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch: &mut Batch<'_, '_>,
     ) -> Result<(), Failure> {
         if *known == record.entry {
-            batch.record.refreshed.push((path.clone(), record));
+            batch.record.refreshed.push((path.clone(), record, recipe));
             return Ok(());
         }
         let op = Op::Meta { path: path.clone(), entry: record.entry.clone() };
         Ok(batch.put(&op, path.clone(), record, recipe, EffectKind::Metadata)?)
+    }
+
+    /// Whether the target holds content for which the catalog has no recipe: a crash lost it, and
+    /// the comparison with the target brought back the entry alone.
+    fn lacks_recipe(&self, known: &Entry, batch: u64) -> Result<bool, CatalogError> {
+        let Some(content) = known.content() else { return Ok(false) };
+        Ok(!self.index.is_distrusted(&ChunkId(content.0))
+            && self.index.recipe(content, batch).is_none()
+            && self.catalog.recipe(content)?.is_none())
+    }
+
+    /// Reads a larger file to its end before anything of it is sent; done when it is what the target
+    /// holds.
+    fn is_held_already(
+        &mut self,
+        path: &RelPath,
+        known: &Entry,
+        batch: &mut Batch<'_, '_>,
+    ) -> Result<bool, Failure> {
+        let storage = self.storage;
+        let mut chunker = self.chunker.take();
+        let (directory, name) = self.parent_of(path)?;
+        let stat = storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
+        let described = (stat.size == known.size())
+            .then(|| describe_file(storage, directory, &name, &mut chunker));
+        self.chunker = chunker;
+        let Some((entry, recipe, stat)) = described.transpose()? else { return Ok(false) };
+        Progress::add(&self.progress.read_bytes, stat.size);
+        if !known.same_but_metadata(&entry) {
+            return Ok(false);
+        }
+        Progress::add(&self.progress.reused_bytes, stat.size);
+        let record = Record { entry, facts: self.facts(&stat) };
+        self.unchanged_content(path, known, record, recipe.map(Arc::new), batch)?;
+        Ok(true)
     }
 
     fn large_file(
@@ -619,6 +655,12 @@ impl<'a, S: Storage> Ingest<'a, S> {
         known: Option<Entry>,
         batch: &mut Batch<'_, '_>,
     ) -> Result<(), Failure> {
+        if let Some(known) = &known
+            && self.lacks_recipe(known, batch.number)?
+            && self.is_held_already(path, known, batch)?
+        {
+            return Ok(());
+        }
         let storage = self.storage;
         let (directory, name) = self.parent_of(path)?;
         let file = storage.open_file(directory, &name).at_step("opening it")?;

@@ -15,6 +15,8 @@ use crate::io::{FileKind, Object, Storage};
 
 const CAPABILITY: &[u8] = b"security.capability";
 const SETID: u32 = 0o6000;
+/// Bytes free on a disk that is not full: more than the largest attributes of one object take.
+const ATTRIBUTE_ROOM: u64 = 4 << 20;
 
 /// Facts a mount could not keep, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,9 +86,9 @@ pub fn apply_metadata<S: Storage>(
             }
         }
     }
-    let set = |degraded: &mut Degraded, name: &[u8], value: &[u8]| match storage
-        .set_xattr(object, name, value)
-    {
+    let set = |degraded: &mut Degraded, name: &[u8], value: &[u8]| match set_xattr(
+        storage, object, name, value,
+    ) {
         Ok(()) => Ok(()),
         Err(e) if is_inability(&e) || is_too_large(&e) => {
             degraded.note(attribute_kind(name));
@@ -126,8 +128,25 @@ fn is_inability(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|raw| inabilities.iter().any(|i| i.raw_os_error() == raw))
 }
 
-/// File systems answer ENOSPC for an attribute beyond their block, as for a full disk; the next
-/// write tells the two apart.
+/// Sets an attribute. File systems answer ENOSPC for one beyond their block, as a full disk does:
+/// what still fails while there is room is too large.
+fn set_xattr<S: Storage>(
+    storage: &S,
+    object: Object<'_, S>,
+    name: &[u8],
+    value: &[u8],
+) -> io::Result<()> {
+    match storage.set_xattr(object, name, value) {
+        Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+            if storage.free_bytes()? < ATTRIBUTE_ROOM {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            storage.set_xattr(object, name, value)
+        }
+        done => done,
+    }
+}
+
 fn is_too_large(e: &io::Error) -> bool {
     let limits = [Errno::NOSPC, Errno::TOOBIG, Errno::RANGE];
     e.raw_os_error().is_some_and(|raw| limits.iter().any(|i| i.raw_os_error() == raw))

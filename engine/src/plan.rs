@@ -18,7 +18,7 @@ use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
 use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
 use crate::io::{FileKind, Object, Stat, Storage};
-use crate::scan::{ScanEvent, scan};
+use crate::scan::{ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 /// Something to do at one path.
@@ -400,6 +400,15 @@ impl<S: Storage> Join<'_, S> {
         }
     }
 
+    /// Whether the policy lets what stands at `path` travel.
+    fn travels(&self, path: &RelPath, stat: &Stat) -> bool {
+        if self.policy.is_trivial() {
+            return true;
+        }
+        let verdict = self.policy.exclude(&[candidate(path, stat)]).first().copied();
+        verdict.unwrap_or(Verdict::REPLICATE).action == Action::Replicate
+    }
+
     fn entry(
         &mut self,
         path: RelPath,
@@ -488,6 +497,10 @@ impl<S: Storage> Join<'_, S> {
         if !same || !same_kind(&old.entry, stat.kind) {
             return Ok(None);
         }
+        // What the policy keeps at the target does not move away from there.
+        if self.is_excluded(&from, &old.entry) {
+            return Ok(None);
+        }
         let Some((parent, name)) = from.split() else { return Ok(None) };
         let there = self
             .storage
@@ -495,12 +508,16 @@ impl<S: Storage> Join<'_, S> {
             .and_then(|d| self.storage.stat(Object::Named(&d, name)));
         let gone = match there {
             Ok(there) if there.inode == stat.inode => return Ok(None),
+            // What has its name now must be sent as something new, never be found unchanged there:
+            // the move takes away what the target has.
+            Ok(there) if (there.kind, there.size) == (stat.kind, stat.size) => return Ok(None),
+            Ok(there) if !self.travels(&from, &there) => return Ok(None),
             Ok(_) => false,
             Err(e) => e.kind() == io::ErrorKind::NotFound,
         };
-        // The walk passed it already and counted it as deleted.
+        // The walk passed it already and counted it as deleted; or met it there before it moved.
         if gone && from < *path {
-            self.plan.tally.deleted -= 1;
+            self.plan.tally.deleted = self.plan.tally.deleted.saturating_sub(1);
         }
         self.plan.moved.insert(from.clone());
         Ok(Some(from))

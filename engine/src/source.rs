@@ -591,8 +591,11 @@ impl<S: Storage> Source<'_, S> {
         }
         let mut again = Vec::new();
         self.catalog.update(Durability::None, |tables| {
-            for (path, fresh) in &record.refreshed {
+            for (path, fresh, recipe) in &record.refreshed {
                 tables.put(path, fresh)?;
+                if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
+                    tables.put_recipe(content, recipe)?;
+                }
             }
             for effect in &record.effects {
                 match failed.get(effect.path()) {

@@ -289,15 +289,16 @@ impl<'a, S: Storage> Session<'a, S> {
                 });
             }
             drop((incoming, staged));
-            let applying = scope.spawn(|| {
+            let (session, fail_all, advanced) = (&self, &fail, &applied);
+            let applying = scope.spawn(move || {
                 let applier = Applier {
-                    storage: self.storage,
-                    catalog: self.catalog,
+                    storage: session.storage,
+                    catalog: session.catalog,
                     own,
-                    now_ms: &self.config.now_ms,
+                    now_ms: &session.config.now_ms,
                 };
-                self.apply(&applier, &to_apply, &applied).unwrap_or_else(|e| {
-                    fail(e);
+                session.apply(&applier, to_apply, advanced).unwrap_or_else(|e| {
+                    fail_all(e);
                     0
                 })
             });
@@ -375,11 +376,12 @@ impl<'a, S: Storage> Session<'a, S> {
         Ok(())
     }
 
-    /// Applies batches in the order of their numbers; how many.
+    /// Applies batches in the order of their numbers; how many. The queue ends with this: a stager
+    /// must not wait for room in it when nobody takes from it any more.
     fn apply(
         &self,
         applier: &Applier<'_, S>,
-        staged: &Receiver<StagedBatch>,
+        staged: Receiver<StagedBatch>,
         applied: &Applied,
     ) -> Result<u64, TargetError> {
         let mut waiting: BTreeMap<u64, StagedBatch> = BTreeMap::new();

@@ -37,15 +37,15 @@ use storage::Careless;
 
 /// One state of one sweep.
 #[derive(Debug, Clone, Copy)]
-struct State {
-    sweep: &'static str,
+struct State<'a> {
+    sweep: &'a str,
     model: CrashModel,
     seed: u64,
     /// The operation at which it happens.
     at: u64,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?} seed {} at {}", self.sweep, self.model, self.seed, self.at)
     }
@@ -68,9 +68,9 @@ fn seeds() -> Option<u64> {
 /// Judges the states of a sweep until the runs end before their operation; how many, and what was
 /// wrong with those that were wrong. `sample` is how many operations are passed over.
 fn sweep(
-    name: &'static str,
+    name: &str,
     sample: u64,
-    judge: impl Fn(State) -> Judgement,
+    judge: impl Fn(State<'_>) -> Judgement,
 ) -> (u64, Vec<String>) {
     let only = std::env::var("FARSHORE_SIM_ONLY").ok();
     let (per_operation, step) = seeds().map_or((1, sample), |n| (n, 1));
@@ -104,11 +104,12 @@ fn sweep(
 }
 
 /// Runs a sweep and demands that every state holds.
-fn demand(name: &'static str, sample: u64, judge: impl Fn(State) -> Judgement) {
+fn demand(name: &str, sample: u64, judge: impl Fn(State<'_>) -> Judgement) {
     let start = std::time::Instant::now();
     let (states, wrong) = sweep(name, sample, judge);
     eprintln!("{name}: {states} states in {:.1?}, {} wrong", start.elapsed(), wrong.len());
     if let Some(first) = wrong.first() {
+        for w in &wrong { eprintln!("WRONG {}", w.lines().take(2).collect::<Vec<_>>().join(" ")); }
         panic!("{name}: {} of {states} states are wrong, the first:\n{first}", wrong.len());
     }
 }
@@ -129,7 +130,7 @@ fn not_hung(run: &Run) -> Result<(), String> {
 }
 
 /// The target's power goes at an operation of a run.
-fn target_cut(base: &World, expected: &Expected, state: State) -> Judgement {
+fn target_cut(base: &World, expected: &Expected, state: State<'_>) -> Judgement {
     let world = base.fork(state.seed, state.model);
     world.target.cut_power_at(state.at);
     let run = world.run();
@@ -149,7 +150,7 @@ fn target_cut(base: &World, expected: &Expected, state: State) -> Judgement {
 }
 
 /// The target's power goes, and goes again while the next run finishes what the first had begun.
-fn target_cut_twice(base: &World, expected: &Expected, first: u64, state: State) -> Judgement {
+fn target_cut_twice(base: &World, expected: &Expected, first: u64, state: State<'_>) -> Judgement {
     let world = base.fork(state.seed, state.model);
     world.target.cut_power_at(first);
     let run = world.run();
@@ -166,7 +167,19 @@ fn target_cut_twice(base: &World, expected: &Expected, first: u64, state: State)
             again.sealed()?;
             return Ok(Verdict::PastTheEnd);
         }
+        if std::env::var("DBG").is_ok() {
+            eprintln!("RUN1 {:?} {:?} {:?}", run.batches, run.source, run.target);
+            eprintln!("RUN2 {:?} {:?} {:?}", again.batches, again.source, again.target);
+            let t = world.target_tree();
+            let k = |p: &str| t.get(p.as_bytes()).map(|e| e.size);
+            eprintln!("before crash2 a {:?} b {:?}", k("a"), k("b"));
+        }
         world.target.crash(state.seed + 1);
+        if std::env::var("DBG").is_ok() {
+            let t = world.target_tree();
+            let k = |p: &str| t.get(p.as_bytes()).map(|e| e.size);
+            eprintln!("after crash2 a {:?} b {:?}\nTRACE {}", k("a"), k("b"), world.target.trace().join("\n  "));
+        }
         expected.check_visible(&world.target_tree(), &[&run, &again])?;
         let known = run.literal_bytes_acknowledged() + again.literal_bytes_acknowledged();
         expected.check_converges(&world, expected.literal_bytes.saturating_sub(known))?;
@@ -176,7 +189,7 @@ fn target_cut_twice(base: &World, expected: &Expected, first: u64, state: State)
 }
 
 /// The source's power goes at an operation of its catalog.
-fn source_cut(base: &World, expected: &Expected, state: State) -> Judgement {
+fn source_cut(base: &World, expected: &Expected, state: State<'_>) -> Judgement {
     let world = base.fork(state.seed, state.model);
     world.source.cut_power_at(state.at);
     let run = world.run();
@@ -202,7 +215,7 @@ enum Side {
 }
 
 /// An operation fails; sometimes the power goes afterwards.
-fn fault(base: &World, expected: &Expected, side: Side, fault: Fault, state: State) -> Judgement {
+fn fault(base: &World, expected: &Expected, side: Side, fault: Fault, state: State<'_>) -> Judgement {
     let world = base.fork(state.seed, state.model);
     let disk = if side == Side::Source { &world.source } else { &world.target };
     let before = disk.operations();
@@ -253,7 +266,8 @@ fn power_cut_of_the_target_while_it_recovers() {
     let base = World::new().second();
     let expected = Expected::of(&base);
     for first in (20..340).step_by(if seeds().is_some() { 1 } else { 20 }) {
-        demand("target recovering", 17, |state| target_cut_twice(&base, &expected, first, state));
+        let name = format!("target recovering from {first}");
+        demand(&name, 17, |state| target_cut_twice(&base, &expected, first, state));
     }
 }
 

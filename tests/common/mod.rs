@@ -316,3 +316,46 @@ pub fn assert_equal_trees(source: &Path, target: &Path) {
     ));
     assert!(differences.is_empty(), "{differences:#?}");
 }
+
+/// A tmpfs of its own below /tmp, for as long as it lives. Root only.
+pub struct Tmpfs {
+    pub place: PathBuf,
+    _folder: TempDir,
+}
+
+impl Tmpfs {
+    /// `None` when we are not root, or may not mount.
+    pub fn mount(bytes: u64) -> Option<Self> {
+        use rustix::mount::{MountFlags, mount};
+        if !is_root() {
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("farshore-tmpfs").tempdir_in("/tmp").unwrap();
+        let place = folder.path().join("mount");
+        std::fs::create_dir(&place).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes},mode=0755")).unwrap();
+        match mount("tmpfs", &place, "tmpfs", MountFlags::empty(), Some(options.as_c_str())) {
+            Ok(()) => Some(Self { place, _folder: folder }),
+            Err(e) => {
+                println!("no tmpfs here: {e}");
+                None
+            }
+        }
+    }
+
+    /// Makes it read-only, or writable again.
+    pub fn read_only(&self, on: bool) {
+        use rustix::mount::{MountFlags, mount_remount};
+        let flags = if on { MountFlags::RDONLY } else { MountFlags::empty() };
+        mount_remount(&self.place, flags, c"").unwrap();
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        use rustix::mount::{UnmountFlags, unmount};
+        if let Err(e) = unmount(&self.place, UnmountFlags::DETACH) {
+            println!("unmount {}: {e}", self.place.display());
+        }
+    }
+}

@@ -118,6 +118,8 @@ fn receive(link: &QuicLink, settings: &Settings) -> Outcome<()> {
     })?;
     link.send_control(Bytes::from_static(b"done"))?;
     link.finish_control()?;
+    // Not before the sender is through: leaving closes the link.
+    link.recv_control()?;
     Ok(())
 }
 

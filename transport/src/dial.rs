@@ -4,12 +4,7 @@
 //! say which step failed and what to do. It refuses any other key, whatever the address. Nothing
 //! survives a crash.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{ClientConfig, Connection, ConnectionError, TransportErrorCode};
 use tokio::{
@@ -218,16 +213,8 @@ fn connect(
     };
     let preamble_pending = !confirm;
     let net = Arc::new(net);
-    let parts = LinkParts {
-        connection,
-        net,
-        peer,
-        control,
-        preamble_pending,
-        slot: None,
-        closing,
-        gate,
-    };
+    let parts =
+        LinkParts { connection, net, peer, control, preamble_pending, slot: None, closing, gate };
     Ok(QuicLink::new(parts, config))
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, crypto::HmacKey};
+use quinn_proto::RandomConnectionIdGenerator;
 use quinn_proto::{HashedConnectionIdGenerator, crypto::CryptoError};
 use tokio::{
     runtime::{Builder, Handle},
@@ -65,6 +66,10 @@ impl Net {
             settings
                 .max_udp_payload_size(config.datagram_receive_bytes())
                 .map_err(io::Error::other)?;
+            if server.is_none() {
+                // One connection needs no names for itself: shorter headers, none to hand out.
+                settings.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
+            }
             let abstract_socket = Arc::clone(&socket);
             let endpoint = Endpoint::new_with_abstract_socket(
                 settings,

@@ -15,7 +15,9 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PublicKeyData};
+use rcgen::{
+    CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519, PublicKeyData, SerialNumber,
+};
 use rustls::{
     crypto::CryptoProvider,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -273,14 +275,16 @@ impl SiteKey {
         Self { pair, id }
     }
 
-    /// A self-signed certificate for this key, made anew: TLS wants one, we do not. Its name and
-    /// dates mean nothing.
+    /// A self-signed certificate for this key, made anew: TLS wants one, we do not. It is as small
+    /// as can be, for each handshake carries two; its dates mean nothing.
     pub(crate) fn certified(
         &self,
         provider: &CryptoProvider,
     ) -> Result<Arc<SingleCertAndKey>, CertificateError> {
-        let certificate = CertificateParams::new(vec!["farshore".to_owned()])
-            .and_then(|params| params.self_signed(&self.pair))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.serial_number = Some(SerialNumber::from(1));
+        let certificate = params.self_signed(&self.pair)?;
         let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.pair.serialize_der()));
         let certified = CertifiedKey::from_der(vec![certificate.der().clone()], secret, provider)?;
         Ok(Arc::new(SingleCertAndKey::from(certified)))

@@ -413,9 +413,11 @@ async fn handshake(
     let mut quic = shared.quic.clone();
     quic.crypto = Arc::new(tls);
     let closing = Closing::default();
-    let remote = incoming.remote_address();
-    let gate = Gate::new(PathMtu::to(remote, &shared.config));
+    let from = incoming.remote_address();
+    let gate = Gate::new(PathMtu::to(from, &shared.config));
     quic.transport_config(shared.config.quinn(1, &closing, &gate));
+    let gone = || broken("the listener was closed".to_owned());
+    let gate = net.upgrade().ok_or_else(gone)?.socket.gate(from, &gate);
     let why = |lost: &ConnectionError| refusal_code(pins.sighting(), lost);
 
     let established = async {
@@ -436,7 +438,8 @@ async fn handshake(
             PreambleError::Connection(lost) => why(&lost),
             PreambleError::Wrong => RefusalCode::WrongProtocol,
         })?;
-        let net = net.upgrade().ok_or_else(|| broken("the listener was closed".to_owned()))?;
+        let remote = connection.remote_address();
+        let net = net.upgrade().ok_or_else(gone)?;
         let slot = Some(slot);
         let preamble_pending = false;
         let parts =

@@ -25,8 +25,6 @@ use crate::config::{DATAGRAM_BYTES_MIN, TransportConfig};
 const PROBES_MAX: u32 = 32;
 /// When a path that carries bulk is tried anew: it may have changed.
 const REPROBE_AFTER: Duration = Duration::from_secs(600);
-/// Routes above it lead to the loopback device: no other may have a larger MTU.
-const DEVICE_MTU_MAX: u32 = 65_535;
 const IPV4_HEADERS_BYTES: u32 = 28;
 const IPV6_HEADERS_BYTES: u32 = 48;
 
@@ -47,9 +45,9 @@ impl PathMtu {
             IpAddr::V6(_) => IPV6_HEADERS_BYTES,
         };
         // Without a route nothing will be sent; the dial reports that.
-        route_mtu(peer).map_or_else(
+        Route::to(peer).map_or_else(
             |_| Self::unknown(config),
-            |mtu| Self::of_route(mtu, headers, config.datagram_bytes()),
+            |route| Self::of_route(route, headers, config.datagram_bytes()),
         )
     }
 
@@ -58,10 +56,10 @@ impl PathMtu {
         Self { initial: DATAGRAM_BYTES_MIN, upper: config.datagram_bytes() }
     }
 
-    fn of_route(mtu: u32, headers: u32, bound: u16) -> Self {
-        let fits = u16::try_from(mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
+    fn of_route(route: Route, headers: u32, bound: u16) -> Self {
+        let fits = u16::try_from(route.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
         let upper = fits.min(bound).max(DATAGRAM_BYTES_MIN);
-        let initial = if mtu > DEVICE_MTU_MAX { upper } else { DATAGRAM_BYTES_MIN };
+        let initial = if route.is_local { upper } else { DATAGRAM_BYTES_MIN };
         Self { initial, upper }
     }
 
@@ -71,16 +69,35 @@ impl PathMtu {
     }
 }
 
-/// The MTU of the route to `peer`: its device's, or less where the kernel was told so.
-fn route_mtu(peer: SocketAddr) -> io::Result<u32> {
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let socket = UdpSocket::bind(SocketAddr::new(unspecified_like(peer), 0))?;
-    // Sends nothing.
-    socket.connect(peer)?;
-    Ok(match peer {
-        SocketAddr::V4(_) => sockopt::ip_mtu(&socket)?,
-        SocketAddr::V6(_) => sockopt::ipv6_mtu(&socket)?,
-    })
+/// The kernel's word on how to reach a peer.
+#[derive(Debug, Clone, Copy)]
+struct Route {
+    /// The device's MTU, or less where the kernel was told so.
+    mtu: u32,
+    /// It ends on this machine: the device is the whole path.
+    is_local: bool,
+}
+
+impl Route {
+    fn to(peer: SocketAddr) -> io::Result<Self> {
+        let peer = match peer {
+            SocketAddr::V6(_) if peer.ip().to_canonical().is_ipv4() => {
+                SocketAddr::new(peer.ip().to_canonical(), peer.port())
+            }
+            // As it is: a link-local address needs its scope.
+            _ => peer,
+        };
+        let socket = UdpSocket::bind(SocketAddr::new(unspecified_like(peer), 0))?;
+        // Sends nothing.
+        socket.connect(peer)?;
+        let mtu = match peer {
+            SocketAddr::V4(_) => sockopt::ip_mtu(&socket)?,
+            SocketAddr::V6(_) => sockopt::ipv6_mtu(&socket)?,
+        };
+        // To an address of this machine the kernel goes from that same address.
+        let is_local = peer.ip().is_loopback() || socket.local_addr()?.ip() == peer.ip();
+        Ok(Self { mtu, is_local })
+    }
 }
 
 /// Any address of the family of `addr`.
@@ -137,9 +154,8 @@ impl Gate {
         }
     }
 
-    /// Whether a single datagram of `bytes` may be sent; counts it against the budget if it is a
-    /// probe, and as not sent if not.
-    pub(crate) fn admits(&self, bytes: usize, now: Instant) -> bool {
+    /// Whether a datagram of `bytes` may be sent; one that is a probe is taken off the budget.
+    fn admits(&self, bytes: usize, now: Instant) -> bool {
         if bytes <= self.confirmed.load(Ordering::Relaxed) {
             return true;
         }
@@ -152,19 +168,11 @@ impl Gate {
                 budget.probes_left = left;
                 true
             }
-            None => {
-                self.not_sent(bytes);
-                false
-            }
+            None => false,
         }
     }
 
-    /// Counts what QUIC takes for sent and the network never saw.
-    pub(crate) fn not_sent(&self, bytes: usize) {
-        self.unsent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// All that was counted so.
+    /// Bytes QUIC takes for sent and the network never saw.
     pub(crate) fn unsent_bytes(&self) -> u64 {
         self.unsent_bytes.load(Ordering::Relaxed)
     }
@@ -177,20 +185,45 @@ impl Budget {
     }
 }
 
-/// The gates of the connections on one socket, by the peer's address. A peer whose address changes
-/// is not gated from then on.
+/// The gates of the connections on one socket, by the peer's address. Whoever claims the address of
+/// a peer cannot hold that peer's data back: any of its gates lets a datagram pass.
 #[derive(Debug, Default)]
-pub(crate) struct Gates(Mutex<HashMap<(IpAddr, u16), Arc<Gate>>>);
+pub(crate) struct Gates(Mutex<HashMap<PeerName, Vec<Arc<Gate>>>>);
+
+/// A peer's address, the same for both ways to write an IPv4 one.
+type PeerName = (IpAddr, u16);
 
 impl Gates {
-    pub(crate) fn get(&self, peer: SocketAddr) -> Option<Arc<Gate>> {
-        lock(&self.0).get(&name(peer)).cloned()
+    /// Whether a single datagram of `bytes` may be sent to `peer`; if not, it is counted as not sent.
+    pub(crate) fn admit(&self, peer: SocketAddr, bytes: usize) -> bool {
+        let gates = lock(&self.0);
+        let Some(gates) = gates.get(&name(peer)) else { return true };
+        let now = Instant::now();
+        let admitted = gates.iter().any(|gate| gate.admits(bytes, now));
+        if !admitted {
+            count_unsent(gates, bytes);
+        }
+        admitted
+    }
+
+    /// Counts what the kernel did not take.
+    pub(crate) fn not_sent(&self, peer: SocketAddr, bytes: usize) {
+        if let Some(gates) = lock(&self.0).get(&name(peer)) {
+            count_unsent(gates, bytes);
+        }
     }
 
     /// Puts `gate` before `peer` for as long as the pass lives.
     pub(crate) fn set(self: &Arc<Self>, peer: SocketAddr, gate: &Arc<Gate>) -> GatePass {
-        lock(&self.0).insert(name(peer), Arc::clone(gate));
+        lock(&self.0).entry(name(peer)).or_default().push(Arc::clone(gate));
         GatePass { gates: Arc::clone(self), peer, gate: Arc::clone(gate) }
+    }
+}
+
+/// For all: which of them it was for cannot be told, and almost always there is one.
+fn count_unsent(gates: &[Arc<Gate>], bytes: usize) {
+    for gate in gates {
+        gate.unsent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -199,20 +232,36 @@ impl Gates {
 pub(crate) struct GatePass {
     gates: Arc<Gates>,
     peer: SocketAddr,
-    pub(crate) gate: Arc<Gate>,
+    gate: Arc<Gate>,
+}
+
+impl GatePass {
+    /// A bulk stream to the peer, now at this address, is opened at this end.
+    pub(crate) fn bulk_begins(&mut self, peer: SocketAddr) {
+        if name(peer) != name(self.peer) {
+            *self = self.gates.set(peer, &self.gate);
+        }
+        self.gate.bulk_begins();
+    }
+
+    /// See [`Gate::unsent_bytes`].
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        self.gate.unsent_bytes()
+    }
 }
 
 impl Drop for GatePass {
     fn drop(&mut self) {
         let mut gates = lock(&self.gates.0);
-        // A newer connection of the same peer may have put its own there.
-        if gates.get(&name(self.peer)).is_some_and(|gate| Arc::ptr_eq(gate, &self.gate)) {
+        let Some(here) = gates.get_mut(&name(self.peer)) else { return };
+        here.retain(|gate| !Arc::ptr_eq(gate, &self.gate));
+        if here.is_empty() {
             gates.remove(&name(self.peer));
         }
     }
 }
 
-fn name(peer: SocketAddr) -> (IpAddr, u16) {
+fn name(peer: SocketAddr) -> PeerName {
     (peer.ip().to_canonical(), peer.port())
 }
 
@@ -227,6 +276,7 @@ mod tests {
 
     use super::{
         Gate, Gates, IPV4_HEADERS_BYTES, IPV6_HEADERS_BYTES, PROBES_MAX, PathMtu, REPROBE_AFTER,
+        Route,
     };
     use crate::config::TransportConfig;
 
@@ -234,20 +284,22 @@ mod tests {
 
     #[test]
     fn the_route_bounds_the_datagram() {
-        for (route, bound, initial, upper) in [
-            (65_536, 65_507, 65_507, 65_507),
-            (65_536, 8_952, 8_952, 8_952),
-            (65_535, 65_507, 1_200, 65_507),
-            (9_000, 65_507, 1_200, 8_972),
-            (9_000, 8_952, 1_200, 8_952),
-            (1_500, 8_952, 1_200, 1_472),
-            (576, 8_952, 1_200, 1_200),
-            (u32::MAX, 1_300, 1_300, 1_300),
+        for (mtu, is_local, bound, initial, upper) in [
+            (65_535, true, 65_507, 65_507, 65_507),
+            (65_535, true, 8_952, 8_952, 8_952),
+            (65_535, false, 65_507, 1_200, 65_507),
+            (9_000, false, 65_507, 1_200, 8_972),
+            (9_000, false, 8_952, 1_200, 8_952),
+            (1_500, false, 8_952, 1_200, 1_472),
+            (1_500, true, 8_952, 1_472, 1_472),
+            (576, true, 8_952, 1_200, 1_200),
+            (u32::MAX, true, 1_300, 1_300, 1_300),
         ] {
-            let found = PathMtu::of_route(route, IPV4_HEADERS_BYTES, bound);
-            assert_eq!(found, PathMtu { initial, upper }, "{route} {bound}");
+            let found = PathMtu::of_route(Route { mtu, is_local }, IPV4_HEADERS_BYTES, bound);
+            assert_eq!(found, PathMtu { initial, upper }, "{mtu} {is_local} {bound}");
         }
-        assert_eq!(PathMtu::of_route(65_536, IPV6_HEADERS_BYTES, 65_507).initial, 65_488);
+        let v6 = Route { mtu: 65_536, is_local: true };
+        assert_eq!(PathMtu::of_route(v6, IPV6_HEADERS_BYTES, 65_507).initial, 65_488);
     }
 
     #[test]
@@ -266,7 +318,6 @@ mod tests {
         let began = Instant::now();
         assert!(gate.admits(1_200, began));
         assert!(!gate.admits(1_336, began));
-        assert_eq!(gate.unsent_bytes(), 1_336);
         gate.bulk_begins();
         for _ in 0..PROBES_MAX {
             assert!(gate.admits(1_336, began));
@@ -276,14 +327,13 @@ mod tests {
         // Full datagrams are none.
         gate.confirm(1_472);
         assert!(gate.admits(1_472, began));
-        // The path shrank, as if black: it is searched again.
+        // The path shrank: it is searched again.
         gate.confirm(1_200);
         for _ in 0..PROBES_MAX {
             assert!(gate.admits(1_336, began));
         }
         assert!(!gate.admits(1_336, began));
         assert!(gate.admits(1_336, Instant::now() + REPROBE_AFTER));
-        assert_eq!(gate.unsent_bytes(), 1_336 + 1_472 + 1_336);
     }
 
     #[test]
@@ -294,17 +344,28 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_stands_until_its_pass_or_a_newer_one_is_there() {
+    fn gates_stand_before_their_peer_while_their_pass_lives() {
         let gates = Arc::new(Gates::default());
-        let peer = "[::ffff:192.0.2.1]:7".parse().expect("address");
-        let (first, second) = (Gate::new(ETHERNET), Gate::new(ETHERNET));
-        let first_pass = gates.set(peer, &first);
+        let mapped = "[::ffff:192.0.2.1]:7".parse().expect("address");
         let plain = "192.0.2.1:7".parse().expect("address");
-        assert!(gates.get(plain).is_some_and(|gate| Arc::ptr_eq(&gate, &first)));
-        let second_pass = gates.set(plain, &second);
-        drop(first_pass);
-        assert!(gates.get(peer).is_some_and(|gate| Arc::ptr_eq(&gate, &second)));
-        drop(second_pass);
-        assert!(gates.get(peer).is_none());
+        let other = "192.0.2.1:8".parse().expect("address");
+        let mut pass = gates.set(mapped, &Gate::new(ETHERNET));
+        assert!(!gates.admit(plain, 1_300));
+        assert!(gates.admit(other, 1_300));
+        pass.gate.confirm(1_472);
+        // Somebody claims the same address and is not through yet.
+        let claimed = gates.set(plain, &Gate::new(ETHERNET));
+        assert!(gates.admit(plain, 1_472));
+        drop(claimed);
+        assert!(!gates.admit(plain, 1_473));
+        assert_eq!(pass.unsent_bytes(), 1_300 + 1_473);
+        // The peer moves.
+        pass.bulk_begins(other);
+        assert!(gates.admit(other, 1_473));
+        gates.not_sent(plain, 1);
+        gates.not_sent(other, 1);
+        assert_eq!(pass.unsent_bytes(), 1_300 + 1_473 + 1);
+        drop(pass);
+        assert!(gates.0.lock().expect("lock").is_empty());
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     opened_at: Instant,
     drain_timeout: Duration,
     closing: Closing,
-    gate: GatePass,
+    gate: Mutex<GatePass>,
     _slot: Option<LinkSlot>,
 }
 
@@ -122,7 +122,7 @@ impl QuicLink {
             opened_at: Instant::now(),
             drain_timeout: config.drain_timeout,
             closing: parts.closing,
-            gate: parts.gate,
+            gate: Mutex::new(parts.gate),
             _slot: parts.slot,
         }))
     }
@@ -223,7 +223,7 @@ impl Link for QuicLink {
     fn open_bulk(&self) -> Result<Box<dyn BulkSend>, LinkError> {
         const STEP: &str = "open a bulk stream";
         self.0.check_open(STEP)?;
-        self.0.gate.gate.bulk_begins();
+        lock(&self.0.gate).bulk_begins(self.0.connection.remote_address());
         let opened = self.0.net.handle.block_on(self.0.connection.open_uni());
         let stream = opened.map_err(|lost| connection_lost(STEP, &lost))?;
         Ok(Box::new(QuicBulkSend::new(Arc::clone(&self.0), stream)))
@@ -258,7 +258,7 @@ impl Link for QuicLink {
     fn stats(&self) -> LinkStats {
         let stats = self.0.connection.stats();
         LinkStats {
-            sent_bytes: stats.udp_tx.bytes.saturating_sub(self.0.gate.gate.unsent_bytes()),
+            sent_bytes: stats.udp_tx.bytes.saturating_sub(lock(&self.0.gate).unsent_bytes()),
             received_bytes: stats.udp_rx.bytes,
             lost_packets: stats.path.lost_packets,
             rtt: stats.path.rtt,

@@ -17,7 +17,6 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
 use quinn::{
@@ -85,14 +84,11 @@ impl Socket {
     /// Errors other than a full socket are taken for loss, as quinn's own socket does: QUIC repeats
     /// what matters, and an unreachable peer is not for one datagram to decide.
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self
-            .io
-            .try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit));
+        let sent =
+            self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), transmit));
         match sent {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                if let Some(gate) = self.gates.get(transmit.destination) {
-                    gate.not_sent(transmit.contents.len());
-                }
+                self.gates.not_sent(transmit.destination, transmit.contents.len());
                 Ok(())
             }
             other => other,
@@ -122,8 +118,7 @@ impl AsyncUdpSocket for Socket {
         // Probes are sent one by one.
         if transmit.segment_size.is_none()
             && total > FULL_DATAGRAM_BYTES_MIN
-            && let Some(gate) = self.gates.get(transmit.destination)
-            && !gate.admits(total, Instant::now())
+            && !self.gates.admit(transmit.destination, total)
         {
             return Ok(());
         }

@@ -40,7 +40,7 @@ pub(super) enum Work<A: Storage, B: Storage> {
 
 struct State<A: Storage, B: Storage> {
     root: bool,
-    large: Vec<Box<Large<A, B>>>,
+    large: Vec<Large<A, B>>,
     /// Listed directories, and how many of their names were given out.
     open: Vec<(Arc<Opened<A, B>>, usize)>,
     /// Directories to be listed: their parent and names, the next one last.
@@ -125,7 +125,7 @@ impl<A: Storage, B: Storage> Queue<A, B> {
         if state.large.len() >= LARGE_MAX {
             return Err(large);
         }
-        state.large.push(large);
+        state.large.push(*large);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -144,7 +144,7 @@ impl<A: Storage, B: Storage> State<A, B> {
             return Some(Work::Root);
         }
         if let Some(large) = self.large.pop() {
-            return Some(Work::Large(large));
+            return Some(Work::Large(Box::new(large)));
         }
         while let Some((directory, given)) = self.open.last_mut() {
             let names = *given..directory.len().min(*given + BATCH);

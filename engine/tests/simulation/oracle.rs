@@ -106,7 +106,10 @@ impl Expected {
         }
         if run.literal_bytes > literal_bytes_max {
             let sent = run.literal_bytes;
-            return Err(format!("the next run sent {sent} bytes, {literal_bytes_max} were missing"));
+            return Err(format!(
+                "the next run sent {sent} bytes, {literal_bytes_max} were missing: {:?}",
+                run.batches
+            ));
         }
         check_idle(world)?;
         Ok(run.literal_bytes)

@@ -1,6 +1,7 @@
 //! Both machines, and one session between them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::storage::{Careless, Watched};
 use crate::trees::Hands;
 
 /// A session that has not ended by then hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A tree by path.
 pub(crate) type Tree = BTreeMap<Vec<u8>, SimEntry>;
@@ -45,7 +46,7 @@ pub(crate) struct World {
 
 /// How the disks of a fork behave.
 pub(crate) fn disk_config(seed: u64, crash_model: CrashModel) -> SimConfig {
-    SimConfig { seed, crash_model, trace_max: 40, ..SimConfig::default() }
+    SimConfig { seed, crash_model, trace_max: 400, ..SimConfig::default() }
 }
 
 impl World {
@@ -249,13 +250,25 @@ impl Run {
 }
 
 /// One batch as it went over the link.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Batch {
     /// Paths, and whether the operation takes what is there away.
     pub(crate) ops: Vec<(Vec<u8>, Touch)>,
     pub(crate) literal_bytes: u64,
     /// Paths of operations not done, once a receipt was heard.
     pub(crate) failures: Option<Vec<Vec<u8>>>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.ops.iter().map(|(path, touch)| format!("{touch:?} {}", path.escape_ascii()));
+        let failed = self.failures.as_ref().map(|all| all.iter().map(|p| p.escape_ascii().to_string()));
+        f.debug_struct("Batch")
+            .field("ops", &paths.collect::<Vec<_>>())
+            .field("literal_bytes", &self.literal_bytes)
+            .field("failures", &failed.map(Iterator::collect::<Vec<_>>))
+            .finish()
+    }
 }
 
 /// What an operation does to a path.
