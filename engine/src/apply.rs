@@ -8,7 +8,9 @@
 //!    expected becomes a failure of that operation.
 //! 3. The intent is written to `.farshore/journal/<N>` and synced, then the journal's directory:
 //!    from here on the batch will happen.
-//! 4. Objects that move are lifted into staging; removed files go to history; staged objects are
+//! 4. Objects that move are lifted into staging, and synced there if one of their names is to be
+//!    taken by another: not every file system keeps the order of two renames, and the second alone
+//!    would replace what the first had saved. Removed files go to history; staged objects are
 //!    placed, what they replace is first given a name in history; further names are linked; metadata
 //!    of files set; directories removed from the deepest up; directories' metadata and times set,
 //!    the deepest first.
@@ -21,8 +23,10 @@
 //!
 //! A. A journal record that does not read back whole was never acted on: removed.
 //! B. A record with a number the catalog has committed is done: removed.
-//! C. Any other record is done again from step 4. Each action tells by inode or by the staged name
-//!    whether it happened; nothing is lost by doing it twice.
+//! C. Any other record is written and synced anew, since the sync of step 3 may be what had failed,
+//!    and a second one of the same bytes proves nothing; then it is done again from step 4. Each
+//!    action tells by inode or by the staged name whether it happened; nothing is lost by doing it
+//!    twice.
 //! D. Staging folders left over are removed.
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
@@ -163,6 +167,7 @@ impl<S: Storage> Applier<'_, S> {
                     .map_err(disk(ApplyStep::CleanUp))?;
                 continue;
             }
+            journal::renew(self.storage, self.own, &intent).map_err(disk(ApplyStep::Journal))?;
             self.finish(&intent, &HashMap::new(), &mut failures, &mut Degraded::default())?;
         }
         let mut left = Vec::new();
@@ -605,6 +610,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
     fn run(&mut self) -> Result<(), ApplyError> {
         let intent = self.intent;
         self.each(|a| matches!(a, Action::Lift { .. }), Self::lift)?;
+        self.sync_lifted()?;
         self.each(|a| matches!(a, Action::RemoveFile { .. }), Self::remove_file)?;
         self.parents.forget();
         self.each(|a| matches!(a, Action::Place { .. }), Self::place)?;
@@ -684,6 +690,20 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         let staging = self.staging.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let object = Object::Named(staging, staged.as_bytes());
         set_entry_metadata(storage, object, &stat, entry, &mut self.degraded)
+    }
+
+    /// What was lifted is durable in staging before anything takes its name.
+    fn sync_lifted(&self) -> Result<(), ApplyError> {
+        let lifted = |a: &Action| matches!(a, Action::Lift { .. });
+        let from: HashSet<&RelPath> =
+            self.intent.actions.iter().filter(|a| lifted(a)).map(Action::path).collect();
+        let mut others = self.intent.actions.iter().filter(|a| !lifted(a)).map(Action::path);
+        if from.is_empty() || !others.any(|path| from.contains(path)) {
+            return Ok(());
+        }
+        let batch = self.intent.batch;
+        let failed = Applier::<S>::disk(batch, ApplyStep::Perform, &RelPath::root());
+        self.applier.storage.sync_all().map_err(failed)
     }
 
     fn remove_file(&mut self, action: &Action) -> io::Result<()> {

@@ -1021,7 +1021,8 @@ impl<'t> CatalogTables<'t> {
         if !path.is_root() {
             self.entry_count -= 1;
         }
-        if matches!(old_record.entry, Entry::Directory { .. }) {
+        // What lies below the root stays, and its digest with it: nobody would make it again.
+        if matches!(old_record.entry, Entry::Directory { .. }) && !path.is_root() {
             self.directories.remove(key.as_slice()).step("remove directory digest")?;
         }
         self.forget(path, &old_record, None)?;

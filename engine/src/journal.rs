@@ -224,6 +224,24 @@ pub fn write<S: Storage>(storage: &S, own: &OwnFolder<S>, intent: &Intent) -> io
     storage.sync_file(&file)
 }
 
+/// Writes a record found at the start once more, durable when this returns. The old one stands until
+/// the new one has its name: the batch may have been begun.
+///
+/// # Errors
+/// The file system's own; a record is there whatever happens.
+pub fn renew<S: Storage>(storage: &S, own: &OwnFolder<S>, intent: &Intent) -> io::Result<()> {
+    const FRESH: &[u8] = b"journal";
+    match storage.unlink(&own.staging, FRESH) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = storage.create_file(&own.staging, FRESH)?;
+    storage.write_at(&file, 0, &intent.to_bytes())?;
+    storage.sync_file(&file)?;
+    storage.rename(&own.staging, FRESH, &own.journal, set_name(intent.batch).as_bytes())?;
+    storage.sync_directory(&own.journal)
+}
+
 /// Removes a batch's record: the catalog has it.
 ///
 /// # Errors

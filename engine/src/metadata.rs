@@ -139,6 +139,7 @@ fn set_xattr<S: Storage>(
     match storage.set_xattr(object, name, value) {
         Err(e) if e.kind() == io::ErrorKind::StorageFull => {
             if storage.free_bytes()? < ATTRIBUTE_ROOM {
+                // Of a kind and without a number: not taken for one that is too large.
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
             storage.set_xattr(object, name, value)

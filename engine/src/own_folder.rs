@@ -98,8 +98,10 @@ fn read_identity<S: Storage>(storage: &S, top: &S::Directory) -> io::Result<Opti
         Err(e) => return Err(e),
     };
     let mut bytes = [0; 16];
-    // Anything but sixteen bytes was cut short by a crash before anything relied on it.
-    Ok((storage.read_at(&file, 0, &mut bytes)? == 16).then_some(StoreId(bytes)))
+    // Anything but sixteen bytes, or a block never written, was cut short by a crash before anything
+    // relied on it.
+    let whole = storage.read_at(&file, 0, &mut bytes)? == 16 && bytes != [0; 16];
+    Ok(whole.then_some(StoreId(bytes)))
 }
 
 fn make_identity<S: Storage>(

@@ -31,6 +31,12 @@ const WRITEBACK: u64 = 8 << 20;
 /// Blocks of zeros this long become holes in a file that has holes at the source.
 const HOLE: usize = 4096;
 
+/// A file has at most so many extents, and one more for each [`CHUNK_MEAN`] bytes of chunks: no
+/// chunking makes more, and the memory of a recipe stays below what was sent.
+const SHORT_CHUNKS: u64 = 4_096;
+/// See [`SHORT_CHUNKS`]: a block of the finest holes there are.
+const CHUNK_MEAN: u64 = 512;
+
 /// Why a batch cannot be staged; the session ends.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -189,6 +195,8 @@ struct Assembly<S: Storage> {
     file: Option<(S::File, Slot)>,
     recipe: Recipe,
     offset: u64,
+    /// Bytes of it that were no zeros.
+    chunk_bytes: u64,
     size: u64,
     sparse: bool,
     flushed: u64,
@@ -616,6 +624,7 @@ impl<'a, S: Storage> Stager<'a, S> {
                 extents: Vec::new(),
             },
             offset: 0,
+            chunk_bytes: 0,
             size,
             sparse,
             flushed: 0,
@@ -705,8 +714,9 @@ impl<'a, S: Storage> Stager<'a, S> {
             self.extent(assembly, extent, Some(&bytes))
         } else {
             // Asked for when the file has ended; the rest of it is still read and checked.
-            assembly.missing.push(id);
-            self.extent(assembly, extent, None)
+            let taken = self.extent(assembly, extent, None);
+            assembly.missing.extend(taken.is_ok().then_some(id));
+            taken
         };
         self.buf = bytes;
         result
@@ -721,6 +731,12 @@ impl<'a, S: Storage> Stager<'a, S> {
     ) -> Result<(), OpError> {
         if extent.is_empty() || extent.len() > assembly.size - assembly.offset {
             return Err(refused("it is longer than announced"));
+        }
+        if matches!(extent, Extent::Chunk { .. }) {
+            if assembly.recipe.extents.len() as u64 > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN {
+                return Err(refused("its chunks are too short"));
+            }
+            assembly.chunk_bytes += extent.len();
         }
         if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
             write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)

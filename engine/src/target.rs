@@ -22,7 +22,7 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Message, PROTOCOL_VERSION, Query, StoreId, Welcome,
+    ANSWER_CHILDREN_MAX, Answer, Message, PROTOCOL_VERSION, Query, StoreId, WIDE, Welcome,
 };
 use farshore_proto::session::{SessionError, TargetSession};
 use redb::Durability;
@@ -38,8 +38,6 @@ use crate::own_folder::OwnFolder;
 use crate::plan::{PlanError, Problem};
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
 
-/// Directories with more children than this are compared by buckets first.
-const WIDE: usize = 4_096;
 /// Bytes of children in one answer: well within a control message.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 

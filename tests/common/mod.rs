@@ -271,7 +271,11 @@ pub fn kill(child: &mut Child) -> bool {
         return false;
     }
     let pid = child.id();
-    let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    // Not waited for yet, so the number is still its own; one that has ended has no file any more.
+    let Ok(exe) = std::fs::read_link(format!("/proc/{pid}/exe")) else {
+        child.wait().unwrap();
+        return false;
+    };
     assert_eq!(exe, Path::new(BINARY).canonicalize().unwrap(), "process {pid}");
     child.kill().unwrap();
     let status = child.wait().unwrap();

@@ -1,1 +1,245 @@
+//! Bytes that cross the line. Runs here use the settings of a line between sites, since a local one
+//! tries datagrams of 64 KiB, which drown what is measured.
 
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use farshore::replicate::{RunResult, TargetOptions, open_root};
+use farshore::state::State;
+use farshore_core::guard::Threshold;
+use farshore_core::policy::ReplicateAll;
+use farshore_core::recovery_point::Epoch;
+use farshore_engine::catalog::CatalogRole;
+use farshore_engine::frames::Compression;
+use farshore_engine::progress::Progress;
+use farshore_engine::source::{self, SourceConfig, system_wall_clock};
+use farshore_engine::target;
+use farshore_proto::link::Link;
+use farshore_test_support::Rng;
+use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
+
+use crate::sites::{Counts, Run, Sites, large_mib, noise, put};
+
+const MIB: usize = 1 << 20;
+
+/// One run as between two sites; `rate` in bytes a second.
+fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u64>) -> Run {
+    std::thread::sleep(std::time::Duration::from_millis(40));
+    let (source_key, target_key) =
+        (SiteKey::generate().expect("a key"), SiteKey::generate().expect("a key"));
+    let config =
+        TransportConfig { bandwidth_limit_bytes_per_s: rate, ..TransportConfig::network() };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let peers = KeySet::from(source_key.key_id());
+    let listener =
+        Listener::bind(address, &target_key, peers, config.clone()).expect("a listener");
+    let state = State::open(Some(&sites.state)).expect("a state folder");
+    let open = |role, root| {
+        let (catalog, folder) = state.catalog(role, &[b"wire"]).expect("a catalog");
+        (open_root("root", root).expect("a root"), catalog, folder)
+    };
+    let (a, source_catalog, source_folder) = open(CatalogRole::Source, &sites.a);
+    let (b, target_catalog, target_folder) = open(CatalogRole::Target, &sites.b);
+    let target_config = TargetOptions::default().config(target_folder).expect("random bytes");
+    let source_config = SourceConfig {
+        share: "home".into(),
+        epoch: Epoch(0),
+        policy: &ReplicateAll,
+        threshold: Threshold::default(),
+        approved: false,
+        trust_target: false,
+        dry_run: false,
+        workers: 2,
+        compression,
+        spool_folder: source_folder,
+        now: &system_wall_clock,
+        racy_ns: 20_000_000,
+    };
+    let progress = Progress::default();
+    let result = std::thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let incoming = listener.accept().expect("a link");
+            let hello = target::receive_hello(&incoming.link).expect("a hello");
+            target::run(&b, &target_catalog, &incoming.link, &hello, &target_config)
+        });
+        let peers = KeySet::from(target_key.key_id());
+        let link = dial(listener.local_addr(), &source_key, peers, &config).expect("a link");
+        let source = source::run(&a, &source_catalog, &link, &source_config, &progress);
+        let stats = link.stats();
+        drop(link);
+        listener.close();
+        let target = serving.join().expect("the target").expect("the target's end");
+        RunResult { source: source.expect("the source's end"), target: Some(target), link: stats }
+    });
+    let run = Run { result, progress };
+    run.clean();
+    run
+}
+
+fn wire(sites: &Sites) -> Run {
+    run_as_between_sites(sites, Compression::Auto, None)
+}
+
+/// A run that finds nothing to do says so in few bytes.
+#[test]
+fn a_run_without_changes_is_nearly_free() {
+    let sites = Sites::in_memory();
+    for i in 0..2_000 {
+        put(&sites.a.join(format!("home/f{i}")), i.to_string());
+    }
+    wire(&sites);
+    let again = wire(&sites);
+    assert_eq!(again.counts(), Counts::default());
+    assert_eq!(again.frames(), 0);
+    assert!(again.sent() < 48 << 10, "{} bytes sent", again.sent());
+}
+
+/// 100 bytes inserted at the start of a large file and at twenty places cost those places alone.
+#[test]
+fn inserts_into_a_large_file_send_little() {
+    let sites = Sites::in_memory();
+    let len = large_mib() * MIB;
+    let file = sites.a.join("home/large.bin");
+    let mut content = noise(61, len);
+    put(&file, &content);
+    let first = wire(&sites);
+    assert_eq!(first.literal(), len as u64);
+    let mut rng = Rng::new(62);
+    let mut places: Vec<usize> = (0..20)
+        .map(|_| usize::try_from(rng.below(len as u64)).expect("an offset"))
+        .chain([0])
+        .collect();
+    places.sort_unstable();
+    let mut edited = Vec::with_capacity(len + 2_100);
+    let mut from = 0;
+    for place in places {
+        edited.extend_from_slice(&content[from..place]);
+        edited.extend_from_slice(&rng.bytes(100));
+        from = place;
+    }
+    edited.extend_from_slice(&content[from..]);
+    content = edited;
+    put(&file, &content);
+    let second = wire(&sites);
+    assert!(second.sent() < 3 << 20, "{} bytes sent", second.sent());
+    assert!(second.literal() > 21 * 100, "{} bytes of content", second.literal());
+    assert_eq!(fs::read(sites.b.join("home/large.bin")).expect("it arrived"), content);
+    sites.equal("after the inserts");
+}
+
+/// A renamed folder, files renamed one by one and files moved into another folder cost names.
+#[test]
+fn renames_send_names_alone() {
+    let sites = Sites::in_memory();
+    for i in 0..64usize {
+        put(&sites.a.join(format!("home/out/f{i:02}")), noise(i as u64, large_mib() * MIB / 64));
+    }
+    wire(&sites);
+    fs::rename(sites.a.join("home/out"), sites.a.join("home/sent")).expect("renamed");
+    let folder = wire(&sites);
+    assert!(folder.sent() < 64 << 10, "a renamed folder: {} bytes sent", folder.sent());
+    assert_eq!((folder.literal(), folder.counts().moved), (0, 64));
+    sites.equal("after renaming the folder");
+    for i in 0..50 {
+        let from = sites.a.join(format!("home/sent/f{i:02}"));
+        fs::rename(from, sites.a.join(format!("home/sent/g{i:02}.done"))).expect("renamed");
+    }
+    let files = wire(&sites);
+    assert!(files.sent() < 64 << 10, "fifty renamed files: {} bytes sent", files.sent());
+    assert_eq!((files.literal(), files.counts().moved), (0, 50));
+    sites.equal("after renaming fifty files");
+    fs::create_dir(sites.a.join("archive")).expect("a folder");
+    for i in 50..64 {
+        let from = sites.a.join(format!("home/sent/f{i:02}"));
+        fs::rename(from, sites.a.join(format!("archive/f{i:02}"))).expect("moved");
+    }
+    let moved = wire(&sites);
+    assert!(moved.sent() < 64 << 10, "moved files: {} bytes sent", moved.sent());
+    assert_eq!((moved.literal(), moved.counts().moved), (0, 14));
+    sites.equal("after moving files");
+}
+
+/// Names passed on as a log does: the old content is not sent again.
+#[test]
+fn a_rotated_log_sends_the_new_content_alone() {
+    let sites = Sites::in_memory();
+    let log = sites.a.join("log/app.log");
+    put(&log, noise(70, 4 * MIB));
+    put(&sites.a.join("log/app.log.1"), noise(71, 4 * MIB));
+    wire(&sites);
+    fs::rename(sites.a.join("log/app.log.1"), sites.a.join("log/app.log.2")).expect("renamed");
+    fs::rename(&log, sites.a.join("log/app.log.1")).expect("renamed");
+    put(&log, noise(72, 1_000));
+    let rotated = wire(&sites);
+    assert_eq!(rotated.literal(), 1_000);
+    sites.equal("after the rotation");
+    // Two names exchanged, of files that are alike but for their content.
+    let (one, two) = (sites.a.join("log/app.log.1"), sites.a.join("log/app.log.2"));
+    rustix::fs::renameat_with(
+        rustix::fs::CWD,
+        &one,
+        rustix::fs::CWD,
+        &two,
+        rustix::fs::RenameFlags::EXCHANGE,
+    )
+    .expect("exchanged");
+    let exchanged = wire(&sites);
+    assert_eq!(exchanged.literal(), 0);
+    assert!(!exchanged.result.source.compared);
+    sites.equal("after the exchange");
+}
+
+const PAYLOADS: [usize; 6] = [10 << 10, 60 << 10, (64 << 10) + 1, 300 << 10, MIB, 8 * MIB];
+
+fn deliver(root: &Path, accounts: std::ops::Range<usize>) {
+    for account in accounts {
+        for (seed, len) in (500..).zip(PAYLOADS) {
+            let file = root.join(format!("acct-{account:02}/inbox/payload-{len}"));
+            put(&file, noise(seed, len));
+        }
+    }
+}
+
+/// The same payload in twenty accounts is sent once, whether the copies come in one run or later.
+#[test]
+fn one_payload_in_many_accounts_is_sent_once() {
+    let sites = Sites::in_memory();
+    deliver(&sites.a, 0..20);
+    let one: usize = PAYLOADS.iter().sum();
+    let first = wire(&sites);
+    let limit = one as u64 * 11 / 10;
+    assert!(first.literal() < limit, "{} of {one} bytes sent", first.literal());
+    assert!(first.literal() >= one as u64);
+    sites.equal("the first run");
+    deliver(&sites.a, 20..25);
+    let second = wire(&sites);
+    assert_eq!(second.literal(), 0);
+    assert!(second.sent() < 64 << 10, "{} bytes sent", second.sent());
+    sites.equal("the second run");
+}
+
+/// Text is compressed when it is asked for, never when that is asked for, and by itself on a line
+/// slower than a compressor; what does not shrink is left as it is.
+#[test]
+fn text_is_compressed_where_that_pays() {
+    let text = Rng::new(80).text(24 * MIB);
+    let frames = |compression, rate, content: &[u8]| {
+        let sites = Sites::in_memory();
+        put(&sites.a.join("home/text"), content);
+        let run = run_as_between_sites(&sites, compression, rate);
+        assert_eq!(run.progress.literal_bytes.load(Relaxed), content.len() as u64);
+        sites.equal("after the run");
+        assert!(run.frames() <= run.sent(), "{} of {}", run.frames(), run.sent());
+        run.frames() as f64 / content.len() as f64
+    };
+    let never = frames(Compression::Never, None, &text);
+    assert!(never >= 1.0, "never: {never}");
+    let always = frames(Compression::Level(3), None, &text);
+    assert!(always < 0.6, "level 3: {always}");
+    let slow = frames(Compression::Auto, Some(20_000_000), &text);
+    assert!(slow < 0.8, "a slow line: {slow}");
+    let random = frames(Compression::Level(3), None, &noise(81, 4 * MIB));
+    assert!((1.0..1.01).contains(&random), "noise: {random}");
+}

@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use farshore_proto::link::{Link, LinkStats};
 use farshore_transport::{Listener, QuicLink, SiteKey, TransportConfig, dial};
-use support::{Line, key, listener, pair};
+use support::{Line, PATIENCE, key, listener, pair};
 
 /// What a session that finds nothing to replicate may send, beside what it says.
 const SMALL_SESSION_BYTES_MAX: u64 = 4_096;
@@ -65,10 +65,18 @@ fn a_small_session_is_small_and_counted_right() {
             (small_session_dialer(&dialed), theirs.join().expect("listener's end"))
         });
         drop((dialed, accepted));
-        let carried = line.carried();
-        let out = carried.from_dialer.lock().expect("lock").clone();
-        let back = carried.from_listener.lock().expect("lock").clone();
         let sum = |sizes: &[usize]| sizes.iter().map(|size| *size as u64).sum::<u64>();
+        // The line may be behind the ends.
+        let began = Instant::now();
+        let (out, back) = loop {
+            let out = line.carried().from_dialer.lock().expect("lock").clone();
+            let back = line.carried().from_listener.lock().expect("lock").clone();
+            let whole = sum(&out) > ours.sent_bytes + 1 && sum(&back) >= theirs.sent_bytes;
+            if whole || began.elapsed() > PATIENCE {
+                break (out, back);
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
         println!("dialer {} {out:?}, listener {} {back:?}", sum(&out), sum(&back));
         assert!(sum(&out) < SMALL_SESSION_BYTES_MAX, "{out:?}");
         assert!(sum(&out) + sum(&back) < BOTH_ENDS_BYTES_MAX, "{back:?}");

@@ -110,6 +110,7 @@ struct Parameters {
     max: usize,
 }
 
+#[allow(clippy::cast_possible_truncation)] // 64 KiB
 const ZERO_BLOCK: usize = limits::ZERO_RUN_MIN as usize;
 
 impl Chunker {
@@ -170,6 +171,7 @@ impl Chunker {
 
     /// The next extent, or `None` when more bytes are needed or all are cut. Zero extents may come
     /// in pieces; [`crate::recipe::Recipe::push`] joins them.
+    #[allow(clippy::cast_possible_truncation)] // a chunk is at most CHUNK_LEN_MAX
     pub fn poll(&mut self) -> Option<Cut> {
         let data = &self.buf[self.start..self.end];
         if data.is_empty() {
@@ -204,10 +206,11 @@ impl Chunker {
     fn cut_zeros(&mut self) -> Option<Cut> {
         let len = std::mem::take(&mut self.zeros);
         self.offset += len;
-        (len > 0).then(|| Cut { extent: Extent::Zero { len }, range: 0..0 })
+        (len > 0).then_some(Cut { extent: Extent::Zero { len }, range: 0..0 })
     }
 }
 
+#[allow(clippy::cast_possible_truncation)] // below 64 KiB
 fn boundary_distance(offset: u64) -> usize {
     let past = (offset % limits::ZERO_RUN_MIN) as usize;
     if past == 0 { 0 } else { ZERO_BLOCK - past }

@@ -77,6 +77,7 @@ impl Encoder {
     }
 
     /// An unsigned integer, base 128, least significant group first.
+    #[allow(clippy::cast_possible_truncation)] // seven bits at a time
     pub fn put_u64(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.buf.push((value & 0x7f) as u8 | 0x80);

@@ -44,21 +44,31 @@ impl Timestamp {
 
     fn decode(d: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let seconds = d.take_i64("timestamp seconds")?;
-        let nanos = d.take_bounded("timestamp nanoseconds", 999_999_999)?;
-        Ok(Self { seconds, nanos: nanos as u32 })
+        let nanos = d.take_u32("timestamp nanoseconds")?;
+        if nanos > 999_999_999 {
+            return Err(DecodeError::LimitExceeded {
+                what: "timestamp nanoseconds",
+                found: u64::from(nanos),
+                limit: 999_999_999,
+            });
+        }
+        Ok(Self { seconds, nanos })
     }
 }
 
+/// An extended attribute.
+pub type NameAndValue = (Box<[u8]>, Box<[u8]>);
+
 /// Extended attributes, POSIX ACLs among them, sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
-pub struct Xattrs(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Xattrs(Vec<NameAndValue>);
 
 impl Xattrs {
     /// Sorts `pairs`; a name given twice keeps its first value.
     ///
     /// # Errors
     /// [`DecodeError::LimitExceeded`] when a bound of [`limits`] is broken.
-    pub fn new(mut pairs: Vec<(Box<[u8]>, Box<[u8]>)>) -> Result<Self, DecodeError> {
+    pub fn new(mut pairs: Vec<NameAndValue>) -> Result<Self, DecodeError> {
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         pairs.dedup_by(|b, a| a.0 == b.0);
         let mut total = 0;
@@ -98,7 +108,7 @@ impl Xattrs {
 
     fn decode(d: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let count = d.take_len("attribute count", limits::XATTR_TOTAL_MAX / 2)?;
-        let mut pairs: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+        let mut pairs: Vec<NameAndValue> = Vec::new();
         for _ in 0..count {
             let name = d.take_bytes("attribute name", limits::XATTR_NAME_MAX)?;
             let value = d.take_bytes("attribute value", limits::XATTR_VALUE_MAX)?;
@@ -384,8 +394,13 @@ fn decode_number(d: &mut Decoder<'_>) -> Result<DeviceNumber, DecodeError> {
 }
 
 fn decode_meta(d: &mut Decoder<'_>) -> Result<Metadata, DecodeError> {
+    let mode = d.take_u32("mode")?;
+    if mode > 0o7777 {
+        let found = u64::from(mode);
+        return Err(DecodeError::LimitExceeded { what: "mode", found, limit: 0o7777 });
+    }
     Ok(Metadata {
-        mode: d.take_bounded("mode", 0o7777)? as u32,
+        mode,
         uid: d.take_u32("uid")?,
         gid: d.take_u32("gid")?,
         mtime: Timestamp::decode(d)?,

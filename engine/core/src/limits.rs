@@ -37,6 +37,7 @@ pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 /// attributes, and room for the rest of its operation.
 pub const FRAME_PAYLOAD_MAX: usize = CHUNK_LEN_MAX + 256 * 1024;
 
+#[allow(clippy::cast_possible_truncation)] // both are 64 KiB
 const _: () = {
     assert!(CHUNK_LEN_MAX < FRAME_PAYLOAD_MAX);
     assert!(XATTR_TOTAL_MAX + 2 * PATH_LEN_MAX + SYMLINK_TARGET_MAX < FRAME_PAYLOAD_MAX);

@@ -28,7 +28,7 @@ impl Expected {
 
     /// At any time: complete versions only, and all that was acknowledged by `runs`, in that order.
     pub(crate) fn check_visible(&self, tree: &Tree, runs: &[&Run]) -> Result<(), String> {
-        if runs.iter().any(|r| r.sealed_heard) {
+        if runs.iter().any(|r| r.sealed_heard && r.reported().is_empty()) {
             return match difference(tree, &self.current) {
                 None => Ok(()),
                 Some(text) => Err(format!("sealed, and not there: {text}")),

@@ -46,7 +46,7 @@ pub(crate) struct World {
 
 /// How the disks of a fork behave.
 pub(crate) fn disk_config(seed: u64, crash_model: CrashModel) -> SimConfig {
-    SimConfig { seed, crash_model, trace_max: 400, ..SimConfig::default() }
+    SimConfig { seed, crash_model, trace_max: 40, ..SimConfig::default() }
 }
 
 impl World {
@@ -161,12 +161,12 @@ impl World {
             .iter()
             .map(|p| format!("{}: {}", p.path.as_bytes().escape_ascii(), p.text))
             .collect();
-        let degraded = !report.degraded.is_empty();
+        problems.extend(report.degraded.iter().map(|(what, count)| format!("{count} {what}")));
         if let Outcome::Held(hold) = &report.outcome {
             problems.push(format!("held: {hold}"));
         }
         let sealed = matches!(report.outcome, Outcome::Sealed(_));
-        Ok(SourceEnd { sealed, problems, degraded })
+        Ok(SourceEnd { sealed, problems })
     }
 
     fn run_target(&self, link: MemoryLink) -> Result<TargetEnd, String> {
@@ -207,7 +207,6 @@ enum End {
 pub(crate) struct SourceEnd {
     pub(crate) sealed: bool,
     pub(crate) problems: Vec<String>,
-    pub(crate) degraded: bool,
 }
 
 /// What the target's end came to.
@@ -235,6 +234,11 @@ impl Run {
             (Ok(s), Ok(t)) if s.sealed && s.problems.is_empty() && t.problems.is_empty() => Ok(()),
             other => Err(format!("not a clean run: {other:?}")),
         }
+    }
+
+    /// Entries the source says it could not vouch for, or that are not wholly as they should be.
+    pub(crate) fn reported(&self) -> &[String] {
+        self.source.as_ref().map_or(&[], |s| &s.problems)
     }
 
     /// Whether one end did not end.

@@ -73,9 +73,9 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// The bytes.
     #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // both lengths are at most FRAME_PAYLOAD_MAX
     pub fn to_bytes(self) -> [u8; FRAME_HEADER_LEN] {
         let mut out = [0; FRAME_HEADER_LEN];
-        // Both lengths are below FRAME_PAYLOAD_MAX, which fits 32 bits.
         out[..4].copy_from_slice(&(self.stored_len as u32).to_le_bytes());
         out[4..8].copy_from_slice(&(self.payload_len as u32).to_le_bytes());
         out[8] = u8::from(self.compressed);

@@ -11,7 +11,7 @@ use farshore_core::digest::{BUCKETS, Child, DirectoryDigest};
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 
-use crate::message::{Answer, COMPARE_QUERIES_MAX, Query};
+use crate::message::{Answer, BUCKET_CHILDREN_MAX, COMPARE_QUERIES_MAX, Query, WIDE};
 use crate::session::SessionError;
 
 /// What one side holds, as the comparison needs it.
@@ -112,6 +112,10 @@ impl Comparison {
             }
             Answer::Children { last, children } => {
                 check_children(&query.directory, self.partial.last(), &children)?;
+                let limit = if query.bucket.is_some() { BUCKET_CHILDREN_MAX } else { WIDE };
+                if self.partial.len() + children.len() > limit {
+                    return Err(SessionError::TooMany { what: "children", limit }.into());
+                }
                 self.partial.extend(children);
                 if !last {
                     return Ok(Vec::new());

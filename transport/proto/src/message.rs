@@ -25,6 +25,12 @@ pub const COMPARE_QUERIES_MAX: usize = 1_024;
 /// Most children one [`Message::Answer`] carries; further ones follow in the next answer.
 pub const ANSWER_CHILDREN_MAX: usize = 4_096;
 
+/// Directories with more children than this are answered by buckets.
+pub const WIDE: usize = 4_096;
+
+/// Most children of one bucket: a directory of a hundred million has half of that.
+pub const BUCKET_CHILDREN_MAX: usize = 1 << 20;
+
 /// Identity of one catalog or tree: random, made once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StoreId(pub [u8; 16]);

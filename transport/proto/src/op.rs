@@ -183,6 +183,7 @@ impl Op<'_> {
     ///
     /// # Errors
     /// [`DecodeError`], whatever the bytes are.
+    #[allow(clippy::cast_possible_truncation)] // within the bounds just checked
     pub fn decode<'a>(d: &mut Decoder<'a>) -> Result<Op<'a>, DecodeError> {
         Ok(match d.take_u8("operation")? {
             1 => Op::Remove {

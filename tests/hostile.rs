@@ -1,0 +1,10 @@
+//! A peer that holds an allowed key and means harm: nothing panics or hangs, memory stays bounded, the
+//! tree does not change, and an honest session right afterwards succeeds.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "hostile/source.rs"]
+mod source;
+#[path = "hostile/target.rs"]
+mod target;

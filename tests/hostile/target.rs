@@ -1,0 +1,320 @@
+//! A hostile target against `farshore replicate`.
+
+use std::net::SocketAddr;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
+use farshore_core::entry::{Entry, Metadata};
+use farshore_core::path::RelPath;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::deadline::within;
+use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader};
+use farshore_proto::close::CloseCode;
+use farshore_proto::link::Link;
+use farshore_proto::message::{Answer, Failure, FailureKind, Message, Receipt, StoreId, Welcome};
+use farshore_transport::{KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
+
+use crate::common::{Site, expect, farshore, files, shown, text};
+
+/// A run against such a target ends within this.
+const SOON: Duration = Duration::from_secs(25);
+
+fn welcome() -> Welcome {
+    Welcome {
+        version: 1,
+        target: StoreId([3; 16]),
+        sealed_with: None,
+        epoch: Epoch(0),
+        applied_batch: 0,
+        root: RootDigest([9; 32]),
+        entries: 0,
+        foreign_changes: 0,
+        recovery_point: None,
+    }
+}
+
+fn say(link: &QuicLink, message: &Message) {
+    link.send_control(Bytes::from(message.to_bytes())).unwrap_or(());
+}
+
+fn hear(link: &QuicLink) -> Option<Message> {
+    Message::from_bytes(&link.recv_control().ok().flatten()?).ok()
+}
+
+fn children(last: bool, children: Vec<Child>) -> Message {
+    Message::Answer(Answer::Children { last, children })
+}
+
+fn child(path: &[u8]) -> Child {
+    let entry = Entry::Directory { meta: Metadata::default() };
+    Child { path: RelPath::new(path).unwrap(), entry, below: Some(DirectoryDigest([1; 32])) }
+}
+
+/// Says welcome, and that it holds nothing at all.
+fn empty(link: &QuicLink) {
+    say(link, &Message::Welcome(welcome()));
+    while let Some(message) = hear(link) {
+        if let Message::Compare(queries) = message {
+            queries.iter().for_each(|_| say(link, &children(true, Vec::new())));
+            return;
+        }
+    }
+}
+
+/// Takes the next batch whole; its number.
+fn batch(link: &QuicLink) -> Option<u64> {
+    let mut stream = link.accept_bulk().ok().flatten()?;
+    let mut header = [0; BATCH_HEADER_LEN];
+    stream.read_exact(&mut header).ok()?;
+    let mut byte = [0; 1];
+    while stream.read_exact(&mut byte).unwrap_or(false) {}
+    Some(BatchHeader::from_bytes(&header).ok()?.batch)
+}
+
+/// Waits for `Seal` and answers by `answer`; afterwards for the end.
+fn seal(link: &QuicLink, answer: impl Fn(RecoveryPoint) -> Message) {
+    while let Some(message) = hear(link) {
+        match message {
+            Message::Seal(point) => say(link, &answer(point)),
+            Message::Compare(queries) => {
+                queries.iter().for_each(|_| say(link, &children(true, Vec::new())));
+            }
+            Message::Goodbye => {
+                link.finish_control().unwrap_or(());
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the run must end with, and words it must say.
+type Case = (&'static str, &'static [i32], &'static [&'static str], fn(&QuicLink));
+
+const CASES: &[Case] = &[
+    ("version 9", &[4], &["versions 9 to 9"], |l| say(l, &Message::Welcome(Welcome { version: 9, ..welcome() }))),
+    ("epoch of the future", &[4], &["epoch", "hint:"], |l| {
+        say(l, &Message::Welcome(Welcome { epoch: Epoch(u64::MAX), ..welcome() }));
+    }),
+    ("all batches applied", &[4], &["batch 18446744073709551615"], |l| {
+        say(l, &Message::Welcome(Welcome { applied_batch: u64::MAX, ..welcome() }));
+    }),
+    ("absurd counts", &[4], &["not under way"], |l| {
+        let point = RecoveryPoint {
+            sequence: u64::MAX, time_unix_ms: i64::MIN, root: RootDigest([1; 32]), entries: u64::MAX,
+            bytes: u64::MAX, exceptions: u64::MAX,
+        };
+        let w = Welcome {
+            entries: u64::MAX, foreign_changes: u64::MAX, recovery_point: Some(point),
+            sealed_with: Some(StoreId([0xff; 16])), ..welcome()
+        };
+        say(l, &Message::Welcome(w));
+        while !matches!(hear(l), None | Some(Message::Compare(_))) {}
+        say(l, &children(true, Vec::new()));
+        batch(l);
+        say(l, &Message::Receipt(Receipt { batch: u64::MAX, ..Receipt::default() }));
+    }),
+    ("two welcomes", &[4], &["welcome"], |l| (0..2).for_each(|_| say(l, &Message::Welcome(welcome())))),
+    ("hello from the target", &[4], &["hello"], |l| say(l, &Message::Goodbye)),
+    ("sealed before anything", &[4], &["sealed"], |l| {
+        say(l, &Message::Sealed(RecoveryPoint {
+            sequence: 1, time_unix_ms: 0, root: RootDigest([1; 32]), entries: 0, bytes: 0, exceptions: 0,
+        }));
+    }),
+    ("receipt before the welcome", &[4], &["receipt"], |l| say(l, &Message::Receipt(Receipt::default()))),
+    ("answers before the questions", &[4], &["answer"], |l| {
+        say(l, &children(true, Vec::new()));
+        say(l, &Message::Welcome(welcome()));
+    }),
+    ("more answers than questions", &[4], &["answer"], |l| {
+        empty(l);
+        (0..50).for_each(|_| say(l, &children(true, Vec::new())));
+    }),
+    ("children of another directory", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        say_after_compare(l, &children(true, vec![child(b"in/a")]));
+    }),
+    ("children of nowhere", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        say_after_compare(l, &children(true, vec![child(b"x/y/z")]));
+    }),
+    ("children out of order", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        say_after_compare(l, &children(true, vec![child(b"b"), child(b"a")]));
+    }),
+    ("one child twice", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        say_after_compare(l, &children(true, vec![child(b"a"), child(b"a")]));
+    }),
+    ("children without end", &[4], &["more than 4096 children"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        while !matches!(hear(l), None | Some(Message::Compare(_))) {}
+        for piece in 0..50 {
+            let names = (0..1_000).map(|n| child(format!("n{:08}", piece * 1_000 + n).as_bytes()));
+            say(l, &children(false, names.collect()));
+        }
+    }),
+    ("buckets in buckets", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        let buckets = || Message::Answer(Answer::Buckets(Box::new([DirectoryDigest([4; 32]); BUCKETS])));
+        say_after_compare(l, &buckets());
+        say_after_compare(l, &buckets());
+    }),
+    ("a child outside", &[4], &["message from the peer"], |l| {
+        say(l, &Message::Welcome(welcome()));
+        let mut bytes = children(true, vec![child(b"aa/bb")]).to_bytes();
+        let at = bytes.windows(5).position(|w| w == b"aa/bb").unwrap();
+        bytes[at..at + 5].copy_from_slice(b"../bb");
+        while !matches!(hear(l), None | Some(Message::Compare(_))) {}
+        l.send_control(Bytes::from(bytes)).unwrap_or(());
+    }),
+    ("receipt for a batch of its own", &[4], &["not under way"], |l| {
+        empty(l);
+        batch(l);
+        say(l, &Message::Receipt(Receipt { batch: 77, ..Receipt::default() }));
+    }),
+    ("receipt twice", &[4], &["receipt"], |l| {
+        empty(l);
+        let number = batch(l).unwrap_or(0);
+        (0..2).for_each(|_| say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() })));
+        seal(l, Message::Seal);
+    }),
+    ("failures nobody can have, that move a terminal", &[6], &["\\u{1b}[2J\\u{202e}"], |l| {
+        empty(l);
+        let kinds = [FailureKind::Refused, FailureKind::Basis(Vec::new())];
+        let failures = kinds.map(|kind| Failure {
+            path: RelPath::new(*b"never/sent\x1b[31m").unwrap(), kind, text: "\u{1b}[2J\u{202e}\n".into(),
+        });
+        let number = batch(l).unwrap_or(0);
+        let degraded = vec![("\u{1b}[2J\u{202e}".to_owned(), u64::MAX)];
+        say(l, &Message::Receipt(Receipt { batch: number, failures: failures.into(), degraded }));
+        seal(l, Message::Sealed);
+    }),
+    ("nothing can ever be built", &[6], &["however it was sent"], |l| {
+        empty(l);
+        let link = l.clone();
+        // Whatever comes is not there.
+        let refusing = std::thread::spawn(move || {
+            while let Some(number) = batch(&link) {
+                let all = ["", "in", "in/a", "in/b", "large"].map(|p| Failure {
+                    path: RelPath::new(p.as_bytes()).unwrap(),
+                    kind: FailureKind::Basis(Vec::new()),
+                    text: String::new(),
+                });
+                say(&link, &Message::Receipt(Receipt { batch: number, failures: all.into(), degraded: Vec::new() }));
+            }
+        });
+        seal(l, Message::Sealed);
+        l.close(CloseCode::Done as u32, "");
+        refusing.join().unwrap();
+    }),
+    ("another recovery point", &[4], &["another recovery point"], |l| {
+        empty(l);
+        let number = batch(l).unwrap_or(0);
+        say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+        seal(l, |p| Message::Sealed(RecoveryPoint { sequence: u64::MAX, ..p }));
+    }),
+    ("never the same root", &[1], &["still differ"], |l| {
+        empty(l);
+        let link = l.clone();
+        let taking = std::thread::spawn(move || {
+            while let Some(number) = batch(&link) {
+                say(&link, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+            }
+        });
+        seal(l, |_| Message::SealMismatch(RootDigest([5; 32])));
+        l.close(CloseCode::Done as u32, "");
+        taking.join().unwrap();
+    }),
+    ("never leaves", &[0], &["recovery point 1"], |l| {
+        empty(l);
+        let number = batch(l).unwrap_or(0);
+        say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+        while let Some(message) = hear(l) {
+            if let Message::Seal(point) = message {
+                say(l, &Message::Sealed(point));
+            }
+        }
+    }),
+    ("refusal that moves a terminal", &[4], &["the target refused: \\u{1b}[2J\\u{a}farshore: all is well"], |l| {
+        let text = "\u{1b}[2J\nfarshore: all is well".to_owned();
+        say(l, &Message::Refused { code: u32::MAX, text });
+    }),
+    ("full, it says", &[7], &["the target refused", "hint: make room"], |l| {
+        say(l, &Message::Refused { code: CloseCode::Disk as u32, text: "full".into() });
+    }),
+    ("garbage", &[4], &["message from the peer"], |l| {
+        l.send_control(Bytes::from(vec![0xff; 9_000])).unwrap_or(());
+    }),
+    ("nothing as a message", &[4], &["message from the peer"], |l| {
+        l.send_control(Bytes::new()).unwrap_or(());
+    }),
+    ("leaves at once", &[4], &["peer"], |l| l.close(CloseCode::Internal as u32, "\u{1b}[2J")),
+    ("ends its side at once", &[4], &["ended the session"], |l| l.finish_control().unwrap_or(())),
+    ("checks for a while, then garbage", &[4], &["message from the peer"], |l| {
+        (0..50_000).for_each(|n| say(l, &Message::Checking(u64::MAX - n)));
+        l.send_control(Bytes::from_static(b"?")).unwrap_or(());
+    }),
+];
+
+fn say_after_compare(link: &QuicLink, message: &Message) {
+    while !matches!(hear(link), None | Some(Message::Compare(_))) {}
+    say(link, message);
+}
+
+/// One run of the binary against `script`.
+fn run(site: &Site, script: fn(&QuicLink), state: &str) -> Output {
+    let key = SiteKey::load(&site.target_state.join("site.key")).unwrap();
+    let allowed = KeySet::from(site.source_key.parse::<KeyId>().unwrap());
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::bind(address, &key, allowed, TransportConfig::loopback()).unwrap();
+    let to = format!("farshore://{}/share", listener.local_addr());
+    let state = site.path(state);
+    std::fs::create_dir(&state).unwrap();
+    std::fs::copy(site.source_state.join("site.key"), state.join("site.key")).unwrap();
+    std::thread::scope(|scope| {
+        let peer = scope.spawn(|| {
+            let incoming = listener.accept().unwrap();
+            within(&incoming.link, SOON, CloseCode::Internal, "long enough", || {
+                assert!(matches!(hear(&incoming.link), Some(Message::Hello { .. })));
+                script(&incoming.link);
+                while hear(&incoming.link).is_some() {}
+            });
+        });
+        let args = ["replicate", text(&site.source), &to, "--peer", &site.target_key, "--state", text(&state)];
+        let out = farshore(&args);
+        peer.join().unwrap();
+        out
+    })
+}
+
+#[test]
+fn a_hostile_target_learns_and_breaks_nothing() {
+    let site = Site::new();
+    std::fs::create_dir(site.source.join("in")).unwrap();
+    std::fs::write(site.source.join("in/a"), "alpha").unwrap();
+    std::fs::write(site.source.join("in/b"), "beta").unwrap();
+    std::fs::write(site.source.join("large"), farshore_test_support::Rng::new(1).bytes(300_000)).unwrap();
+    let before = files(&site.source);
+    let mut wrong = Vec::new();
+    for (number, (name, codes, words, script)) in CASES.iter().enumerate() {
+        let start = Instant::now();
+        let out = run(&site, *script, &format!("state{number}"));
+        let all = shown(&out);
+        let took = start.elapsed();
+        let code = out.status.code().unwrap_or(-1);
+        let said = words.iter().all(|w| all.contains(w));
+        let plain = !all.contains(['\u{1b}', '\u{202e}']) && !all.contains("panicked");
+        if !codes.contains(&code) || !said || !plain || took > SOON {
+            wrong.push(format!("{name} ({took:?}): expected {codes:?} {words:?}: {all}"));
+        }
+        assert_eq!(files(&site.source), before, "{name}");
+    }
+    println!("{} hostile targets", CASES.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    // The source is as good as ever.
+    expect(&site.local(&[]), 0, &[]);
+    crate::common::assert_equal_trees(&site.source, &site.target);
+}
