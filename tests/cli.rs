@@ -12,7 +12,8 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use common::{
-    Site, Tmpfs, assert_equal_trees, command, expect, farshore, finish, is_root, json, said, shown, text,
+    Site, Tmpfs, assert_equal_trees, command, expect, farshore, finish, is_root, json, said, shown,
+    text,
 };
 use farshore_test_support::Rng;
 
@@ -165,13 +166,29 @@ fn folders_of_the_system_and_of_the_application_are_refused() {
     assert!(common::files(&site.target).is_empty());
     let share = format!("share={}", text(&install));
     let out = farshore(&[
-        "serve", "--share", &share, "--listen", "127.0.0.1:0", "--allow", &site.source_key,
-        "--state", text(&site.target_state), "--install-dir", text(&install),
+        "serve",
+        "--share",
+        &share,
+        "--listen",
+        "127.0.0.1:0",
+        "--allow",
+        &site.source_key,
+        "--state",
+        text(&site.target_state),
+        "--install-dir",
+        text(&install),
     ]);
     expect_error(&out, 3, &["the install folder"]);
     let out = farshore(&[
-        "serve", "--share", "share=/usr", "--listen", "127.0.0.1:0", "--allow", &site.source_key,
-        "--state", text(&site.target_state),
+        "serve",
+        "--share",
+        "share=/usr",
+        "--listen",
+        "127.0.0.1:0",
+        "--allow",
+        &site.source_key,
+        "--state",
+        text(&site.target_state),
     ]);
     expect_error(&out, 3, &["/usr"]);
 }
@@ -222,7 +239,8 @@ fn what_may_not_be_read_or_written_is_named() {
 
     // One file that may not be read: everything else goes, and the exit code says so.
     std::fs::write(site.source.join("in/secret"), "x").unwrap();
-    std::fs::set_permissions(site.source.join("in/secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(site.source.join("in/secret"), PermissionsExt::from_mode(0o600))
+        .unwrap();
     let out = run(&state);
     expect(&out, 6, &["problem: in/secret", "opening it", "Permission denied"]);
     assert_eq!(common::files(&site.target).len(), 2);
@@ -267,7 +285,12 @@ fn the_other_end_is_named_when_it_is_not_there_or_not_the_one() {
     let port = server.port();
     let to = |address: &str, peer: &str| {
         farshore(&[
-            "replicate", text(&site.source), address, "--state", text(&site.source_state), "--peer",
+            "replicate",
+            text(&site.source),
+            address,
+            "--state",
+            text(&site.source_state),
+            "--peer",
             peer,
         ])
     };
@@ -297,8 +320,15 @@ fn the_other_end_is_named_when_it_is_not_there_or_not_the_one() {
     // The port is taken.
     let share = format!("share={}", text(&site.path("target")));
     let out = farshore(&[
-        "serve", "--share", &share, "--listen", &format!("127.0.0.1:{port}"), "--allow",
-        &site.source_key, "--state", text(&site.target_state),
+        "serve",
+        "--share",
+        &share,
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--allow",
+        &site.source_key,
+        "--state",
+        text(&site.target_state),
     ]);
     expect_error(&out, 4, &[&format!("127.0.0.1:{port}"), "cannot bind"]);
 }
@@ -411,8 +441,13 @@ fn a_second_run_on_the_same_state_is_told_so() {
     std::fs::create_dir(&other).unwrap();
     std::fs::copy(site.source_state.join("site.key"), other.join("site.key")).unwrap();
     let out = farshore(&[
-        "replicate", text(&site.source), &format!("farshore://{}/share", server.address), "--state",
-        text(&other), "--peer", &site.target_key,
+        "replicate",
+        text(&site.source),
+        &format!("farshore://{}/share", server.address),
+        "--state",
+        text(&other),
+        "--peer",
+        &site.target_key,
     ]);
     expect_error(&out, 4, &["share 'share' is in use by another session"]);
     expect(&finish(first, &args), 0, &[]);
@@ -435,8 +470,10 @@ fn a_full_file_system_stops_cleanly_and_room_heals_it() {
         let ballast = memory.place.join("ballast");
         std::fs::write(&ballast, Rng::new(3).bytes(12 << 20)).unwrap();
         for f in 0..10 {
-            std::fs::write(site.source.join(format!("in/big{f}")), Rng::new(f).bytes(1_600_000)).unwrap();
-            std::fs::write(site.source.join(format!("in/small{f}")), Rng::new(f).bytes(9_000)).unwrap();
+            std::fs::write(site.source.join(format!("in/big{f}")), Rng::new(f).bytes(1_600_000))
+                .unwrap();
+            std::fs::write(site.source.join(format!("in/small{f}")), Rng::new(f).bytes(9_000))
+                .unwrap();
         }
         versions.push(common::files(&site.source));
         let server = remote.then(|| site.serve(0));
@@ -491,9 +528,8 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let object = json(&out);
     assert_eq!(object["outcome"], "dry-run");
     let lines = object["preview"].as_array().unwrap();
-    let has = |path: &str, change: &str| {
-        lines.iter().any(|l| l["path"] == path && l["change"] == change)
-    };
+    let has =
+        |path: &str, change: &str| lines.iter().any(|l| l["path"] == path && l["change"] == change);
     assert!(has("in/a", "update") && has("in/b", "remove") && has("in/c", "create"), "{object:#}");
     assert_eq!(common::files(&site.target), before);
     // Nor does it make a target.
@@ -529,7 +565,8 @@ fn json_has_the_documented_fields_and_no_other() {
     expect(&out, 0, &[]);
     assert!(out.stderr.is_empty() && out.stdout.ends_with(b"}\n"), "{}", shown(&out));
     let object = json(&out);
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/output.md")).unwrap();
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/output.md")).unwrap();
     let part = page.split("## replicate --json").nth(1).unwrap().split("\n## ").next().unwrap();
     let mut documented: Vec<&str> = part
         .lines()
@@ -547,7 +584,10 @@ fn json_has_the_documented_fields_and_no_other() {
     assert_eq!(object["written"].as_u64().unwrap() + object["metadata"].as_u64().unwrap(), 5);
     assert_eq!(object["literal_bytes"], 9);
     let point = &object["recovery_point"];
-    assert_eq!((&point["sequence"], &point["entries"], &point["bytes"]), (&1.into(), &4.into(), &9.into()));
+    assert_eq!(
+        (&point["sequence"], &point["entries"], &point["bytes"]),
+        (&1.into(), &4.into(), &9.into())
+    );
     assert_eq!(point["root"].as_str().unwrap().len(), 64);
     assert!(object["former_recovery_point"].is_null() && object["held"].is_null());
 }
@@ -606,7 +646,11 @@ fn names_cannot_move_a_terminal_or_forge_a_line() {
         std::fs::write(site.target.join("known"), "x").unwrap();
         site.local(&["-n", "--approve"])
     };
-    expect(&dry, 0, &["\\u{1b}[2J\\u{1b}]0;owned\\u{7}", "bad\\xff\\xfeutf8", "back\\\\slash\\u{d}"]);
+    expect(
+        &dry,
+        0,
+        &["\\u{1b}[2J\\u{1b}]0;owned\\u{7}", "bad\\xff\\xfeutf8", "back\\\\slash\\u{d}"],
+    );
     assert_plain(&dry);
     assert_plain(&site.local(&["-n", "--json"]));
     // As a problem: a name the target cannot make, since something that does not replicate is there.
@@ -616,13 +660,21 @@ fn names_cannot_move_a_terminal_or_forge_a_line() {
     // As a root, in an error.
     let root = site.path("r").join(std::ffi::OsStr::from_bytes(b"\x1b[31m\nfarshore: all is well"));
     let out = finish(
-        command(&["replicate"]).arg(&root).arg(&site.target).arg("--state").arg(&site.source_state)
-            .spawn().unwrap(),
+        command(&["replicate"])
+            .arg(&root)
+            .arg(&site.target)
+            .arg("--state")
+            .arg(&site.source_state)
+            .spawn()
+            .unwrap(),
         &[],
     );
     expect_error(&out, 3, &["\\u{1b}[31m\\u{a}farshore: all is well"]);
     let mut more = command(&["replicate", text(&site.source), text(&site.target), "--state"]);
-    let out = finish(more.arg(&root.join("state")).args(["--exclude-from"]).arg(&root).spawn().unwrap(), &[]);
+    let out = finish(
+        more.arg(&root.join("state")).args(["--exclude-from"]).arg(&root).spawn().unwrap(),
+        &[],
+    );
     expect_error(&out, 2, &["\\u{1b}[31m"]);
     for name in evil.iter().take(2) {
         std::fs::remove_file(site.source.join(std::ffi::OsStr::from_bytes(name))).unwrap();

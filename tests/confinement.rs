@@ -71,7 +71,8 @@ fn look(root: &Path) -> BTreeMap<PathBuf, Facts> {
         } else if m.is_file() {
             content = std::fs::read(&path).unwrap();
         }
-        let facts = (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), m.ino(), m.nlink(), content);
+        let facts =
+            (m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec(), m.ino(), m.nlink(), content);
         found.insert(path, facts);
     }
     found
@@ -132,7 +133,8 @@ fn churn(root: &Path, rng: &mut Rng, canary: &Canary) {
     for _ in 0..12 {
         let below = ["", "sub", "sub/deeper", "old"][rng.below(4) as usize];
         let folder = real(root).join(below);
-        let Some(at) = folder.strip_prefix(root).ok().and_then(|path| open_within(root, path)) else {
+        let Some(at) = folder.strip_prefix(root).ok().and_then(|path| open_within(root, path))
+        else {
             continue;
         };
         let name = ["a", "b", "file0", "file1", "file2", "file3", "large"][rng.below(7) as usize];

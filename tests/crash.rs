@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::{Server, Site, Tmpfs, assert_equal_trees, command, expect, finish, json, kill, text, wait_for};
+use common::{
+    Server, Site, Tmpfs, assert_equal_trees, command, expect, finish, json, kill, text, wait_for,
+};
 use farshore_test_support::{MutationKind, Rng, mutate_one};
 
 type Path8 = Vec<u8>;
@@ -93,7 +95,12 @@ fn seen_whole(path: &Path) -> Option<Digest> {
 }
 
 /// Walks and hashes `target` until `stop`: every file it sees must be a version of the source's.
-fn observe(target: &Path, versions: &Versions, stop: &AtomicBool, looks: &AtomicU64) -> Vec<String> {
+fn observe(
+    target: &Path,
+    versions: &Versions,
+    stop: &AtomicBool,
+    looks: &AtomicU64,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         for path in paths(target) {

@@ -614,6 +614,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         self.each(|a| matches!(a, Action::RemoveFile { .. }), Self::remove_file)?;
         self.parents.forget();
         self.each(|a| matches!(a, Action::Place { .. }), Self::place)?;
+        self.fail_dependents();
         self.parents.forget();
         self.each(|a| matches!(a, Action::Link { .. }), Self::link)?;
         let is_file_meta = |a: &Action| {
@@ -653,6 +654,35 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         };
         self.failed.insert(path.clone(), failure);
         Ok(())
+    }
+
+    /// What could not be lifted did not arrive, and what came within a directory that could not be
+    /// placed did not come either: none of it may be acknowledged.
+    fn fail_dependents(&mut self) {
+        if self.failed.is_empty() {
+            return;
+        }
+        let mut not_lifted = HashSet::new();
+        // A directory stands before what is in it, a lift before its place.
+        for action in &self.intent.actions {
+            let (path, text) = match action {
+                Action::Lift { number, from, .. } if self.failed.contains_key(from) => {
+                    not_lifted.insert(*number);
+                    continue;
+                }
+                Action::Place { number, path, .. } if not_lifted.contains(number) => {
+                    (path, "it could not be moved")
+                }
+                Action::Inside { path, .. }
+                    if path.split().is_some_and(|(p, _)| self.failed.contains_key(&p)) =>
+                {
+                    (path, "the directory it came in could not be placed")
+                }
+                _ => continue,
+            };
+            let (kind, text) = (FailureKind::Refused, text.into());
+            self.failed.entry(path.clone()).or_insert(Failure { path: path.clone(), kind, text });
+        }
     }
 
     fn staged_stat(&self, name: &[u8]) -> io::Result<Option<Stat>> {

@@ -60,6 +60,8 @@ pub enum Effect {
     Remove {
         /// Where.
         path: RelPath,
+        /// Whether it is gone because it moved.
+        moved: bool,
     },
 }
 
@@ -68,7 +70,7 @@ impl Effect {
     #[must_use]
     pub fn path(&self) -> &RelPath {
         match self {
-            Self::Put { path, .. } | Self::Remove { path } => path,
+            Self::Put { path, .. } | Self::Remove { path, .. } => path,
         }
     }
 }
@@ -376,7 +378,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch: &mut Batch<'_, '_>,
     ) -> Result<(), LinkError> {
         batch.writer.op(&Op::Remove { path: path.clone(), expected })?;
-        batch.record.effects.push(Effect::Remove { path });
+        batch.record.effects.push(Effect::Remove { path, moved: false });
         Ok(())
     }
 
@@ -492,7 +494,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
             entry: entry.clone(),
         };
         if !self.stands(from) {
-            batch.record.effects.push(Effect::Remove { path: from.clone() });
+            batch.record.effects.push(Effect::Remove { path: from.clone(), moved: true });
         }
         batch.put(&op, path.clone(), record, recipe, EffectKind::Moved(from.clone()))?;
         Ok(true)

@@ -8,7 +8,7 @@
 //! After a crash the catalog is behind the target at most; the roots then differ, the two are
 //! compared, and nothing acknowledged is sent again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use farshore_core::entry::EntryKind;
+use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::guard::{Hold, RootIdentity, Threshold, judge};
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
@@ -210,6 +210,7 @@ pub fn run<S: Storage>(
             index: RunIndex::default(),
             degraded: BTreeMap::new(),
             next_batch: 1,
+            renewed: HashSet::new(),
         };
         let result = source.run();
         if result.is_err() {
@@ -249,6 +250,8 @@ struct Source<'a, S: Storage> {
     index: RunIndex,
     degraded: BTreeMap<String, u64>,
     next_batch: u64,
+    /// Paths that this round could not build: the next one sends them again.
+    renewed: HashSet<RelPath>,
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -477,6 +480,7 @@ impl<S: Storage> Source<'_, S> {
         &mut self,
         next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
     ) -> Result<Vec<Change>, SourceError> {
+        self.renewed.clear();
         let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
         let index = std::mem::take(&mut self.index);
         let turnstile = Turnstile::new(self.next_batch);
@@ -590,6 +594,7 @@ impl<S: Storage> Source<'_, S> {
             *self.degraded.entry(what.clone()).or_default() += count;
         }
         let mut again = Vec::new();
+        let mut renewed = std::mem::take(&mut self.renewed);
         self.catalog.update(Durability::None, |tables| {
             for (path, fresh, recipe) in &record.refreshed {
                 tables.put(path, fresh)?;
@@ -598,14 +603,25 @@ impl<S: Storage> Source<'_, S> {
                 }
             }
             for effect in &record.effects {
+                // A first name that is sent again may become a new inode: its names are linked again.
+                let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
                 match failed.get(effect.path()) {
                     None => self.apply_effect(tables, effect)?,
-                    Some(failure) => again.extend(self.failed(effect, failure, index)),
+                    Some(_) if link.is_some() => {}
+                    Some(failure) => {
+                        let changes = self.failed(effect, failure, index);
+                        renewed.extend(changes.iter().map(|c| c.path().clone()));
+                        again.extend(changes);
+                    }
                 }
+                again.extend(link.map(|(path, leader)| {
+                    Change::Link { path: path.clone(), leader: leader.clone() }
+                }));
             }
             Ok(())
         })?;
-        let ours: std::collections::HashSet<&RelPath> =
+        self.renewed = renewed;
+        let ours: HashSet<&RelPath> =
             record.effects.iter().map(Effect::path).collect();
         for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
             let text = format!("the target reports: {}", stray.text);
@@ -638,10 +654,10 @@ impl<S: Storage> Source<'_, S> {
                     1,
                 );
             }
-            Effect::Remove { path } => {
+            Effect::Remove { path, moved } => {
                 tables.remove_below(path)?;
                 tables.remove(path)?;
-                Progress::add(&counts.removed, 1);
+                Progress::add(&counts.removed, u64::from(!moved));
             }
         }
         Ok(())
@@ -739,6 +755,17 @@ fn first_batch(welcome: &Welcome) -> Result<u64, SessionError> {
         return Err(SessionError::Absurd { what: "batch", found });
     }
     Ok(found + 1)
+}
+
+/// The name and the first name of a further name.
+fn link_of(effect: &Effect) -> Option<(&RelPath, &RelPath)> {
+    match effect {
+        Effect::Put { path, record, .. } => match &record.entry {
+            Entry::HardLink { leader } => Some((path, leader)),
+            _ => None,
+        },
+        Effect::Remove { .. } => None,
+    }
 }
 
 /// Takes what the target holds for true.

@@ -363,8 +363,16 @@ impl<'a, S: Storage> Session<'a, S> {
             )?;
             let done = match stager.run(&mut reader) {
                 Ok(done) => done,
-                // The control loop knows better why the link is gone.
-                Err(StageError::Frame(FrameError::Link(_))) => return Ok(()),
+                // The control loop knows better why the link is gone. If it is not, the stream alone
+                // was broken off, and nobody else will say so.
+                Err(StageError::Frame(FrameError::Link(e))) => {
+                    let (code, text) = (CloseCode::ProtocolViolation, e.to_string());
+                    let refusal = Message::Refused { code: code as u32, text };
+                    return match self.send(&refusal) {
+                        Ok(()) => Err(StageError::from(FrameError::Link(e)).into()),
+                        Err(_) => Ok(()),
+                    };
+                }
                 Err(e) => return Err(e.into()),
             };
             if staged.send(done).is_err() {

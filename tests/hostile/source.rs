@@ -50,12 +50,19 @@ fn key(site: &Site) -> SiteKey {
 
 fn connect(site: &Site, server: &Server) -> QuicLink {
     let expected = KeySet::from(site.target_key.parse::<farshore_transport::KeyId>().unwrap());
-    dial(server.address, &key(site), expected, &TransportConfig::loopback()).expect("an allowed key")
+    dial(server.address, &key(site), expected, &TransportConfig::loopback())
+        .expect("an allowed key")
 }
 
 fn hello(share: &str, versions: (u16, u16), epoch: u64) -> Message {
     let source = StoreId([0xee; 16]);
-    Message::Hello { versions, share: share.into(), source, epoch: Epoch(epoch), trust_target: true }
+    Message::Hello {
+        versions,
+        share: share.into(),
+        source,
+        epoch: Epoch(epoch),
+        trust_target: true,
+    }
 }
 
 fn say(link: &QuicLink, message: &Message) {
@@ -79,10 +86,12 @@ impl Attack {
         loop {
             let link = connect(site, server);
             say(&link, &hello("share", (1, 1), 0));
-            let heard = within(&link, SOON, CloseCode::Internal, "", || loop {
-                match hear(&link) {
-                    Some(Message::Checking(_)) => {}
-                    other => break other,
+            let heard = within(&link, SOON, CloseCode::Internal, "", || {
+                loop {
+                    match hear(&link) {
+                        Some(Message::Checking(_)) => {}
+                        other => break other,
+                    }
                 }
             });
             match heard {
@@ -123,14 +132,16 @@ impl Attack {
 }
 
 fn outcome(link: &QuicLink) -> Outcome {
-    within(link, SOON, CloseCode::Internal, "the test waited long enough", || loop {
-        match hear(link) {
-            None | Some(Message::Refused { .. }) => return Ended,
-            Some(Message::Receipt(Receipt { failures, .. })) => {
-                return if failures.is_empty() { Fine } else { Failed };
+    within(link, SOON, CloseCode::Internal, "the test waited long enough", || {
+        loop {
+            match hear(link) {
+                None | Some(Message::Refused { .. }) => return Ended,
+                Some(Message::Receipt(Receipt { failures, .. })) => {
+                    return if failures.is_empty() { Fine } else { Failed };
+                }
+                Some(Message::Answer(_) | Message::SealMismatch(_)) => return Fine,
+                Some(_) => {}
             }
-            Some(Message::Answer(_) | Message::SealMismatch(_)) => return Fine,
-            Some(_) => {}
         }
     })
 }
@@ -209,7 +220,14 @@ fn with_leader(raw: &[u8]) -> Vec<u8> {
 }
 
 fn point(root: RootDigest) -> RecoveryPoint {
-    RecoveryPoint { sequence: u64::MAX, time_unix_ms: i64::MIN, root, entries: 0, bytes: 0, exceptions: 0 }
+    RecoveryPoint {
+        sequence: u64::MAX,
+        time_unix_ms: i64::MIN,
+        root,
+        entries: 0,
+        bytes: 0,
+        exceptions: 0,
+    }
 }
 
 type Case = (&'static str, Outcome, fn(&Attack));
@@ -275,9 +293,13 @@ const CASES: &[Case] = &[
         a.stream(whole[..whole.len() - 1].to_vec(), true);
     }),
     ("no end of the batch", Ended, |a| a.payload(&encoded(&[put_dir()]))),
-    ("wrong count", Ended, |a| a.payload(&[encoded(&[put_dir()]), encoded(&[Op::Close { ops: 2 }])].concat())),
+    ("wrong count", Ended, |a| {
+        a.payload(&[encoded(&[put_dir()]), encoded(&[Op::Close { ops: 2 }])].concat())
+    }),
     ("count of all there are", Ended, |a| a.payload(&encoded(&[Op::Close { ops: u64::MAX }]))),
-    ("an operation after the last", Ended, |a| a.payload(&[closed(&[]), encoded(&[put_dir()])].concat())),
+    ("an operation after the last", Ended, |a| {
+        a.payload(&[closed(&[]), encoded(&[put_dir()])].concat())
+    }),
     ("two ends", Ended, |a| a.payload(&[closed(&[]), closed(&[])].concat())),
     ("unknown operation", Ended, |a| a.payload(&[99, 0, 0])),
     ("operation cut short", Ended, |a| {
@@ -310,18 +332,50 @@ const CASES: &[Case] = &[
     ("endless path", Ended, |a| a.payload(&with_path(&b"d/".repeat(20_000)))),
     ("small file as the root", Ended, |a| a.payload(&with_path(b""))),
     ("into .farshore", Ended, |a| a.payload(&with_path(b".farshore/identity"))),
-    ("into the journal", Ended, |a| a.payload(&with_path(b".farshore/journal/00000000000000000009"))),
+    ("into the journal", Ended, |a| {
+        a.payload(&with_path(b".farshore/journal/00000000000000000009"))
+    }),
     ("in place of .farshore", Ended, |a| a.payload(&with_path(b".farshore"))),
-    ("removal of .farshore", Ended, one!(Op::Remove { path: path(".farshore/identity"), expected: NOWHERE })),
-    ("metadata of .farshore", Ended, one!(Op::Meta { path: path(".farshore"), entry: directory() })),
-    ("move out of .farshore", Ended, one!(Op::Move {
-        from: path(".farshore/identity"), expected: NOWHERE, to: path("in/new"), entry: file(b"x")
-    })),
-    ("move into .farshore", Ended, one!(Op::Move {
-        from: path("in/a"), expected: file(b"alpha").digest(), to: path(".farshore/new"), entry: file(b"alpha")
-    })),
-    ("larger file into .farshore", Ended, one!(Op::Begin { path: path(".farshore/x"), size: 1, sparse: false })),
-    ("hard link to .farshore", Ended, one!(Op::Put { path: path("in/new"), entry: link_to(".farshore/identity") })),
+    (
+        "removal of .farshore",
+        Ended,
+        one!(Op::Remove { path: path(".farshore/identity"), expected: NOWHERE }),
+    ),
+    (
+        "metadata of .farshore",
+        Ended,
+        one!(Op::Meta { path: path(".farshore"), entry: directory() }),
+    ),
+    (
+        "move out of .farshore",
+        Ended,
+        one!(Op::Move {
+            from: path(".farshore/identity"),
+            expected: NOWHERE,
+            to: path("in/new"),
+            entry: file(b"x")
+        }),
+    ),
+    (
+        "move into .farshore",
+        Ended,
+        one!(Op::Move {
+            from: path("in/a"),
+            expected: file(b"alpha").digest(),
+            to: path(".farshore/new"),
+            entry: file(b"alpha")
+        }),
+    ),
+    (
+        "larger file into .farshore",
+        Ended,
+        one!(Op::Begin { path: path(".farshore/x"), size: 1, sparse: false }),
+    ),
+    (
+        "hard link to .farshore",
+        Ended,
+        one!(Op::Put { path: path("in/new"), entry: link_to(".farshore/identity") }),
+    ),
     ("hard link to the root", Ended, |a| a.payload(&with_leader(b""))),
     ("hard link to outside", Ended, |a| a.payload(&with_leader(b"../outside"))),
     ("hard link to /etc/passwd", Ended, |a| a.payload(&with_leader(b"/etc/passwd"))),
@@ -333,37 +387,110 @@ const CASES: &[Case] = &[
         a.payload(&[e.finish(), encoded(&[Op::Close { ops: 1 }])].concat());
     }),
     ("file in place of the root", Ended, one!(Op::Put { path: RelPath::root(), entry: file(b"") })),
-    ("file's metadata for the root", Ended, one!(Op::Meta { path: RelPath::root(), entry: file(b"") })),
-    ("moved directory", Ended, one!(Op::Move {
-        from: path("in"), expected: directory().digest(), to: path("new"), entry: directory()
-    })),
-    ("moved hard link", Ended, one!(Op::Move {
-        from: path("in/a"), expected: NOWHERE, to: path("in/new"), entry: link_to("in/b")
-    })),
+    (
+        "file's metadata for the root",
+        Ended,
+        one!(Op::Meta { path: RelPath::root(), entry: file(b"") }),
+    ),
+    (
+        "moved directory",
+        Ended,
+        one!(Op::Move {
+            from: path("in"),
+            expected: directory().digest(),
+            to: path("new"),
+            entry: directory()
+        }),
+    ),
+    (
+        "moved hard link",
+        Ended,
+        one!(Op::Move {
+            from: path("in/a"),
+            expected: NOWHERE,
+            to: path("in/new"),
+            entry: link_to("in/b")
+        }),
+    ),
     ("hard link as metadata", Ended, one!(Op::Meta { path: path("in/a"), entry: link_to("in/b") })),
-    ("through a symbolic link", Failed, one!(Op::Small { path: path("in/link/x"), entry: file(b"x"), bytes: b"x" })),
-    ("below a file", Failed, one!(Op::Small { path: path("in/a/x"), entry: file(b"x"), bytes: b"x" })),
-    ("metadata through a link", Failed, one!(Op::Meta { path: path("in/link/victim"), entry: file(b"v") })),
-    ("move through a link", Failed, one!(Op::Move {
-        from: path("in/link/victim"), expected: file(b"v").digest(), to: path("in/new"), entry: file(b"v")
-    })),
-    ("hard link through a link", Failed, one!(Op::Put { path: path("in/new"), entry: link_to("in/link/victim") })),
-    ("removal through a link", Fine, one!(Op::Remove { path: path("in/link/victim"), expected: NOWHERE })),
-    ("hard link to nothing", Failed, one!(Op::Put { path: path("in/new"), entry: link_to("in/none") })),
+    (
+        "through a symbolic link",
+        Failed,
+        one!(Op::Small { path: path("in/link/x"), entry: file(b"x"), bytes: b"x" }),
+    ),
+    (
+        "below a file",
+        Failed,
+        one!(Op::Small { path: path("in/a/x"), entry: file(b"x"), bytes: b"x" }),
+    ),
+    (
+        "metadata through a link",
+        Failed,
+        one!(Op::Meta { path: path("in/link/victim"), entry: file(b"v") }),
+    ),
+    (
+        "move through a link",
+        Failed,
+        one!(Op::Move {
+            from: path("in/link/victim"),
+            expected: file(b"v").digest(),
+            to: path("in/new"),
+            entry: file(b"v")
+        }),
+    ),
+    (
+        "hard link through a link",
+        Failed,
+        one!(Op::Put { path: path("in/new"), entry: link_to("in/link/victim") }),
+    ),
+    (
+        "removal through a link",
+        Fine,
+        one!(Op::Remove { path: path("in/link/victim"), expected: NOWHERE }),
+    ),
+    (
+        "hard link to nothing",
+        Failed,
+        one!(Op::Put { path: path("in/new"), entry: link_to("in/none") }),
+    ),
     ("hard link to a directory", Failed, one!(Op::Put { path: path("new"), entry: link_to("in") })),
     // Content and claims.
     ("another state expected", Failed, one!(Op::Remove { path: path("in/a"), expected: NOWHERE })),
     ("removal of nothing", Fine, one!(Op::Remove { path: path("in/none"), expected: NOWHERE })),
-    ("removal of a full directory", Failed, |a| a.ops(&[Op::Remove { path: path("in"), expected: NOWHERE }])),
-    ("move of nothing", Failed, one!(Op::Move {
-        from: path("in/none"), expected: NOWHERE, to: path("in/new"), entry: file(b"x")
-    })),
-    ("move of something else", Failed, one!(Op::Move {
-        from: path("in/a"), expected: NOWHERE, to: path("in/new"), entry: file(b"alpha")
-    })),
+    ("removal of a full directory", Failed, |a| {
+        a.ops(&[Op::Remove { path: path("in"), expected: NOWHERE }])
+    }),
+    (
+        "move of nothing",
+        Failed,
+        one!(Op::Move {
+            from: path("in/none"),
+            expected: NOWHERE,
+            to: path("in/new"),
+            entry: file(b"x")
+        }),
+    ),
+    (
+        "move of something else",
+        Failed,
+        one!(Op::Move {
+            from: path("in/a"),
+            expected: NOWHERE,
+            to: path("in/new"),
+            entry: file(b"alpha")
+        }),
+    ),
     ("metadata of nothing", Failed, one!(Op::Meta { path: path("in/none"), entry: file(b"x") })),
-    ("metadata with other content", Failed, one!(Op::Meta { path: path("in/a"), entry: file(b"other") })),
-    ("small file, wrong digest", Failed, one!(Op::Small { path: path("in/a"), entry: file(b"y"), bytes: b"x" })),
+    (
+        "metadata with other content",
+        Failed,
+        one!(Op::Meta { path: path("in/a"), entry: file(b"other") }),
+    ),
+    (
+        "small file, wrong digest",
+        Failed,
+        one!(Op::Small { path: path("in/a"), entry: file(b"y"), bytes: b"x" }),
+    ),
     ("small file, wrong size", Failed, |a| {
         let entry = Entry::File { size: 9, content: FileDigest::of_small(b"x"), meta: meta() };
         a.ops(&[Op::Small { path: path("in/a"), entry, bytes: b"x" }]);
@@ -377,29 +504,66 @@ const CASES: &[Case] = &[
         a.ops(&[Op::Reuse { path: path("in/a"), entry }]);
     }),
     ("content of another size", Failed, |a| {
-        let entry = Entry::File { size: u64::MAX >> 2, content: FileDigest::of_small(b"alpha"), meta: meta() };
+        let entry = Entry::File {
+            size: u64::MAX >> 2,
+            content: FileDigest::of_small(b"alpha"),
+            meta: meta(),
+        };
         a.ops(&[Op::Reuse { path: path("in/a"), entry }]);
     }),
     ("file without content", Failed, one!(Op::Put { path: path("in/new"), entry: file(b"x") })),
-    ("chunk beyond what was announced", Failed, built!(Op::Literal { bytes: &[1; 11] }, end(NO_CONTENT, 10))),
-    ("chunks beyond what was announced", Failed, built!(
-        Op::Literal { bytes: &[1; 10] }, Op::Literal { bytes: &[1; 1] }, end(NO_CONTENT, 10)
-    )),
-    ("zeros beyond what was announced", Failed, built!(Op::Zero { len: 1 << 62 }, end(NO_CONTENT, 10))),
+    (
+        "chunk beyond what was announced",
+        Failed,
+        built!(Op::Literal { bytes: &[1; 11] }, end(NO_CONTENT, 10)),
+    ),
+    (
+        "chunks beyond what was announced",
+        Failed,
+        built!(
+            Op::Literal { bytes: &[1; 10] },
+            Op::Literal { bytes: &[1; 1] },
+            end(NO_CONTENT, 10)
+        ),
+    ),
+    (
+        "zeros beyond what was announced",
+        Failed,
+        built!(Op::Zero { len: 1 << 62 }, end(NO_CONTENT, 10)),
+    ),
     ("empty chunk", Failed, built!(Op::Literal { bytes: b"" }, end(NO_CONTENT, 10))),
     ("zeros of no length", Failed, built!(Op::Zero { len: 0 }, end(NO_CONTENT, 10))),
     ("shorter than announced", Failed, built!(Op::Literal { bytes: b"x" }, end(NO_CONTENT, 1))),
     ("another digest", Failed, built!(Op::Literal { bytes: &[1; 10] }, end(NO_CONTENT, 10))),
-    ("copy from the end of the world", Failed, built!(
-        Op::Copy { from: FileDigest::of_small(b"alpha"), offset: i64::MAX as u64, len: 10, id: ChunkId([1; 32]) },
-        end(NO_CONTENT, 10)
-    )),
-    ("copy from nothing", Failed, built!(
-        Op::Copy { from: NO_CONTENT, offset: 0, len: 10, id: ChunkId([1; 32]) }, end(NO_CONTENT, 10)
-    )),
-    ("copy of no length", Failed, built!(
-        Op::Copy { from: NO_CONTENT, offset: 0, len: 0, id: ChunkId([1; 32]) }, end(NO_CONTENT, 10)
-    )),
+    (
+        "copy from the end of the world",
+        Failed,
+        built!(
+            Op::Copy {
+                from: FileDigest::of_small(b"alpha"),
+                offset: i64::MAX as u64,
+                len: 10,
+                id: ChunkId([1; 32])
+            },
+            end(NO_CONTENT, 10)
+        ),
+    ),
+    (
+        "copy from nothing",
+        Failed,
+        built!(
+            Op::Copy { from: NO_CONTENT, offset: 0, len: 10, id: ChunkId([1; 32]) },
+            end(NO_CONTENT, 10)
+        ),
+    ),
+    (
+        "copy of no length",
+        Failed,
+        built!(
+            Op::Copy { from: NO_CONTENT, offset: 0, len: 0, id: ChunkId([1; 32]) },
+            end(NO_CONTENT, 10)
+        ),
+    ),
     ("copy of 4 GiB", Ended, |a| {
         let mut e = Encoder::new();
         Op::Begin { path: path("in/new"), size: 1 << 40, sparse: true }.encode(&mut e);
@@ -410,11 +574,20 @@ const CASES: &[Case] = &[
         e.put_raw(&[0; 32]);
         a.payload(&e.finish());
     }),
-    ("copy of what is not that chunk", Failed, built!(
-        Op::Copy { from: FileDigest::of_small(b"alpha"), offset: 0, len: 5, id: ChunkId([1; 32]) },
-        Op::Zero { len: 5 },
-        end(NO_CONTENT, 10)
-    )),
+    (
+        "copy of what is not that chunk",
+        Failed,
+        built!(
+            Op::Copy {
+                from: FileDigest::of_small(b"alpha"),
+                offset: 0,
+                len: 5,
+                id: ChunkId([1; 32])
+            },
+            Op::Zero { len: 5 },
+            end(NO_CONTENT, 10)
+        ),
+    ),
     ("zeros of 2^64", Ended, |a| {
         let mut e = Encoder::new();
         Op::Begin { path: path("in/new"), size: 10, sparse: true }.encode(&mut e);
@@ -487,7 +660,9 @@ const CASES: &[Case] = &[
         say(&a.link, &Message::Goodbye);
     }),
     // Messages.
-    ("garbage message", Ended, |a| raw_control(&a.link, farshore_test_support::Rng::new(4).bytes(300))),
+    ("garbage message", Ended, |a| {
+        raw_control(&a.link, farshore_test_support::Rng::new(4).bytes(300))
+    }),
     ("empty message", Ended, |a| raw_control(&a.link, Vec::new())),
     ("unknown message", Ended, |a| raw_control(&a.link, vec![77])),
     ("message with more behind it", Ended, |a| {
@@ -502,7 +677,9 @@ const CASES: &[Case] = &[
     }),
     ("sealed by the source", Ended, |a| say(&a.link, &Message::Sealed(point(a.welcome.root)))),
     ("checking from the source", Ended, |a| say(&a.link, &Message::Checking(1))),
-    ("refused by the source", Ended, |a| say(&a.link, &Message::Refused { code: 0, text: "\u{1b}[2J".into() })),
+    ("refused by the source", Ended, |a| {
+        say(&a.link, &Message::Refused { code: 0, text: "\u{1b}[2J".into() })
+    }),
     ("queries without end", Ended, |a| {
         let mut e = Encoder::new();
         e.put_u8(5);
@@ -518,7 +695,10 @@ const CASES: &[Case] = &[
         raw_control(&a.link, e.finish());
     }),
     ("query of nothing", Fine, |a| {
-        say(&a.link, &Message::Compare(vec![Query { directory: path("in/none/at/all"), bucket: Some(3) }]));
+        say(
+            &a.link,
+            &Message::Compare(vec![Query { directory: path("in/none/at/all"), bucket: Some(3) }]),
+        );
     }),
     ("flood of queries, answers not read", Ended, |a| {
         let all = vec![Query { directory: RelPath::root(), bucket: None }; 1_024];
@@ -548,7 +728,8 @@ fn site() -> Site {
     std::fs::write(site.source.join("in/a"), "alpha").unwrap();
     std::fs::write(site.source.join("in/b"), "beta").unwrap();
     std::os::unix::fs::symlink(site.path("outside"), site.source.join("in/link")).unwrap();
-    std::fs::write(site.source.join("large"), farshore_test_support::Rng::new(1).bytes(300_000)).unwrap();
+    std::fs::write(site.source.join("large"), farshore_test_support::Rng::new(1).bytes(300_000))
+        .unwrap();
     site
 }
 

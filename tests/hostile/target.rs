@@ -94,7 +94,9 @@ fn seal(link: &QuicLink, answer: impl Fn(RecoveryPoint) -> Message) {
 type Case = (&'static str, &'static [i32], &'static [&'static str], fn(&QuicLink));
 
 const CASES: &[Case] = &[
-    ("version 9", &[4], &["versions 9 to 9"], |l| say(l, &Message::Welcome(Welcome { version: 9, ..welcome() }))),
+    ("version 9", &[4], &["versions 9 to 9"], |l| {
+        say(l, &Message::Welcome(Welcome { version: 9, ..welcome() }))
+    }),
     ("epoch of the future", &[4], &["epoch", "hint:"], |l| {
         say(l, &Message::Welcome(Welcome { epoch: Epoch(u64::MAX), ..welcome() }));
     }),
@@ -103,12 +105,19 @@ const CASES: &[Case] = &[
     }),
     ("absurd counts", &[4], &["not under way"], |l| {
         let point = RecoveryPoint {
-            sequence: u64::MAX, time_unix_ms: i64::MIN, root: RootDigest([1; 32]), entries: u64::MAX,
-            bytes: u64::MAX, exceptions: u64::MAX,
+            sequence: u64::MAX,
+            time_unix_ms: i64::MIN,
+            root: RootDigest([1; 32]),
+            entries: u64::MAX,
+            bytes: u64::MAX,
+            exceptions: u64::MAX,
         };
         let w = Welcome {
-            entries: u64::MAX, foreign_changes: u64::MAX, recovery_point: Some(point),
-            sealed_with: Some(StoreId([0xff; 16])), ..welcome()
+            entries: u64::MAX,
+            foreign_changes: u64::MAX,
+            recovery_point: Some(point),
+            sealed_with: Some(StoreId([0xff; 16])),
+            ..welcome()
         };
         say(l, &Message::Welcome(w));
         while !matches!(hear(l), None | Some(Message::Compare(_))) {}
@@ -116,14 +125,26 @@ const CASES: &[Case] = &[
         batch(l);
         say(l, &Message::Receipt(Receipt { batch: u64::MAX, ..Receipt::default() }));
     }),
-    ("two welcomes", &[4], &["welcome"], |l| (0..2).for_each(|_| say(l, &Message::Welcome(welcome())))),
-    ("hello from the target", &[4], &["hello"], |l| say(l, &Message::Goodbye)),
-    ("sealed before anything", &[4], &["sealed"], |l| {
-        say(l, &Message::Sealed(RecoveryPoint {
-            sequence: 1, time_unix_ms: 0, root: RootDigest([1; 32]), entries: 0, bytes: 0, exceptions: 0,
-        }));
+    ("two welcomes", &[4], &["welcome"], |l| {
+        (0..2).for_each(|_| say(l, &Message::Welcome(welcome())))
     }),
-    ("receipt before the welcome", &[4], &["receipt"], |l| say(l, &Message::Receipt(Receipt::default()))),
+    ("goodbye before the welcome", &[4], &["goodbye"], |l| say(l, &Message::Goodbye)),
+    ("sealed before anything", &[4], &["sealed"], |l| {
+        say(
+            l,
+            &Message::Sealed(RecoveryPoint {
+                sequence: 1,
+                time_unix_ms: 0,
+                root: RootDigest([1; 32]),
+                entries: 0,
+                bytes: 0,
+                exceptions: 0,
+            }),
+        );
+    }),
+    ("receipt before the welcome", &[4], &["receipt"], |l| {
+        say(l, &Message::Receipt(Receipt::default()))
+    }),
     ("answers before the questions", &[4], &["answer"], |l| {
         say(l, &children(true, Vec::new()));
         say(l, &Message::Welcome(welcome()));
@@ -158,7 +179,8 @@ const CASES: &[Case] = &[
     }),
     ("buckets in buckets", &[4], &["answer that fits no query"], |l| {
         say(l, &Message::Welcome(welcome()));
-        let buckets = || Message::Answer(Answer::Buckets(Box::new([DirectoryDigest([4; 32]); BUCKETS])));
+        let buckets =
+            || Message::Answer(Answer::Buckets(Box::new([DirectoryDigest([4; 32]); BUCKETS])));
         say_after_compare(l, &buckets());
         say_after_compare(l, &buckets());
     }),
@@ -178,14 +200,18 @@ const CASES: &[Case] = &[
     ("receipt twice", &[4], &["receipt"], |l| {
         empty(l);
         let number = batch(l).unwrap_or(0);
-        (0..2).for_each(|_| say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() })));
+        (0..2).for_each(|_| {
+            say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }))
+        });
         seal(l, Message::Seal);
     }),
     ("failures nobody can have, that move a terminal", &[6], &["\\u{1b}[2J\\u{202e}"], |l| {
         empty(l);
         let kinds = [FailureKind::Refused, FailureKind::Basis(Vec::new())];
         let failures = kinds.map(|kind| Failure {
-            path: RelPath::new(*b"never/sent\x1b[31m").unwrap(), kind, text: "\u{1b}[2J\u{202e}\n".into(),
+            path: RelPath::new(*b"never/sent\x1b[31m").unwrap(),
+            kind,
+            text: "\u{1b}[2J\u{202e}\n".into(),
         });
         let number = batch(l).unwrap_or(0);
         let degraded = vec![("\u{1b}[2J\u{202e}".to_owned(), u64::MAX)];
@@ -203,7 +229,14 @@ const CASES: &[Case] = &[
                     kind: FailureKind::Basis(Vec::new()),
                     text: String::new(),
                 });
-                say(&link, &Message::Receipt(Receipt { batch: number, failures: all.into(), degraded: Vec::new() }));
+                say(
+                    &link,
+                    &Message::Receipt(Receipt {
+                        batch: number,
+                        failures: all.into(),
+                        degraded: Vec::new(),
+                    }),
+                );
             }
         });
         seal(l, Message::Sealed);
@@ -238,10 +271,15 @@ const CASES: &[Case] = &[
             }
         }
     }),
-    ("refusal that moves a terminal", &[4], &["the target refused: \\u{1b}[2J\\u{a}farshore: all is well"], |l| {
-        let text = "\u{1b}[2J\nfarshore: all is well".to_owned();
-        say(l, &Message::Refused { code: u32::MAX, text });
-    }),
+    (
+        "refusal that moves a terminal",
+        &[4],
+        &["the target refused: \\u{1b}[2J\\u{a}farshore: all is well"],
+        |l| {
+            let text = "\u{1b}[2J\nfarshore: all is well".to_owned();
+            say(l, &Message::Refused { code: u32::MAX, text });
+        },
+    ),
     ("full, it says", &[7], &["the target refused", "hint: make room"], |l| {
         say(l, &Message::Refused { code: CloseCode::Disk as u32, text: "full".into() });
     }),
@@ -283,7 +321,15 @@ fn run(site: &Site, script: fn(&QuicLink), state: &str) -> Output {
                 while hear(&incoming.link).is_some() {}
             });
         });
-        let args = ["replicate", text(&site.source), &to, "--peer", &site.target_key, "--state", text(&state)];
+        let args = [
+            "replicate",
+            text(&site.source),
+            &to,
+            "--peer",
+            &site.target_key,
+            "--state",
+            text(&state),
+        ];
         let out = farshore(&args);
         peer.join().unwrap();
         out
@@ -296,7 +342,8 @@ fn a_hostile_target_learns_and_breaks_nothing() {
     std::fs::create_dir(site.source.join("in")).unwrap();
     std::fs::write(site.source.join("in/a"), "alpha").unwrap();
     std::fs::write(site.source.join("in/b"), "beta").unwrap();
-    std::fs::write(site.source.join("large"), farshore_test_support::Rng::new(1).bytes(300_000)).unwrap();
+    std::fs::write(site.source.join("large"), farshore_test_support::Rng::new(1).bytes(300_000))
+        .unwrap();
     let before = files(&site.source);
     let mut wrong = Vec::new();
     for (number, (name, codes, words, script)) in CASES.iter().enumerate() {

@@ -29,18 +29,40 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// The generation all blocks of a file have; `None` for a mix.
-fn generation_of(path: &Path) -> Option<u64> {
-    let content = fs::read(path).expect("its content");
-    let first = u64::from_le_bytes(content[..8].try_into().expect("eight bytes"));
-    let whole = content.len() as u64 == BLOCKS * BLOCK as u64
-        && (0..).zip(content.chunks(BLOCK)).all(|(index, b)| b == block(first, index));
-    whole.then_some(first)
+/// The order in which the writer stamps blocks: any that is not the reader's, forward or backward.
+fn order() -> impl Iterator<Item = u64> {
+    (0..BLOCKS).map(|step| (step * 389 + 7) % BLOCKS)
 }
 
-/// A writer stamps block after block of a file with a generation number, pausing between two. What
-/// arrives is one generation, never a mix; when none could be read, the former version stays and the
-/// file is listed.
+/// The generation the file was at when it was read: its state must be one it had, in which the first
+/// so many blocks in the writer's order are of one generation and the rest of the one before. `None`
+/// for a state it never had.
+fn generation_of(path: &Path) -> Option<u64> {
+    let content = fs::read(path).expect("its content");
+    if content.len() as u64 != BLOCKS * BLOCK as u64 {
+        return None;
+    }
+    let mut generations = order().map(|index| {
+        let at = usize::try_from(index).expect("an index") * BLOCK;
+        let bytes = &content[at..at + BLOCK];
+        let generation = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+        (bytes == block(generation, index)).then_some(generation)
+    });
+    let first = generations.next()??;
+    let mut current = first;
+    for generation in generations {
+        let generation = generation?;
+        if generation != current && (current, generation) != (first, first - 1) {
+            return None;
+        }
+        current = generation;
+    }
+    Some(first)
+}
+
+/// A writer stamps the blocks of a file with a generation number, pausing between two generations.
+/// What arrives is a state the file had at one moment, never parts of several; when none could be
+/// read, the former version stays and the file is listed.
 #[test]
 fn a_file_written_while_it_is_read_arrives_whole_or_not_at_all() {
     let sites = Sites::new();
@@ -55,7 +77,7 @@ fn a_file_written_while_it_is_read_arrives_whole_or_not_at_all() {
         scope.spawn(|| {
             let out = OpenOptions::new().write(true).open(&file).expect("the file");
             for generation in 2.. {
-                for index in 0..BLOCKS {
+                for index in order() {
                     if stop.load(Relaxed) {
                         return;
                     }
@@ -72,7 +94,9 @@ fn a_file_written_while_it_is_read_arrives_whole_or_not_at_all() {
             pause_ms.store([0, 5, 60, 250][(round % 4) as usize], Relaxed);
             let run = sites.run_with(&sites.options());
             let generation = generation_of(&sites.b.join("home/stamped"));
-            let Some(generation) = generation else { panic!("round {round}: a mix arrived") };
+            let Some(generation) = generation else {
+                panic!("round {round}: a state arrived that the file never had");
+            };
             let problems = run.problems();
             if problems.is_empty() {
                 arrived += 1;

@@ -234,7 +234,8 @@ fn unreadable(sites: &Sites) {
     }
     mode("home/locked", 0o755);
     mode("home/secret", 0o644);
-    sites.run_with(&sites.options());
+    let run = sites.run_with(&sites.options());
+    assert!(run.problems().is_empty(), "{:?}", run.problems());
     let locked = fs::metadata(sites.b.join("home/locked")).expect("it is there").permissions();
     assert_eq!(locked.mode() & 0o777, 0o755);
     assert_eq!(fs::read(sites.b.join("home/locked/below")).expect("kept"), b"not to be seen");

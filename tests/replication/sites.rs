@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use farshore::exit::Failure;
@@ -120,10 +120,12 @@ impl Sites {
 impl Drop for Sites {
     fn drop(&mut self) {
         for root in [&self.a, &self.b, &self.state] {
+            // What a failed test mounted goes first; nothing there is no error.
+            let _mounted = rustix::mount::unmount(root, UnmountFlags::DETACH);
             drop(remove_tree(root));
         }
         if self.mounted {
-            drop(rustix::mount::unmount(self.top(), UnmountFlags::DETACH));
+            let _busy = rustix::mount::unmount(self.top(), UnmountFlags::DETACH);
         }
         if let Some(dir) = self.dir.take() {
             drop(remove_tree(dir.path()));
@@ -284,10 +286,4 @@ pub(crate) fn contents(root: &Path) -> HashMap<blake3::Hash, u64> {
         found.insert(blake3::hash(&bytes), facts.size);
     }
     found
-}
-
-/// Counts up; names that are never used twice.
-pub(crate) fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
 }

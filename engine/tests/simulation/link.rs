@@ -166,9 +166,9 @@ impl Link for MemoryLink {
     }
 
     fn accept_bulk(&self) -> Result<Option<Box<dyn BulkReceive>>, LinkError> {
-        let accepted = self.shared.wait(self.side, "accept a bulk stream", |state| {
-            state.opened.pop_front().map(Ok)
-        });
+        let accepted = self
+            .shared
+            .wait(self.side, "accept a bulk stream", |state| state.opened.pop_front().map(Ok));
         match accepted {
             Ok(stream) => {
                 let (shared, side) = (Arc::clone(&self.shared), self.side);

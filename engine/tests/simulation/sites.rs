@@ -13,8 +13,8 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole};
 use farshore_engine::frames::{Compression, FrameReader};
 use farshore_engine::ingest::describe;
-use farshore_engine::io::sim::{CrashModel, SimConfig, SimDisk, SimEntry};
 use farshore_engine::io::Storage;
+use farshore_engine::io::sim::{CrashModel, SimConfig, SimDisk, SimEntry};
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, Outcome, SourceConfig};
 use farshore_engine::stage::StageConfig;
@@ -46,19 +46,22 @@ pub(crate) struct World {
 
 /// How the disks of a fork behave.
 pub(crate) fn disk_config(seed: u64, crash_model: CrashModel) -> SimConfig {
-    SimConfig { seed, crash_model, trace_max: 40, ..SimConfig::default() }
+    SimConfig { seed, crash_model, trace_max: 60, ..SimConfig::default() }
 }
 
 impl World {
     /// Both catalogs made, the source in its first state, all of it durable; nothing replicated.
     pub(crate) fn new() -> Self {
-        let (source, target) =
-            (SimDisk::new(disk_config(1, CrashModel::Hostile)), SimDisk::new(disk_config(2, CrashModel::Hostile)));
+        let (source, target) = (
+            SimDisk::new(disk_config(1, CrashModel::Hostile)),
+            SimDisk::new(disk_config(2, CrashModel::Hostile)),
+        );
         for disk in [&source, &target] {
             disk.make_root("tree").expect("root");
             disk.make_root("state").expect("root");
         }
-        let world = Self { source, target, careless: Careless::Nothing, history_bytes_max: u64::MAX };
+        let world =
+            Self { source, target, careless: Careless::Nothing, history_bytes_max: u64::MAX };
         drop(world.catalog(CatalogRole::Source).expect("catalog"));
         drop(world.catalog(CatalogRole::Target).expect("catalog"));
         let tree = world.source.mount("tree").expect("mount");
@@ -115,7 +118,9 @@ impl World {
         let progress = Arc::new(Progress::default());
         let (done, ends) = mpsc::channel();
         let (world, counters, answer) = (self.clone(), Arc::clone(&progress), done.clone());
-        std::thread::spawn(move || drop(answer.send(End::Source(world.run_source(near, &counters)))));
+        std::thread::spawn(move || {
+            drop(answer.send(End::Source(world.run_source(near, &counters))))
+        });
         let world = self.clone();
         std::thread::spawn(move || drop(done.send(End::Target(world.run_target(far)))));
         let (mut source, mut target) = (None, None);
@@ -133,6 +138,7 @@ impl World {
             batches: batches(&tap.record()),
             sealed_heard: heard_seal(&tap.record()),
             literal_bytes: progress.literal_bytes.load(Relaxed),
+            traces: [self.source.trace(), self.target.trace()],
         }
     }
 
@@ -155,7 +161,8 @@ impl World {
             now: &now,
             racy_ns: 0,
         };
-        let report = source::run(&tree, &catalog, &link, &config, progress).map_err(|e| describe(&e))?;
+        let report =
+            source::run(&tree, &catalog, &link, &config, progress).map_err(|e| describe(&e))?;
         let mut problems: Vec<String> = report
             .problems
             .iter()
@@ -225,6 +232,8 @@ pub(crate) struct Run {
     pub(crate) batches: Vec<Batch>,
     pub(crate) sealed_heard: bool,
     pub(crate) literal_bytes: u64,
+    /// The last operations of the source's disk and of the target's.
+    pub(crate) traces: [Vec<String>; 2],
 }
 
 impl Run {
@@ -265,8 +274,10 @@ pub(crate) struct Batch {
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths = self.ops.iter().map(|(path, touch)| format!("{touch:?} {}", path.escape_ascii()));
-        let failed = self.failures.as_ref().map(|all| all.iter().map(|p| p.escape_ascii().to_string()));
+        let paths =
+            self.ops.iter().map(|(path, touch)| format!("{touch:?} {}", path.escape_ascii()));
+        let failed =
+            self.failures.as_ref().map(|all| all.iter().map(|p| p.escape_ascii().to_string()));
         f.debug_struct("Batch")
             .field("ops", &paths.collect::<Vec<_>>())
             .field("literal_bytes", &self.literal_bytes)

@@ -45,11 +45,14 @@ impl Watched {
     }
 
     fn note_object(&self, call: &str, object: Object<'_, Self>) {
-        self.note(call, match object {
-            Object::File(_) => b"(file)",
-            Object::Directory(_) => b"(directory)",
-            Object::Named(_, name) => name,
-        });
+        self.note(
+            call,
+            match object {
+                Object::File(_) => b"(file)",
+                Object::Directory(_) => b"(directory)",
+                Object::Named(_, name) => name,
+            },
+        );
     }
 }
 

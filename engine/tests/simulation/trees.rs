@@ -116,7 +116,8 @@ impl Hands<'_> {
         for path in ["kind/dir/z", "meta", "meta/dir", "move", "z"] {
             self.directory(path)?;
         }
-        let small = ["a", "b", "doc/report", "doc/gone", "keep/still", "move/old", "h/1", "h/alone"];
+        let small =
+            ["a", "b", "doc/report", "doc/gone", "keep/still", "move/old", "h/1", "h/alone"];
         for (number, path) in small.iter().enumerate() {
             self.file(path, &noise(number as u64, 900 + 700 * number))?;
         }
@@ -151,7 +152,8 @@ impl Hands<'_> {
         self.xattr("meta/dir", "user.dir", b"of a directory")?;
         self.owner("keep/still", 1_000, 100)?;
         self.mode("keep/large", 0o4755)?;
-        let directories = ["", "doc", "deep", "deep/er", "deep/er/still", "h", "keep", "kind", "kind/dir"];
+        let directories =
+            ["", "doc", "deep", "deep/er", "deep/er/still", "h", "keep", "kind", "kind/dir"];
         for (number, path) in directories.iter().enumerate() {
             self.time(path, 1_600_000_000 + number as i64)?;
         }

@@ -68,7 +68,12 @@ impl<'a> Target<'a> {
             Object::Directory(directory) if !directory.path_only => {
                 Self::Descriptor(directory.fd.as_fd())
             }
-            Object::Directory(directory) => Self::Unfollowed(proc_path(&directory.fd, b".")),
+            // Its own inode, not `.` in it: that takes the right to search it, which may lack.
+            Object::Directory(directory) => {
+                let held = rustix::io::fcntl_dupfd_cloexec(&directory.fd, 0)?;
+                let path = proc_path(&held, b"");
+                Self::Inode { _held: held, path }
+            }
             Object::Named(at, name) => {
                 resolve::check_name(name)?;
                 Self::Unfollowed(proc_path(&at.fd, name))
