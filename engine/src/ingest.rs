@@ -6,15 +6,14 @@
 //! such claim. What a batch will have changed once it is acknowledged is its [`BatchRecord`]; nothing
 //! enters the catalog before.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use farshore_core::chunking::Chunker;
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Timestamp};
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
-use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
+use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_proto::link::LinkError;
 use farshore_proto::op::Op;
 
@@ -27,6 +26,12 @@ use crate::observe::{
 };
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
+
+mod index;
+mod large;
+
+pub use index::RunIndex;
+use large::LargeSender;
 
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
@@ -96,136 +101,6 @@ pub struct BatchRecord {
     pub refreshed: Vec<(RelPath, Record, Option<Arc<Recipe>>)>,
     /// Content sent whole or in part, to be forgotten by the run's index with the batch.
     contents: Vec<FileDigest>,
-}
-
-/// Content sent by batches not yet acknowledged, so that it is not sent again meanwhile.
-#[derive(Debug, Default)]
-pub struct RunIndex {
-    state: Mutex<IndexState>,
-    large_done: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct IndexState {
-    contents: HashMap<FileDigest, (u64, Option<Arc<Recipe>>)>,
-    chunks: HashMap<ChunkId, (u64, FileDigest, u64)>,
-    distrusted: std::collections::HashSet<ChunkId>,
-    large: Vec<LargeFile>,
-}
-
-#[derive(Debug)]
-struct LargeFile {
-    batch: u64,
-    ticket: u64,
-    size: u64,
-    first: Option<ChunkId>,
-}
-
-impl RunIndex {
-    fn lock(&self) -> std::sync::MutexGuard<'_, IndexState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Claims `content` for `batch`; `false` when a batch not after it has sent it already.
-    fn claim(&self, content: FileDigest, batch: u64) -> bool {
-        let mut state = self.lock();
-        let held = state.contents.get(&content).is_some_and(|(holder, _)| *holder <= batch);
-        if !held {
-            state.contents.insert(content, (batch, None));
-        }
-        !held
-    }
-
-    fn add_recipe(&self, content: FileDigest, recipe: &Arc<Recipe>, batch: u64) {
-        let mut state = self.lock();
-        let mut offset = 0;
-        for extent in &recipe.extents {
-            if let Extent::Chunk { id, .. } = extent {
-                let place = (batch, content, offset);
-                let old = state.chunks.entry(*id).or_insert(place);
-                if old.0 > batch {
-                    *old = place;
-                }
-            }
-            offset += extent.len();
-        }
-        state.contents.insert(content, (batch, Some(Arc::clone(recipe))));
-    }
-
-    fn chunk(&self, id: &ChunkId, batch: u64) -> Option<(FileDigest, u64)> {
-        let state = self.lock();
-        let (holder, content, offset) = state.chunks.get(id)?;
-        (*holder <= batch).then_some((*content, *offset))
-    }
-
-    fn recipe(&self, content: &FileDigest, batch: u64) -> Option<Arc<Recipe>> {
-        let state = self.lock();
-        let (holder, recipe) = state.contents.get(content)?;
-        if *holder <= batch { recipe.clone() } else { None }
-    }
-
-    fn is_distrusted(&self, id: &ChunkId) -> bool {
-        self.lock().distrusted.contains(id)
-    }
-
-    /// The target lacks `content`, whatever the catalog says.
-    pub fn distrust_content(&self, content: &FileDigest) {
-        self.lock().distrusted.insert(ChunkId(content.0));
-    }
-
-    /// The target lacks these chunks, whatever the catalog says: for the rest of the run they are
-    /// sent.
-    pub fn distrust(&self, chunks: impl IntoIterator<Item = ChunkId>) {
-        self.lock().distrusted.extend(chunks);
-    }
-
-    /// A batch is acknowledged and in the catalog: its content is found there.
-    pub fn retire(&self, record: &BatchRecord, batch: u64) {
-        let mut state = self.lock();
-        for content in &record.contents {
-            if state.contents.get(content).is_some_and(|(holder, _)| *holder == batch) {
-                state.contents.remove(content);
-            }
-        }
-        if !record.contents.is_empty() {
-            state.chunks.retain(|_, (holder, ..)| *holder != batch);
-        }
-    }
-
-    /// Waits while an earlier batch reads a file that may be the same: of this length and with this
-    /// first chunk.
-    fn await_twins(&self, ticket: u64, first: ChunkId) {
-        let mut state = self.lock();
-        let Some(mine) = state.large.iter_mut().find(|l| l.ticket == ticket) else { return };
-        mine.first = Some(first);
-        let (batch, size) = (mine.batch, mine.size);
-        self.large_done.notify_all();
-        let twin = |l: &LargeFile| {
-            l.batch < batch && l.size == size && l.first.is_none_or(|f| f == first)
-        };
-        while state.large.iter().any(twin) {
-            state = self.large_done.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn begin_large(&self, batch: u64, size: u64) -> LargeGuard<'_> {
-        let mut state = self.lock();
-        let ticket = state.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1;
-        state.large.push(LargeFile { batch, ticket, size, first: None });
-        LargeGuard { index: self, ticket }
-    }
-}
-
-struct LargeGuard<'a> {
-    index: &'a RunIndex,
-    ticket: u64,
-}
-
-impl Drop for LargeGuard<'_> {
-    fn drop(&mut self) {
-        self.index.lock().large.retain(|l| l.ticket != self.ticket);
-        self.index.large_done.notify_all();
-    }
 }
 
 /// A clock as the engine reads it: the wall clock of the machine, coarse.
@@ -712,207 +587,6 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch.record.contents.push(content);
         let op = Op::End { entry, chunking: recipe.chunking };
         Ok(batch.put(&op, path.clone(), record, Some(recipe), EffectKind::Written)?)
-    }
-}
-
-/// Sends one larger file extent by extent; sends nothing while the file is, so far, content the
-/// target holds as a whole.
-struct LargeSender<'s, 'a, 'b, 'w, 'g, S: Storage> {
-    ingest: &'s Ingest<'a, S>,
-    path: &'s RelPath,
-    stat: Stat,
-    batch: &'b mut Batch<'w, 'g>,
-    recipe: Recipe,
-    /// Content this file has matched from its start.
-    twin: Option<Twin>,
-    /// The former version at this path: where each of its chunks stands.
-    basis: Option<(FileDigest, HashMap<ChunkId, u64>)>,
-    begun: bool,
-    /// Held until the recipe is in the index, so that a twin that waits finds it there.
-    guard: LargeGuard<'a>,
-}
-
-struct Twin {
-    content: FileDigest,
-    recipe: Arc<Recipe>,
-}
-
-impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
-    fn new(
-        ingest: &'s Ingest<'a, S>,
-        path: &'s RelPath,
-        stat: &Stat,
-        basis: Option<FileDigest>,
-        chunking: farshore_core::chunking::ChunkingId,
-        batch: &'b mut Batch<'w, 'g>,
-    ) -> Result<Self, CatalogError> {
-        let guard = ingest.index.begin_large(batch.number, stat.size);
-        let mut sender = Self {
-            ingest,
-            path,
-            stat: *stat,
-            batch,
-            recipe: Recipe { chunking, extents: Vec::new() },
-            twin: None,
-            basis: None,
-            begun: false,
-            guard,
-        };
-        if let Some(content) = basis.filter(|c| !ingest.index.is_distrusted(&ChunkId(c.0)))
-            && let Some(recipe) = sender.recipe_of(&content)?
-        {
-            let mut offset = 0;
-            let mut places = HashMap::with_capacity(recipe.extents.len());
-            for extent in &recipe.extents {
-                if let Extent::Chunk { id, .. } = extent {
-                    places.entry(*id).or_insert(offset);
-                }
-                offset += extent.len();
-            }
-            sender.basis = Some((content, places));
-            sender.twin = Some(Twin { content, recipe });
-        }
-        Ok(sender)
-    }
-
-    fn recipe_of(&self, content: &FileDigest) -> Result<Option<Arc<Recipe>>, CatalogError> {
-        if let Some(recipe) = self.ingest.index.recipe(content, self.batch.number) {
-            return Ok(Some(recipe));
-        }
-        Ok(self.ingest.catalog.recipe(content)?.map(Arc::new))
-    }
-
-    fn extent(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
-        if let (true, Extent::Chunk { id, .. }) = (self.recipe.extents.is_empty(), extent) {
-            self.ingest.index.await_twins(self.guard.ticket, id);
-            self.find_twin(&id)?;
-        }
-        // Zeros come in pieces that the recipe joins: what was the same is remembered as it was.
-        let (before, last) = (self.recipe.extents.len(), self.recipe.extents.last().copied());
-        self.recipe.push(extent);
-        if !self.begun && self.matches_twin() {
-            return Ok(());
-        }
-        if !self.begun {
-            let mut same = self.recipe.extents[..before].to_vec();
-            if let (Some(slot), Some(last)) = (same.last_mut(), last) {
-                *slot = last;
-            }
-            self.begin(&same)?;
-        }
-        self.send(extent, bytes)
-    }
-
-    /// The whole file was read. One that is only the beginning of its twin is sent as such.
-    fn complete(&mut self) -> Result<(), Failure> {
-        let is_twin = self.twin.as_ref().is_some_and(|t| *t.recipe == self.recipe);
-        if self.begun || is_twin {
-            return Ok(());
-        }
-        let same = self.recipe.extents.clone();
-        self.begin(&same)
-    }
-
-    /// Without a former version, content that starts with the same chunk is a likely twin.
-    fn find_twin(&mut self, first: &ChunkId) -> Result<(), Failure> {
-        let matches = |t: &Twin| {
-            matches!(t.recipe.extents.first(), Some(Extent::Chunk { id, .. }) if id == first)
-        };
-        if self.twin.as_ref().is_some_and(matches) {
-            return Ok(());
-        }
-        let found = match self.ingest.index.chunk(first, self.batch.number) {
-            Some(found) => Some(found),
-            None => self.ingest.catalog.chunk(first)?,
-        };
-        if let Some((content, 0)) = found
-            && let Some(recipe) = self.recipe_of(&content)?
-            && self.is_held(&content)?
-        {
-            self.twin = Some(Twin { content, recipe });
-        }
-        Ok(())
-    }
-
-    fn is_held(&self, content: &FileDigest) -> Result<bool, CatalogError> {
-        let index = &self.ingest.index;
-        Ok(!index.is_distrusted(&ChunkId(content.0))
-            && (index.recipe(content, self.batch.number).is_some()
-                || self.ingest.catalog.has_content(content)?))
-    }
-
-    fn matches_twin(&self) -> bool {
-        let Some(twin) = &self.twin else { return false };
-        let at = self.recipe.extents.len() - 1;
-        let mine = &self.recipe.extents[at];
-        if at > 0 && self.recipe.extents[at - 1] != twin.recipe.extents[at - 1] {
-            return false;
-        }
-        let same = match (mine, twin.recipe.extents.get(at)) {
-            // Zeros come in pieces.
-            (Extent::Zero { len }, Some(Extent::Zero { len: theirs })) => len <= theirs,
-            (mine, Some(theirs)) => mine == theirs,
-            (_, None) => false,
-        };
-        same && !matches!(mine, Extent::Chunk { id, .. } if self.ingest.index.is_distrusted(id))
-    }
-
-    /// The file parts from its twin: what was the same so far is copied from there.
-    fn begin(&mut self, same: &[Extent]) -> Result<(), Failure> {
-        self.begun = true;
-        let sparse = self.stat.allocated < self.stat.size;
-        let op = Op::Begin { path: self.path.clone(), size: self.stat.size, sparse };
-        self.batch.writer.op(&op)?;
-        let Some(twin) = self.twin.take() else { return Ok(()) };
-        let mut offset = 0;
-        for extent in same {
-            match *extent {
-                Extent::Chunk { id, len } => {
-                    let op = Op::Copy { from: twin.content, offset, len, id };
-                    self.batch.writer.op(&op)?;
-                    Progress::add(&self.ingest.progress.reused_bytes, u64::from(len));
-                }
-                Extent::Zero { len } => self.batch.writer.op(&Op::Zero { len })?,
-            }
-            offset += extent.len();
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
-        let progress = self.ingest.progress;
-        let (id, len) = match extent {
-            Extent::Zero { len } => return Ok(self.batch.writer.op(&Op::Zero { len })?),
-            Extent::Chunk { id, len } => (id, len),
-        };
-        match self.place_of(&id)? {
-            Some((from, offset)) => {
-                Progress::add(&progress.reused_bytes, u64::from(len));
-                self.batch.writer.op(&Op::Copy { from, offset, len, id })?;
-            }
-            None => {
-                Progress::add(&progress.literal_bytes, u64::from(len));
-                self.batch.writer.op(&Op::Literal { bytes })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn place_of(&self, id: &ChunkId) -> Result<Option<(FileDigest, u64)>, CatalogError> {
-        if self.ingest.index.is_distrusted(id) {
-            return Ok(None);
-        }
-        if let Some((content, places)) = &self.basis
-            && let Some(&offset) = places.get(id)
-        {
-            return Ok(Some((*content, offset)));
-        }
-        let place = match self.ingest.index.chunk(id, self.batch.number) {
-            Some(place) => Some(place),
-            None => self.ingest.catalog.chunk(id)?,
-        };
-        let Some((content, offset)) = place else { return Ok(None) };
-        Ok(self.is_held(&content)?.then_some((content, offset)))
     }
 }
 

@@ -13,7 +13,7 @@
 use std::io;
 use std::ops::Range;
 
-use farshore_core::entry::{DeviceNumber, Timestamp};
+use farshore_core::entry::{DeviceNumber, NameAndValue, Timestamp};
 
 pub mod posix;
 pub mod sim;
@@ -280,7 +280,7 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// The call's own, but for EOPNOTSUPP.
-    fn xattrs(&self, object: Object<'_, Self>) -> io::Result<Vec<(Box<[u8]>, Box<[u8]>)>>;
+    fn xattrs(&self, object: Object<'_, Self>) -> io::Result<Vec<NameAndValue>>;
 
     /// Sets one attribute.
     ///

@@ -14,6 +14,9 @@ use farshore_core::recipe::{Extent, FileDigest, Recipe};
 
 use crate::io::{FileKind, Object, Stat, Storage};
 
+/// What is given each extent and its bytes.
+pub type Visit<'a, E> = &'a mut dyn FnMut(Extent, &[u8]) -> Result<(), E>;
+
 /// Bytes read at a time: stays in a core's cache while it is cut and hashed.
 const READ_WINDOW: usize = 512 * 1024;
 
@@ -123,7 +126,7 @@ pub fn read_extents<S: Storage, E: From<ObserveError>>(
     file: &S::File,
     stat: &Stat,
     chunker: &mut Chunker,
-    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+    visit: Visit<'_, E>,
 ) -> Result<(), E> {
     let size = stat.size;
     let sparse = stat.allocated < size;
@@ -158,7 +161,7 @@ fn read_data<S: Storage, E: From<ObserveError>>(
     offset: &mut u64,
     end: u64,
     chunker: &mut Chunker,
-    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+    visit: Visit<'_, E>,
 ) -> Result<(), E> {
     while *offset < end {
         let spare = chunker.spare();
@@ -176,7 +179,7 @@ fn read_data<S: Storage, E: From<ObserveError>>(
 
 fn drain<E>(
     chunker: &mut Chunker,
-    visit: &mut dyn FnMut(Extent, &[u8]) -> Result<(), E>,
+    visit: Visit<'_, E>,
 ) -> Result<(), E> {
     while let Some(cut) = chunker.poll() {
         visit(cut.extent, &chunker.bytes()[cut.range])?;
@@ -194,7 +197,7 @@ pub fn read_small<S: Storage>(
     stat: &Stat,
     buf: &mut Vec<u8>,
 ) -> Result<(), ObserveError> {
-    let size = stat.size as usize;
+    let size = usize::try_from(stat.size).map_err(|_| ObserveError::Changed)?;
     // One byte more shows a file that grew.
     buf.resize(size + 1, 0);
     let read = storage.read_at(file, 0, buf).at_step("reading it")?;

@@ -248,7 +248,7 @@ pub fn plan<S: Storage>(
     };
     scan(storage, policy, own, &mut |event| {
         join.handle(event)?;
-        if join.plan.tally.found % 1_024 == 0 {
+        if join.plan.tally.found.is_multiple_of(1_024) {
             progress(join.plan.tally.found);
         }
         Ok::<_, PlanError>(())

@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,7 +20,6 @@ use farshore_core::guard::{Hold, RootIdentity, Threshold, judge};
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
-use farshore_proto::batch::BatchHeader;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
@@ -34,13 +32,17 @@ use redb::Durability;
 use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
-use crate::frames::{Compression, FrameWriter, LineGauge};
+use crate::frames::{Compression, LineGauge};
 use crate::ingest::{
-    BatchRecord, Effect, EffectKind, Ingest, IngestError, RunIndex, WallClock, preview,
+    BatchRecord, Effect, EffectKind, IngestError, RunIndex, WallClock, preview,
 };
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
 use crate::progress::{Phase, Progress};
+
+mod worker;
+
+use worker::{Turnstile, Worker};
 
 /// Changes in one batch, at most.
 const BATCH_CHANGES: usize = 8_192;
@@ -801,86 +803,6 @@ fn next_batch(
         changes.push(change);
     }
     Ok(changes)
-}
-
-/// Lets batch streams be opened in the order of their numbers, so that a target that works on them
-/// in order of arrival always has the oldest in hand.
-struct Turnstile {
-    /// The number whose turn it is; `None` when nobody's ever will be.
-    turn: Mutex<Option<u64>>,
-    moved: Condvar,
-}
-
-impl Turnstile {
-    fn new(first: u64) -> Self {
-        Self { turn: Mutex::new(Some(first)), moved: Condvar::new() }
-    }
-
-    /// Runs `open` when it is `number`'s turn.
-    fn pass<T>(&self, number: u64, open: impl FnOnce() -> T) -> Option<T> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        while turn.is_some_and(|t| t < number) {
-            turn = self.moved.wait(turn).unwrap_or_else(PoisonError::into_inner);
-        }
-        let current = (*turn)?;
-        let result = open();
-        *turn = Some(current + 1);
-        self.moved.notify_all();
-        Some(result)
-    }
-
-    fn abandon(&self) {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.moved.notify_all();
-    }
-}
-
-struct Worker<'a, S: Storage> {
-    storage: &'a S,
-    catalog: &'a Catalog,
-    link: &'a dyn Link,
-    config: &'a SourceConfig<'a>,
-    progress: &'a Progress,
-    index: &'a RunIndex,
-    gauge: &'a LineGauge,
-    turnstile: &'a Turnstile,
-    events: Sender<Event>,
-}
-
-impl<S: Storage> Worker<'_, S> {
-    fn run(&self, queue: &Receiver<(u64, Vec<Change>)>) {
-        while let Ok((batch, changes)) = queue.recv() {
-            if let Err(e) = self.batch(batch, changes) {
-                self.turnstile.abandon();
-                // The coordinator may be gone already; then it knows why.
-                drop(self.events.send(Event::Failed(e)));
-                return;
-            }
-        }
-    }
-
-    fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
-        let header = BatchHeader { batch, epoch: self.config.epoch };
-        let opened = self
-            .turnstile
-            .pass(batch, || FrameWriter::begin(self.link.open_bulk()?, header, self.gauge));
-        let mut writer = opened.ok_or(SourceError::WorkerGone)??;
-        let reader = self.catalog.reader()?;
-        let mut ingest = Ingest::new(
-            self.storage,
-            reader,
-            self.index,
-            self.progress,
-            self.config.now,
-            self.config.racy_ns,
-        );
-        let record = ingest.write_batch(batch, changes, &mut writer)?;
-        // Before the batch can be acknowledged, the coordinator knows what it holds.
-        drop(self.events.send(Event::Written(batch, record)));
-        let bytes = writer.finish()?;
-        Progress::add(&self.progress.frame_bytes, bytes);
-        Ok(())
-    }
 }
 
 /// A wall clock from the operating system.

@@ -70,7 +70,7 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn into_forward(mut self) -> io::Result<SpoolReader> {
-        self.into_source().map(|(source, _)| SpoolReader { source, at: 0, backwards: false })
+        self.take_source().map(|(source, _)| SpoolReader { source, at: 0, backwards: false })
     }
 
     /// Reads the list from its last item.
@@ -78,10 +78,10 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn into_backward(mut self) -> io::Result<SpoolReader> {
-        self.into_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
+        self.take_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
     }
 
-    fn into_source(&mut self) -> io::Result<(Source, u64)> {
+    fn take_source(&mut self) -> io::Result<(Source, u64)> {
         if self.file.is_some() {
             self.spill()?;
         }
@@ -113,6 +113,7 @@ enum Source {
 }
 
 impl Source {
+    #[allow(clippy::cast_possible_truncation)] // offsets within memory, or within a window of it
     fn bytes(&mut self, at: u64, len: usize, backwards: bool) -> io::Result<&[u8]> {
         match self {
             Self::Memory(memory) => {
@@ -158,6 +159,7 @@ impl SpoolReader {
     ///
     /// # Errors
     /// The spill file's own.
+    #[allow(clippy::cast_possible_truncation)] // a length of 32 bits
     pub fn next_item(&mut self) -> io::Result<Option<Vec<u8>>> {
         let done = if self.backwards { self.at == 0 } else { self.at >= self.source.end()? };
         if done {

@@ -26,6 +26,10 @@ use crate::metadata::{Degraded, Present, apply_metadata};
 use crate::observe::{ObserveError, chunker_for, read_extents};
 use crate::own_folder::{OwnFolder, remove_tree};
 
+mod assembly;
+
+use assembly::Assembly;
+
 /// Bytes written to a large file before its writing back is started.
 const WRITEBACK: u64 = 8 << 20;
 /// Blocks of zeros this long become holes in a file that has holes at the source.
@@ -186,22 +190,6 @@ impl<S: Storage> std::fmt::Debug for Stager<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stager").field("batch", &self.out.batch).finish_non_exhaustive()
     }
-}
-
-/// A larger file while its extents arrive.
-struct Assembly<S: Storage> {
-    path: RelPath,
-    /// Where it is built; `None` when it already failed and its extents are passed over.
-    file: Option<(S::File, Slot)>,
-    recipe: Recipe,
-    offset: u64,
-    /// Bytes of it that were no zeros.
-    chunk_bytes: u64,
-    size: u64,
-    sparse: bool,
-    flushed: u64,
-    missing: Vec<ChunkId>,
-    refused: Option<String>,
 }
 
 /// Where an object is staged.
@@ -574,7 +562,7 @@ impl<'a, S: Storage> Stager<'a, S> {
     ) -> Result<Option<Option<Recipe>>, OpError> {
         let storage = self.storage;
         if stat.size <= farshore_core::limits::SMALL_FILE_MAX {
-            let size = stat.size as usize;
+            let Ok(size) = usize::try_from(stat.size) else { return Ok(None) };
             self.buf.resize(size, 0);
             let read = storage
                 .read_at(basis, 0, &mut self.buf)
@@ -612,180 +600,6 @@ impl<'a, S: Storage> Stager<'a, S> {
     fn discard(&self, slot: &Slot) {
         drop(self.storage.unlink(self.slot_directory(slot), &slot.name));
     }
-
-    fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
-        let slot = self.slot(&path);
-        let created = self.storage.create_file(self.slot_directory(&slot), &slot.name);
-        let mut assembly = Assembly {
-            path: path.clone(),
-            file: None,
-            recipe: Recipe {
-                chunking: farshore_core::chunking::ChunkingId::for_size(size),
-                extents: Vec::new(),
-            },
-            offset: 0,
-            chunk_bytes: 0,
-            size,
-            sparse,
-            flushed: 0,
-            missing: Vec::new(),
-            refused: None,
-        };
-        match created.map_err(Self::failed(&path, "creating it")) {
-            Ok(file) => {
-                if !sparse {
-                    self.storage
-                        .allocate(&file, 0..size)
-                        .map_err(Self::failed(&path, "reserving space for it"))?;
-                }
-                assembly.file = Some((file, slot));
-            }
-            // Its extents still arrive, and are passed over.
-            Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
-            Err(fatal) => return Err(fatal),
-        }
-        self.assembly = Some(assembly);
-        Ok(())
-    }
-
-    fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
-        let Some(mut assembly) = self.assembly.take() else { return Ok(()) };
-        let path = assembly.path.clone();
-        let result = match op {
-            Op::Abort => {
-                if let Some((_, slot)) = &assembly.file {
-                    self.discard(slot);
-                }
-                return Ok(());
-            }
-            Op::End { entry, chunking } => {
-                let ended = self.end(assembly, entry, chunking);
-                return match ended {
-                    Ok(()) => Ok(()),
-                    Err(OpError::Fatal(e)) => Err(e),
-                    Err(OpError::Failure(kind, text)) => {
-                        self.out.failures.push(Failure { path, kind, text });
-                        Ok(())
-                    }
-                };
-            }
-            Op::Literal { bytes } => {
-                let id = ChunkId::of(bytes);
-                let len = bytes.len() as u32;
-                self.extent(&mut assembly, Extent::Chunk { id, len }, Some(bytes))
-            }
-            Op::Copy { from, offset, len, id } => self.copy(&mut assembly, from, offset, len, id),
-            Op::Zero { len } => self.extent(&mut assembly, Extent::Zero { len }, None),
-            _ => Ok(()),
-        };
-        match result {
-            Ok(()) => {}
-            Err(OpError::Fatal(e)) => return Err(e),
-            Err(OpError::Failure(_, text)) => {
-                if let Some((_, slot)) = assembly.file.take() {
-                    self.discard(&slot);
-                }
-                assembly.refused.get_or_insert(text);
-            }
-        }
-        self.assembly = Some(assembly);
-        Ok(())
-    }
-
-    fn copy(
-        &mut self,
-        assembly: &mut Assembly<S>,
-        from: FileDigest,
-        offset: u64,
-        len: u32,
-        id: ChunkId,
-    ) -> Result<(), OpError> {
-        if self.basis.as_ref().is_none_or(|(held, _)| *held != from) {
-            self.basis = self.open_basis(&from)?.map(|file| (from, file));
-        }
-        let mut bytes = std::mem::take(&mut self.buf);
-        bytes.resize(len as usize, 0);
-        let read = match &self.basis {
-            Some((_, file)) => self.storage.read_at(file, offset, &mut bytes).unwrap_or(0),
-            None => 0,
-        };
-        let extent = Extent::Chunk { id, len };
-        let result = if read == bytes.len() && ChunkId::of(&bytes) == id {
-            self.extent(assembly, extent, Some(&bytes))
-        } else {
-            // Asked for when the file has ended; the rest of it is still read and checked.
-            let taken = self.extent(assembly, extent, None);
-            assembly.missing.extend(taken.is_ok().then_some(id));
-            taken
-        };
-        self.buf = bytes;
-        result
-    }
-
-    /// Appends an extent; bytes are absent for zeros and for a chunk that is missing.
-    fn extent(
-        &self,
-        assembly: &mut Assembly<S>,
-        extent: Extent,
-        bytes: Option<&[u8]>,
-    ) -> Result<(), OpError> {
-        if extent.is_empty() || extent.len() > assembly.size - assembly.offset {
-            return Err(refused("it is longer than announced"));
-        }
-        if matches!(extent, Extent::Chunk { .. }) {
-            if assembly.recipe.extents.len() as u64 > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN {
-                return Err(refused("its chunks are too short"));
-            }
-            assembly.chunk_bytes += extent.len();
-        }
-        if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
-            write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)
-                .map_err(Self::failed(&assembly.path, "writing it"))?;
-        }
-        assembly.offset += extent.len();
-        assembly.recipe.push(extent);
-        if let Some((file, _)) = &assembly.file
-            && assembly.offset - assembly.flushed >= WRITEBACK
-        {
-            self.storage.start_writeback(file, assembly.flushed..assembly.offset);
-            assembly.flushed = assembly.offset;
-        }
-        Ok(())
-    }
-
-    fn end(
-        &mut self,
-        assembly: Assembly<S>,
-        entry: Entry,
-        chunking: farshore_core::chunking::ChunkingId,
-    ) -> Result<(), OpError> {
-        let Assembly { path, file, mut recipe, offset, size, missing, refused: why, .. } = assembly;
-        recipe.chunking = chunking;
-        let Some((file, slot)) = file else {
-            return Err(refused(why.unwrap_or_else(|| "it could not be staged".into())));
-        };
-        let checked = if missing.is_empty() {
-            let whole = offset == size && entry.size() == size;
-            if whole && entry.content() == Some(&recipe.digest()) {
-                Ok(())
-            } else {
-                Err(refused("its content does not have its digest"))
-            }
-        } else {
-            Err(basis_missing(missing))
-        };
-        if let Err(e) = checked {
-            self.discard(&slot);
-            return Err(e);
-        }
-        self.storage.set_len(&file, size).map_err(Self::failed(&path, "setting its length"))?;
-        self.finish_file(&file, &path, &entry)?;
-        if let Some(content) = entry.content() {
-            self.out.recipes.insert(*content, recipe);
-        }
-        self.staged(&slot, path, entry);
-        Ok(())
-    }
 }
 
 /// Writes one chunk; in a sparse file blocks of zeros are left out, so that they stay holes.
@@ -799,11 +613,13 @@ fn write_extent<S: Storage>(
     if !sparse {
         return storage.write_at(file, offset, bytes);
     }
+    #[allow(clippy::cast_possible_truncation)] // below HOLE
+    let in_block = (offset % HOLE as u64) as usize;
     let mut at = 0;
     while at < bytes.len() {
         // Blocks lie on file offsets, not on chunk offsets.
         let next_block = |from: usize| {
-            let past = (offset as usize + from) % HOLE;
+            let past = (in_block + from) % HOLE;
             (from + HOLE - past).min(bytes.len())
         };
         let mut end = next_block(at);

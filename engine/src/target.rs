@@ -311,6 +311,13 @@ impl<'a, S: Storage> Session<'a, S> {
             });
             let control = self.control(own);
             drop(control_over);
+            // A link that broke tells nobody anything; of an error elsewhere the peer knows.
+            if let Err(e) = &control
+                && !matches!(e, TargetError::Link(_))
+                && first_error.lock().is_ok_and(|first| first.is_none())
+            {
+                refuse(self.link, e.close_code(), &crate::ingest::describe(e));
+            }
             self.link.close(CloseCode::Done as u32, "");
             applied.abandon();
             let batches = applying.join().map_err(|_| TargetError::ThreadGone)?;

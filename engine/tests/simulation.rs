@@ -285,6 +285,9 @@ fn lie_then_cut(base: &World, expected: &Expected, lie: u64, state: State<'_>) -
     let world = base.fork(state.seed, state.model);
     world.target.fail_at(lie, Fault::SyncLies);
     let run = world.run();
+    if run.sealed().is_ok() {
+        return Ok(Verdict::PastTheEnd);
+    }
     world.target.cut_power_at(state.at);
     let again = world.run();
     let judged = (|| -> Judgement {

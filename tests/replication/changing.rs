@@ -67,7 +67,8 @@ fn generation_of(path: &Path) -> Option<u64> {
 fn a_file_written_while_it_is_read_arrives_whole_or_not_at_all() {
     let sites = Sites::new();
     let file = sites.a.join("home/stamped");
-    let whole = |generation| (0..BLOCKS).flat_map(move |i| block(generation, i)).collect::<Vec<_>>();
+    let whole =
+        |generation| (0..BLOCKS).flat_map(move |i| block(generation, i)).collect::<Vec<_>>();
     put(&file, whole(1));
     put(&sites.a.join("home/quiet"), b"not disturbed");
     sites.run();
@@ -140,7 +141,7 @@ fn a_busy_tree_is_equal_when_it_comes_to_rest() {
                     drop(fs::rename(name(step), name(step * 7 + 3)));
                     drop(fs::remove_file(name(step * 5 + 1)));
                     drop(fs::rename(&dir, a.join(format!("was-{worker}-{}", step % 3))));
-                    if step % 9 == 0 {
+                    if step.is_multiple_of(9) {
                         drop(fs::remove_dir_all(a.join(format!("was-{worker}-1"))));
                     }
                     std::thread::sleep(Duration::from_micros(300));

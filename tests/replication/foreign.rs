@@ -77,7 +77,10 @@ fn put_right(sites: &Sites) -> u64 {
         .map(|d| {
             let prefix = [&d.path[..], b"/"].concat();
             let walk = source.walk().expect("a walk");
-            walk.iter().filter(|(p, _)| p.starts_with(&prefix)).map(|(_, f)| f.allocated).sum::<u64>()
+            walk.iter()
+                .filter(|(p, _)| p.starts_with(&prefix))
+                .map(|(_, f)| f.allocated)
+                .sum::<u64>()
         })
         .sum();
     let before = contents(&sites.b);
@@ -106,7 +109,10 @@ fn alien_files_end_in_history() {
     fs::remove_dir_all(sites.b.join("home/dir")).expect("removed");
     put(&sites.b.join("home/dir"), b"a file where a folder was");
     let run = sites.run_approved();
-    assert_eq!(run.result.source.foreign_changes, 8, "home, file, alien, alien-dir and 2, dir, below");
+    assert_eq!(
+        run.result.source.foreign_changes, 8,
+        "home, file, alien, alien-dir and 2, dir, below"
+    );
     sites.converged("aliens removed");
     let kept = contents(&sites.b.join(".farshore/history"));
     for content in [

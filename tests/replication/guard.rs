@@ -201,7 +201,8 @@ fn an_unreadable_folder_is_no_deletion() {
         scope.spawn(|| {
             if is_root() {
                 // Of this thread alone, and of those it starts.
-                let (uid, gid) = (rustix::fs::Uid::from_raw(12_345), rustix::fs::Gid::from_raw(12_345));
+                let (uid, gid) =
+                    (rustix::fs::Uid::from_raw(12_345), rustix::fs::Gid::from_raw(12_345));
                 rustix::thread::set_thread_groups(&[]).expect("no groups");
                 rustix::thread::set_thread_res_gid(gid, gid, gid).expect("a group");
                 rustix::thread::set_thread_res_uid(uid, uid, uid).expect("a user");
@@ -329,7 +330,10 @@ fn a_file_renamed_out_of_an_excluded_name_arrives() {
         let run = run_under(&sites, &policy);
         assert_eq!((run.literal(), run.counts().removed), (0, 0), "{name}");
         assert!(sites.b.join("home/in/upload.filepart").exists(), "{name}: detached, not moved");
-        assert_eq!(fs::read(sites.b.join("home/in").join(name)).expect("it arrived"), noise(5, 100_000));
+        assert_eq!(
+            fs::read(sites.b.join("home/in").join(name)).expect("it arrived"),
+            noise(5, 100_000)
+        );
         assert_eq!(run_under(&sites, &policy).counts(), Counts::default());
         fs::rename(sites.a.join("home/in").join(name), &from).expect("renamed back");
         run_under(&sites, &rules(&[]));

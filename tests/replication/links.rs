@@ -104,11 +104,11 @@ fn groups_exchange_names_and_fall_apart() {
     step(&sites, "two groups");
     let cwd = rustix::fs::CWD;
     let flags = rustix::fs::RenameFlags::EXCHANGE;
-    rustix::fs::renameat_with(cwd, &file("x1"), cwd, &file("y1"), flags).expect("exchanged");
+    rustix::fs::renameat_with(cwd, file("x1"), cwd, file("y1"), flags).expect("exchanged");
     step(&sites, "first names exchanged");
     together(&sites, &["y1", "x2", "d/x3"]);
     together(&sites, &["x1", "y2", "d/y3"]);
-    rustix::fs::renameat_with(cwd, &file("d/x3"), cwd, &file("y2"), flags).expect("exchanged");
+    rustix::fs::renameat_with(cwd, file("d/x3"), cwd, file("y2"), flags).expect("exchanged");
     step(&sites, "further names exchanged");
     together(&sites, &["y1", "x2", "y2"]);
     together(&sites, &["x1", "d/x3", "d/y3"]);

@@ -95,3 +95,21 @@ fn rounds_of_changes_arrive_on_disk() {
         rounds(&Sites::new(), 900 + seed, 12);
     }
 }
+
+/// A file moves away and its equal, to the nanosecond, takes its name: both are there afterwards.
+#[test]
+fn an_equal_file_takes_the_name_of_one_that_moved() {
+    let sites = Sites::new();
+    let (file, away) = (sites.a.join("home/file"), sites.a.join("home/away"));
+    put(&file, b"equal in all");
+    sites.run();
+    fs::rename(&file, &away).expect("renamed");
+    put(&file, b"equal in all");
+    let time = fs::metadata(&away).and_then(|m| m.modified()).expect("its time");
+    let opened = fs::File::options().write(true).open(&file).expect("the file");
+    opened.set_modified(time).expect("its time");
+    let run = sites.run();
+    assert_eq!(run.literal(), 0);
+    assert!(!run.result.source.compared, "the two ends had to be compared");
+    sites.converged("both names");
+}

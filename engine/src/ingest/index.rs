@@ -1,0 +1,143 @@
+//! What a run has sent and the catalog does not know yet.
+//!
+//! Guarantees: content claimed by a batch is named, not sent, by later ones only, so that the target,
+//! which applies batches in order, always has it; two readers of files that may be the same do not
+//! send both. Nothing of it survives the run: what was acknowledged is in the catalog.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
+
+use super::BatchRecord;
+
+/// Content sent by batches not yet acknowledged, so that it is not sent again meanwhile.
+#[derive(Debug, Default)]
+pub struct RunIndex {
+    state: Mutex<IndexState>,
+    large_done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct IndexState {
+    contents: HashMap<FileDigest, (u64, Option<Arc<Recipe>>)>,
+    chunks: HashMap<ChunkId, (u64, FileDigest, u64)>,
+    distrusted: HashSet<ChunkId>,
+    large: Vec<LargeFile>,
+}
+
+#[derive(Debug)]
+struct LargeFile {
+    batch: u64,
+    ticket: u64,
+    size: u64,
+    first: Option<ChunkId>,
+}
+
+impl RunIndex {
+    fn lock(&self) -> std::sync::MutexGuard<'_, IndexState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims `content` for `batch`; `false` when a batch not after it has sent it already.
+    pub(super) fn claim(&self, content: FileDigest, batch: u64) -> bool {
+        let mut state = self.lock();
+        let held = state.contents.get(&content).is_some_and(|(holder, _)| *holder <= batch);
+        if !held {
+            state.contents.insert(content, (batch, None));
+        }
+        !held
+    }
+
+    pub(super) fn add_recipe(&self, content: FileDigest, recipe: &Arc<Recipe>, batch: u64) {
+        let mut state = self.lock();
+        let mut offset = 0;
+        for extent in &recipe.extents {
+            if let Extent::Chunk { id, .. } = extent {
+                let place = (batch, content, offset);
+                let old = state.chunks.entry(*id).or_insert(place);
+                if old.0 > batch {
+                    *old = place;
+                }
+            }
+            offset += extent.len();
+        }
+        state.contents.insert(content, (batch, Some(Arc::clone(recipe))));
+    }
+
+    pub(super) fn chunk(&self, id: &ChunkId, batch: u64) -> Option<(FileDigest, u64)> {
+        let state = self.lock();
+        let (holder, content, offset) = state.chunks.get(id)?;
+        (*holder <= batch).then_some((*content, *offset))
+    }
+
+    pub(super) fn recipe(&self, content: &FileDigest, batch: u64) -> Option<Arc<Recipe>> {
+        let state = self.lock();
+        let (holder, recipe) = state.contents.get(content)?;
+        if *holder <= batch { recipe.clone() } else { None }
+    }
+
+    pub(super) fn is_distrusted(&self, id: &ChunkId) -> bool {
+        self.lock().distrusted.contains(id)
+    }
+
+    /// The target lacks `content`, whatever the catalog says.
+    pub fn distrust_content(&self, content: &FileDigest) {
+        self.lock().distrusted.insert(ChunkId(content.0));
+    }
+
+    /// The target lacks these chunks, whatever the catalog says: for the rest of the run they are
+    /// sent.
+    pub fn distrust(&self, chunks: impl IntoIterator<Item = ChunkId>) {
+        self.lock().distrusted.extend(chunks);
+    }
+
+    /// A batch is acknowledged and in the catalog: its content is found there.
+    pub fn retire(&self, record: &BatchRecord, batch: u64) {
+        let mut state = self.lock();
+        for content in &record.contents {
+            if state.contents.get(content).is_some_and(|(holder, _)| *holder == batch) {
+                state.contents.remove(content);
+            }
+        }
+        if !record.contents.is_empty() {
+            state.chunks.retain(|_, (holder, ..)| *holder != batch);
+        }
+    }
+
+    /// Waits while an earlier batch reads a file that may be the same: of this length and with this
+    /// first chunk.
+    pub(super) fn await_twins(&self, ticket: u64, first: ChunkId) {
+        let mut state = self.lock();
+        let Some(mine) = state.large.iter_mut().find(|l| l.ticket == ticket) else { return };
+        mine.first = Some(first);
+        let (batch, size) = (mine.batch, mine.size);
+        self.large_done.notify_all();
+        let twin = |l: &LargeFile| {
+            l.batch < batch && l.size == size && l.first.is_none_or(|f| f == first)
+        };
+        while state.large.iter().any(twin) {
+            state = self.large_done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn begin_large(&self, batch: u64, size: u64) -> LargeGuard<'_> {
+        let mut state = self.lock();
+        let ticket = state.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1;
+        state.large.push(LargeFile { batch, ticket, size, first: None });
+        LargeGuard { index: self, ticket }
+    }
+}
+
+/// A larger file that is being read; others that may be the same wait for it.
+pub(super) struct LargeGuard<'a> {
+    index: &'a RunIndex,
+    pub(super) ticket: u64,
+}
+
+impl Drop for LargeGuard<'_> {
+    fn drop(&mut self) {
+        self.index.lock().large.retain(|l| l.ticket != self.ticket);
+        self.index.large_done.notify_all();
+    }
+}

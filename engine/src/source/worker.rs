@@ -1,0 +1,98 @@
+//! The threads that read and send batches.
+//!
+//! A worker takes a batch, opens its stream when it is that batch's turn, and writes it; what it holds
+//! is known to the coordinator before the target can acknowledge it.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+use farshore_proto::batch::BatchHeader;
+use farshore_proto::link::Link;
+
+use super::{Event, SourceConfig, SourceError};
+use crate::catalog::Catalog;
+use crate::frames::{FrameWriter, LineGauge};
+use crate::ingest::{Ingest, RunIndex};
+use crate::io::Storage;
+use crate::plan::Change;
+use crate::progress::Progress;
+
+/// Lets batch streams be opened in the order of their numbers, so that a target that works on them
+/// in order of arrival always has the oldest in hand.
+pub(super) struct Turnstile {
+    /// The number whose turn it is; `None` when nobody's ever will be.
+    turn: Mutex<Option<u64>>,
+    moved: Condvar,
+}
+
+impl Turnstile {
+    pub(super) fn new(first: u64) -> Self {
+        Self { turn: Mutex::new(Some(first)), moved: Condvar::new() }
+    }
+
+    /// Runs `open` when it is `number`'s turn.
+    fn pass<T>(&self, number: u64, open: impl FnOnce() -> T) -> Option<T> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        while turn.is_some_and(|t| t < number) {
+            turn = self.moved.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        let current = (*turn)?;
+        let result = open();
+        *turn = Some(current + 1);
+        self.moved.notify_all();
+        Some(result)
+    }
+
+    pub(super) fn abandon(&self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.moved.notify_all();
+    }
+}
+
+pub(super) struct Worker<'a, S: Storage> {
+    pub(super) storage: &'a S,
+    pub(super) catalog: &'a Catalog,
+    pub(super) link: &'a dyn Link,
+    pub(super) config: &'a SourceConfig<'a>,
+    pub(super) progress: &'a Progress,
+    pub(super) index: &'a RunIndex,
+    pub(super) gauge: &'a LineGauge,
+    pub(super) turnstile: &'a Turnstile,
+    pub(super) events: Sender<Event>,
+}
+
+impl<S: Storage> Worker<'_, S> {
+    pub(super) fn run(&self, queue: &Receiver<(u64, Vec<Change>)>) {
+        while let Ok((batch, changes)) = queue.recv() {
+            if let Err(e) = self.batch(batch, changes) {
+                self.turnstile.abandon();
+                // The coordinator may be gone already; then it knows why.
+                drop(self.events.send(Event::Failed(e)));
+                return;
+            }
+        }
+    }
+
+    fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
+        let header = BatchHeader { batch, epoch: self.config.epoch };
+        let opened = self
+            .turnstile
+            .pass(batch, || FrameWriter::begin(self.link.open_bulk()?, header, self.gauge));
+        let mut writer = opened.ok_or(SourceError::WorkerGone)??;
+        let reader = self.catalog.reader()?;
+        let mut ingest = Ingest::new(
+            self.storage,
+            reader,
+            self.index,
+            self.progress,
+            self.config.now,
+            self.config.racy_ns,
+        );
+        let record = ingest.write_batch(batch, changes, &mut writer)?;
+        // Before the batch can be acknowledged, the coordinator knows what it holds.
+        drop(self.events.send(Event::Written(batch, record)));
+        let bytes = writer.finish()?;
+        Progress::add(&self.progress.frame_bytes, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! A larger file while its extents arrive: literal bytes, and stretches of content held here.
+
+use farshore_core::chunking::ChunkingId;
+use farshore_core::entry::Entry;
+use farshore_core::path::RelPath;
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
+use farshore_proto::message::Failure;
+use farshore_proto::op::Op;
+
+use super::{
+    CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused, write_extent,
+};
+use crate::io::Storage;
+
+/// A larger file while its extents arrive.
+pub(super) struct Assembly<S: Storage> {
+    path: RelPath,
+    /// Where it is built; `None` when it already failed and its extents are passed over.
+    file: Option<(S::File, Slot)>,
+    recipe: Recipe,
+    offset: u64,
+    /// Bytes of it that were no zeros.
+    chunk_bytes: u64,
+    size: u64,
+    sparse: bool,
+    flushed: u64,
+    missing: Vec<ChunkId>,
+    refused: Option<String>,
+}
+
+impl<S: Storage> Stager<'_, S> {
+    pub(super) fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
+        let slot = self.slot(&path);
+        let created = self.storage.create_file(self.slot_directory(&slot), &slot.name);
+        let mut assembly = Assembly {
+            path: path.clone(),
+            file: None,
+            recipe: Recipe {
+                chunking: ChunkingId::for_size(size),
+                extents: Vec::new(),
+            },
+            offset: 0,
+            chunk_bytes: 0,
+            size,
+            sparse,
+            flushed: 0,
+            missing: Vec::new(),
+            refused: None,
+        };
+        match created.map_err(Self::failed(&path, "creating it")) {
+            Ok(file) => {
+                if !sparse {
+                    self.storage
+                        .allocate(&file, 0..size)
+                        .map_err(Self::failed(&path, "reserving space for it"))?;
+                }
+                assembly.file = Some((file, slot));
+            }
+            // Its extents still arrive, and are passed over.
+            Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
+            Err(fatal) => return Err(fatal),
+        }
+        self.assembly = Some(assembly);
+        Ok(())
+    }
+
+    pub(super) fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
+        let Some(mut assembly) = self.assembly.take() else { return Ok(()) };
+        let path = assembly.path.clone();
+        let result = match op {
+            Op::Abort => {
+                if let Some((_, slot)) = &assembly.file {
+                    self.discard(slot);
+                }
+                return Ok(());
+            }
+            Op::End { entry, chunking } => {
+                let ended = self.end(assembly, entry, chunking);
+                return match ended {
+                    Ok(()) => Ok(()),
+                    Err(OpError::Fatal(e)) => Err(e),
+                    Err(OpError::Failure(kind, text)) => {
+                        self.out.failures.push(Failure { path, kind, text });
+                        Ok(())
+                    }
+                };
+            }
+            Op::Literal { bytes } => {
+                let id = ChunkId::of(bytes);
+                // A chunk is at most CHUNK_LEN_MAX: the operation's own decoder saw to it.
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                self.extent(&mut assembly, Extent::Chunk { id, len }, Some(bytes))
+            }
+            Op::Copy { from, offset, len, id } => self.copy(&mut assembly, from, offset, len, id),
+            Op::Zero { len } => self.extent(&mut assembly, Extent::Zero { len }, None),
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => {}
+            Err(OpError::Fatal(e)) => return Err(e),
+            Err(OpError::Failure(_, text)) => {
+                if let Some((_, slot)) = assembly.file.take() {
+                    self.discard(&slot);
+                }
+                assembly.refused.get_or_insert(text);
+            }
+        }
+        self.assembly = Some(assembly);
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        assembly: &mut Assembly<S>,
+        from: FileDigest,
+        offset: u64,
+        len: u32,
+        id: ChunkId,
+    ) -> Result<(), OpError> {
+        if self.basis.as_ref().is_none_or(|(held, _)| *held != from) {
+            self.basis = self.open_basis(&from)?.map(|file| (from, file));
+        }
+        let mut bytes = std::mem::take(&mut self.buf);
+        bytes.resize(len as usize, 0);
+        let read = match &self.basis {
+            Some((_, file)) => self.storage.read_at(file, offset, &mut bytes).unwrap_or(0),
+            None => 0,
+        };
+        let extent = Extent::Chunk { id, len };
+        let result = if read == bytes.len() && ChunkId::of(&bytes) == id {
+            self.extent(assembly, extent, Some(&bytes))
+        } else {
+            // Asked for when the file has ended; the rest of it is still read and checked.
+            let taken = self.extent(assembly, extent, None);
+            assembly.missing.extend(taken.is_ok().then_some(id));
+            taken
+        };
+        self.buf = bytes;
+        result
+    }
+
+    /// Appends an extent; bytes are absent for zeros and for a chunk that is missing.
+    fn extent(
+        &self,
+        assembly: &mut Assembly<S>,
+        extent: Extent,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), OpError> {
+        if extent.is_empty() || extent.len() > assembly.size - assembly.offset {
+            return Err(refused("it is longer than announced"));
+        }
+        if matches!(extent, Extent::Chunk { .. }) {
+            if assembly.recipe.extents.len() as u64 > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN {
+                return Err(refused("its chunks are too short"));
+            }
+            assembly.chunk_bytes += extent.len();
+        }
+        if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
+            write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)
+                .map_err(Self::failed(&assembly.path, "writing it"))?;
+        }
+        assembly.offset += extent.len();
+        assembly.recipe.push(extent);
+        if let Some((file, _)) = &assembly.file
+            && assembly.offset - assembly.flushed >= WRITEBACK
+        {
+            self.storage.start_writeback(file, assembly.flushed..assembly.offset);
+            assembly.flushed = assembly.offset;
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        assembly: Assembly<S>,
+        entry: Entry,
+        chunking: ChunkingId,
+    ) -> Result<(), OpError> {
+        let Assembly { path, file, mut recipe, offset, size, missing, refused: why, .. } = assembly;
+        recipe.chunking = chunking;
+        let Some((file, slot)) = file else {
+            return Err(refused(why.unwrap_or_else(|| "it could not be staged".into())));
+        };
+        let checked = if missing.is_empty() {
+            let whole = offset == size && entry.size() == size;
+            if whole && entry.content() == Some(&recipe.digest()) {
+                Ok(())
+            } else {
+                Err(refused("its content does not have its digest"))
+            }
+        } else {
+            Err(basis_missing(missing))
+        };
+        if let Err(e) = checked {
+            self.discard(&slot);
+            return Err(e);
+        }
+        self.storage.set_len(&file, size).map_err(Self::failed(&path, "setting its length"))?;
+        self.finish_file(&file, &path, &entry)?;
+        if let Some(content) = entry.content() {
+            self.out.recipes.insert(*content, recipe);
+        }
+        self.staged(&slot, path, entry);
+        Ok(())
+    }
+}
