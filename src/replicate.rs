@@ -13,11 +13,9 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::Compression;
 use farshore_engine::io::posix::PosixStorage;
-use farshore_engine::progress::Progress;
-use farshore_engine::source::{
-    self, SourceConfig, SourceError, SourceReport, system_wall_clock,
-};
 use farshore_engine::plan::PlanError;
+use farshore_engine::progress::Progress;
+use farshore_engine::source::{self, SourceConfig, SourceError, SourceReport, system_wall_clock};
 use farshore_engine::stage::{StageConfig, is_fatal};
 use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
 use farshore_proto::close::CloseCode;
@@ -172,7 +170,8 @@ pub fn to_folder(
         Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
             .map_err(|e| internal(&e))?;
     let storage = open_root("target", target)?;
-    let (catalog, folder) = open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
+    let (catalog, folder) =
+        open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
     let target_config = options.target.config(folder)?;
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| -> Result<TargetReport, TargetError> {
@@ -180,12 +179,8 @@ pub fn to_folder(
             let hello = target::receive_hello(&incoming.link)?;
             target::run(&storage, &catalog, &incoming.link, &hello, &target_config)
         });
-        let link = dial(
-            listener.local_addr(),
-            &source_key,
-            KeySet::from(target_key.key_id()),
-            &config,
-        );
+        let link =
+            dial(listener.local_addr(), &source_key, KeySet::from(target_key.key_id()), &config);
         let link = match link {
             Ok(link) => link,
             Err(e) => {
@@ -247,11 +242,10 @@ pub fn to_remote(
         ..TransportConfig::for_addr(resolved)
     };
     let expected: KeySet = peers.iter().copied().collect();
-    let link = dial(resolved, key, expected, &config)
-        .map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let link =
+        dial(resolved, key, expected, &config).map_err(|e| Failure::new(Exit::Connection, &e))?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
-    let source =
-        run_source(root, &parts, share, &link, options, options.compression, progress)?;
+    let source = run_source(root, &parts, share, &link, options, options.compression, progress)?;
     Ok(RunResult { source, target: None, link: link.stats() })
 }
 
@@ -321,9 +315,9 @@ fn catalog_failure(e: &CatalogError) -> Failure {
     }
     let failure = Failure::new(Exit::Refused, e);
     match e {
-        CatalogError::Open { .. } | CatalogError::Database { .. } | CatalogError::Damaged { .. } => {
-            failure.hint(CATALOG_HINT)
-        }
+        CatalogError::Open { .. }
+        | CatalogError::Database { .. }
+        | CatalogError::Damaged { .. } => failure.hint(CATALOG_HINT),
         _ => failure,
     }
 }

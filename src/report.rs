@@ -83,7 +83,11 @@ fn write_text(
         )?;
     }
     if source.foreign_changes > 0 {
-        writeln!(out, "{} entries at the target had been changed by others", source.foreign_changes)?;
+        writeln!(
+            out,
+            "{} entries at the target had been changed by others",
+            source.foreign_changes
+        )?;
     }
     for (what, count) in &source.degraded {
         let what = escape_text(what);
@@ -93,13 +97,20 @@ fn write_text(
         writeln!(out, "problem: {}: {}", problem.path, escape_text(&problem.text))?;
     }
     if source.problems.len() > SHOWN {
-        writeln!(out, "... and {} more problems (--json lists them)", source.problems.len() - SHOWN)?;
+        writeln!(
+            out,
+            "... and {} more problems (--json lists them)",
+            source.problems.len() - SHOWN
+        )?;
     }
     match &source.outcome {
         Outcome::Sealed(point) => writeln!(out, "{}", point_line(point)),
         Outcome::Held(hold) => {
             writeln!(out, "held: {hold}")?;
-            writeln!(out, "  nothing was changed; look, and run again with --approve to let it pass")
+            writeln!(
+                out,
+                "  nothing was changed; look, and run again with --approve to let it pass"
+            )
         }
         Outcome::Preview(_) => Ok(()),
     }
@@ -209,6 +220,9 @@ mod tests {
         assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(utc(951_782_400_123), "2000-02-29T00:00:00.123Z");
         assert_eq!(utc(-1), "1969-12-31T23:59:59.999Z");
-        assert_eq!(utc(1_795_390_871_000), "2026-11-22T22:21:11.000Z".replace("22:21:11", &utc(1_795_390_871_000)[11..19]));
+        assert_eq!(
+            utc(1_795_390_871_000),
+            "2026-11-22T22:21:11.000Z".replace("22:21:11", &utc(1_795_390_871_000)[11..19])
+        );
     }
 }

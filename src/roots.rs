@@ -10,9 +10,30 @@ use std::path::{Path, PathBuf};
 
 /// Folders of the operating system.
 const PROTECTED: [&str; 24] = [
-    "/audit", "/bin", "/boot", "/dev", "/etc", "/kernel", "/lib", "/lib32", "/lib64", "/lpp", "/mnt",
-    "/modules", "/net", "/opt", "/platform", "/proc", "/sbin", "/stand", "/sys", "/tftp", "/usr",
-    "/var", "/vol", "/run",
+    "/audit",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/kernel",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/lpp",
+    "/mnt",
+    "/modules",
+    "/net",
+    "/opt",
+    "/platform",
+    "/proc",
+    "/sbin",
+    "/stand",
+    "/sys",
+    "/tftp",
+    "/usr",
+    "/var",
+    "/vol",
+    "/run",
 ];
 
 /// Why a folder may not be a root.

@@ -55,9 +55,8 @@ pub fn serve(
     ready: &dyn Fn(SocketAddr),
 ) -> Result<(), Failure> {
     let config = TransportConfig::for_addr(options.listen);
-    let listener =
-        Listener::bind(options.listen, &options.key, options.allowed.clone(), config)
-            .map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let listener = Listener::bind(options.listen, &options.key, options.allowed.clone(), config)
+        .map_err(|e| Failure::new(Exit::Connection, &e))?;
     ready(listener.local_addr());
     let sessions = Sessions::default();
     std::thread::scope(|scope| {
@@ -135,9 +134,8 @@ fn session(
 ) {
     let Incoming { link, peer, remote } = incoming;
     let late = "no hello came in time";
-    let heard = within(&link, HELLO, CloseCode::ProtocolViolation, late, || {
-        target::receive_hello(&link)
-    });
+    let heard =
+        within(&link, HELLO, CloseCode::ProtocolViolation, late, || target::receive_hello(&link));
     let hello = match heard {
         Ok(hello) => hello,
         Err(e) => return log(&format!("{remote}: {}", farshore_engine::ingest::describe(&e))),
@@ -153,7 +151,8 @@ fn session(
     let holder = Holder { peer, source: *source, link: link.clone() };
     let Some(_in_use) = sessions.claim(share, holder) else {
         log(&format!("{remote}: share '{shown}' is in use by another session"));
-        let text = format!("share '{shown}' is in use by another session; try again when it is over");
+        let text =
+            format!("share '{shown}' is in use by another session; try again when it is over");
         return target::refuse(&link, CloseCode::Busy, &text);
     };
     log(&format!("{remote}: share '{shown}': session begins"));

@@ -79,7 +79,10 @@ fn the_page_on_output_names_every_field() {
     for command in ["replicate", "verify"] {
         let named: BTreeSet<&str> = section(command).split('`').skip(1).step_by(2).collect();
         for field in run(command) {
-            assert!(named.contains(field.as_str()), "{command} prints '{field}', the page does not");
+            assert!(
+                named.contains(field.as_str()),
+                "{command} prints '{field}', the page does not"
+            );
         }
     }
 }

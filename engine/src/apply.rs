@@ -166,7 +166,8 @@ impl<S: Storage> Applier<'_, S> {
         let disk = |step| Self::disk(0, step, &root);
         let applied = self.catalog.reader()?.applied_batch()?;
         let mut failures = Vec::new();
-        let intents = journal::read_all(self.storage, self.own).map_err(disk(ApplyStep::Journal))?;
+        let intents =
+            journal::read_all(self.storage, self.own).map_err(disk(ApplyStep::Journal))?;
         for intent in intents {
             if intent.batch <= applied {
                 journal::clear(self.storage, self.own, intent.batch)
@@ -181,7 +182,8 @@ impl<S: Storage> Applier<'_, S> {
             .list(&self.own.staging, &mut |l| left.push(l.name.to_vec()))
             .map_err(disk(ApplyStep::CleanUp))?;
         for name in left {
-            remove_tree(self.storage, &self.own.staging, &name).map_err(disk(ApplyStep::CleanUp))?;
+            remove_tree(self.storage, &self.own.staging, &name)
+                .map_err(disk(ApplyStep::CleanUp))?;
         }
         self.adopt_history()?;
         Ok(failures)
@@ -240,9 +242,11 @@ impl<S: Storage> Applier<'_, S> {
                         fail(path, FailureKind::Refused, "it is not what the source takes it for");
                         continue;
                     }
-                    let there = parents
-                        .stat(&path)
-                        .map_err(Self::disk(batch, ApplyStep::Prepare, &path))?;
+                    let there = parents.stat(&path).map_err(Self::disk(
+                        batch,
+                        ApplyStep::Prepare,
+                        &path,
+                    ))?;
                     let is_directory =
                         record.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
                     actions.push(if is_directory {
@@ -255,9 +259,11 @@ impl<S: Storage> Applier<'_, S> {
                 }
                 Staged::Move { number, from, expected, to, entry } => {
                     let record = reader.get(&from)?.filter(|r| r.entry.digest() == expected);
-                    let there = parents
-                        .stat(&from)
-                        .map_err(Self::disk(batch, ApplyStep::Prepare, &from))?;
+                    let there = parents.stat(&from).map_err(Self::disk(
+                        batch,
+                        ApplyStep::Prepare,
+                        &from,
+                    ))?;
                     match (record, there) {
                         (Some(record), Some(there)) if same_content(&record, &there) => {
                             let inode = there.inode;
@@ -270,9 +276,11 @@ impl<S: Storage> Applier<'_, S> {
                 }
                 Staged::Meta { path, entry } => {
                     let record = reader.get(&path)?;
-                    let there = parents
-                        .stat(&path)
-                        .map_err(Self::disk(batch, ApplyStep::Prepare, &path))?;
+                    let there = parents.stat(&path).map_err(Self::disk(
+                        batch,
+                        ApplyStep::Prepare,
+                        &path,
+                    ))?;
                     let fits = match (&record, &there) {
                         (_, Some(there)) if entry.kind() == EntryKind::Directory => {
                             there.kind == FileKind::Directory
@@ -341,7 +349,9 @@ impl<S: Storage> Applier<'_, S> {
             }
             touched.extend(path.split().map(|(parent, _)| parent));
             match action {
-                Action::Place { entry, .. } | Action::Inside { entry, .. } | Action::Meta { entry, .. } => {
+                Action::Place { entry, .. }
+                | Action::Inside { entry, .. }
+                | Action::Meta { entry, .. } => {
                     entries.insert(path.clone(), entry.clone());
                 }
                 Action::Link { leader, .. } => {
@@ -349,7 +359,9 @@ impl<S: Storage> Applier<'_, S> {
                     // Its change time moved with its number of names.
                     touched.insert(leader.clone());
                 }
-                Action::Lift { .. } | Action::RemoveFile { .. } | Action::RemoveDirectory { .. } => {}
+                Action::Lift { .. }
+                | Action::RemoveFile { .. }
+                | Action::RemoveDirectory { .. } => {}
             }
         }
         let mut parents = Parents::new(self.storage);
@@ -389,7 +401,8 @@ impl<S: Storage> Applier<'_, S> {
         let mut numbers = HashSet::new();
         self.storage
             .list(&set, &mut |l| {
-                numbers.extend(std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u32>().ok()));
+                numbers
+                    .extend(std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u32>().ok()));
             })
             .map_err(&disk)?;
         let mut out = Vec::new();

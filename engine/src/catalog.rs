@@ -26,8 +26,8 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::TreeView;
 use farshore_proto::message::StoreId;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
-    TableDefinition, WriteTransaction,
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend, Table, TableDefinition, WriteTransaction,
 };
 
 use crate::io::Stat;
@@ -488,9 +488,7 @@ impl Catalog {
         change: impl FnOnce(&mut CatalogTables<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut txn = self.db.begin_write().step("begin to write")?;
-        txn.set_durability(durability)
-            .map_err(redb::Error::from)
-            .step("set durability")?;
+        txn.set_durability(durability).map_err(redb::Error::from).step("set durability")?;
         // A killed process must not cost a walk of the whole database at the next start.
         txn.set_quick_repair(matches!(durability, Durability::Immediate));
         let result = {
@@ -1068,7 +1066,8 @@ impl<'t> CatalogTables<'t> {
             }
         }
         if let (CatalogRole::Source, Some(facts)) = (self.role, &old.facts) {
-            let same_inode = new.and_then(|n| n.facts.as_ref()).is_some_and(|n| n.inode == facts.inode);
+            let same_inode =
+                new.and_then(|n| n.facts.as_ref()).is_some_and(|n| n.inode == facts.inode);
             let key = path.key();
             let is_ours = self
                 .inodes
@@ -1171,8 +1170,7 @@ impl<'t> CatalogTables<'t> {
         for (number, record) in rows {
             self.history.remove((set, number)).step("remove history")?;
             if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
-                let location =
-                    location_key(content, &Location::History(HistoryId { set, number }));
+                let location = location_key(content, &Location::History(HistoryId { set, number }));
                 self.contents.remove(location.as_slice()).step("remove from contents")?;
                 self.drop_recipe_if_gone(content)?;
             }
@@ -1246,8 +1244,7 @@ mod tests {
     use super::*;
 
     fn open(role: CatalogRole) -> Catalog {
-        let config =
-            CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([1; 16]) };
+        let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([1; 16]) };
         Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory")
     }
 
@@ -1298,7 +1295,10 @@ mod tests {
         ];
         let straight = put_all(&open(CatalogRole::Source), &all);
         let detour = open(CatalogRole::Target);
-        put_all(&detour, &[("a", file(b"was a file", 1)), ("z", directory()), ("z/q", file(b"3", 3))]);
+        put_all(
+            &detour,
+            &[("a", file(b"was a file", 1)), ("z", directory()), ("z/q", file(b"3", 3))],
+        );
         detour
             .update(Durability::Immediate, |t| {
                 t.remove_below(&path("z"))?;
@@ -1355,7 +1355,8 @@ mod tests {
     fn a_catalog_of_the_other_role_is_refused() {
         let dir = tempfile::tempdir().expect("tempdir");
         let file = dir.path().join("catalog.redb");
-        let config = |role| CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([9; 16]) };
+        let config =
+            |role| CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([9; 16]) };
         let first = Catalog::open(&file, &config(CatalogRole::Source)).expect("create");
         assert!(matches!(
             Catalog::open(&file, &config(CatalogRole::Source)),

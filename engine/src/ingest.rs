@@ -228,7 +228,8 @@ impl<'a, S: Storage> Ingest<'a, S> {
             Change::Link { path, leader } => {
                 let storage = self.storage;
                 let (directory, name) = self.parent_of(&path)?;
-                let stat = storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
+                let stat =
+                    storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
                 let entry = Entry::HardLink { leader };
                 let record = Record { entry: entry.clone(), facts: self.facts(&stat) };
                 let op = Op::Put { path: path.clone(), entry };
@@ -260,7 +261,8 @@ impl<'a, S: Storage> Ingest<'a, S> {
     /// The open parent of `path`, and its name.
     fn parent_of(&mut self, path: &RelPath) -> Result<(&S::Directory, Vec<u8>), ObserveError> {
         let Some((parent, name)) = path.split() else {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput)).at_step("opening its directory");
+            return Err(io::Error::from(io::ErrorKind::InvalidInput))
+                .at_step("opening its directory");
         };
         let name = name.to_vec();
         let open = self.parent.as_ref().is_some_and(|(p, _)| *p == parent);
@@ -546,10 +548,11 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let chunker = chunker_for(before.size, &mut kept);
         let basis = known.as_ref().and_then(Entry::content).copied();
         let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
-        let read = read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {
-            sender.extent(extent, bytes)
-        })
-        .and_then(|()| sender.complete());
+        let read =
+            read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {
+                sender.extent(extent, bytes)
+            })
+            .and_then(|()| sender.complete());
         let LargeSender { begun, recipe, guard, .. } = sender;
         self.chunker = kept;
         let whole = read.and_then(|()| {

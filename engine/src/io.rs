@@ -195,8 +195,12 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// The call's own.
-    fn next_data(&self, file: &Self::File, offset: u64, size: u64)
-    -> io::Result<Option<Range<u64>>>;
+    fn next_data(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        size: u64,
+    ) -> io::Result<Option<Range<u64>>>;
 
     /// Copies `len` bytes: shares blocks where the file system can, else copies inside the kernel,
     /// else reads and writes.

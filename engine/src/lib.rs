@@ -2,12 +2,12 @@
 
 pub mod apply;
 pub mod catalog;
-pub mod ingest;
-pub mod io;
 pub mod check;
 pub mod contents;
 pub mod deadline;
 pub mod frames;
+pub mod ingest;
+pub mod io;
 pub mod journal;
 pub mod metadata;
 pub mod observe;

@@ -69,7 +69,13 @@ pub fn metadata<S: Storage>(
 ) -> Result<Metadata, ObserveError> {
     let pairs = storage.xattrs(object).at_step("reading its attributes")?;
     let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
-    Ok(Metadata { mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs: Xattrs::new(pairs)? })
+    Ok(Metadata {
+        mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: stat.mtime,
+        xattrs: Xattrs::new(pairs)?,
+    })
 }
 
 /// The entry at `name`, which is no regular file and no further name of an inode.
@@ -165,7 +171,8 @@ fn read_data<S: Storage, E: From<ObserveError>>(
 ) -> Result<(), E> {
     while *offset < end {
         let spare = chunker.spare();
-        let want = usize::try_from(end - *offset).unwrap_or(usize::MAX).min(spare.len()).min(READ_WINDOW);
+        let want =
+            usize::try_from(end - *offset).unwrap_or(usize::MAX).min(spare.len()).min(READ_WINDOW);
         let read = storage.read_at(file, *offset, &mut spare[..want]).at_step("reading it")?;
         chunker.filled(read);
         *offset += read as u64;
@@ -177,10 +184,7 @@ fn read_data<S: Storage, E: From<ObserveError>>(
     Ok(())
 }
 
-fn drain<E>(
-    chunker: &mut Chunker,
-    visit: Visit<'_, E>,
-) -> Result<(), E> {
+fn drain<E>(chunker: &mut Chunker, visit: Visit<'_, E>) -> Result<(), E> {
     while let Some(cut) = chunker.poll() {
         visit(cut.extent, &chunker.bytes()[cut.range])?;
     }

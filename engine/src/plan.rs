@@ -480,8 +480,7 @@ impl<S: Storage> Join<'_, S> {
         stat: &Stat,
         record: Option<&Record>,
     ) -> Result<Option<RelPath>, PlanError> {
-        let same_inode_here =
-            record.and_then(|r| r.facts).is_some_and(|f| f.inode == stat.inode);
+        let same_inode_here = record.and_then(|r| r.facts).is_some_and(|f| f.inode == stat.inode);
         if stat.kind == FileKind::Directory || stat.links > 1 || same_inode_here {
             return Ok(None);
         }
@@ -491,9 +490,9 @@ impl<S: Storage> Join<'_, S> {
         }
         let facts = LocalFacts::of(stat);
         let Some(old) = self.catalog.get(&from)? else { return Ok(None) };
-        let same = old.facts.is_some_and(|f| {
-            (f.inode, f.size, f.mtime) == (facts.inode, facts.size, facts.mtime)
-        });
+        let same = old
+            .facts
+            .is_some_and(|f| (f.inode, f.size, f.mtime) == (facts.inode, facts.size, facts.mtime));
         if !same || !same_kind(&old.entry, stat.kind) {
             return Ok(None);
         }

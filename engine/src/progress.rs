@@ -1,7 +1,7 @@
 //! Counters of one run, read by whoever shows them while the run goes on.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::plan::Problem;
 

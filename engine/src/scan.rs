@@ -88,7 +88,8 @@ pub fn scan<S: Storage, E>(
     own: &[u8],
     visit: &mut dyn FnMut(ScanEvent) -> Result<(), E>,
 ) -> Result<(), E> {
-    let unknown = |path: &RelPath, step, source| ScanEvent::Unknown { path: path.clone(), step, source };
+    let unknown =
+        |path: &RelPath, step, source| ScanEvent::Unknown { path: path.clone(), step, source };
     let root = RelPath::root();
     let stat = match storage.stat(Object::Directory(storage.root())) {
         Ok(stat) => stat,
@@ -187,8 +188,7 @@ impl<S: Storage> Walk<'_, S> {
                     continue;
                 }
             };
-            let verdict =
-                if self.policy.is_trivial() { None } else { verdicts.next() };
+            let verdict = if self.policy.is_trivial() { None } else { verdicts.next() };
             let verdict = verdict.unwrap_or(Verdict::REPLICATE);
             if verdict.action != Action::Replicate {
                 visit(ScanEvent::Excluded { path, verdict })?;

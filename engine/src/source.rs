@@ -23,9 +23,7 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{
-    Failure, FailureKind, Message, PROTOCOL_VERSION, Receipt, Welcome,
-};
+use farshore_proto::message::{Failure, FailureKind, Message, PROTOCOL_VERSION, Receipt, Welcome};
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
@@ -33,9 +31,7 @@ use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{Compression, LineGauge};
-use crate::ingest::{
-    BatchRecord, Effect, EffectKind, IngestError, RunIndex, WallClock, preview,
-};
+use crate::ingest::{BatchRecord, Effect, EffectKind, IngestError, RunIndex, WallClock, preview};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
 use crate::progress::{Phase, Progress};
@@ -366,9 +362,16 @@ impl<S: Storage> Source<'_, S> {
         self.progress.enter(Phase::Scanning);
         let reader = self.catalog.reader()?;
         let own = OWN_FOLDER;
-        Ok(plan(self.storage, &reader, self.config.policy, own, &self.config.spool_folder, &mut |n| {
-            self.progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed);
-        })?)
+        Ok(plan(
+            self.storage,
+            &reader,
+            self.config.policy,
+            own,
+            &self.config.spool_folder,
+            &mut |n| {
+                self.progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed);
+            },
+        )?)
     }
 
     /// The source walks its tree while the target checks its own.
@@ -508,10 +511,7 @@ impl<S: Storage> Source<'_, S> {
             drop(jobs);
             if result.is_err() {
                 // Workers blocked on the link or on their turn must end too.
-                self.link.close(
-                    CloseCode::Internal as u32,
-                    "the source stopped",
-                );
+                self.link.close(CloseCode::Internal as u32, "the source stopped");
                 turnstile.abandon();
             }
             result
@@ -616,15 +616,15 @@ impl<S: Storage> Source<'_, S> {
                         again.extend(changes);
                     }
                 }
-                again.extend(link.map(|(path, leader)| {
-                    Change::Link { path: path.clone(), leader: leader.clone() }
+                again.extend(link.map(|(path, leader)| Change::Link {
+                    path: path.clone(),
+                    leader: leader.clone(),
                 }));
             }
             Ok(())
         })?;
         self.renewed = renewed;
-        let ours: HashSet<&RelPath> =
-            record.effects.iter().map(Effect::path).collect();
+        let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
         for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
             let text = format!("the target reports: {}", stray.text);
             self.progress.problem(Problem { path: stray.path.clone(), text });
@@ -633,13 +633,16 @@ impl<S: Storage> Source<'_, S> {
         Ok(again)
     }
 
-    fn apply_effect(&self, tables: &mut CatalogTables<'_>, effect: &Effect) -> Result<(), CatalogError> {
+    fn apply_effect(
+        &self,
+        tables: &mut CatalogTables<'_>,
+        effect: &Effect,
+    ) -> Result<(), CatalogError> {
         let counts = &self.progress.applied;
         match effect {
             Effect::Put { path, record, recipe, kind } => {
-                let was_directory = tables
-                    .get(path)?
-                    .is_some_and(|r| r.entry.kind() == EntryKind::Directory);
+                let was_directory =
+                    tables.get(path)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
                 if was_directory && record.entry.kind() != EntryKind::Directory {
                     tables.remove_below(path)?;
                 }
@@ -673,8 +676,11 @@ impl<S: Storage> Source<'_, S> {
                 if let (true, Some(content)) = (chunks.is_empty(), record.entry.content()) {
                     index.distrust_content(content);
                 }
-                let again =
-                    Change::Look { path: path.clone(), size: record.entry.size(), moved_from: None };
+                let again = Change::Look {
+                    path: path.clone(),
+                    size: record.entry.size(),
+                    moved_from: None,
+                };
                 let former = match kind {
                     EffectKind::Moved(from) => self.removal_of(from),
                     _ => None,
@@ -814,4 +820,3 @@ pub fn system_wall_clock() -> farshore_core::entry::Timestamp {
         nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
     }
 }
-

@@ -191,16 +191,21 @@ mod tests {
             let make = || {
                 let mut spool = Spool::new(folder.path());
                 for i in 0..count {
-                    spool.push(format!("{i:0>width$}", width = 10 + i % 300).as_bytes()).expect("push");
+                    spool
+                        .push(format!("{i:0>width$}", width = 10 + i % 300).as_bytes())
+                        .expect("push");
                 }
                 assert_eq!(spool.len(), count as u64);
                 spool
             };
             let forward = drained(make().into_forward().expect("forward"));
             assert_eq!(forward.len(), count);
-            assert!(forward.iter().enumerate().all(|(i, b)| {
-                String::from_utf8_lossy(b).parse::<usize>() == Ok(i)
-            }));
+            assert!(
+                forward
+                    .iter()
+                    .enumerate()
+                    .all(|(i, b)| { String::from_utf8_lossy(b).parse::<usize>() == Ok(i) })
+            );
             let mut backward = drained(make().into_backward().expect("backward"));
             backward.reverse();
             assert_eq!(forward, backward);

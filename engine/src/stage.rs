@@ -273,7 +273,11 @@ impl<'a, S: Storage> Stager<'a, S> {
             while d.remaining() > 0 {
                 let op = Op::decode(&mut d)?;
                 if closed {
-                    return Err(DecodeError::Invalid { what: "operation after the last", found: 0 }.into());
+                    return Err(DecodeError::Invalid {
+                        what: "operation after the last",
+                        found: 0,
+                    }
+                    .into());
                 }
                 if let Op::Close { ops: announced } = op {
                     if announced != ops || self.assembly.is_some() {
@@ -307,7 +311,9 @@ impl<'a, S: Storage> Stager<'a, S> {
         }
         if self.out.staged.len() + self.out.failures.len() >= BATCH_OPS_MAX {
             let (found, limit) = (BATCH_OPS_MAX as u64 + 1, BATCH_OPS_MAX as u64);
-            return Err(DecodeError::LimitExceeded { what: "operations of a batch", found, limit }.into());
+            return Err(
+                DecodeError::LimitExceeded { what: "operations of a batch", found, limit }.into()
+            );
         }
         self.number += 1;
         let path = path_of(&op);
@@ -578,14 +584,15 @@ impl<'a, S: Storage> Stager<'a, S> {
         let mut offset = 0;
         let sparse = stat.allocated < stat.size;
         let mut failed: Option<io::Error> = None;
-        let copied = read_extents::<S, ObserveError>(storage, basis, stat, chunker, &mut |extent, bytes| {
-            if matches!(extent, Extent::Chunk { .. }) && failed.is_none() {
-                failed = write_extent(storage, file, offset, bytes, sparse).err();
-            }
-            offset += extent.len();
-            recipe.push(extent);
-            Ok(())
-        });
+        let copied =
+            read_extents::<S, ObserveError>(storage, basis, stat, chunker, &mut |extent, bytes| {
+                if matches!(extent, Extent::Chunk { .. }) && failed.is_none() {
+                    failed = write_extent(storage, file, offset, bytes, sparse).err();
+                }
+                offset += extent.len();
+                recipe.push(extent);
+                Ok(())
+            });
         if let Some(e) = failed {
             return Err(Self::failed(path, "writing it")(e));
         }
@@ -664,7 +671,8 @@ fn check_paths(op: &Op<'_>) -> Result<(), DecodeError> {
         Op::Meta { path, entry } if path.is_root() && entry.kind() != EntryKind::Directory => {
             Err(DecodeError::Invalid { what: "root entry", found: 0 })
         }
-        Op::Meta { entry: Entry::HardLink { .. }, .. } | Op::Move { entry: Entry::HardLink { .. }, .. } => {
+        Op::Meta { entry: Entry::HardLink { .. }, .. }
+        | Op::Move { entry: Entry::HardLink { .. }, .. } => {
             Err(DecodeError::Invalid { what: "hard link entry", found: 0 })
         }
         Op::Move { entry: Entry::Directory { .. }, .. } => {

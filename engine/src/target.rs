@@ -334,10 +334,7 @@ impl<'a, S: Storage> Session<'a, S> {
     }
 
     /// Hands each stream to a stager, in the order they were opened.
-    fn accept(
-        &self,
-        streams: Sender<(FrameReader, u64)>,
-    ) -> Result<(), TargetError> {
+    fn accept(&self, streams: Sender<(FrameReader, u64)>) -> Result<(), TargetError> {
         loop {
             let stream: Box<dyn BulkReceive> = match self.link.accept_bulk() {
                 Ok(Some(stream)) => stream,
@@ -360,14 +357,8 @@ impl<'a, S: Storage> Session<'a, S> {
         staged: &Sender<StagedBatch>,
     ) -> Result<(), TargetError> {
         while let Ok((mut reader, batch)) = incoming.recv() {
-            let stager = Stager::new(
-                self.storage,
-                self.catalog,
-                own,
-                applied,
-                self.config.stage,
-                batch,
-            )?;
+            let stager =
+                Stager::new(self.storage, self.catalog, own, applied, self.config.stage, batch)?;
             let done = match stager.run(&mut reader) {
                 Ok(done) => done,
                 // The control loop knows better why the link is gone. If it is not, the stream alone

@@ -41,9 +41,10 @@ impl RuleArgs {
     pub(super) fn policy(&self, matches: &ArgMatches) -> Result<RuleSet, Failure> {
         let mut given: Vec<(usize, Given<'_>)> = Vec::new();
         let indices = |id: &str| matches.indices_of(id).into_iter().flatten().collect::<Vec<_>>();
-        for (id, action, rules) in
-            [("exclude", Action::Exclude, &self.exclude), ("include", Action::Replicate, &self.include)]
-        {
+        for (id, action, rules) in [
+            ("exclude", Action::Exclude, &self.exclude),
+            ("include", Action::Replicate, &self.include),
+        ] {
             given.extend(indices(id).into_iter().zip(rules.iter().map(|r| Given::Rule(action, r))));
         }
         for (id, action, files) in [

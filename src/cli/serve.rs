@@ -15,9 +15,8 @@ use crate::serve::{ServeOptions, serve};
 use crate::state::{State, now_ms};
 
 pub(super) fn parse_share(text: &str) -> Result<(String, PathBuf), String> {
-    let (name, path) = text
-        .split_once('=')
-        .ok_or_else(|| format!("'{text}': a share is NAME=PATH"))?;
+    let (name, path) =
+        text.split_once('=').ok_or_else(|| format!("'{text}': a share is NAME=PATH"))?;
     let plain = !name.is_empty()
         && name.len() <= farshore_proto::message::SHARE_NAME_MAX
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
@@ -46,8 +45,8 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
     };
     let mut shares = BTreeMap::new();
     for (name, path) in args.share {
-        let root = check_root("target", &path, &rules)
-            .map_err(|e| super::replicate::root_failure(&e))?;
+        let root =
+            check_root("target", &path, &rules).map_err(|e| super::replicate::root_failure(&e))?;
         if shares.insert(name.clone(), root).is_some() {
             return Err(Failure {
                 exit: Exit::Usage,

@@ -26,7 +26,7 @@ pub(super) fn show(progress: &Progress, done: &Receiver<()>, terminal: bool) {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn line(progress: &Progress, elapsed: Duration) -> String {
     let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
     match progress.phase() {

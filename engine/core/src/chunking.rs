@@ -239,7 +239,13 @@ fn cut_point(p: Parameters, data: &[u8]) -> usize {
     if data.len() <= p.min {
         return data.len();
     }
-    let cdc = FastCDC::with_level(&data[..data.len().min(p.max)], p.min, p.avg, p.max, Normalization::Level2);
+    let cdc = FastCDC::with_level(
+        &data[..data.len().min(p.max)],
+        p.min,
+        p.avg,
+        p.max,
+        Normalization::Level2,
+    );
     let (_, cut) = cdc.cut(0, data.len().min(p.max));
     cut
 }
@@ -274,7 +280,10 @@ mod tests {
         loop {
             while let Some(cut) = chunker.poll() {
                 if let Extent::Chunk { len, .. } = cut.extent {
-                    assert_eq!(chunker.bytes()[cut.range], content[covered..covered + len as usize]);
+                    assert_eq!(
+                        chunker.bytes()[cut.range],
+                        content[covered..covered + len as usize]
+                    );
                 }
                 covered += cut.extent.len() as usize;
                 recipe.push(cut.extent);

@@ -229,7 +229,11 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError::LimitExceeded`] before anything is read, [`DecodeError::Truncated`].
-    pub fn take_bytes(&mut self, what: &'static str, limit: usize) -> Result<&'a [u8], DecodeError> {
+    pub fn take_bytes(
+        &mut self,
+        what: &'static str,
+        limit: usize,
+    ) -> Result<&'a [u8], DecodeError> {
         let len = self.take_len(what, limit)?;
         self.take_raw(what, len)
     }
@@ -249,7 +253,10 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
-    pub fn take_array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+    pub fn take_array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], DecodeError> {
         let (taken, rest) =
             self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated { what })?;
         self.rest = rest;

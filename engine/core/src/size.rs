@@ -4,7 +4,9 @@ use std::fmt;
 
 /// Why a text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is not a size: give a number of bytes, or one with k, M, G or T (powers of 1,024)")]
+#[error(
+    "'{text}' is not a size: give a number of bytes, or one with k, M, G or T (powers of 1,024)"
+)]
 pub struct ParseSizeError {
     text: String,
 }
@@ -17,10 +19,7 @@ pub struct ParseSizeError {
 pub fn parse_size(text: &str) -> Result<u64, ParseSizeError> {
     let err = || ParseSizeError { text: text.to_owned() };
     let trimmed = text.trim();
-    let bare = trimmed
-        .strip_suffix("iB")
-        .or_else(|| trimmed.strip_suffix('B'))
-        .unwrap_or(trimmed);
+    let bare = trimmed.strip_suffix("iB").or_else(|| trimmed.strip_suffix('B')).unwrap_or(trimmed);
     let (digits, shift) = match bare.as_bytes().last() {
         Some(b'k' | b'K') => (&bare[..bare.len() - 1], 10),
         Some(b'M' | b'm') => (&bare[..bare.len() - 1], 20),
@@ -64,7 +63,11 @@ mod tests {
         assert_eq!(parse_size("4096"), Ok(4096));
         assert_eq!(parse_size("64k"), Ok(65536));
         assert_eq!(parse_size(" 2 GiB"), Ok(2 << 30));
-        assert!(parse_size("").is_err() && parse_size("-1").is_err() && parse_size("99999999T").is_err());
+        assert!(
+            parse_size("").is_err()
+                && parse_size("-1").is_err()
+                && parse_size("99999999T").is_err()
+        );
         assert_eq!(HumanBytes(999).to_string(), "999 B");
         assert_eq!(HumanBytes(1536).to_string(), "1.50 KiB");
         assert_eq!(HumanBytes(5 << 30).to_string(), "5.00 GiB");

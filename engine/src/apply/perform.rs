@@ -66,9 +66,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         self.fail_dependents();
         self.parents.forget();
         self.each(|a| matches!(a, Action::Link { .. }), Self::link)?;
-        let is_file_meta = |a: &Action| {
-            matches!(a, Action::Meta { entry, .. } if entry.kind() != EntryKind::Directory)
-        };
+        let is_file_meta = |a: &Action| matches!(a, Action::Meta { entry, .. } if entry.kind() != EntryKind::Directory);
         self.each(is_file_meta, Self::meta)?;
         // They come deepest first from the source.
         self.each(|a| matches!(a, Action::RemoveDirectory { .. }), Self::remove_directory)?;
@@ -96,11 +94,8 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             let (batch, path) = (self.intent.batch, path.clone());
             return Err(ApplyError::Disk { batch, step: ApplyStep::Perform, path, source });
         }
-        let failure = Failure {
-            path: path.clone(),
-            kind: FailureKind::Refused,
-            text: source.to_string(),
-        };
+        let failure =
+            Failure { path: path.clone(), kind: FailureKind::Refused, text: source.to_string() };
         self.failed.insert(path.clone(), failure);
         Ok(())
     }
@@ -225,8 +220,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             self.history()?;
             let at = self.parents.open(&parent)?;
             let history = self.history.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let swaps_files =
-                old.kind != FileKind::Directory && object.kind != FileKind::Directory;
+            let swaps_files = old.kind != FileKind::Directory && object.kind != FileKind::Directory;
             let linked = if swaps_files {
                 match storage.link(at, name, history, number.as_bytes()) {
                     Ok(()) => true,
@@ -314,8 +308,9 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             if let Some((parent, _)) = path.split() {
                 wanted.entry(parent).or_insert(None);
             }
-            if let Action::Place { entry, .. } | Action::Inside { entry, .. } | Action::Meta { entry, .. } =
-                action
+            if let Action::Place { entry, .. }
+            | Action::Inside { entry, .. }
+            | Action::Meta { entry, .. } = action
                 && entry.kind() == EntryKind::Directory
                 && !self.failed.contains_key(path)
             {

@@ -113,9 +113,8 @@ impl RunIndex {
         mine.first = Some(first);
         let (batch, size) = (mine.batch, mine.size);
         self.large_done.notify_all();
-        let twin = |l: &LargeFile| {
-            l.batch < batch && l.size == size && l.first.is_none_or(|f| f == first)
-        };
+        let twin =
+            |l: &LargeFile| l.batch < batch && l.size == size && l.first.is_none_or(|f| f == first);
         while state.large.iter().any(twin) {
             state = self.large_done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -114,9 +114,7 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
 
     /// Without a former version, content that starts with the same chunk is a likely twin.
     fn find_twin(&mut self, first: &ChunkId) -> Result<(), Failure> {
-        let matches = |t: &Twin| {
-            matches!(t.recipe.extents.first(), Some(Extent::Chunk { id, .. }) if id == first)
-        };
+        let matches = |t: &Twin| matches!(t.recipe.extents.first(), Some(Extent::Chunk { id, .. }) if id == first);
         if self.twin.as_ref().is_some_and(matches) {
             return Ok(());
         }

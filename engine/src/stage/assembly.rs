@@ -8,7 +8,8 @@ use farshore_proto::message::Failure;
 use farshore_proto::op::Op;
 
 use super::{
-    CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused, write_extent,
+    CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
+    write_extent,
 };
 use crate::io::Storage;
 
@@ -35,10 +36,7 @@ impl<S: Storage> Stager<'_, S> {
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
-            recipe: Recipe {
-                chunking: ChunkingId::for_size(size),
-                extents: Vec::new(),
-            },
+            recipe: Recipe { chunking: ChunkingId::for_size(size), extents: Vec::new() },
             offset: 0,
             chunk_bytes: 0,
             size,
@@ -150,7 +148,9 @@ impl<S: Storage> Stager<'_, S> {
             return Err(refused("it is longer than announced"));
         }
         if matches!(extent, Extent::Chunk { .. }) {
-            if assembly.recipe.extents.len() as u64 > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN {
+            if assembly.recipe.extents.len() as u64
+                > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN
+            {
                 return Err(refused("its chunks are too short"));
             }
             assembly.chunk_bytes += extent.len();

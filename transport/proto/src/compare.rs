@@ -28,8 +28,7 @@ pub trait TreeView {
     ///
     /// # Errors
     /// The store's own.
-    fn buckets(&self, directory: &RelPath)
-    -> Result<Box<[DirectoryDigest; BUCKETS]>, Self::Error>;
+    fn buckets(&self, directory: &RelPath) -> Result<Box<[DirectoryDigest; BUCKETS]>, Self::Error>;
 }
 
 /// Where the target is not what the source believes. `theirs` replaces the belief at `path`; when it
@@ -122,9 +121,8 @@ impl Comparison {
                 }
                 self.asked.pop_front();
                 let theirs = std::mem::take(&mut self.partial);
-                let mine = ours
-                    .children(&query.directory, query.bucket)
-                    .map_err(CompareError::View)?;
+                let mine =
+                    ours.children(&query.directory, query.bucket).map_err(CompareError::View)?;
                 Ok(self.merge(mine, theirs))
             }
         }
@@ -188,8 +186,7 @@ mod tests {
             let mut hasher = DirectoryHasher::default();
             for (path, entry) in &self.0 {
                 if path.parent_bytes() == Some(directory.as_bytes()) {
-                    let below =
-                        (entry.kind() == EntryKind::Directory).then(|| self.below(path));
+                    let below = (entry.kind() == EntryKind::Directory).then(|| self.below(path));
                     hasher.add(path.name(), &entry.to_bytes(), below.as_ref());
                 }
             }

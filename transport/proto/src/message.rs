@@ -516,7 +516,11 @@ mod tests {
         for message in samples() {
             let bytes = message.to_bytes();
             for len in 0..bytes.len() {
-                assert!(Message::from_bytes(&bytes[..len]).is_err(), "{} cut to {len}", message.name());
+                assert!(
+                    Message::from_bytes(&bytes[..len]).is_err(),
+                    "{} cut to {len}",
+                    message.name()
+                );
             }
         }
     }

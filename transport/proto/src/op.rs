@@ -227,7 +227,9 @@ impl Op<'_> {
             11 => Op::End { entry: file_entry(d)?, chunking: ChunkingId::decode(d)? },
             12 => Op::Abort,
             13 => Op::Close { ops: d.take_u64("operations")? },
-            other => return Err(DecodeError::Invalid { what: "operation", found: u64::from(other) }),
+            other => {
+                return Err(DecodeError::Invalid { what: "operation", found: u64::from(other) });
+            }
         })
     }
 }
@@ -285,7 +287,10 @@ mod tests {
             let bytes = e.finish();
             assert_eq!(Op::decode(&mut Decoder::new(&bytes)), Ok(op.clone()));
             for len in 0..bytes.len() {
-                assert!(Op::decode(&mut Decoder::new(&bytes[..len])).is_err(), "{op:?} cut to {len}");
+                assert!(
+                    Op::decode(&mut Decoder::new(&bytes[..len])).is_err(),
+                    "{op:?} cut to {len}"
+                );
             }
         }
     }

@@ -35,8 +35,10 @@ pub enum SessionError {
         state: &'static str,
     },
     /// No protocol version in common.
-    #[error("peer speaks protocol versions {lowest} to {highest}, this build speaks {PROTOCOL_VERSION}: \
-             upgrade the older side")]
+    #[error(
+        "peer speaks protocol versions {lowest} to {highest}, this build speaks {PROTOCOL_VERSION}: \
+             upgrade the older side"
+    )]
     VersionMismatch {
         /// Lowest the peer speaks.
         lowest: u16,
@@ -154,7 +156,10 @@ impl SourceSession {
                     return Err(SessionError::VersionMismatch { lowest: v, highest: v });
                 }
                 if w.epoch > self.epoch {
-                    return Err(SessionError::EpochFenced { ours: w.epoch.0, theirs: self.epoch.0 });
+                    return Err(SessionError::EpochFenced {
+                        ours: w.epoch.0,
+                        theirs: self.epoch.0,
+                    });
                 }
                 self.state = S::Ready;
                 Ok(())
@@ -362,7 +367,9 @@ mod tests {
         target.batch_began(5, Epoch(2)).expect("batch");
         assert!(target.handle(&Message::Seal(point())).is_err(), "a batch is under way");
         target.batch_applied(5);
-        source.handle(&Message::Receipt(Receipt { batch: 5, ..Receipt::default() })).expect("receipt");
+        source
+            .handle(&Message::Receipt(Receipt { batch: 5, ..Receipt::default() }))
+            .expect("receipt");
         assert_eq!(source.batches_under_way(), 0);
         source.seal_sent();
         target.handle(&Message::Seal(point())).expect("seal");
