@@ -22,6 +22,7 @@ use common::{
     Server, Site, Tmpfs, assert_equal_trees, command, expect, finish, json, kill, text, wait_for,
 };
 use farshore_test_support::{MutationKind, Rng, mutate_one};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 type Path8 = Vec<u8>;
 type Digest = [u8; 32];
@@ -82,7 +83,12 @@ fn digests(root: &Path) -> BTreeMap<Path8, Digest> {
 
 /// One file as it was seen whole; `None` when it changed or went meanwhile.
 fn seen_whole(path: &Path) -> Option<Digest> {
-    let mut file = File::open(path).ok()?;
+    // It may be a pipe or a link by now: neither waited for nor followed.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(CWD, path, flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
     let facts = |file: &File| {
         let m = file.metadata().ok()?;
         Some((m.ino(), m.mtime(), m.mtime_nsec(), m.size(), m.ctime(), m.ctime_nsec()))

@@ -15,15 +15,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::entry::EntryKind;
 use farshore_core::guard::{Hold, RootIdentity, Threshold, judge};
+use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{Failure, FailureKind, Message, PROTOCOL_VERSION, Receipt, Welcome};
+use farshore_proto::message::{Message, PROTOCOL_VERSION, Welcome};
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
@@ -31,11 +32,12 @@ use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{Compression, LineGauge};
-use crate::ingest::{BatchRecord, Effect, EffectKind, IngestError, RunIndex, WallClock, preview};
+use crate::ingest::{BatchRecord, IngestError, RunIndex, WallClock, preview};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
 use crate::progress::{Phase, Progress};
 
+mod receipts;
 mod worker;
 
 use worker::{Turnstile, Worker};
@@ -539,6 +541,7 @@ impl<S: Storage> Source<'_, S> {
                 let batch = self.next_batch;
                 self.next_batch += 1;
                 self.session.batch_sent(batch);
+                index.announce(batch, changes.iter().filter_map(large_size));
                 if jobs.send((batch, changes)).is_err() {
                     return Err(self.worker_error());
                 }
@@ -581,130 +584,6 @@ impl<S: Storage> Source<'_, S> {
             }
         }
         SourceError::WorkerGone
-    }
-
-    /// Records what a receipt says is durable; the changes to send again.
-    fn acknowledged(
-        &mut self,
-        record: BatchRecord,
-        receipt: Receipt,
-        index: &RunIndex,
-    ) -> Result<Vec<Change>, SourceError> {
-        let failed: HashMap<&RelPath, &Failure> =
-            receipt.failures.iter().map(|f| (&f.path, f)).collect();
-        for (what, count) in &receipt.degraded {
-            *self.degraded.entry(what.clone()).or_default() += count;
-        }
-        let mut again = Vec::new();
-        let mut renewed = std::mem::take(&mut self.renewed);
-        self.catalog.update(Durability::None, |tables| {
-            for (path, fresh, recipe) in &record.refreshed {
-                tables.put(path, fresh)?;
-                if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
-                    tables.put_recipe(content, recipe)?;
-                }
-            }
-            for effect in &record.effects {
-                // A first name that is sent again may become a new inode: its names are linked again.
-                let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
-                match failed.get(effect.path()) {
-                    None => self.apply_effect(tables, effect)?,
-                    Some(_) if link.is_some() => {}
-                    Some(failure) => {
-                        let changes = self.failed(effect, failure, index);
-                        renewed.extend(changes.iter().map(|c| c.path().clone()));
-                        again.extend(changes);
-                    }
-                }
-                again.extend(link.map(|(path, leader)| Change::Link {
-                    path: path.clone(),
-                    leader: leader.clone(),
-                }));
-            }
-            Ok(())
-        })?;
-        self.renewed = renewed;
-        let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
-        for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
-            let text = format!("the target reports: {}", stray.text);
-            self.progress.problem(Problem { path: stray.path.clone(), text });
-        }
-        index.retire(&record, receipt.batch);
-        Ok(again)
-    }
-
-    fn apply_effect(
-        &self,
-        tables: &mut CatalogTables<'_>,
-        effect: &Effect,
-    ) -> Result<(), CatalogError> {
-        let counts = &self.progress.applied;
-        match effect {
-            Effect::Put { path, record, recipe, kind } => {
-                let was_directory =
-                    tables.get(path)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
-                if was_directory && record.entry.kind() != EntryKind::Directory {
-                    tables.remove_below(path)?;
-                }
-                tables.put(path, record)?;
-                if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
-                    tables.put_recipe(content, recipe)?;
-                }
-                Progress::add(
-                    match kind {
-                        EffectKind::Written => &counts.written,
-                        EffectKind::Metadata => &counts.metadata,
-                        EffectKind::Moved(_) => &counts.moved,
-                    },
-                    1,
-                );
-            }
-            Effect::Remove { path, moved } => {
-                tables.remove_below(path)?;
-                tables.remove(path)?;
-                Progress::add(&counts.removed, u64::from(!moved));
-            }
-        }
-        Ok(())
-    }
-
-    /// What to do about an operation the target did not apply.
-    fn failed(&self, effect: &Effect, failure: &Failure, index: &RunIndex) -> Vec<Change> {
-        match (&failure.kind, effect) {
-            (FailureKind::Basis(chunks), Effect::Put { path, record, kind, .. }) => {
-                index.distrust(chunks.iter().copied());
-                if let (true, Some(content)) = (chunks.is_empty(), record.entry.content()) {
-                    index.distrust_content(content);
-                }
-                let again = Change::Look {
-                    path: path.clone(),
-                    size: record.entry.size(),
-                    moved_from: None,
-                };
-                let former = match kind {
-                    EffectKind::Moved(from) => self.removal_of(from),
-                    _ => None,
-                };
-                former.into_iter().chain([again]).collect()
-            }
-            _ => {
-                let text = format!("the target refused: {}", failure.text);
-                self.progress.problem(Problem { path: failure.path.clone(), text });
-                Vec::new()
-            }
-        }
-    }
-
-    /// A move that failed leaves its former path to be removed.
-    fn removal_of(&self, from: &RelPath) -> Option<Change> {
-        let (parent, name) = from.split()?;
-        let there = self
-            .storage
-            .open_directory(self.storage.root(), parent.as_bytes())
-            .and_then(|d| self.storage.stat(Object::Named(&d, name)));
-        let gone = there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        let known = self.catalog.reader().and_then(|r| r.get(from)).ok().flatten()?;
-        gone.then(|| Change::Remove { path: from.clone(), expected: known.entry.digest() })
     }
 
     /// Agrees on the recovery point; `None` when the target's root differs.
@@ -765,17 +644,6 @@ fn first_batch(welcome: &Welcome) -> Result<u64, SessionError> {
     Ok(found + 1)
 }
 
-/// The name and the first name of a further name.
-fn link_of(effect: &Effect) -> Option<(&RelPath, &RelPath)> {
-    match effect {
-        Effect::Put { path, record, .. } => match &record.entry {
-            Entry::HardLink { leader } => Some((path, leader)),
-            _ => None,
-        },
-        Effect::Remove { .. } => None,
-    }
-}
-
 /// Takes what the target holds for true.
 fn believe(
     tables: &mut CatalogTables<'_>,
@@ -793,6 +661,14 @@ fn believe(
         }
     }
     Ok(())
+}
+
+/// The length of a larger file that will be looked at.
+fn large_size(change: &Change) -> Option<u64> {
+    match change {
+        Change::Look { size, moved_from: None, .. } if *size > SMALL_FILE_MAX => Some(*size),
+        _ => None,
+    }
 }
 
 /// The changes of the next batch: so many, or so many bytes of files.

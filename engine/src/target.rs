@@ -215,6 +215,12 @@ impl<'a, S: Storage> Session<'a, S> {
         }
         let root = catalog.sealed_root()?;
         let reader = catalog.reader()?;
+        if reader.sealed_with()?.is_none() && reader.entry_count()? == 0 {
+            // An empty tree is made from this source from its first entry on: a first run that is
+            // interrupted needs nobody's approval to go on.
+            catalog.update(Durability::Immediate, |t| t.set_joined_with(*source))?;
+        }
+        let reader = catalog.reader()?;
         let applied_batch = reader.applied_batch()?;
         let welcome = Welcome {
             version: PROTOCOL_VERSION,

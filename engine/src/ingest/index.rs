@@ -32,6 +32,14 @@ struct LargeFile {
     ticket: u64,
     size: u64,
     first: Option<ChunkId>,
+    /// Whether it is being read; only announced otherwise.
+    begun: bool,
+}
+
+impl IndexState {
+    fn next_ticket(&self) -> u64 {
+        self.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1
+    }
 }
 
 impl RunIndex {
@@ -120,10 +128,32 @@ impl RunIndex {
         }
     }
 
+    /// A batch with larger files of these lengths is handed out: a later batch that meets one of the
+    /// same length waits until it is known not to be the same, even before anybody reads it.
+    pub fn announce(&self, batch: u64, sizes: impl Iterator<Item = u64>) {
+        let mut state = self.lock();
+        for size in sizes {
+            let ticket = state.next_ticket();
+            state.large.push(LargeFile { batch, ticket, size, first: None, begun: false });
+        }
+    }
+
+    /// A batch is written, or will never be: nobody waits for its files any more.
+    pub fn finish(&self, batch: u64) {
+        self.lock().large.retain(|l| l.batch != batch);
+        self.large_done.notify_all();
+    }
+
     pub(super) fn begin_large(&self, batch: u64, size: u64) -> LargeGuard<'_> {
         let mut state = self.lock();
-        let ticket = state.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1;
-        state.large.push(LargeFile { batch, ticket, size, first: None });
+        let announced =
+            state.large.iter_mut().find(|l| l.batch == batch && l.size == size && !l.begun);
+        if let Some(announced) = announced {
+            announced.begun = true;
+            return LargeGuard { index: self, ticket: announced.ticket };
+        }
+        let ticket = state.next_ticket();
+        state.large.push(LargeFile { batch, ticket, size, first: None, begun: true });
         LargeGuard { index: self, ticket }
     }
 }

@@ -64,7 +64,9 @@ pub(super) struct Worker<'a, S: Storage> {
 impl<S: Storage> Worker<'_, S> {
     pub(super) fn run(&self, queue: &Receiver<(u64, Vec<Change>)>) {
         while let Ok((batch, changes)) = queue.recv() {
-            if let Err(e) = self.batch(batch, changes) {
+            let written = self.batch(batch, changes);
+            self.index.finish(batch);
+            if let Err(e) = written {
                 self.turnstile.abandon();
                 // The coordinator may be gone already; then it knows why.
                 drop(self.events.send(Event::Failed(e)));

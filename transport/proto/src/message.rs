@@ -42,7 +42,7 @@ pub struct Welcome {
     pub version: u16,
     /// The target tree's identity, kept beside the tree.
     pub target: StoreId,
-    /// The source this tree was last sealed with.
+    /// The source this tree was last sealed with, or begun by while it was empty.
     pub sealed_with: Option<StoreId>,
     /// The epoch in force at the target.
     pub epoch: Epoch,

@@ -1,0 +1,415 @@
+//! Changing a catalog: all tables within one transaction.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::digest::{DirectoryHasher, RootDigest, root_digest};
+use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::guard::RootIdentity;
+use farshore_core::path::RelPath;
+use farshore_core::recipe::{Extent, FileDigest, Recipe};
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_proto::message::StoreId;
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::{
+    Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DIRECTORIES, DIRTY, ENTRIES,
+    HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
+    Record, Result, Step, damaged, decode_history, for_children, location_key, read_below,
+};
+
+/// The tables within one transaction; the only place that changes a catalog.
+pub struct CatalogTables<'t> {
+    role: CatalogRole,
+    meta: Table<'t, &'static str, Bytes>,
+    entries: Table<'t, Bytes, Bytes>,
+    directories: Table<'t, Bytes, Bytes>,
+    dirty: Table<'t, Bytes, ()>,
+    /// Directories made dirty in this transaction, not yet in the table.
+    newly_dirty: BTreeSet<Vec<u8>>,
+    contents: Table<'t, Bytes, ()>,
+    recipes: Table<'t, Bytes, Bytes>,
+    chunks: Table<'t, Bytes, Bytes>,
+    inodes: Table<'t, u64, Bytes>,
+    history: Table<'t, (u64, u32), Bytes>,
+    history_sets: Table<'t, u64, Bytes>,
+    entry_count: u64,
+    content_bytes: u64,
+}
+
+impl std::fmt::Debug for CatalogTables<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CatalogTables")
+    }
+}
+
+impl<'t> CatalogTables<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction, role: CatalogRole) -> Result<Self> {
+        let meta = txn.open_table(META).step("open table meta")?;
+        let count = |key| -> Result<u64> {
+            let value = meta.get(key).step("read meta")?;
+            value.map_or(Ok(0), |v| {
+                Decoder::new(v.value()).take_u64("meta").map_err(damaged("meta"))
+            })
+        };
+        let (entry_count, content_bytes) = (count("entries")?, count("bytes")?);
+        Ok(Self {
+            role,
+            entries: txn.open_table(ENTRIES).step("open table entries")?,
+            directories: txn.open_table(DIRECTORIES).step("open table directories")?,
+            dirty: txn.open_table(DIRTY).step("open table dirty")?,
+            newly_dirty: BTreeSet::new(),
+            contents: txn.open_table(CONTENTS).step("open table contents")?,
+            recipes: txn.open_table(RECIPES).step("open table recipes")?,
+            chunks: txn.open_table(CHUNKS).step("open table chunks")?,
+            inodes: txn.open_table(INODES).step("open table inodes")?,
+            history: txn.open_table(HISTORY).step("open table history")?,
+            history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
+            entry_count,
+            content_bytes,
+            meta,
+        })
+    }
+
+    pub(super) fn set_meta(&mut self, key: &'static str, value: &[u8]) -> Result<()> {
+        self.meta.insert(key, value).step("write meta")?;
+        Ok(())
+    }
+
+    pub(super) fn set_meta_u64(&mut self, key: &'static str, value: u64) -> Result<()> {
+        let mut e = Encoder::new();
+        e.put_u64(value);
+        self.set_meta(key, e.as_slice())
+    }
+
+    pub(super) fn store_counts(&mut self) -> Result<()> {
+        self.set_meta_u64("entries", self.entry_count)?;
+        self.set_meta_u64("bytes", self.content_bytes)?;
+        for key in std::mem::take(&mut self.newly_dirty) {
+            self.dirty.insert(key.as_slice(), ()).step("mark a directory dirty")?;
+        }
+        Ok(())
+    }
+
+    /// Batches up to `batch` are applied.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_applied_batch(&mut self, batch: u64) -> Result<()> {
+        self.set_meta_u64("applied_batch", batch)
+    }
+
+    /// Records the epoch.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_epoch(&mut self, epoch: Epoch) -> Result<()> {
+        self.set_meta_u64("epoch", epoch.0)
+    }
+
+    /// Records the root directory's identity.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_root_identity(&mut self, identity: RootIdentity) -> Result<()> {
+        let mut e = Encoder::new();
+        e.put_u64(identity.inode);
+        e.put_u64(identity.file_system);
+        self.set_meta("root_identity", e.as_slice())
+    }
+
+    /// Records a recovery point and the other end it was agreed with.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_recovery_point(&mut self, point: &RecoveryPoint, peer: StoreId) -> Result<()> {
+        let mut e = Encoder::new();
+        point.encode(&mut e);
+        self.set_meta("recovery_point", e.as_slice())?;
+        self.set_joined_with(peer)
+    }
+
+    /// Records the other end: with each recovery point, and when an empty tree is begun.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_joined_with(&mut self, peer: StoreId) -> Result<()> {
+        self.set_meta("sealed_with", &peer.0)
+    }
+
+    /// The record at `path`.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn get(&self, path: &RelPath) -> Result<Option<Record>> {
+        let value = self.entries.get(path.key().as_slice()).step("read entry")?;
+        value.map(|v| Record::from_bytes(v.value()).map_err(damaged("entries"))).transpose()
+    }
+
+    /// Records `record` at `path`.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put(&mut self, path: &RelPath, record: &Record) -> Result<()> {
+        let key = path.key();
+        let old = self
+            .entries
+            .insert(key.as_slice(), record.to_bytes().as_slice())
+            .step("write entry")?
+            .map(|v| Record::from_bytes(v.value()).map_err(damaged("entries")))
+            .transpose()?;
+        if old.as_ref().is_none_or(|o| o.entry != record.entry) {
+            self.mark_parent_dirty(path);
+        }
+        if let Some(old) = &old {
+            self.forget(path, old, Some(record))?;
+        } else if !path.is_root() {
+            self.entry_count += 1;
+        }
+        if let Entry::File { size, content, .. } = &record.entry {
+            self.content_bytes += size;
+            if old.as_ref().and_then(|o| o.entry.content()) != Some(content) {
+                let location = location_key(content, &Location::Live(path.clone()));
+                self.contents.insert(location.as_slice(), ()).step("write contents")?;
+            }
+        }
+        if let (CatalogRole::Source, Some(facts)) = (self.role, &record.facts)
+            && !matches!(record.entry, Entry::Directory { .. } | Entry::HardLink { .. })
+        {
+            self.inodes.insert(facts.inode, key.as_slice()).step("write inode index")?;
+        }
+        Ok(())
+    }
+
+    /// Takes the record at `path` out; what lies below a directory stays.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn remove(&mut self, path: &RelPath) -> Result<Option<Record>> {
+        let key = path.key();
+        let Some(old) = self.entries.remove(key.as_slice()).step("remove entry")? else {
+            return Ok(None);
+        };
+        let old_record = Record::from_bytes(old.value()).map_err(damaged("entries"))?;
+        drop(old);
+        self.mark_parent_dirty(path);
+        if !path.is_root() {
+            self.entry_count -= 1;
+        }
+        // What lies below the root stays, and its digest with it: nobody would make it again.
+        if matches!(old_record.entry, Entry::Directory { .. }) && !path.is_root() {
+            self.directories.remove(key.as_slice()).step("remove directory digest")?;
+        }
+        self.forget(path, &old_record, None)?;
+        Ok(Some(old_record))
+    }
+
+    /// Takes out everything below the directory `path`.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn remove_below(&mut self, path: &RelPath) -> Result<()> {
+        let (from, to) = path.descendants_key_range();
+        loop {
+            let upper = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let keys: Vec<Vec<u8>> = self
+                .entries
+                .range::<&[u8]>((Bound::Included(from.as_slice()), upper))
+                .step("read entries")?
+                .take(4_096)
+                .map(|row| Ok(row.step("read entries")?.0.value().to_vec()))
+                .collect::<Result<_>>()?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            for key in keys {
+                let below = RelPath::from_key(&key).map_err(|source| CatalogError::Damaged {
+                    table: "entries",
+                    source: DecodeError::Path { what: "key", source },
+                })?;
+                self.remove(&below)?;
+            }
+        }
+    }
+
+    /// Drops what the indexes say of `old`, unless `new` at the same path says it too.
+    fn forget(&mut self, path: &RelPath, old: &Record, new: Option<&Record>) -> Result<()> {
+        if let Entry::File { size, content, .. } = &old.entry {
+            self.content_bytes -= size;
+            if new.and_then(|n| n.entry.content()) != Some(content) {
+                let location = location_key(content, &Location::Live(path.clone()));
+                self.contents.remove(location.as_slice()).step("remove from contents")?;
+                self.drop_recipe_if_gone(content)?;
+            }
+        }
+        if let (CatalogRole::Source, Some(facts)) = (self.role, &old.facts) {
+            let same_inode =
+                new.and_then(|n| n.facts.as_ref()).is_some_and(|n| n.inode == facts.inode);
+            let key = path.key();
+            let is_ours = self
+                .inodes
+                .get(facts.inode)
+                .step("read inode index")?
+                .is_some_and(|v| v.value() == key.as_slice());
+            if is_ours && !same_inode {
+                self.inodes.remove(facts.inode).step("remove from inode index")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_recipe_if_gone(&mut self, content: &FileDigest) -> Result<()> {
+        let first = self
+            .contents
+            .range::<&[u8]>(content.0.as_slice()..)
+            .step("read contents")?
+            .next()
+            .transpose()
+            .step("read contents")?;
+        let still_there = first.is_some_and(|(key, _)| key.value().starts_with(&content.0));
+        if !still_there {
+            self.recipes.remove(content.0.as_slice()).step("remove recipe")?;
+        }
+        Ok(())
+    }
+
+    /// Records how `content` is made of chunks. A source also indexes the chunks.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put_recipe(&mut self, content: &FileDigest, recipe: &Recipe) -> Result<()> {
+        if recipe.extents.len() > 1 {
+            let bytes = recipe.to_bytes();
+            self.recipes.insert(content.0.as_slice(), bytes.as_slice()).step("write recipe")?;
+        }
+        if self.role == CatalogRole::Source {
+            let mut offset = 0;
+            for extent in &recipe.extents {
+                if let Extent::Chunk { id, .. } = extent {
+                    let mut e = Encoder::new();
+                    e.put_raw(&content.0);
+                    e.put_u64(offset);
+                    self.chunks
+                        .insert(&id.0[..CHUNK_KEY_LEN], e.as_slice())
+                        .step("write chunk index")?;
+                }
+                offset += extent.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// Records a kept version.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put_history(&mut self, id: HistoryId, record: &HistoryRecord) -> Result<()> {
+        let mut e = Encoder::new();
+        e.put_bytes(record.path.as_bytes());
+        if let Some(entry) = &record.entry {
+            entry.encode(&mut e);
+        }
+        self.history.insert((id.set, id.number), e.as_slice()).step("write history")?;
+        if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
+            let location = location_key(content, &Location::History(id));
+            self.contents.insert(location.as_slice(), ()).step("write contents")?;
+        }
+        Ok(())
+    }
+
+    /// Records a set of kept versions.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put_history_set(&mut self, set: u64, facts: &HistorySet) -> Result<()> {
+        let mut e = Encoder::new();
+        e.put_i64(facts.time_unix_ms);
+        e.put_u64(facts.bytes);
+        e.put_u64(facts.versions);
+        self.history_sets.insert(set, e.as_slice()).step("write history set")?;
+        Ok(())
+    }
+
+    /// Forgets a set of kept versions, after its files were removed.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn remove_history_set(&mut self, set: u64) -> Result<()> {
+        let rows: Vec<(u32, HistoryRecord)> = self
+            .history
+            .range((set, 0)..=(set, u32::MAX))
+            .step("read history")?
+            .map(|row| {
+                let (key, value) = row.step("read history")?;
+                Ok((key.value().1, decode_history(value.value())?))
+            })
+            .collect::<Result<_>>()?;
+        for (number, record) in rows {
+            self.history.remove((set, number)).step("remove history")?;
+            if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
+                let location = location_key(content, &Location::History(HistoryId { set, number }));
+                self.contents.remove(location.as_slice()).step("remove from contents")?;
+                self.drop_recipe_if_gone(content)?;
+            }
+        }
+        self.history_sets.remove(set).step("remove history set")?;
+        Ok(())
+    }
+
+    fn mark_parent_dirty(&mut self, path: &RelPath) {
+        if let Some((parent, _)) = path.split() {
+            self.newly_dirty.insert(parent.key());
+        }
+    }
+
+    /// Brings the digest tree up to date, deepest directories first, and answers R. Costs one read of
+    /// the children of each directory that changed, and of its ancestors.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn seal(&mut self) -> Result<RootDigest> {
+        self.store_counts()?;
+        loop {
+            let Some(key) = self
+                .dirty
+                .pop_last()
+                .step("take a dirty directory")?
+                .map(|(key, _)| key.value().to_vec())
+            else {
+                break;
+            };
+            let directory = RelPath::from_key(&key).map_err(|source| CatalogError::Damaged {
+                table: "dirty",
+                source: DecodeError::Path { what: "key", source },
+            })?;
+            let alive = directory.is_root()
+                || self.get(&directory)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
+            if !alive {
+                self.directories.remove(key.as_slice()).step("remove directory digest")?;
+                continue;
+            }
+            let mut hasher = DirectoryHasher::default();
+            for_children(&self.entries, &self.directories, &directory, |name, entry, below| {
+                hasher.add(name, entry, below.as_ref());
+                Ok(())
+            })?;
+            let digest = hasher.finish();
+            self.directories
+                .insert(key.as_slice(), digest.0.as_slice())
+                .step("write directory digest")?;
+            if let Some((parent, _)) = directory.split() {
+                self.dirty.insert(parent.key().as_slice(), ()).step("mark a directory dirty")?;
+            }
+        }
+        let root = self.get(&RelPath::root())?;
+        let below = read_below(&self.directories, &[])?;
+        Ok(root_digest(root.as_ref().map(|r| &r.entry), &below))
+    }
+
+    /// Entries now, the root not counted, and bytes of content.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.entry_count, self.content_bytes)
+    }
+}

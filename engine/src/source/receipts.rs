@@ -1,0 +1,154 @@
+//! Acting on receipts: what is durable at the target enters the catalog, what could not be built is sent
+//! again.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::path::RelPath;
+use farshore_proto::message::{Failure, FailureKind, Receipt};
+use redb::Durability;
+
+use super::{Source, SourceError};
+use crate::catalog::{CatalogError, CatalogTables};
+use crate::ingest::{BatchRecord, Effect, EffectKind, RunIndex};
+use crate::io::{Object, Storage};
+use crate::plan::{Change, Problem};
+use crate::progress::Progress;
+
+impl<S: Storage> Source<'_, S> {
+    /// Records what a receipt says is durable; the changes to send again.
+    pub(super) fn acknowledged(
+        &mut self,
+        record: BatchRecord,
+        receipt: Receipt,
+        index: &RunIndex,
+    ) -> Result<Vec<Change>, SourceError> {
+        let failed: HashMap<&RelPath, &Failure> =
+            receipt.failures.iter().map(|f| (&f.path, f)).collect();
+        for (what, count) in &receipt.degraded {
+            *self.degraded.entry(what.clone()).or_default() += count;
+        }
+        let mut again = Vec::new();
+        let mut renewed = std::mem::take(&mut self.renewed);
+        self.catalog.update(Durability::None, |tables| {
+            for (path, fresh, recipe) in &record.refreshed {
+                tables.put(path, fresh)?;
+                if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
+                    tables.put_recipe(content, recipe)?;
+                }
+            }
+            for effect in &record.effects {
+                // A first name that is sent again may become a new inode: its names are linked again.
+                let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
+                match failed.get(effect.path()) {
+                    None => self.apply_effect(tables, effect)?,
+                    Some(_) if link.is_some() => {}
+                    Some(failure) => {
+                        let changes = self.failed(effect, failure, index);
+                        renewed.extend(changes.iter().map(|c| c.path().clone()));
+                        again.extend(changes);
+                    }
+                }
+                again.extend(link.map(|(path, leader)| Change::Link {
+                    path: path.clone(),
+                    leader: leader.clone(),
+                }));
+            }
+            Ok(())
+        })?;
+        self.renewed = renewed;
+        let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
+        for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
+            let text = format!("the target reports: {}", stray.text);
+            self.progress.problem(Problem { path: stray.path.clone(), text });
+        }
+        index.retire(&record, receipt.batch);
+        Ok(again)
+    }
+
+    fn apply_effect(
+        &self,
+        tables: &mut CatalogTables<'_>,
+        effect: &Effect,
+    ) -> Result<(), CatalogError> {
+        let counts = &self.progress.applied;
+        match effect {
+            Effect::Put { path, record, recipe, kind } => {
+                let was_directory =
+                    tables.get(path)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
+                if was_directory && record.entry.kind() != EntryKind::Directory {
+                    tables.remove_below(path)?;
+                }
+                tables.put(path, record)?;
+                if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
+                    tables.put_recipe(content, recipe)?;
+                }
+                Progress::add(
+                    match kind {
+                        EffectKind::Written => &counts.written,
+                        EffectKind::Metadata => &counts.metadata,
+                        EffectKind::Moved(_) => &counts.moved,
+                    },
+                    1,
+                );
+            }
+            Effect::Remove { path, moved } => {
+                tables.remove_below(path)?;
+                tables.remove(path)?;
+                Progress::add(&counts.removed, u64::from(!moved));
+            }
+        }
+        Ok(())
+    }
+
+    /// What to do about an operation the target did not apply.
+    fn failed(&self, effect: &Effect, failure: &Failure, index: &RunIndex) -> Vec<Change> {
+        match (&failure.kind, effect) {
+            (FailureKind::Basis(chunks), Effect::Put { path, record, kind, .. }) => {
+                index.distrust(chunks.iter().copied());
+                if let (true, Some(content)) = (chunks.is_empty(), record.entry.content()) {
+                    index.distrust_content(content);
+                }
+                let again = Change::Look {
+                    path: path.clone(),
+                    size: record.entry.size(),
+                    moved_from: None,
+                };
+                let former = match kind {
+                    EffectKind::Moved(from) => self.removal_of(from),
+                    _ => None,
+                };
+                former.into_iter().chain([again]).collect()
+            }
+            _ => {
+                let text = format!("the target refused: {}", failure.text);
+                self.progress.problem(Problem { path: failure.path.clone(), text });
+                Vec::new()
+            }
+        }
+    }
+
+    /// A move that failed leaves its former path to be removed.
+    fn removal_of(&self, from: &RelPath) -> Option<Change> {
+        let (parent, name) = from.split()?;
+        let there = self
+            .storage
+            .open_directory(self.storage.root(), parent.as_bytes())
+            .and_then(|d| self.storage.stat(Object::Named(&d, name)));
+        let gone = there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let known = self.catalog.reader().and_then(|r| r.get(from)).ok().flatten()?;
+        gone.then(|| Change::Remove { path: from.clone(), expected: known.entry.digest() })
+    }
+}
+
+/// The name and the first name of a further name.
+fn link_of(effect: &Effect) -> Option<(&RelPath, &RelPath)> {
+    match effect {
+        Effect::Put { path, record, .. } => match &record.entry {
+            Entry::HardLink { leader } => Some((path, leader)),
+            _ => None,
+        },
+        Effect::Remove { .. } => None,
+    }
+}
