@@ -10,6 +10,7 @@
 //! account, never replicated and refused on the wire.
 
 use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farshore_proto::message::StoreId;
 
@@ -29,8 +30,8 @@ pub struct OwnFolder<S: Storage> {
     pub history: S::Directory,
     /// The tree's identity.
     pub identity: StoreId,
-    /// Owner and group that new objects get by themselves.
-    pub default_owner: (u32, u32),
+    default_owner: OnceLock<(u32, u32)>,
+    probing: Mutex<()>,
 }
 
 const IDENTITY: &[u8] = b"identity";
@@ -51,8 +52,35 @@ impl<S: Storage> OwnFolder<S> {
             Some(identity) => identity,
             None => make_identity(storage, &top, fresh)?,
         };
-        let default_owner = probe_owner(storage, &staging)?;
-        Ok(Self { top, staging, journal, history, identity, default_owner })
+        Ok(Self {
+            top,
+            staging,
+            journal,
+            history,
+            identity,
+            default_owner: OnceLock::new(),
+            probing: Mutex::new(()),
+        })
+    }
+
+    /// Owner and group that new objects get by themselves. Found out by making one, once, when the
+    /// first batch is staged: a session that applies nothing writes nothing here.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn default_owner(&self, storage: &S) -> io::Result<(u32, u32)> {
+        if let Some(owner) = self.default_owner.get() {
+            return Ok(*owner);
+        }
+        // Stagers that ask at the same moment take turns.
+        let _turn = self.probing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.default_owner.get() {
+            Some(owner) => Ok(*owner),
+            None => {
+                let owner = probe_owner(storage, &self.staging)?;
+                Ok(*self.default_owner.get_or_init(|| owner))
+            }
+        }
     }
 
     /// Opens the folder of one history set.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -50,6 +50,8 @@ const BATCH_BYTES: u64 = 64 << 20;
 const BATCHES_UNDER_WAY: usize = 8;
 /// Rounds in which what the target could not build is sent again.
 const ROUNDS: usize = 4;
+/// How long a broken stream waits for the target's own account of it.
+const REASON_WAIT: Duration = Duration::from_secs(2);
 /// Times the two ends are compared before a run gives up.
 const COMPARISONS: usize = 3;
 
@@ -567,7 +569,7 @@ impl<S: Storage> Source<'_, S> {
                         .ok_or(SessionError::UnknownBatch { batch: receipt.batch })?;
                     again.extend(self.acknowledged(record, receipt, index)?);
                 }
-                Ok(Event::Failed(e)) => return Err(e),
+                Ok(Event::Failed(e)) => return Err(self.reason(e)),
                 Ok(Event::Ended) | Err(_) => {
                     let state = self.session.state_name();
                     return Err(SessionError::EndedEarly { state }.into());
@@ -576,11 +578,28 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
+    /// A target that gives up stops its streams, and says why on the control stream: whichever
+    /// arrives first, the reason is what counts.
+    fn reason(&mut self, e: SourceError) -> SourceError {
+        let until = Instant::now() + REASON_WAIT;
+        while matches!(e, SourceError::Link(_)) {
+            let Ok(event) = self.inbox.recv_deadline(until) else { break };
+            match event {
+                Event::Message(message @ Message::Refused { .. }) => {
+                    return self.session.handle(&message).map_or_else(SourceError::from, |()| e);
+                }
+                Event::Ended => break,
+                Event::Message(_) | Event::Written(..) | Event::Failed(_) => {}
+            }
+        }
+        e
+    }
+
     /// All workers are gone: one of them said why.
     fn worker_error(&mut self) -> SourceError {
         while let Ok(event) = self.inbox.try_recv() {
             if let Event::Failed(e) = event {
-                return e;
+                return self.reason(e);
             }
         }
         SourceError::WorkerGone

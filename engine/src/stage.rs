@@ -445,7 +445,8 @@ impl<'a, S: Storage> Stager<'a, S> {
         degraded: &mut Degraded,
     ) -> io::Result<()> {
         let none = Xattrs::default();
-        let present = Present { owner: self.own.default_owner, mode: None, xattrs: &none };
+        let owner = self.own.default_owner(self.storage)?;
+        let present = Present { owner, mode: None, xattrs: &none };
         apply_metadata(self.storage, object, kind, meta, present, degraded)
     }
 

@@ -32,11 +32,9 @@ impl Watched {
         Self { inner, careless, changes: Mutex::new(Vec::new()) }
     }
 
-    /// Every mutating call so far, but for the probe that finds out who new objects belong to.
+    /// Every mutating call so far.
     pub(crate) fn changes(&self) -> Vec<String> {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        changes.retain(|c| !c.ends_with(" probe"));
-        changes
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, call: &str, name: &[u8]) {
