@@ -36,6 +36,9 @@ const THIN_LINE: f64 = 30e6;
 const DISTANT: Duration = Duration::from_millis(3);
 /// Bytes between two judgements of the line.
 const WINDOW: u64 = 4 << 20;
+/// Bytes a distant line's send buffers may swallow at once: until more is sent, how fast they were
+/// taken says nothing of the line.
+const BUFFERED: u64 = 64 << 20;
 
 /// What is known of the line; shared by all streams of a link.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ struct Gauge {
     window_start: Instant,
     bytes: u64,
     waited: Duration,
+    /// Bytes still to be sent before the line is judged.
+    unjudged: u64,
 }
 
 impl LineGauge {
@@ -61,7 +66,8 @@ impl LineGauge {
             Compression::Level(level) => Some(level),
             Compression::Auto => (rtt > DISTANT).then_some(1),
         };
-        let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO };
+        let unjudged = if rtt > DISTANT { BUFFERED } else { 0 };
+        let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
         Self { setting, state: Mutex::new(gauge) }
     }
 
@@ -75,6 +81,11 @@ impl LineGauge {
             return;
         }
         let Ok(mut g) = self.state.lock() else { return };
+        if g.unjudged > 0 {
+            g.unjudged = g.unjudged.saturating_sub(bytes);
+            g.window_start = now;
+            return;
+        }
         g.bytes += bytes;
         g.waited += waited;
         if g.bytes < WINDOW {
@@ -321,6 +332,9 @@ mod tests {
         fast.sent(WINDOW, Duration::from_millis(200), start + Duration::from_millis(210));
         assert_eq!(fast.level(), Some(3));
         let far = LineGauge::new(Compression::Auto, Duration::from_millis(80), start);
+        assert_eq!(far.level(), Some(1));
+        // Its first megabytes vanish into buffers, at whatever speed.
+        far.sent(WINDOW, Duration::ZERO, start + Duration::from_millis(2));
         assert_eq!(far.level(), Some(1));
         let never = LineGauge::new(Compression::Never, Duration::from_millis(80), start);
         never.sent(WINDOW, Duration::from_secs(9), start + Duration::from_secs(9));
