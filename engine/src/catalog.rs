@@ -12,6 +12,7 @@
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::digest::{
@@ -31,8 +32,10 @@ use redb::{
 
 use crate::io::Stat;
 
+mod pending;
 mod tables;
 
+use pending::Pending;
 pub use tables::CatalogTables;
 
 type Bytes = &'static [u8];
@@ -341,6 +344,7 @@ pub struct Catalog {
     db: Database,
     role: CatalogRole,
     id: StoreId,
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -401,12 +405,14 @@ impl Catalog {
             redb::DatabaseError::DatabaseAlreadyOpen => CatalogError::Busy { path: path.into() },
             other => CatalogError::Open { path: path.into(), source: Box::new(other.into()) },
         })?;
-        let mut catalog = Self { db, role: config.role, id: config.fresh_id };
+        let pending = Arc::default();
+        let mut catalog = Self { db, role: config.role, id: config.fresh_id, pending };
         let meta = catalog.reader_if_made()?;
         let Some(meta) = meta else {
             catalog.update(Durability::Immediate, |t| {
                 t.set_meta_u64("format", FORMAT)?;
                 t.set_meta_u64("role", config.role as u64)?;
+                t.set_meta_u64("indexed", 1)?;
                 t.set_meta("id", &config.fresh_id.0)
             })?;
             return Ok(catalog);
@@ -425,6 +431,10 @@ impl Catalog {
             table: "meta",
             source: DecodeError::Truncated { what: "catalog id" },
         })?);
+        if reader.meta_u64("indexed")? == 0 {
+            drop(reader);
+            catalog.index_anew()?;
+        }
         Ok(catalog)
     }
 
@@ -466,7 +476,47 @@ impl Catalog {
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             dirty: txn.open_table(DIRTY).step("open table dirty")?,
+            pending: Arc::clone(&self.pending),
         })
+    }
+
+    /// Adds what a crash kept from the indexes of contents and inodes. What they have already stays.
+    fn index_anew(&self) -> Result<()> {
+        let reader = self.reader()?;
+        let mut records = reader.records()?;
+        loop {
+            let more = self.update(Durability::None, |t| {
+                for _ in 0..INDEXED_AT_ONCE {
+                    let Some(next) = records.next() else { return Ok(false) };
+                    let (path, record) = next?;
+                    t.index(&path, &record);
+                }
+                Ok(true)
+            })?;
+            if !more {
+                break;
+            }
+        }
+        let history = reader.history.range::<(u64, u32)>(..).step("read history")?;
+        self.update(Durability::Immediate, |t| {
+            for row in history {
+                let (key, value) = row.step("read history")?;
+                let (set, number) = key.value();
+                t.index_history(HistoryId { set, number }, &decode_history(value.value())?);
+            }
+            t.settle()
+        })
+    }
+
+    /// Brings the indexes up to date: what was put is found after a crash without being indexed anew.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn settle(&self) -> Result<()> {
+        if lock(&self.pending).is_empty() {
+            return Ok(());
+        }
+        self.update(Durability::Immediate, |t| t.settle())
     }
 
     /// Brings the digest tree up to date where a crash left it behind, and answers R.
@@ -494,15 +544,29 @@ impl Catalog {
         txn.set_durability(durability).map_err(redb::Error::from).step("set durability")?;
         // A killed process must not cost a walk of the whole database at the next start.
         txn.set_quick_repair(matches!(durability, Durability::Immediate));
-        let result = {
-            let mut tables = CatalogTables::open(&txn, self.role)?;
+        let result = (|| {
+            let mut tables = CatalogTables::open(&txn, self.role, &self.pending)?;
             let result = change(&mut tables)?;
             tables.store_counts()?;
-            result
-        };
-        txn.commit().step("commit")?;
-        Ok(result)
+            drop(tables);
+            txn.commit().step("commit")?;
+            Ok(result)
+        })();
+        match &result {
+            Ok(_) => lock(&self.pending).committed(),
+            // The catalog on disk is marked as not indexed.
+            Err(_) => lock(&self.pending).forget_all(),
+        }
+        result
     }
+}
+
+/// Records indexed in one transaction when a catalog is indexed anew.
+const INDEXED_AT_ONCE: usize = 1 << 16;
+
+/// A panic elsewhere leaves these values whole.
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A consistent view of a catalog.
@@ -517,6 +581,7 @@ pub struct CatalogReader {
     history: ReadOnlyTable<(u64, u32), Bytes>,
     history_sets: ReadOnlyTable<u64, Bytes>,
     dirty: ReadOnlyTable<Bytes, ()>,
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl std::fmt::Debug for CatalogReader {
@@ -633,7 +698,8 @@ impl CatalogReader {
     /// # Errors
     /// [`CatalogError::Database`].
     pub fn locations(&self, content: &FileDigest, limit: usize) -> Result<Vec<Location>> {
-        let mut out = Vec::new();
+        let mut out: Vec<Location> =
+            lock(&self.pending).locations(content).filter_map(parse_location).take(limit).collect();
         for row in self.contents.range::<&[u8]>(content.0.as_slice()..).step("read contents")? {
             let (key, _) = row.step("read contents")?;
             if !key.value().starts_with(&content.0) || out.len() >= limit {
@@ -641,6 +707,8 @@ impl CatalogReader {
             }
             out.extend(parse_location(key.value()));
         }
+        // Live places first.
+        out.sort_by_key(|location| matches!(location, Location::History(_)));
         Ok(out)
     }
 
@@ -683,6 +751,9 @@ impl CatalogReader {
     /// # Errors
     /// [`CatalogError::Database`].
     pub fn path_of_inode(&self, inode: u64) -> Result<Option<RelPath>> {
+        if let Some(key) = lock(&self.pending).inode(inode) {
+            return Ok(RelPath::from_key(key).ok());
+        }
         let value = self.inodes.get(inode).step("read inode index")?;
         Ok(value.and_then(|v| RelPath::from_key(v.value()).ok()))
     }
@@ -965,6 +1036,78 @@ mod tests {
         let reader = catalog.reader().expect("reader");
         assert!(!reader.has_content(&content).expect("contents"));
         assert!(reader.history_sets().expect("sets").is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_the_indexes_is_found_before_and_after_it_is_settled() {
+        let catalog = open(CatalogRole::Source);
+        let same = FileDigest::of_small(b"same");
+        let found = |catalog: &Catalog| {
+            let reader = catalog.reader().expect("reader");
+            (
+                reader.locations(&same, 9).expect("locations"),
+                reader.path_of_inode(1).expect("inode"),
+            )
+        };
+        let put = |p: &str, record: Record| {
+            catalog.update(Durability::None, |t| t.put(&path(p), &record)).expect("put");
+        };
+        put("a", file(b"same", 1));
+        let expected = (vec![Location::Live(path("a"))], Some(path("a")));
+        assert_eq!(found(&catalog), expected);
+        catalog.settle().expect("settle");
+        assert_eq!(found(&catalog), expected);
+        // One in the table, one waiting, and both go.
+        put("b", file(b"same", 2));
+        assert_eq!(found(&catalog).0.len(), 2);
+        let gone =
+            |p: &str| catalog.update(Durability::None, |t| t.remove(&path(p))).expect("remove");
+        gone("a");
+        gone("b");
+        assert_eq!(found(&catalog), (Vec::new(), None));
+        catalog.settle().expect("settle");
+        assert_eq!(found(&catalog), (Vec::new(), None));
+        // Settled and taken out within one transaction.
+        put("c", file(b"same", 1));
+        catalog
+            .update(Durability::None, |t| {
+                t.settle()?;
+                t.remove(&path("c"))
+            })
+            .expect("update");
+        assert_eq!(found(&catalog), (Vec::new(), None));
+    }
+
+    #[test]
+    fn a_catalog_whose_indexes_a_crash_left_behind_is_indexed_anew() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (used, crashed) = (dir.path().join("used.redb"), dir.path().join("crashed.redb"));
+        let config = CatalogConfig {
+            role: CatalogRole::Source,
+            cache_bytes: 1 << 20,
+            fresh_id: StoreId([9; 16]),
+        };
+        let content = FileDigest::of_small(b"same");
+        let id = HistoryId { set: 3, number: 1 };
+        {
+            let catalog = Catalog::open(&used, &config).expect("create");
+            catalog
+                .update(Durability::Immediate, |t| {
+                    t.put(&path("a"), &file(b"same", 7))?;
+                    let record =
+                        HistoryRecord { path: path("o"), entry: Some(file(b"same", 8).entry) };
+                    t.put_history(id, &record)
+                })
+                .expect("put");
+            // As a crash would leave it: nothing was settled.
+            std::fs::copy(&used, &crashed).expect("copy");
+        }
+        let catalog = Catalog::open(&crashed, &config).expect("open");
+        let reader = catalog.reader().expect("reader");
+        let all = [Location::Live(path("a")), Location::History(id)];
+        assert_eq!(reader.locations(&content, 9).expect("locations"), all);
+        assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
+        assert!(lock(&catalog.pending).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use farshore_core::chunking::Chunker;
-use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recipe::Recipe;
@@ -146,11 +146,6 @@ fn record(
             Ok(known.is_some())
         }
         Update::Present(record, recipe) => {
-            let was_directory =
-                known.as_ref().is_some_and(|k| k.entry.kind() == EntryKind::Directory);
-            if was_directory && record.entry.kind() != EntryKind::Directory {
-                tables.remove_below(path)?;
-            }
             tables.put(path, &record)?;
             if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
                 tables.put_recipe(content, &recipe)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::digest::{DirectoryHasher, RootDigest, root_digest};
@@ -13,6 +14,7 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::message::StoreId;
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use super::pending::Pending;
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DIRECTORIES, DIRTY, ENTRIES,
     HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
@@ -32,10 +34,14 @@ pub struct CatalogTables<'t> {
     recipes: Table<'t, Bytes, Bytes>,
     chunks: Table<'t, Bytes, Bytes>,
     inodes: Table<'t, u64, Bytes>,
+    /// What the tables of contents and inodes have not got yet.
+    pending: &'t Mutex<Pending>,
     history: Table<'t, (u64, u32), Bytes>,
     history_sets: Table<'t, u64, Bytes>,
     entry_count: u64,
     content_bytes: u64,
+    /// Whether the tables of contents and inodes have all of the entries.
+    indexed: bool,
 }
 
 impl std::fmt::Debug for CatalogTables<'_> {
@@ -45,7 +51,11 @@ impl std::fmt::Debug for CatalogTables<'_> {
 }
 
 impl<'t> CatalogTables<'t> {
-    pub(super) fn open(txn: &'t WriteTransaction, role: CatalogRole) -> Result<Self> {
+    pub(super) fn open(
+        txn: &'t WriteTransaction,
+        role: CatalogRole,
+        pending: &'t Mutex<Pending>,
+    ) -> Result<Self> {
         let meta = txn.open_table(META).step("open table meta")?;
         let count = |key| -> Result<u64> {
             let value = meta.get(key).step("read meta")?;
@@ -54,6 +64,7 @@ impl<'t> CatalogTables<'t> {
             })
         };
         let (entry_count, content_bytes) = (count("entries")?, count("bytes")?);
+        let indexed = count("indexed")? == 1;
         Ok(Self {
             role,
             entries: txn.open_table(ENTRIES).step("open table entries")?,
@@ -68,8 +79,15 @@ impl<'t> CatalogTables<'t> {
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             entry_count,
             content_bytes,
+            indexed,
+            pending,
             meta,
         })
+    }
+
+    fn pending(&self) -> MutexGuard<'t, Pending> {
+        // A panic elsewhere leaves the keys whole.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_meta(&mut self, key: &'static str, value: &[u8]) -> Result<()> {
@@ -86,6 +104,15 @@ impl<'t> CatalogTables<'t> {
     pub(super) fn store_counts(&mut self) -> Result<()> {
         self.set_meta_u64("entries", self.entry_count)?;
         self.set_meta_u64("bytes", self.content_bytes)?;
+        let full = self.pending().is_full();
+        if full {
+            self.settle()?;
+        }
+        let complete = self.pending().is_empty();
+        if complete != self.indexed {
+            self.set_meta_u64("indexed", u64::from(complete))?;
+            self.indexed = complete;
+        }
         for key in std::mem::take(&mut self.newly_dirty) {
             self.dirty.insert(key.as_slice(), ()).step("mark a directory dirty")?;
         }
@@ -147,7 +174,8 @@ impl<'t> CatalogTables<'t> {
         value.map(|v| Record::from_bytes(v.value()).map_err(damaged("entries"))).transpose()
     }
 
-    /// Records `record` at `path`.
+    /// Records `record` at `path`. What the catalog has below a directory that is none any more goes
+    /// with it.
     ///
     /// # Errors
     /// [`CatalogError`].
@@ -164,6 +192,10 @@ impl<'t> CatalogTables<'t> {
         }
         if let Some(old) = &old {
             self.forget(path, old, Some(record))?;
+            let directory = |r: &Record| r.entry.kind() == EntryKind::Directory;
+            if directory(old) && !directory(record) {
+                self.remove_below(path)?;
+            }
         } else if !path.is_root() {
             self.entry_count += 1;
         }
@@ -171,15 +203,34 @@ impl<'t> CatalogTables<'t> {
             self.content_bytes += size;
             if old.as_ref().and_then(|o| o.entry.content()) != Some(content) {
                 let location = location_key(content, &Location::Live(path.clone()));
-                self.contents.insert(location.as_slice(), ()).step("write contents")?;
+                self.pending().add_content(location);
             }
         }
+        self.index_inode(key, record);
+        Ok(())
+    }
+
+    /// Adds what the indexes say of a record that is there already.
+    pub(super) fn index(&mut self, path: &RelPath, record: &Record) {
+        if let Some(content) = record.entry.content() {
+            self.pending().add_content(location_key(content, &Location::Live(path.clone())));
+        }
+        self.index_inode(path.key(), record);
+    }
+
+    fn index_inode(&mut self, key: Vec<u8>, record: &Record) {
         if let (CatalogRole::Source, Some(facts)) = (self.role, &record.facts)
             && !matches!(record.entry, Entry::Directory { .. } | Entry::HardLink { .. })
         {
-            self.inodes.insert(facts.inode, key.as_slice()).step("write inode index")?;
+            self.pending().add_inode(facts.inode, key);
         }
-        Ok(())
+    }
+
+    /// Adds what the index of contents says of a kept version that is there already.
+    pub(super) fn index_history(&mut self, id: HistoryId, record: &HistoryRecord) {
+        if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
+            self.pending().add_content(location_key(content, &Location::History(id)));
+        }
     }
 
     /// Takes the record at `path` out; what lies below a directory stays.
@@ -238,8 +289,7 @@ impl<'t> CatalogTables<'t> {
         if let Entry::File { size, content, .. } = &old.entry {
             self.content_bytes -= size;
             if new.and_then(|n| n.entry.content()) != Some(content) {
-                let location = location_key(content, &Location::Live(path.clone()));
-                self.contents.remove(location.as_slice()).step("remove from contents")?;
+                self.remove_content(&location_key(content, &Location::Live(path.clone())))?;
                 self.drop_recipe_if_gone(content)?;
             }
         }
@@ -247,19 +297,49 @@ impl<'t> CatalogTables<'t> {
             let same_inode =
                 new.and_then(|n| n.facts.as_ref()).is_some_and(|n| n.inode == facts.inode);
             let key = path.key();
-            let is_ours = self
-                .inodes
-                .get(facts.inode)
-                .step("read inode index")?
-                .is_some_and(|v| v.value() == key.as_slice());
+            let pending = self.pending().inode(facts.inode).map(|found| found == key.as_slice());
+            let is_ours = match pending {
+                Some(same) => same,
+                None => self
+                    .inodes
+                    .get(facts.inode)
+                    .step("read inode index")?
+                    .is_some_and(|v| v.value() == key.as_slice()),
+            };
             if is_ours && !same_inode {
+                self.pending().forget_inode(facts.inode);
                 self.inodes.remove(facts.inode).step("remove from inode index")?;
             }
         }
         Ok(())
     }
 
+    fn remove_content(&mut self, location: &[u8]) -> Result<()> {
+        if !self.pending().forget_content(location) {
+            self.contents.remove(location).step("remove from contents")?;
+        }
+        Ok(())
+    }
+
+    /// Brings the tables of contents and inodes up to date.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn settle(&mut self) -> Result<()> {
+        let keys = self.pending().settle();
+        for key in &keys.contents {
+            self.contents.insert(&**key, ()).step("write contents")?;
+        }
+        for (inode, key) in &keys.inodes {
+            self.inodes.insert(*inode, &**key).step("write inode index")?;
+        }
+        Ok(())
+    }
+
     fn drop_recipe_if_gone(&mut self, content: &FileDigest) -> Result<()> {
+        if self.pending().has_content(content) {
+            return Ok(());
+        }
         let first = self
             .contents
             .range::<&[u8]>(content.0.as_slice()..)
@@ -311,10 +391,7 @@ impl<'t> CatalogTables<'t> {
             entry.encode(&mut e);
         }
         self.history.insert((id.set, id.number), e.as_slice()).step("write history")?;
-        if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
-            let location = location_key(content, &Location::History(id));
-            self.contents.insert(location.as_slice(), ()).step("write contents")?;
-        }
+        self.index_history(id, record);
         Ok(())
     }
 
@@ -349,7 +426,7 @@ impl<'t> CatalogTables<'t> {
             self.history.remove((set, number)).step("remove history")?;
             if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
                 let location = location_key(content, &Location::History(HistoryId { set, number }));
-                self.contents.remove(location.as_slice()).step("remove from contents")?;
+                self.remove_content(&location)?;
                 self.drop_recipe_if_gone(content)?;
             }
         }
