@@ -119,6 +119,9 @@ struct ReplicateArgs {
     /// Show progress even when standard error is no terminal
     #[arg(long)]
     progress: bool,
+    /// Show how long each stage worked and waited, and which one binds
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]
@@ -141,6 +144,9 @@ struct ServeArgs {
     /// This site's key file [default: site.key in the state folder]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Show after each session how long each stage worked and waited
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]

@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use farshore_core::entry::Timestamp;
 use farshore_core::guard::Threshold;
@@ -14,6 +15,7 @@ use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::Compression;
 use farshore_engine::io::posix::PosixStorage;
 use farshore_engine::plan::PlanError;
+use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, SourceConfig, SourceError, SourceReport, system_wall_clock};
 use farshore_engine::stage::{StageConfig, is_fatal};
@@ -110,7 +112,7 @@ impl TargetOptions {
     ///
     /// # Errors
     /// [`Failure`] without randomness.
-    pub fn config(&self, folder: PathBuf) -> Result<TargetConfig, Failure> {
+    pub fn config(&self, folder: PathBuf, profile: Arc<Profile>) -> Result<TargetConfig, Failure> {
         Ok(TargetConfig {
             fresh_id: random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
             stagers: worker_threads(),
@@ -119,6 +121,7 @@ impl TargetOptions {
             history_bytes_max: self.history_bytes_max,
             spool_folder: folder,
             now_ms,
+            profile,
         })
     }
 }
@@ -132,6 +135,8 @@ pub struct RunResult {
     pub target: Option<TargetReport>,
     /// The link's counters at the source.
     pub link: LinkStats,
+    /// Where the time went, at every end that ran in this process.
+    pub profile: Arc<Profile>,
 }
 
 /// Threads that read at the source, and as many that stage at the target.
@@ -172,7 +177,8 @@ pub fn to_folder(
     let storage = open_root("target", target)?;
     let (catalog, folder) =
         open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
-    let target_config = options.target.config(folder)?;
+    let profile = Arc::<Profile>::default();
+    let target_config = options.target.config(folder, Arc::clone(&profile))?;
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| -> Result<TargetReport, TargetError> {
             let Ok(incoming) = listener.accept() else { return Err(TargetError::ThreadGone) };
@@ -194,13 +200,19 @@ pub fn to_folder(
             Compression::Auto => Compression::Never,
             chosen => chosen,
         };
-        let ran = run_source(root, &parts, "local", &link, options, compression, progress);
+        let ran =
+            run_source(root, &parts, "local", &link, options, compression, progress, &profile);
         let stats = link.stats();
         drop(link);
         listener.close();
         let served = serving.join().map_err(|_| internal(&TargetError::ThreadGone))?;
         match (ran, served) {
-            (Ok(source), Ok(target)) => Ok(RunResult { source, target: Some(target), link: stats }),
+            (Ok(source), Ok(target)) => Ok(RunResult {
+                source,
+                target: Some(target),
+                link: stats,
+                profile: Arc::clone(&profile),
+            }),
             // The source's own trouble comes first; else it only heard of the target's.
             (Err(failure), Err(target)) if failure.exit == Exit::Connection => {
                 Err(target_failure(&target))
@@ -245,8 +257,10 @@ pub fn to_remote(
     let link =
         dial(resolved, key, expected, &config).map_err(|e| Failure::new(Exit::Connection, &e))?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
-    let source = run_source(root, &parts, share, &link, options, options.compression, progress)?;
-    Ok(RunResult { source, target: None, link: link.stats() })
+    let profile = Arc::<Profile>::default();
+    let source =
+        run_source(root, &parts, share, &link, options, options.compression, progress, &profile)?;
+    Ok(RunResult { source, target: None, link: link.stats(), profile })
 }
 
 fn run_source(
@@ -257,6 +271,7 @@ fn run_source(
     options: &RunOptions<'_>,
     compression: Compression,
     progress: &Progress,
+    profile: &Profile,
 ) -> Result<SourceReport, Failure> {
     let storage = open_root("source", root)?;
     let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
@@ -274,6 +289,7 @@ fn run_source(
         spool_folder: folder,
         now: &now_timestamp,
         racy_ns: RACY_NS,
+        profile,
     };
     source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
 }

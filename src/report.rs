@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::replicate::RunResult;
 
+pub mod profile;
+
 /// Problems shown in the text; JSON has them all.
 const SHOWN: usize = 50;
 

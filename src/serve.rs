@@ -12,11 +12,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
+use farshore_engine::profile::Profile;
 use farshore_engine::target;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
@@ -25,6 +26,7 @@ use farshore_transport::{Incoming, KeyId, KeySet, Listener, QuicLink, SiteKey, T
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, open_catalog, open_root};
+use crate::report::profile::Usage;
 use crate::state::{State, path_bytes};
 
 /// What is served, and to whom.
@@ -42,6 +44,8 @@ pub struct ServeOptions {
     pub state: State,
     /// How targets run.
     pub target: TargetOptions,
+    /// Whether the log says where each session's time went.
+    pub profile: bool,
 }
 
 /// Serves until the listener fails. `log` gets one line an event; `ready` is called with the bound
@@ -156,10 +160,11 @@ fn session(
         return target::refuse(&link, CloseCode::Busy, &text);
     };
     log(&format!("{remote}: share '{shown}': session begins"));
+    let profile = Arc::<Profile>::default();
     let opened = open_root("target", root).and_then(|storage| {
         let (catalog, folder) =
             open_catalog(&options.state, CatalogRole::Target, &[path_bytes(root)])?;
-        Ok((storage, catalog, options.target.config(folder)?))
+        Ok((storage, catalog, options.target.config(folder, Arc::clone(&profile))?))
     });
     let (storage, catalog, config) = match opened {
         Ok(opened) => opened,
@@ -168,7 +173,14 @@ fn session(
             return target::refuse(&link, CloseCode::Internal, &failure.message);
         }
     };
-    match target::run(&storage, &catalog, &link, &hello, &config) {
+    let begun = Instant::now();
+    let ran = target::run(&storage, &catalog, &link, &hello, &config);
+    if options.profile {
+        // Of the whole process: other sessions of this time are in it.
+        let usage = Usage::of_process(begun.elapsed());
+        crate::report::profile::text(&profile, &usage).lines().for_each(log);
+    }
+    match ran {
         Ok(report) => log(&format!(
             "{remote}: share '{shown}': session over, {} batches applied, recovery point {}",
             report.batches,

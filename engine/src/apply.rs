@@ -31,8 +31,12 @@
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
 //! record or, before step 3, by the source.
+//!
+//! Batches that wait together are applied as a *group*: one sync for step 1, then steps 2 to 4 of each
+//! in order, one sync for step 5, one transaction for step 6. No two batches of a group touch the
+//! same path, so that what a batch is to find is what stood there before the group; see [`group`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use farshore_core::entry::{Entry, EntryKind};
@@ -42,17 +46,21 @@ use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
 
 use crate::catalog::{
-    Catalog, CatalogError, CatalogReader, HistoryId, HistoryRecord, HistorySet, LocalFacts, Record,
+    Catalog, CatalogError, CatalogReader, CatalogTables, HistoryId, HistoryRecord, HistorySet,
+    LocalFacts, Record,
 };
 use crate::io::{FileKind, Stat, Storage};
 use crate::journal::{self, Action, Intent};
 use crate::metadata::Degraded;
 use crate::own_folder::{OwnFolder, remove_tree, set_name};
+use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
 
+pub mod group;
 mod parents;
 mod perform;
 
+use group::Made;
 use parents::Parents;
 use perform::Perform;
 
@@ -117,6 +125,19 @@ pub struct Applier<'a, S: Storage> {
     pub own: &'a OwnFolder<S>,
     /// Milliseconds since 1970-01-01 UTC, for history.
     pub now_ms: &'a (dyn Fn() -> i64 + Sync),
+    /// Where the time goes.
+    pub profile: &'a Profile,
+}
+
+/// A batch whose steps 2 to 4 are done.
+struct Performed {
+    intent: Intent,
+    made: Made,
+    recipes: HashMap<FileDigest, Recipe>,
+    failures: Vec<Failure>,
+    degraded: Degraded,
+    /// By path: operations that failed in step 4.
+    failed: BTreeMap<RelPath, Failure>,
 }
 
 impl<S: Storage> std::fmt::Debug for Applier<'_, S> {
@@ -135,26 +156,44 @@ impl<S: Storage> Applier<'_, S> {
         move |source| ApplyError::Disk { batch, step, path: path.clone(), source }
     }
 
-    /// Applies one batch; when this returns, all of it but the receipt's failures is durable.
+    /// Applies a group of batches, in order; when this returns, all of them but their receipts'
+    /// failures is durable.
     ///
     /// # Errors
     /// [`ApplyError`].
-    pub fn apply(&self, staged: StagedBatch) -> Result<Receipt, ApplyError> {
-        let StagedBatch { batch, staged, mut failures, mut degraded, recipes } = staged;
+    pub fn apply(&self, group: Vec<StagedBatch>) -> Result<Vec<Receipt>, ApplyError> {
         let root = RelPath::root();
-        let disk = |step| Self::disk(batch, step, &root);
-        if staged.is_empty() {
-            self.catalog.update(Durability::None, |t| t.set_applied_batch(batch))?;
-            self.clean_up(batch)?;
-            return Ok(Receipt { batch, failures, degraded: degraded.counts() });
+        let first = group.first().map_or(0, |b| b.batch);
+        if group.iter().any(|b| !b.staged.is_empty()) {
+            let synced = self.profile.time(Stage::SyncStaged, || self.storage.sync_all());
+            synced.map_err(Self::disk(first, ApplyStep::SyncStaged, &root))?;
         }
-        self.storage.sync_all().map_err(disk(ApplyStep::SyncStaged))?;
-        let actions = self.prepare(batch, staged, &mut failures)?;
-        let intent = Intent { batch, actions };
-        journal::write(self.storage, self.own, &intent).map_err(disk(ApplyStep::Journal))?;
-        self.storage.sync_directory(&self.own.journal).map_err(disk(ApplyStep::Journal))?;
-        self.finish(&intent, &recipes, &mut failures, &mut degraded)?;
-        Ok(Receipt { batch, failures, degraded: degraded.counts() })
+        let mut performed: Vec<Performed> = Vec::with_capacity(group.len());
+        let mut directories = HashMap::new();
+        for staged in group {
+            let StagedBatch { batch, staged, mut failures, degraded, recipes } = staged;
+            let (actions, made) =
+                self.profile.time(Stage::Apply, || self.prepare(batch, staged, &mut failures))?;
+            let mut next = Performed {
+                intent: Intent { batch, actions },
+                made,
+                recipes,
+                failures,
+                degraded,
+                failed: BTreeMap::new(),
+            };
+            if !next.intent.actions.is_empty() {
+                self.profile
+                    .time(Stage::Journal, || {
+                        journal::write(self.storage, self.own, &next.intent)?;
+                        self.storage.sync_directory(&self.own.journal)
+                    })
+                    .map_err(Self::disk(batch, ApplyStep::Journal, &root))?;
+                self.perform(&mut next, &mut directories)?;
+            }
+            performed.push(next);
+        }
+        self.complete(performed)
     }
 
     /// Finishes what a crash interrupted, by the rules of the module.
@@ -175,7 +214,17 @@ impl<S: Storage> Applier<'_, S> {
                 continue;
             }
             journal::renew(self.storage, self.own, &intent).map_err(disk(ApplyStep::Journal))?;
-            self.finish(&intent, &HashMap::new(), &mut failures, &mut Degraded::default())?;
+            let mut again = Performed {
+                intent,
+                made: Made::default(),
+                recipes: HashMap::new(),
+                failures: Vec::new(),
+                degraded: Degraded::default(),
+                failed: BTreeMap::new(),
+            };
+            self.perform(&mut again, &mut HashMap::new())?;
+            let receipts = self.complete(vec![again])?;
+            failures.extend(receipts.into_iter().flat_map(|r| r.failures));
         }
         let mut left = Vec::new();
         self.storage
@@ -220,7 +269,8 @@ impl<S: Storage> Applier<'_, S> {
         batch: u64,
         staged: Vec<Staged>,
         failures: &mut Vec<Failure>,
-    ) -> Result<Vec<Action>, ApplyError> {
+    ) -> Result<(Vec<Action>, Made), ApplyError> {
+        let mut made = Made::default();
         let reader = self.catalog.reader()?;
         let mut parents = Parents::new(self.storage);
         let mut actions = Vec::with_capacity(staged.len());
@@ -232,8 +282,12 @@ impl<S: Storage> Applier<'_, S> {
                 Staged::Place { number, path, entry } => {
                     actions.push(Action::Place { number, path, entry });
                 }
-                Staged::Inside { path, entry } => actions.push(Action::Inside { path, entry }),
+                Staged::Inside { path, entry, facts } => {
+                    made.insert(actions.len(), facts);
+                    actions.push(Action::Inside { path, entry });
+                }
                 Staged::Link { number, path, leader } => {
+                    made.linked(&leader);
                     actions.push(Action::Link { number, path, leader });
                 }
                 Staged::Remove { number, path, expected } => {
@@ -298,32 +352,51 @@ impl<S: Storage> Applier<'_, S> {
                 }
             }
         }
-        Ok(actions)
+        Ok((actions, made))
     }
 
-    /// Steps 4 to 7.
-    fn finish(
+    /// Step 4. `directories` are those that earlier batches of the group made or changed.
+    fn perform(
         &self,
-        intent: &Intent,
-        recipes: &HashMap<FileDigest, Recipe>,
-        failures: &mut Vec<Failure>,
-        degraded: &mut Degraded,
+        batch: &mut Performed,
+        directories: &mut HashMap<RelPath, Entry>,
     ) -> Result<(), ApplyError> {
-        let batch = intent.batch;
-        let root = RelPath::root();
-        let disk = |step| Self::disk(batch, step, &root);
+        let _applying = self.profile.enter(Stage::Apply);
         let reader = self.catalog.reader()?;
-        let mut perform = Perform::open(self, &reader, intent)?;
+        let mut perform = Perform::open(self, &reader, &batch.intent, directories)?;
         perform.run()?;
-        let Perform { failed, degraded: counted, .. } = perform;
-        degraded.merge(&counted);
-        self.storage.sync_all().map_err(disk(ApplyStep::SyncTree))?;
-        let records = self.look_again(intent, &reader, &failed)?;
-        let history = self.displaced(intent, &reader)?;
-        drop(reader);
-        self.commit(intent, records, history, recipes, &failed)?;
-        failures.extend(failed.into_values());
-        self.clean_up(batch)
+        let Perform { failed, degraded, .. } = perform;
+        for action in &batch.intent.actions {
+            if let Some(entry) = action.entry()
+                && entry.kind() == EntryKind::Directory
+                && !failed.contains_key(action.path())
+            {
+                directories.insert(action.path().clone(), entry.clone());
+            }
+        }
+        batch.degraded.merge(&degraded);
+        batch.failed = failed;
+        Ok(())
+    }
+
+    /// Steps 5 to 7, and the receipts.
+    fn complete(&self, performed: Vec<Performed>) -> Result<Vec<Receipt>, ApplyError> {
+        let Some(first) = performed.first() else { return Ok(Vec::new()) };
+        let changed = performed.iter().any(|p| !p.intent.actions.is_empty());
+        if changed {
+            let synced = self.profile.time(Stage::SyncTree, || self.storage.sync_all());
+            let (batch, root) = (first.intent.batch, RelPath::root());
+            synced.map_err(Self::disk(batch, ApplyStep::SyncTree, &root))?;
+        }
+        self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
+        let _cleaning = self.profile.enter(Stage::CleanUp);
+        let mut receipts = Vec::with_capacity(performed.len());
+        for Performed { intent, mut failures, degraded, failed, .. } in performed {
+            failures.extend(failed.into_values());
+            self.clean_up(intent.batch)?;
+            receipts.push(Receipt { batch: intent.batch, failures, degraded: degraded.counts() });
+        }
+        Ok(receipts)
     }
 
     fn clean_up(&self, batch: u64) -> Result<(), ApplyError> {
@@ -336,51 +409,64 @@ impl<S: Storage> Applier<'_, S> {
     /// else put there meanwhile has no facts of ours, so that the next check looks at it.
     fn look_again(
         &self,
-        intent: &Intent,
+        batch: &Performed,
+        owners: &HashMap<&RelPath, u64>,
         reader: &CatalogReader,
-        failed: &BTreeMap<RelPath, Failure>,
-    ) -> Result<BTreeMap<RelPath, Record>, ApplyError> {
-        let mut entries: BTreeMap<RelPath, Entry> = BTreeMap::new();
-        let mut touched: BTreeSet<RelPath> = BTreeSet::new();
-        for action in &intent.actions {
+    ) -> Result<Vec<(RelPath, Record)>, ApplyError> {
+        let actions = &batch.intent.actions;
+        let mut parents = Parents::new(self.storage);
+        let mut stat = |path: &RelPath| {
+            parents.stat(path).map_err(Self::disk(batch.intent.batch, ApplyStep::SyncTree, path))
+        };
+        let mut records = Vec::with_capacity(actions.len());
+        // What was written in, or given a further name, without being made or set here.
+        let mut touched: HashSet<RelPath> = HashSet::new();
+        let mut last_parent: Option<RelPath> = None;
+        for (place, action) in actions.iter().enumerate() {
             let path = action.path();
-            if failed.contains_key(path) {
+            if batch.failed.contains_key(path) {
                 continue;
             }
-            touched.extend(path.split().map(|(parent, _)| parent));
-            match action {
+            if let Some(parent) = path.parent_bytes()
+                && last_parent.as_ref().is_none_or(|last| last.as_bytes() != parent)
+                && let Some((parent, _)) = path.split()
+            {
+                touched.insert(parent.clone());
+                last_parent = Some(parent);
+            }
+            let entry = match action {
                 Action::Place { entry, .. }
                 | Action::Inside { entry, .. }
-                | Action::Meta { entry, .. } => {
-                    entries.insert(path.clone(), entry.clone());
-                }
+                | Action::Meta { entry, .. } => entry.clone(),
                 Action::Link { leader, .. } => {
-                    entries.insert(path.clone(), Entry::HardLink { leader: leader.clone() });
                     // Its change time moved with its number of names.
                     touched.insert(leader.clone());
+                    Entry::HardLink { leader: leader.clone() }
                 }
                 Action::Lift { .. }
                 | Action::RemoveFile { .. }
-                | Action::RemoveDirectory { .. } => {}
-            }
+                | Action::RemoveDirectory { .. } => continue,
+            };
+            let facts = match batch.made.facts(place, path) {
+                Some(facts) => Some(facts),
+                None => {
+                    // Gone: a directory above was removed in this batch, or somebody else was here.
+                    let Some(stat) = stat(path)? else { continue };
+                    is_as_made(&entry, &stat).then(|| LocalFacts::of(&stat))
+                }
+            };
+            records.push((path.clone(), Record { entry, facts }));
         }
-        let mut parents = Parents::new(self.storage);
-        let mut records = BTreeMap::new();
-        let mut stat = |path: &RelPath| {
-            parents.stat(path).map_err(Self::disk(intent.batch, ApplyStep::SyncTree, path))
-        };
-        touched.retain(|path| !entries.contains_key(path));
-        for path in touched {
+        for (path, _) in &records {
+            touched.remove(path);
+        }
+        // What another batch of the group made, changed or removed is recorded with that one.
+        let others = |path: &RelPath| owners.get(path).is_some_and(|b| *b != batch.intent.batch);
+        for path in touched.into_iter().filter(|path| !others(path)) {
             let Some(record) = reader.get(&path)? else { continue };
             let Some(stat) = stat(&path)? else { continue };
             let facts = record.facts.and_then(|f| still_ours(&record.entry, &f, &stat));
-            records.insert(path, Record { entry: record.entry, facts });
-        }
-        for (path, entry) in entries {
-            // Gone: a directory above was removed in this batch, or somebody else was here.
-            let Some(stat) = stat(&path)? else { continue };
-            let facts = is_as_made(&entry, &stat).then(|| LocalFacts::of(&stat));
-            records.insert(path, Record { entry, facts });
+            records.push((path, Record { entry: record.entry, facts }));
         }
         Ok(records)
     }
@@ -421,56 +507,72 @@ impl<S: Storage> Applier<'_, S> {
         Ok(out)
     }
 
-    fn commit(
-        &self,
-        intent: &Intent,
-        records: BTreeMap<RelPath, Record>,
-        history: Vec<(u32, HistoryRecord)>,
-        recipes: &HashMap<FileDigest, Recipe>,
-        failed: &BTreeMap<RelPath, Failure>,
-    ) -> Result<(), ApplyError> {
-        let batch = intent.batch;
-        let kept = HistorySet {
-            time_unix_ms: (self.now_ms)(),
-            bytes: history.iter().filter_map(|(_, r)| r.entry.as_ref()).map(Entry::size).sum(),
-            versions: history.len() as u64,
-        };
-        self.catalog.update(Durability::Immediate, |t| {
-            for action in &intent.actions {
-                if failed.contains_key(action.path()) {
-                    continue;
-                }
-                match action {
-                    Action::Lift { from, .. } => {
-                        t.remove(from)?;
-                    }
-                    Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
-                        t.remove_below(path)?;
-                        t.remove(path)?;
-                    }
-                    _ => {}
-                }
+    /// Step 6, for the whole group: durable when something `changed`.
+    fn commit(&self, performed: &[Performed], changed: bool) -> Result<(), ApplyError> {
+        // Of several batches: which one each path is the business of.
+        let mut owners: HashMap<&RelPath, u64> = HashMap::new();
+        if performed.len() > 1 {
+            for intent in performed.iter().map(|p| &p.intent) {
+                owners.extend(intent.actions.iter().map(|a| (a.path(), intent.batch)));
             }
-            for (path, record) in &records {
-                let replaced = record.entry.kind() != EntryKind::Directory
-                    && t.get(path)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
-                if replaced {
-                    t.remove_below(path)?;
-                }
-                t.put(path, record)?;
-            }
-            for (content, recipe) in recipes {
-                t.put_recipe(content, recipe)?;
-            }
-            for (number, record) in &history {
-                t.put_history(HistoryId { set: batch, number: *number }, record)?;
-            }
-            if !history.is_empty() {
-                t.put_history_set(batch, &kept)?;
-            }
-            t.set_applied_batch(batch)
+        }
+        let reader = self.catalog.reader()?;
+        let mut found = Vec::with_capacity(performed.len());
+        for batch in performed {
+            let records = self.look_again(batch, &owners, &reader)?;
+            found.push((batch, records, self.displaced(&batch.intent, &reader)?));
+        }
+        drop(reader);
+        let durability = if changed { Durability::Immediate } else { Durability::None };
+        self.catalog.update(durability, |t| {
+            found.iter().try_for_each(|(batch, records, history)| {
+                self.commit_batch(t, batch, records, history)
+            })
         })?;
         Ok(())
+    }
+
+    fn commit_batch(
+        &self,
+        t: &mut CatalogTables<'_>,
+        performed: &Performed,
+        records: &[(RelPath, Record)],
+        history: &[(u32, HistoryRecord)],
+    ) -> Result<(), CatalogError> {
+        let batch = performed.intent.batch;
+        for action in &performed.intent.actions {
+            if performed.failed.contains_key(action.path()) {
+                continue;
+            }
+            match action {
+                Action::Lift { from, .. } => {
+                    t.remove(from)?;
+                }
+                Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
+                    t.remove_below(path)?;
+                    t.remove(path)?;
+                }
+                _ => {}
+            }
+        }
+        for (path, record) in records {
+            t.put(path, record)?;
+        }
+        for (content, recipe) in &performed.recipes {
+            t.put_recipe(content, recipe)?;
+        }
+        for (number, record) in history {
+            t.put_history(HistoryId { set: batch, number: *number }, record)?;
+        }
+        if !history.is_empty() {
+            let kept = HistorySet {
+                time_unix_ms: (self.now_ms)(),
+                bytes: history.iter().filter_map(|(_, r)| r.entry.as_ref()).map(Entry::size).sum(),
+                versions: history.len() as u64,
+            };
+            t.put_history_set(batch, &kept)?;
+        }
+        t.set_applied_batch(batch)
     }
 
     /// Removes kept versions older than `max_age_ms`, and the oldest while all together exceed

@@ -15,6 +15,8 @@ use farshore_proto::batch::{
 use farshore_proto::link::{BulkReceive, BulkSend, LinkError};
 use farshore_proto::op::Op;
 
+use crate::profile::{Profile, Stage};
+
 /// When frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
@@ -139,6 +141,7 @@ pub fn looks_compressible(data: &[u8]) -> bool {
 pub struct FrameWriter<'g> {
     stream: Box<dyn BulkSend>,
     gauge: &'g LineGauge,
+    profile: &'g Profile,
     payload: Encoder,
     ops: u64,
     stored_bytes: u64,
@@ -152,6 +155,16 @@ impl std::fmt::Debug for FrameWriter<'_> {
     }
 }
 
+/// Bytes of a frame that nearly all fit in: the goal and one more small file.
+const FRAME_ROOM: usize = FRAME_PAYLOAD_GOAL + 80 * 1024;
+
+/// A frame without payload: room for its header, so that it goes out without being copied.
+fn empty_frame(mut buf: Vec<u8>) -> Encoder {
+    buf.clear();
+    buf.resize(FRAME_HEADER_LEN, 0);
+    Encoder::append_to(buf)
+}
+
 impl<'g> FrameWriter<'g> {
     /// Begins a batch on `stream`.
     ///
@@ -161,12 +174,14 @@ impl<'g> FrameWriter<'g> {
         mut stream: Box<dyn BulkSend>,
         header: BatchHeader,
         gauge: &'g LineGauge,
+        profile: &'g Profile,
     ) -> Result<Self, LinkError> {
         stream.write(Bytes::copy_from_slice(&header.to_bytes()))?;
         Ok(Self {
             stream,
             gauge,
-            payload: Encoder::new(),
+            profile,
+            payload: empty_frame(Vec::new()),
             ops: 0,
             stored_bytes: BATCH_HEADER_LEN as u64,
             zstd: zstd::bulk::Compressor::default(),
@@ -181,40 +196,41 @@ impl<'g> FrameWriter<'g> {
     pub fn op(&mut self, op: &Op<'_>) -> Result<(), LinkError> {
         op.encode(&mut self.payload);
         self.ops += 1;
-        if self.payload.len() >= FRAME_PAYLOAD_GOAL {
+        if self.payload.len() >= FRAME_HEADER_LEN + FRAME_PAYLOAD_GOAL {
             self.flush()?;
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), LinkError> {
-        if self.payload.is_empty() {
+        let mut frame = std::mem::take(&mut self.payload).finish();
+        if frame.len() == FRAME_HEADER_LEN {
+            self.payload = Encoder::append_to(frame);
             return Ok(());
         }
-        let payload = std::mem::take(&mut self.payload).finish();
-        let packed = self.compress(&payload);
-        let stored = packed.as_deref().unwrap_or(&payload);
-        let header = FrameHeader {
-            stored_len: stored.len(),
-            payload_len: payload.len(),
-            compressed: packed.is_some(),
+        let payload_len = frame.len() - FRAME_HEADER_LEN;
+        let packed = self.compress(&frame[FRAME_HEADER_LEN..]);
+        let (mut sent, kept) = match packed {
+            Some(packed) => (packed, Some(frame)),
+            None => (std::mem::take(&mut frame), None),
         };
-        let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + stored.len());
-        frame.extend_from_slice(&header.to_bytes());
-        frame.extend_from_slice(stored);
-        let len = frame.len() as u64;
+        let header = FrameHeader {
+            stored_len: sent.len() - FRAME_HEADER_LEN,
+            payload_len,
+            compressed: kept.is_some(),
+        };
+        sent[..FRAME_HEADER_LEN].copy_from_slice(&header.to_bytes());
+        let len = sent.len() as u64;
         self.stored_bytes += len;
         let start = Instant::now();
-        self.stream.write(Bytes::from(frame))?;
+        self.profile.time(Stage::Send, || self.stream.write(Bytes::from(sent)))?;
         let end = Instant::now();
         self.gauge.sent(len, end.saturating_duration_since(start), end);
-        let mut payload = payload;
-        payload.clear();
-        self.payload = Encoder::append_to(payload);
+        self.payload = empty_frame(kept.unwrap_or_else(|| Vec::with_capacity(FRAME_ROOM)));
         Ok(())
     }
 
-    /// The payload compressed, when that is wanted and saves at least a sixteenth.
+    /// The payload compressed behind room for a header, when that is wanted and saves at least a sixteenth.
     fn compress(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let level = self.gauge.level()?;
         if !looks_compressible(payload) {
@@ -224,8 +240,12 @@ impl<'g> FrameWriter<'g> {
             self.zstd.set_compression_level(level).ok()?;
             self.level = level;
         }
-        let packed = self.zstd.compress(payload).ok()?;
-        (packed.len() < payload.len() - payload.len() / 16).then_some(packed)
+        let mut packed = vec![0; FRAME_HEADER_LEN + zstd::zstd_safe::compress_bound(payload.len())];
+        let into = &mut packed[FRAME_HEADER_LEN..];
+        let compress = || self.zstd.compress_to_buffer(payload, into);
+        let len = self.profile.time(Stage::Compress, compress).ok()?;
+        packed.truncate(FRAME_HEADER_LEN + len);
+        (len < payload.len() - payload.len() / 16).then_some(packed)
     }
 
     /// Ends the batch; bytes of all its frames.

@@ -235,10 +235,19 @@ impl<'a, S: Storage> Ingest<'a, S> {
                 let op = Op::Put { path: path.clone(), entry };
                 Ok(batch.put(&op, path, record, None, EffectKind::Written)?)
             }
-            Change::Look { path, moved_from, .. } => {
+            Change::Look { path, size, is_file, moved_from } => {
                 let mut tries = 1;
+                let mut plain = is_file && size <= SMALL_FILE_MAX && moved_from.is_none();
                 loop {
-                    match self.look(&path, moved_from.as_ref(), batch) {
+                    // At first as the walk saw it; a race with a change of kind is seen in opening.
+                    let looked = if std::mem::take(&mut plain) {
+                        let known = self.catalog.get(&path)?.map(|r| r.entry);
+                        self.small_file(&path, known, batch)
+                    } else {
+                        self.look(&path, moved_from.as_ref(), batch)
+                    };
+                    match looked {
+                        Err(Failure::Entry(e)) if is_other_kind(&e) && tries == 1 => tries += 1,
                         Err(Failure::Entry(ObserveError::Changed)) if tries < TRIES => tries += 1,
                         done => return done,
                     }
@@ -260,13 +269,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
 
     /// The open parent of `path`, and its name.
     fn parent_of(&mut self, path: &RelPath) -> Result<(&S::Directory, Vec<u8>), ObserveError> {
-        let Some((parent, name)) = path.split() else {
+        let Some(parent) = path.parent_bytes() else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput))
                 .at_step("opening its directory");
         };
-        let name = name.to_vec();
-        let open = self.parent.as_ref().is_some_and(|(p, _)| *p == parent);
-        if !open {
+        let name = path.name().to_vec();
+        let open = self.parent.as_ref().is_some_and(|(p, _)| p.as_bytes() == parent);
+        if !open && let Some((parent, _)) = path.split() {
             let directory = self
                 .storage
                 .open_directory(self.storage.root(), parent.as_bytes())
@@ -419,8 +428,8 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let mut bytes = std::mem::take(&mut self.small);
         let (directory, name) = self.parent_of(path)?;
         let read = (|| {
-            let file = storage.open_file(directory, &name).at_step("opening it")?;
-            let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+            let (file, before) =
+                storage.open_file_and_stat(directory, &name).at_step("opening it")?;
             if before.size > SMALL_FILE_MAX {
                 return Err(ObserveError::Changed);
             }
@@ -591,6 +600,14 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let op = Op::End { entry, chunking: recipe.chunking };
         Ok(batch.put(&op, path.clone(), record, Some(recipe), EffectKind::Written)?)
     }
+}
+
+/// Whether opening a file found something else there.
+fn is_other_kind(e: &ObserveError) -> bool {
+    use rustix::io::Errno;
+    let other = [Errno::LOOP, Errno::INVAL];
+    matches!(e, ObserveError::System { source, .. }
+        if source.raw_os_error().is_some_and(|raw| other.iter().any(|o| o.raw_os_error() == raw)))
 }
 
 /// An error and what caused it, in one line.

@@ -157,6 +157,35 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
     /// EEXIST when the name is taken, by whatever.
     fn create_file(&self, at: &Self::Directory, name: &[u8]) -> io::Result<Self::File>;
 
+    /// The same with the permission bits of `mode`, as far as the system lets them be given at once:
+    /// the process's mask and the directory's default ACL may take some away.
+    ///
+    /// # Errors
+    /// As [`Self::create_file`].
+    fn create_file_as(
+        &self,
+        at: &Self::Directory,
+        name: &[u8],
+        mode: u32,
+    ) -> io::Result<Self::File> {
+        let _given_later: u32 = mode;
+        self.create_file(at, name)
+    }
+
+    /// Opens a regular file to read, and its facts.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`] and [`Self::stat`].
+    fn open_file_and_stat(
+        &self,
+        at: &Self::Directory,
+        name: &[u8],
+    ) -> io::Result<(Self::File, Stat)> {
+        let file = self.open_file(at, name)?;
+        let stat = self.stat(Object::File(&file))?;
+        Ok((file, stat))
+    }
+
     /// Opens a regular file to read and write.
     ///
     /// # Errors

@@ -98,6 +98,17 @@ impl Action {
         }
     }
 
+    /// What it makes or sets, if it does.
+    #[must_use]
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Place { entry, .. } | Self::Inside { entry, .. } | Self::Meta { entry, .. } => {
+                Some(entry)
+            }
+            _ => None,
+        }
+    }
+
     fn encode(&self, e: &mut Encoder) {
         let mut head = |tag: u8, number: Option<u32>, path: &RelPath| {
             e.put_u8(tag);

@@ -13,6 +13,7 @@ pub mod metadata;
 pub mod observe;
 pub mod own_folder;
 pub mod plan;
+pub mod profile;
 pub mod progress;
 pub mod scan;
 pub mod source;

@@ -30,8 +30,17 @@ pub struct OwnFolder<S: Storage> {
     pub history: S::Directory,
     /// The tree's identity.
     pub identity: StoreId,
-    default_owner: OnceLock<(u32, u32)>,
+    fresh: OnceLock<Fresh>,
     probing: Mutex<()>,
+}
+
+/// What an object in staging has when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fresh {
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Of the permission bits it is made with, those it keeps.
+    pub mode_kept: u32,
 }
 
 const IDENTITY: &[u8] = b"identity";
@@ -58,27 +67,27 @@ impl<S: Storage> OwnFolder<S> {
             journal,
             history,
             identity,
-            default_owner: OnceLock::new(),
+            fresh: OnceLock::new(),
             probing: Mutex::new(()),
         })
     }
 
-    /// Owner and group that new objects get by themselves. Found out by making one, once, when the
-    /// first batch is staged: a session that applies nothing writes nothing here.
+    /// What new objects get by themselves. Found out by making one, once, when the first batch is
+    /// staged: a session that applies nothing writes nothing here.
     ///
     /// # Errors
     /// The file system's own.
-    pub fn default_owner(&self, storage: &S) -> io::Result<(u32, u32)> {
-        if let Some(owner) = self.default_owner.get() {
-            return Ok(*owner);
+    pub fn fresh(&self, storage: &S) -> io::Result<Fresh> {
+        if let Some(fresh) = self.fresh.get() {
+            return Ok(*fresh);
         }
         // Stagers that ask at the same moment take turns.
         let _turn = self.probing.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.default_owner.get() {
-            Some(owner) => Ok(*owner),
+        match self.fresh.get() {
+            Some(fresh) => Ok(*fresh),
             None => {
-                let owner = probe_owner(storage, &self.staging)?;
-                Ok(*self.default_owner.get_or_init(|| owner))
+                let fresh = probe_fresh(storage, &self.staging)?;
+                Ok(*self.fresh.get_or_init(|| fresh))
             }
         }
     }
@@ -147,15 +156,15 @@ fn make_identity<S: Storage>(
     Ok(fresh)
 }
 
-fn probe_owner<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<(u32, u32)> {
+fn probe_fresh<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<Fresh> {
     match storage.unlink(staging, PROBE) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let file = storage.create_file(staging, PROBE)?;
+    let file = storage.create_file_as(staging, PROBE, 0o777)?;
     let stat = storage.stat(Object::File(&file))?;
     storage.unlink(staging, PROBE)?;
-    Ok((stat.uid, stat.gid))
+    Ok(Fresh { owner: (stat.uid, stat.gid), mode_kept: stat.mode & 0o777 })
 }
 
 /// Removes `name` in `at`, and everything below it when it is a directory. Nothing to remove is no

@@ -30,6 +30,8 @@ pub enum Change {
         path: RelPath,
         /// Its length when the walk met it.
         size: u64,
+        /// Whether the walk met a regular file: it may be opened without another look.
+        is_file: bool,
         /// Where the catalog last saw this inode, when it is no longer there.
         moved_from: Option<RelPath>,
     },
@@ -61,8 +63,8 @@ impl Change {
     fn to_bytes(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         match self {
-            Self::Look { path, size, moved_from } => {
-                e.put_u8(if moved_from.is_some() { 1 } else { 0 });
+            Self::Look { path, size, is_file, moved_from } => {
+                e.put_u8(u8::from(moved_from.is_some()) | u8::from(*is_file) << 2);
                 e.put_bytes(path.as_bytes());
                 e.put_u64(*size);
                 if let Some(from) = moved_from {
@@ -88,11 +90,14 @@ impl Change {
         let tag = d.take_u8("change")?;
         let path = decode_path(&mut d, "change path")?;
         Ok(match tag {
-            0 => Self::Look { path, size: d.take_u64("size")?, moved_from: None },
-            1 => Self::Look {
+            0 | 1 | 4 | 5 => Self::Look {
                 path,
                 size: d.take_u64("size")?,
-                moved_from: Some(decode_path(&mut d, "former path")?),
+                is_file: tag & 4 != 0,
+                moved_from: match tag & 1 {
+                    0 => None,
+                    _ => Some(decode_path(&mut d, "former path")?),
+                },
             },
             2 => Self::Link { path, leader: decode_path(&mut d, "leader")? },
             _ => Self::Remove { path, expected: EntryDigest(d.take_array("expected state")?) },
@@ -468,7 +473,8 @@ impl<S: Storage> Join<'_, S> {
             r.entry.kind() == EntryKind::File && !same
         });
         self.plan.tally.rewritten += u64::from(content_changed);
-        let change = Change::Look { path, size: stat.size, moved_from };
+        let is_file = stat.kind == FileKind::Regular;
+        let change = Change::Look { path, size: stat.size, is_file, moved_from };
         Ok(self.plan.looks.push(&change.to_bytes())?)
     }
 

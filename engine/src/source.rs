@@ -24,7 +24,7 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{Message, PROTOCOL_VERSION, Welcome};
+use farshore_proto::message::{Message, PROTOCOL_VERSION, Receipt, Welcome};
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
@@ -35,6 +35,7 @@ use crate::frames::{Compression, LineGauge};
 use crate::ingest::{BatchRecord, IngestError, RunIndex, WallClock, preview};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
+use crate::profile::{Profile, Stage};
 use crate::progress::{Phase, Progress};
 
 mod receipts;
@@ -43,11 +44,11 @@ mod worker;
 use worker::{Turnstile, Worker};
 
 /// Changes in one batch, at most.
-const BATCH_CHANGES: usize = 8_192;
+const BATCH_CHANGES: usize = 4_096;
 /// Bytes of files in one batch before it is closed.
-const BATCH_BYTES: u64 = 64 << 20;
+const BATCH_BYTES: u64 = 32 << 20;
 /// Batches sent and not yet acknowledged, at most: bounds what waits in memory and in staging.
-const BATCHES_UNDER_WAY: usize = 8;
+const BATCHES_UNDER_WAY: usize = 16;
 /// Rounds in which what the target could not build is sent again.
 const ROUNDS: usize = 4;
 /// How long a broken stream waits for the target's own account of it.
@@ -81,6 +82,8 @@ pub struct SourceConfig<'a> {
     pub now: WallClock<'a>,
     /// Files whose change time is closer to now than this, in nanoseconds, are looked at again.
     pub racy_ns: i64,
+    /// Where the time goes.
+    pub profile: &'a Profile,
 }
 
 impl std::fmt::Debug for SourceConfig<'_> {
@@ -216,6 +219,8 @@ pub fn run<S: Storage>(
         };
         let result = source.run();
         if result.is_err() {
+            // Else the catalog is indexed anew when it is next opened.
+            drop(catalog.settle());
             link.close(CloseCode::Internal as u32, "the source stopped");
         }
         result
@@ -363,6 +368,7 @@ impl<S: Storage> Source<'_, S> {
     }
 
     fn plan(&self) -> Result<Plan, SourceError> {
+        let _scanning = self.config.profile.enter(Stage::Scan);
         self.progress.enter(Phase::Scanning);
         let reader = self.catalog.reader()?;
         let own = OWN_FOLDER;
@@ -384,6 +390,7 @@ impl<S: Storage> Source<'_, S> {
             (self.storage, self.catalog, self.config, self.progress);
         std::thread::scope(|scope| {
             let planning = scope.spawn(move || -> Result<Plan, SourceError> {
+                let _scanning = config.profile.enter(Stage::Scan);
                 progress.enter(Phase::Scanning);
                 let reader = catalog.reader()?;
                 Ok(plan(
@@ -551,29 +558,50 @@ impl<S: Storage> Source<'_, S> {
             if exhausted && self.session.batches_under_way() == 0 {
                 return Ok(again);
             }
-            match self.inbox.recv() {
-                Ok(Event::Written(batch, record)) => {
-                    under_way.insert(batch, record);
-                }
-                Ok(Event::Message(message)) => {
-                    self.session.handle(&message)?;
-                    let Message::Receipt(receipt) = message else {
-                        return Err(SessionError::UnexpectedMessage {
-                            state: self.session.state_name(),
-                            message: message.name(),
-                        }
-                        .into());
-                    };
-                    let record = under_way
-                        .remove(&receipt.batch)
-                        .ok_or(SessionError::UnknownBatch { batch: receipt.batch })?;
-                    again.extend(self.acknowledged(record, receipt, index)?);
-                }
-                Ok(Event::Failed(e)) => return Err(self.reason(e)),
-                Ok(Event::Ended) | Err(_) => {
-                    let state = self.session.state_name();
-                    return Err(SessionError::EndedEarly { state }.into());
-                }
+            let mut receipts = Vec::new();
+            let mut event = self.inbox.recv().ok();
+            // Receipts that wait together are recorded together.
+            while let Some(next) = event.take() {
+                receipts.extend(self.heard(next, &mut under_way)?);
+                event = self.inbox.try_recv().ok();
+            }
+            if !receipts.is_empty() {
+                let profile = self.config.profile;
+                again.extend(profile.time(Stage::Record, || self.acknowledged(receipts, index))?);
+            }
+        }
+    }
+
+    /// Acts on what the coordinator hears while batches are under way; a receipt comes back with the
+    /// batch it is for.
+    fn heard(
+        &mut self,
+        event: Event,
+        under_way: &mut HashMap<u64, BatchRecord>,
+    ) -> Result<Option<(BatchRecord, Receipt)>, SourceError> {
+        match event {
+            Event::Written(batch, record) => {
+                under_way.insert(batch, record);
+                Ok(None)
+            }
+            Event::Message(message) => {
+                self.session.handle(&message)?;
+                let Message::Receipt(receipt) = message else {
+                    return Err(SessionError::UnexpectedMessage {
+                        state: self.session.state_name(),
+                        message: message.name(),
+                    }
+                    .into());
+                };
+                let record = under_way
+                    .remove(&receipt.batch)
+                    .ok_or(SessionError::UnknownBatch { batch: receipt.batch })?;
+                Ok(Some((record, receipt)))
+            }
+            Event::Failed(e) => Err(self.reason(e)),
+            Event::Ended => {
+                let state = self.session.state_name();
+                Err(SessionError::EndedEarly { state }.into())
             }
         }
     }
@@ -613,16 +641,20 @@ impl<S: Storage> Source<'_, S> {
         identity: RootIdentity,
         former: Option<RecoveryPoint>,
     ) -> Result<Option<RecoveryPoint>, SourceError> {
-        let (root, entries, bytes) = self.catalog.update(Durability::None, |t| {
-            let root = t.seal()?;
-            let (entries, bytes) = t.totals();
-            Ok((root, entries, bytes))
+        let (root, entries, bytes) = self.config.profile.time(Stage::Seal, || {
+            self.catalog.update(Durability::None, |t| {
+                let root = t.seal()?;
+                let (entries, bytes) = t.totals();
+                Ok((root, entries, bytes))
+            })
         })?;
         let sequence = former.map_or(0, |p| p.sequence) + 1;
         let point =
             RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
         self.session.seal_sent();
         self.send(&Message::Seal(point))?;
+        // While the target seals.
+        self.config.profile.time(Stage::Record, || self.catalog.settle())?;
         match self.message()? {
             Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
             Message::Sealed(sealed) => {

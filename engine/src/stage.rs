@@ -18,13 +18,14 @@ use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind};
 use farshore_proto::op::Op;
 
 use crate::OWN_FOLDER;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, LocalFacts};
 use crate::contents::{Applied, open_content};
 use crate::frames::{FrameError, FrameReader};
 use crate::io::{FileKind, NewNode, Object, Storage};
 use crate::metadata::{Degraded, Present, apply_metadata};
 use crate::observe::{ObserveError, chunker_for, read_extents};
 use crate::own_folder::{OwnFolder, remove_tree};
+use crate::profile::{Profile, Stage};
 
 mod assembly;
 
@@ -84,6 +85,8 @@ pub enum Staged {
         path: RelPath,
         /// What.
         entry: Entry,
+        /// The facts of its inode, where they are known to stay as they are until it is placed.
+        facts: Option<LocalFacts>,
     },
     /// A removal.
     Remove {
@@ -176,6 +179,8 @@ pub struct Stager<'a, S: Storage> {
     folder: S::Directory,
     out: StagedBatch,
     number: u32,
+    /// Whether an inode's times are final when the call that set them returns.
+    times_settle: bool,
     /// New directories of this batch: their handles, by path.
     directories: HashMap<RelPath, S::Directory>,
     /// Content staged in this batch: a directory of this batch (or its folder) and a name.
@@ -234,14 +239,16 @@ impl<'a, S: Storage> Stager<'a, S> {
         batch: u64,
     ) -> Result<Self, StageError> {
         let name = folder_name(batch);
+        let fail = |source| StageError::Disk {
+            path: RelPath::root(),
+            step: "making the batch's folder",
+            source,
+        };
         let folder = remove_tree(storage, &own.staging, name.as_bytes())
             .and_then(|()| storage.make_directory(&own.staging, name.as_bytes()))
             .and_then(|()| storage.open_directory(&own.staging, name.as_bytes()))
-            .map_err(|source| StageError::Disk {
-                path: RelPath::root(),
-                step: "making the batch's folder",
-                source,
-            })?;
+            .map_err(fail)?;
+        let times_settle = times_settle(storage.file_system().map_err(fail)?);
         Ok(Self {
             storage,
             catalog,
@@ -251,6 +258,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             folder,
             out: StagedBatch { batch, ..StagedBatch::default() },
             number: 0,
+            times_settle,
             directories: HashMap::new(),
             contents: HashMap::new(),
             basis: None,
@@ -264,11 +272,15 @@ impl<'a, S: Storage> Stager<'a, S> {
     ///
     /// # Errors
     /// [`StageError`]; what goes wrong with one operation is in [`StagedBatch::failures`].
-    pub fn run(mut self, reader: &mut FrameReader) -> Result<StagedBatch, StageError> {
+    pub fn run(
+        mut self,
+        reader: &mut FrameReader,
+        profile: &Profile,
+    ) -> Result<StagedBatch, StageError> {
         let mut payload = Vec::new();
         let mut closed = false;
         let mut ops = 0u64;
-        while reader.next_frame(&mut payload)? {
+        while profile.time(Stage::Receive, || reader.next_frame(&mut payload))? {
             let mut d = Decoder::new(&payload);
             while d.remaining() > 0 {
                 let op = Op::decode(&mut d)?;
@@ -376,12 +388,12 @@ impl<'a, S: Storage> Stager<'a, S> {
         slot.parent.as_ref().and_then(|p| self.directories.get(p)).unwrap_or(&self.folder)
     }
 
-    fn staged(&mut self, slot: &Slot, path: RelPath, entry: Entry) {
+    fn staged(&mut self, slot: &Slot, path: RelPath, entry: Entry, facts: Option<LocalFacts>) {
         if let Some(content) = entry.content() {
             self.contents.insert(*content, (slot.parent.clone(), slot.name.clone()));
         }
         self.out.staged.push(match slot.parent {
-            Some(_) => Staged::Inside { path, entry },
+            Some(_) => Staged::Inside { path, entry, facts },
             None => Staged::Place { number: self.number, path, entry },
         });
     }
@@ -429,11 +441,11 @@ impl<'a, S: Storage> Stager<'a, S> {
         let object = Object::Named(self.slot_directory(&slot), &slot.name);
         let mut degraded = Degraded::default();
         if let Some(meta) = entry.meta() {
-            self.set_metadata(object, kind, meta, &mut degraded)
+            self.set_metadata(object, kind, meta, None, &mut degraded)
                 .map_err(Self::failed(&path, "setting its metadata"))?;
         }
         self.out.degraded.merge(&degraded);
-        self.staged(&slot, path, entry);
+        self.staged(&slot, path, entry, None);
         Ok(())
     }
 
@@ -442,11 +454,12 @@ impl<'a, S: Storage> Stager<'a, S> {
         object: Object<'_, S>,
         kind: FileKind,
         meta: &Metadata,
+        mode: Option<u32>,
         degraded: &mut Degraded,
     ) -> io::Result<()> {
         let none = Xattrs::default();
-        let owner = self.own.default_owner(self.storage)?;
-        let present = Present { owner, mode: None, xattrs: &none };
+        let fresh = self.own.fresh(self.storage)?;
+        let present = Present { owner: fresh.owner, mode, xattrs: &none };
         apply_metadata(self.storage, object, kind, meta, present, degraded)
     }
 
@@ -463,7 +476,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             .and_then(|()| self.storage.open_directory(at, &slot.name))
             .map_err(Self::failed(&path, "making it"))?;
         self.directories.insert(path.clone(), made);
-        self.staged(&slot, path, entry);
+        self.staged(&slot, path, entry, None);
         Ok(())
     }
 
@@ -477,9 +490,21 @@ impl<'a, S: Storage> Stager<'a, S> {
             return Err(refused("its content does not have its digest"));
         }
         let slot = self.slot(&path);
-        self.write_small(&slot, &path, &entry, bytes)?;
-        self.staged(&slot, path, entry);
+        let facts = self.write_small(&slot, &path, &entry, bytes)?;
+        self.staged(&slot, path, entry, facts);
         Ok(())
+    }
+
+    /// Makes the file for `entry`, with the mode it is to have where that can be given at once; and
+    /// that mode.
+    fn create(&self, slot: &Slot, entry: &Entry) -> io::Result<(S::File, u32)> {
+        const OURS: u32 = 0o600;
+        let wanted = entry.meta().map_or(OURS, |m| m.mode & 0o777);
+        // What its owner may not write is closed when its content is complete.
+        let mode = if wanted & OURS == OURS { wanted } else { OURS };
+        let kept = mode & self.own.fresh(self.storage)?.mode_kept;
+        let file = self.storage.create_file_as(self.slot_directory(slot), &slot.name, mode)?;
+        Ok((file, kept))
     }
 
     fn write_small(
@@ -488,28 +513,35 @@ impl<'a, S: Storage> Stager<'a, S> {
         path: &RelPath,
         entry: &Entry,
         bytes: &[u8],
-    ) -> Result<(), OpError> {
-        let at = self.slot_directory(slot);
-        let file =
-            self.storage.create_file(at, &slot.name).map_err(Self::failed(path, "creating it"))?;
+    ) -> Result<Option<LocalFacts>, OpError> {
+        let (file, mode) = self.create(slot, entry).map_err(Self::failed(path, "creating it"))?;
         if !bytes.is_empty() {
             self.storage.write_at(&file, 0, bytes).map_err(Self::failed(path, "writing it"))?;
         }
-        self.finish_file(&file, path, entry)
+        self.finish_file(slot, (&file, Some(mode)), path, entry)
     }
 
+    /// Gives a file whose content is complete its metadata; with it comes the mode it was made with, if
+    /// that is known. Answers its facts when nothing will change
+    /// them any more: within a new directory it comes into place without being touched itself.
     fn finish_file(
         &mut self,
-        file: &S::File,
+        slot: &Slot,
+        (file, mode): (&S::File, Option<u32>),
         path: &RelPath,
         entry: &Entry,
-    ) -> Result<(), OpError> {
-        let Some(meta) = entry.meta() else { return Ok(()) };
+    ) -> Result<Option<LocalFacts>, OpError> {
+        let Some(meta) = entry.meta() else { return Ok(None) };
         let mut degraded = Degraded::default();
-        self.set_metadata(Object::File(file), FileKind::Regular, meta, &mut degraded)
+        self.set_metadata(Object::File(file), FileKind::Regular, meta, mode, &mut degraded)
             .map_err(Self::failed(path, "setting its metadata"))?;
         self.out.degraded.merge(&degraded);
-        Ok(())
+        if slot.parent.is_none() || !self.times_settle {
+            return Ok(None);
+        }
+        let stat =
+            self.storage.stat(Object::File(file)).map_err(Self::failed(path, "looking at it"))?;
+        Ok((stat.size == entry.size()).then(|| LocalFacts::of(&stat)))
     }
 
     /// Opens content staged in this batch or held by the target; waits for earlier batches that may
@@ -539,19 +571,17 @@ impl<'a, S: Storage> Stager<'a, S> {
             return Err(basis_missing(Vec::new()));
         }
         let slot = self.slot(&path);
-        let file = self
-            .storage
-            .create_file(self.slot_directory(&slot), &slot.name)
-            .map_err(Self::failed(&path, "creating it"))?;
+        let (file, mode) =
+            self.create(&slot, &entry).map_err(Self::failed(&path, "creating it"))?;
         match self.copy_whole(&basis, &stat, &file, &path, &content)? {
             None => {
                 self.discard(&slot);
                 Err(basis_missing(Vec::new()))
             }
             Some(recipe) => {
-                self.finish_file(&file, &path, &entry)?;
+                let facts = self.finish_file(&slot, (&file, Some(mode)), &path, &entry)?;
                 self.out.recipes.extend(recipe.map(|r| (content, r)));
-                self.staged(&slot, path, entry);
+                self.staged(&slot, path, entry, facts);
                 Ok(())
             }
         }
@@ -580,6 +610,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             storage.write_at(file, 0, &self.buf).map_err(Self::failed(path, "writing it"))?;
             return Ok(Some(None));
         }
+        storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
         let chunker = chunker_for(stat.size, &mut self.chunker);
         let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
         let mut offset = 0;
@@ -600,7 +631,6 @@ impl<'a, S: Storage> Stager<'a, S> {
         if copied.is_err() || recipe.digest() != *content {
             return Ok(None);
         }
-        storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
         Ok(Some(Some(recipe)))
     }
 
@@ -608,6 +638,16 @@ impl<'a, S: Storage> Stager<'a, S> {
     fn discard(&self, slot: &Slot) {
         drop(self.storage.unlink(self.slot_directory(slot), &slot.name));
     }
+}
+
+/// Whether the file system with this magic number keeps times itself: a server may set them once more
+/// when it writes data back.
+fn times_settle(file_system: u64) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    matches!(file_system, EXT | XFS | BTRFS | TMPFS)
 }
 
 /// Writes one chunk; in a sparse file blocks of zeros are left out, so that they stay holes.

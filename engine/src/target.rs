@@ -10,10 +10,9 @@
 //! share; an older epoch and a used batch number are refused. An error of any thread ends the
 //! session: the source hears why, and the next start finishes what was journaled.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
@@ -27,6 +26,7 @@ use farshore_proto::message::{
 use farshore_proto::session::{SessionError, TargetSession};
 use redb::Durability;
 
+use crate::apply::group::Waiting;
 use crate::apply::{Applier, ApplyError};
 use crate::catalog::{Catalog, CatalogError, CatalogReader};
 use crate::check::check;
@@ -36,8 +36,12 @@ use crate::frames::{FrameError, FrameReader};
 use crate::io::Storage;
 use crate::own_folder::OwnFolder;
 use crate::plan::{PlanError, Problem};
+use crate::profile::{Profile, Stage};
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
 
+/// Batches that wait for the applier, at most: bounds their lists in memory, and how many share one
+/// sync. More than a source has under way.
+const STAGED_MAX: usize = 32;
 /// Bytes of children in one answer: well within a control message.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -58,6 +62,8 @@ pub struct TargetConfig {
     pub spool_folder: PathBuf,
     /// Milliseconds since 1970-01-01 UTC.
     pub now_ms: fn() -> i64,
+    /// Where the time goes.
+    pub profile: Arc<Profile>,
 }
 
 /// What a session did at the target.
@@ -195,12 +201,19 @@ impl<'a, S: Storage> Session<'a, S> {
             return Err(TargetError::ThreadGone);
         };
         let own = OwnFolder::open(storage, config.fresh_id).map_err(TargetError::OwnFolder)?;
-        let applier = Applier { storage, catalog, own: &own, now_ms: &config.now_ms };
+        let applier = Applier {
+            storage,
+            catalog,
+            own: &own,
+            now_ms: &config.now_ms,
+            profile: &config.profile,
+        };
         applier.recover()?;
         let mut report = TargetReport::default();
         let never_sealed = catalog.reader()?.recovery_point()?.is_none();
         if !trust_target || never_sealed {
             let mut lost = None;
+            let _checking = config.profile.enter(Stage::Check);
             let checked = check(storage, catalog, &config.spool_folder, &mut |seen| {
                 let message = Message::Checking(seen);
                 if seen.is_multiple_of(8_192) && lost.is_none() {
@@ -275,7 +288,7 @@ impl<'a, S: Storage> Session<'a, S> {
             }
         };
         let (streams, incoming) = bounded(0);
-        let (staged, to_apply) = bounded::<StagedBatch>(1);
+        let (staged, to_apply) = bounded::<StagedBatch>(STAGED_MAX);
         let control = std::thread::scope(|scope| {
             scope.spawn(|| {
                 if let Err(e) = self.accept(streams) {
@@ -300,6 +313,7 @@ impl<'a, S: Storage> Session<'a, S> {
                     catalog: session.catalog,
                     own,
                     now_ms: &session.config.now_ms,
+                    profile: &session.config.profile,
                 };
                 session.apply(&applier, to_apply, advanced).unwrap_or_else(|e| {
                     fail_all(e);
@@ -330,6 +344,8 @@ impl<'a, S: Storage> Session<'a, S> {
             control.map(|(sealed, pruned)| (sealed, pruned, batches))
         });
         if let Some(e) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // Else the catalog is indexed anew when it is next opened.
+            drop(self.catalog.settle());
             return Err(e);
         }
         let (sealed, pruned, batches) = control?;
@@ -365,7 +381,8 @@ impl<'a, S: Storage> Session<'a, S> {
         while let Ok((mut reader, batch)) = incoming.recv() {
             let stager =
                 Stager::new(self.storage, self.catalog, own, applied, self.config.stage, batch)?;
-            let done = match stager.run(&mut reader) {
+            let profile = &*self.config.profile;
+            let done = match profile.time(Stage::Stage, || stager.run(&mut reader, profile)) {
                 Ok(done) => done,
                 // The control loop knows better why the link is gone. If it is not, the stream alone
                 // was broken off, and nobody else will say so.
@@ -379,35 +396,40 @@ impl<'a, S: Storage> Session<'a, S> {
                 }
                 Err(e) => return Err(e.into()),
             };
-            if staged.send(done).is_err() {
+            if self.config.profile.time(Stage::Queue, || staged.send(done)).is_err() {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Applies batches in the order of their numbers; how many. The queue ends with this: a stager
-    /// must not wait for room in it when nobody takes from it any more.
+    /// Applies batches in the order of their numbers, all that wait together as one group; how many.
+    /// The queue ends with this: a stager must not wait for room in it when nobody takes from it any
+    /// more.
     fn apply(
         &self,
         applier: &Applier<'_, S>,
         staged: Receiver<StagedBatch>,
         applied: &Applied,
     ) -> Result<u64, TargetError> {
-        let mut waiting: BTreeMap<u64, StagedBatch> = BTreeMap::new();
-        let mut next = self.next_batch;
+        let mut waiting = Waiting::new(self.next_batch);
         while let Ok(batch) = staged.recv() {
-            waiting.insert(batch.batch, batch);
-            while let Some(batch) = waiting.remove(&next) {
-                let receipt = applier.apply(batch)?;
-                applied.advance(next);
-                self.machine().batch_applied(next);
-                next += 1;
-                let message = Message::Receipt(receipt);
-                self.link.send_control(Bytes::from(message.to_bytes()))?;
+            waiting.add(batch);
+            loop {
+                staged.try_iter().for_each(|batch| waiting.add(batch));
+                let group = waiting.next_group();
+                if group.is_empty() {
+                    break;
+                }
+                for receipt in applier.apply(group)? {
+                    applied.advance(receipt.batch);
+                    self.machine().batch_applied(receipt.batch);
+                    let message = Message::Receipt(receipt);
+                    self.link.send_control(Bytes::from(message.to_bytes()))?;
+                }
             }
         }
-        Ok(next - self.next_batch)
+        Ok(waiting.next_batch() - self.next_batch)
     }
 
     /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
@@ -422,6 +444,7 @@ impl<'a, S: Storage> Session<'a, S> {
             match message {
                 Message::Compare(queries) => self.answer(&queries)?,
                 Message::Seal(point) => {
+                    let _sealing = self.config.profile.enter(Stage::Seal);
                     let root = self.catalog.update(Durability::Immediate, |t| {
                         let root = t.seal()?;
                         if root == point.root {
@@ -437,8 +460,12 @@ impl<'a, S: Storage> Session<'a, S> {
                         Message::SealMismatch(root)
                     };
                     self.send(&answer)?;
+                    // The recovery point stands whether this succeeds or not: without it the catalog
+                    // is indexed anew when it is next opened.
+                    drop(self.catalog.settle());
                     let (storage, catalog) = (self.storage, self.catalog);
-                    let applier = Applier { storage, catalog, own, now_ms: &self.config.now_ms };
+                    let (now_ms, profile) = (&self.config.now_ms, &*self.config.profile);
+                    let applier = Applier { storage, catalog, own, now_ms, profile };
                     let TargetConfig { history_age_max_ms, history_bytes_max, .. } = self.config;
                     pruned += applier.prune_history(*history_age_max_ms, *history_bytes_max)?;
                 }

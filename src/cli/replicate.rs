@@ -11,7 +11,7 @@ use farshore_transport::SiteKey;
 use super::{ReplicateArgs, is_terminal, print, shown};
 use crate::exit::{Exit, Failure};
 use crate::replicate::{Destination, RunOptions, RunResult, to_folder, to_remote};
-use crate::report;
+use crate::report::{self, profile::Usage};
 use crate::roots::{RootError, RootRules, check_apart, check_root};
 use crate::state::State;
 
@@ -125,9 +125,17 @@ fn with_progress(
 
 fn show(result: &RunResult, progress: &Progress, start: Instant, args: &ReplicateArgs) {
     let took = start.elapsed();
+    let usage = args.profile.then(|| Usage::of_process(took));
     if args.json {
-        print(&format!("{}\n", report::json(result, progress, took)));
-    } else {
-        print(&report::text(result, progress, took, args.verbose));
+        let mut object = report::json(result, progress, took);
+        if let Some(usage) = &usage {
+            object["profile"] = report::profile::json(&result.profile, usage);
+        }
+        print(&format!("{object}\n"));
+        return;
+    }
+    print(&report::text(result, progress, took, args.verbose));
+    if let Some(usage) = &usage {
+        print(&report::profile::text(&result.profile, usage));
     }
 }

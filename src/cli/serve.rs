@@ -62,6 +62,7 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
         shares,
         state,
         target: args.target_args.options(),
+        profile: args.profile,
     };
     let log = |line: &str| {
         // Names, paths and the peers' words are in it.

@@ -56,6 +56,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
         spool_folder: source_folder,
         now: &system_wall_clock,
         racy_ns: 20_000_000,
+        profile: &Default::default(),
     };
     let progress = Progress::default();
     let result = std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! Step 4: changing the tree. Every action can be done again, and tells whether it was done.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use farshore_core::entry::{Entry, EntryKind, Xattrs};
@@ -21,6 +21,8 @@ pub(super) struct Perform<'p, 'a, S: Storage> {
     applier: &'p Applier<'a, S>,
     reader: &'p CatalogReader,
     intent: &'p Intent,
+    /// Directories that earlier batches of the group made or changed: the catalog has them not yet.
+    made_before: &'p HashMap<RelPath, Entry>,
     /// The batch's staging folder, if it is still there.
     staging: Option<S::Directory>,
     history: Option<S::Directory>,
@@ -34,6 +36,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         applier: &'p Applier<'a, S>,
         reader: &'p CatalogReader,
         intent: &'p Intent,
+        made_before: &'p HashMap<RelPath, Entry>,
     ) -> Result<Self, ApplyError> {
         let name = folder_name(intent.batch);
         let staging = match applier.storage.open_directory(&applier.own.staging, name.as_bytes()) {
@@ -48,6 +51,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             applier,
             reader,
             intent,
+            made_before,
             staging,
             history: None,
             parents: Parents::new(applier.storage),
@@ -303,11 +307,16 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
     /// deepest first: a directory may be closed to us after its own.
     fn directories(&mut self, intent: &Intent) -> Result<(), ApplyError> {
         let mut wanted: BTreeMap<RelPath, Option<Entry>> = BTreeMap::new();
+        let mut last_parent: Option<&[u8]> = None;
         for action in &intent.actions {
             let path = action.path();
-            if let Some((parent, _)) = path.split() {
+            let parent = path.parent_bytes();
+            if parent != last_parent
+                && let Some((parent, _)) = path.split()
+            {
                 wanted.entry(parent).or_insert(None);
             }
+            last_parent = parent;
             if let Action::Place { entry, .. }
             | Action::Inside { entry, .. }
             | Action::Meta { entry, .. } = action
@@ -321,7 +330,10 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         for (path, entry) in wanted.into_iter().rev() {
             let (entry, whole) = match entry {
                 Some(entry) => (Some(entry), true),
-                None => (reader.get(&path)?.map(|r| r.entry), false),
+                None => match self.made_before.get(&path) {
+                    Some(entry) => (Some(entry.clone()), false),
+                    None => (reader.get(&path)?.map(|r| r.entry), false),
+                },
             };
             let Some(entry) = entry.filter(|e| e.kind() == EntryKind::Directory) else { continue };
             if let Err(source) = self.directory(&path, &entry, whole) {

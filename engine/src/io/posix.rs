@@ -208,14 +208,29 @@ impl Storage for PosixStorage {
     }
 
     fn open_file(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<PosixFile> {
+        Ok(self.open_file_and_stat(at, name)?.0)
+    }
+
+    fn open_file_and_stat(
+        &self,
+        at: &PosixDirectory,
+        name: &[u8],
+    ) -> io::Result<(PosixFile, Stat)> {
         let fd = self.open_data(at, name, OFlags::RDONLY, Mode::empty())?;
-        require_regular(&rustix::fs::fstat(&fd)?)?;
-        Ok(PosixFile(fd))
+        let found = rustix::fs::fstat(&fd)?;
+        require_regular(&found)?;
+        Ok((PosixFile(fd), stat_from(&found)?))
     }
 
     fn create_file(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<PosixFile> {
+        self.create_file_as(at, name, 0o600)
+    }
+
+    fn create_file_as(&self, at: &PosixDirectory, name: &[u8], mode: u32) -> io::Result<PosixFile> {
         let access = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        Ok(PosixFile(self.open_data(at, name, access, Mode::RUSR | Mode::WUSR)?))
+        // Ours to write whatever it will be to others.
+        let mode = Mode::from_raw_mode(mode & 0o777);
+        Ok(PosixFile(self.open_data(at, name, access, mode)?))
     }
 
     fn open_file_writable(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<PosixFile> {

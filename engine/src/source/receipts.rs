@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
 use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
@@ -17,54 +17,71 @@ use crate::plan::{Change, Problem};
 use crate::progress::Progress;
 
 impl<S: Storage> Source<'_, S> {
-    /// Records what a receipt says is durable; the changes to send again.
+    /// Records what receipts say is durable; the changes to send again.
     pub(super) fn acknowledged(
         &mut self,
-        record: BatchRecord,
-        receipt: Receipt,
+        receipts: Vec<(BatchRecord, Receipt)>,
         index: &RunIndex,
     ) -> Result<Vec<Change>, SourceError> {
-        let failed: HashMap<&RelPath, &Failure> =
-            receipt.failures.iter().map(|f| (&f.path, f)).collect();
-        for (what, count) in &receipt.degraded {
-            *self.degraded.entry(what.clone()).or_default() += count;
-        }
         let mut again = Vec::new();
         let mut renewed = std::mem::take(&mut self.renewed);
         self.catalog.update(Durability::None, |tables| {
-            for (path, fresh, recipe) in &record.refreshed {
-                tables.put(path, fresh)?;
-                if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
-                    tables.put_recipe(content, recipe)?;
-                }
-            }
-            for effect in &record.effects {
-                // A first name that is sent again may become a new inode: its names are linked again.
-                let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
-                match failed.get(effect.path()) {
-                    None => self.apply_effect(tables, effect)?,
-                    Some(_) if link.is_some() => {}
-                    Some(failure) => {
-                        let changes = self.failed(effect, failure, index);
-                        renewed.extend(changes.iter().map(|c| c.path().clone()));
-                        again.extend(changes);
-                    }
-                }
-                again.extend(link.map(|(path, leader)| Change::Link {
-                    path: path.clone(),
-                    leader: leader.clone(),
-                }));
-            }
-            Ok(())
+            receipts.iter().try_for_each(|(record, receipt)| {
+                self.record(tables, record, receipt, index, &mut renewed, &mut again)
+            })
         })?;
         self.renewed = renewed;
-        let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
-        for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
-            let text = format!("the target reports: {}", stray.text);
-            self.progress.problem(Problem { path: stray.path.clone(), text });
+        for (record, receipt) in receipts {
+            for (what, count) in &receipt.degraded {
+                *self.degraded.entry(what.clone()).or_default() += count;
+            }
+            let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
+            for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
+                let text = format!("the target reports: {}", stray.text);
+                self.progress.problem(Problem { path: stray.path.clone(), text });
+            }
+            index.retire(&record, receipt.batch);
         }
-        index.retire(&record, receipt.batch);
         Ok(again)
+    }
+
+    fn record(
+        &self,
+        tables: &mut CatalogTables<'_>,
+        record: &BatchRecord,
+        receipt: &Receipt,
+        index: &RunIndex,
+        renewed: &mut HashSet<RelPath>,
+        again: &mut Vec<Change>,
+    ) -> Result<(), CatalogError> {
+        let failed: HashMap<&RelPath, &Failure> =
+            receipt.failures.iter().map(|f| (&f.path, f)).collect();
+        for (path, fresh, recipe) in &record.refreshed {
+            tables.put(path, fresh)?;
+            if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
+                tables.put_recipe(content, recipe)?;
+            }
+        }
+        for effect in &record.effects {
+            // A first name that is sent again may become a new inode: its names are linked again.
+            let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
+            match failed.get(effect.path()) {
+                None => self.apply_effect(tables, effect)?,
+                Some(_) if link.is_some() => {}
+                Some(failure) => {
+                    let changes = self.failed(effect, failure, index);
+                    renewed.extend(changes.iter().map(|c| c.path().clone()));
+                    again.extend(changes);
+                }
+            }
+            again.extend(
+                link.map(|(path, leader)| Change::Link {
+                    path: path.clone(),
+                    leader: leader.clone(),
+                }),
+            );
+        }
+        Ok(())
     }
 
     fn apply_effect(
@@ -75,11 +92,6 @@ impl<S: Storage> Source<'_, S> {
         let counts = &self.progress.applied;
         match effect {
             Effect::Put { path, record, recipe, kind } => {
-                let was_directory =
-                    tables.get(path)?.is_some_and(|r| r.entry.kind() == EntryKind::Directory);
-                if was_directory && record.entry.kind() != EntryKind::Directory {
-                    tables.remove_below(path)?;
-                }
                 tables.put(path, record)?;
                 if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
                     tables.put_recipe(content, recipe)?;
@@ -113,6 +125,7 @@ impl<S: Storage> Source<'_, S> {
                 let again = Change::Look {
                     path: path.clone(),
                     size: record.entry.size(),
+                    is_file: false,
                     moved_from: None,
                 };
                 let former = match kind {

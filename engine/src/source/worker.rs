@@ -15,6 +15,7 @@ use crate::frames::{FrameWriter, LineGauge};
 use crate::ingest::{Ingest, RunIndex};
 use crate::io::Storage;
 use crate::plan::Change;
+use crate::profile::Stage;
 use crate::progress::Progress;
 
 /// Lets batch streams be opened in the order of their numbers, so that a target that works on them
@@ -77,9 +78,9 @@ impl<S: Storage> Worker<'_, S> {
 
     fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
         let header = BatchHeader { batch, epoch: self.config.epoch };
-        let opened = self
-            .turnstile
-            .pass(batch, || FrameWriter::begin(self.link.open_bulk()?, header, self.gauge));
+        let opened = self.turnstile.pass(batch, || {
+            FrameWriter::begin(self.link.open_bulk()?, header, self.gauge, self.config.profile)
+        });
         let mut writer = opened.ok_or(SourceError::WorkerGone)??;
         let reader = self.catalog.reader()?;
         let mut ingest = Ingest::new(
@@ -90,6 +91,7 @@ impl<S: Storage> Worker<'_, S> {
             self.config.now,
             self.config.racy_ns,
         );
+        let _reading = self.config.profile.enter(Stage::Ingest);
         let record = ingest.write_batch(batch, changes, &mut writer)?;
         // Before the batch can be acknowledged, the coordinator knows what it holds.
         drop(self.events.send(Event::Written(batch, record)));

@@ -13,6 +13,10 @@ use super::{
 };
 use crate::io::Storage;
 
+/// Space is reserved for files from this length in bytes on: below, reserving costs more than it
+/// saves.
+const ALLOCATED_MIN: u64 = 8 << 20;
+
 /// A larger file while its extents arrive.
 pub(super) struct Assembly<S: Storage> {
     path: RelPath,
@@ -47,7 +51,12 @@ impl<S: Storage> Stager<'_, S> {
         };
         match created.map_err(Self::failed(&path, "creating it")) {
             Ok(file) => {
-                if !sparse {
+                // First, while nothing is written: XFS writes a file back and waits when its length
+                // is set over data.
+                self.storage
+                    .set_len(&file, size)
+                    .map_err(Self::failed(&path, "setting its length"))?;
+                if !sparse && size >= ALLOCATED_MIN {
                     self.storage
                         .allocate(&file, 0..size)
                         .map_err(Self::failed(&path, "reserving space for it"))?;
@@ -195,12 +204,11 @@ impl<S: Storage> Stager<'_, S> {
             self.discard(&slot);
             return Err(e);
         }
-        self.storage.set_len(&file, size).map_err(Self::failed(&path, "setting its length"))?;
-        self.finish_file(&file, &path, &entry)?;
+        let facts = self.finish_file(&slot, (&file, None), &path, &entry)?;
         if let Some(content) = entry.content() {
             self.out.recipes.insert(*content, recipe);
         }
-        self.staged(&slot, path, entry);
+        self.staged(&slot, path, entry, facts);
         Ok(())
     }
 }

@@ -160,6 +160,7 @@ impl World {
             spool_folder: std::env::temp_dir(),
             now: &now,
             racy_ns: 0,
+            profile: &Default::default(),
         };
         let report =
             source::run(&tree, &catalog, &link, &config, progress).map_err(|e| describe(&e))?;
@@ -192,6 +193,7 @@ impl World {
             history_bytes_max: self.history_bytes_max,
             spool_folder: std::env::temp_dir(),
             now_ms: || 1_700_000_000_000,
+            profile: Default::default(),
         };
         let report =
             target::run(&tree, &catalog, &link, &hello, &config).map_err(|e| describe(&e))?;
