@@ -139,6 +139,7 @@ pub fn zero_part(start: u64, end: u64) -> Option<std::ops::Range<u64>> {
 pub struct Chunker {
     id: ChunkingId,
     cdc: Parameters,
+    window: usize,
     /// Bytes not yet cut start at `start`, end at `end`.
     buf: Vec<u8>,
     start: usize,
@@ -162,14 +163,20 @@ struct Parameters {
 const ZERO_BLOCK: usize = limits::ZERO_RUN_MIN as usize;
 
 impl Chunker {
-    /// A chunker whose buffer takes `window` bytes beyond one largest chunk.
+    /// A chunker that asks for about `window` bytes at a time.
     #[must_use]
     pub fn new(id: ChunkingId, window: usize) -> Self {
         let (min, avg, max) = id.lengths();
-        let len = max + window.max(ZERO_BLOCK);
         let cdc = Parameters { min, avg, max };
-        let (buf, search) = (vec![0; len], gear::Search::default());
-        Self { id, cdc, buf, start: 0, end: 0, offset: 0, zeros: 0, finished: false, search }
+        // FastCDC cuts with a largest chunk in sight: what is left is moved to the front seldom.
+        let room = match id.algorithm() {
+            Algorithm::FastCdc => window.max(max),
+            Algorithm::Gear => window,
+        };
+        let buf = vec![0; max + ZERO_BLOCK + room];
+        let search = gear::Search::default();
+        let (start, end, offset, zeros, finished) = (0, 0, 0, 0, false);
+        Self { id, cdc, window, buf, start, end, offset, zeros, finished, search }
     }
 
     /// Starts over for another file with the same parameters and buffer.
@@ -190,9 +197,10 @@ impl Chunker {
 
     /// Room for the next bytes of the file; never empty after [`Self::poll`] yielded nothing.
     pub fn spare(&mut self) -> &mut [u8] {
-        if self.start > 0 {
+        let left = self.end - self.start;
+        if self.start > 0 && (self.start >= left || self.buf.len() - self.end < self.window) {
             self.buf.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
+            self.end = left;
             self.start = 0;
         }
         &mut self.buf[self.end..]

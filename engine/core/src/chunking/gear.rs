@@ -24,6 +24,9 @@ type Bitmap = [u64; BLOCK / 64];
 /// Bytes before a block that must be there.
 const WARM_UP: usize = 16;
 
+/// A block, and the bytes before it that its first positions depend on.
+type Block = [u8; WARM_UP + BLOCK];
+
 /// Bytes that choose among candidates; a chunk is never shorter.
 const WINDOW: usize = 32;
 
@@ -84,7 +87,8 @@ impl Search {
                         break;
                     }
                     found &= found - 1;
-                    let hash = hash(&data[last + 1 - WINDOW..=last]);
+                    let Some(window) = data[..=last].last_chunk() else { continue };
+                    let hash = hash(window);
                     let len = last + 1;
                     let threshold = if len <= p.avg { before } else { after };
                     if hash < threshold {
@@ -120,12 +124,9 @@ fn thresholds(avg: usize) -> (u32, u32) {
 }
 
 /// Mixes the 32 bytes that end at a candidate; all of it counts.
-fn hash(window: &[u8]) -> u32 {
-    let word = |n: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&window[n * 8..n * 8 + 8]);
-        u64::from_le_bytes(bytes)
-    };
+fn hash(window: &[u8; WINDOW]) -> u32 {
+    let (words, _) = window.as_chunks::<8>();
+    let word = |n: usize| u64::from_le_bytes(words[n]);
     let a = (word(0) ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ word(1);
     let b = (word(2) ^ 0xc2b2_ae3d_27d4_eb4f).wrapping_mul(0x94d0_49bb_1331_11eb) ^ word(3);
     let x = (a ^ (a >> 32))
@@ -137,39 +138,39 @@ fn hash(window: &[u8]) -> u32 {
 
 /// The candidates of the block at `at` of `data`. Bits beyond the end of `data` mean nothing.
 fn candidates(data: &[u8], at: usize, out: &mut Bitmap) {
-    let from = at - WARM_UP;
-    if data.len() - at >= BLOCK {
-        return candidates_of(&data[from..at + BLOCK], out);
+    let data = &data[at - WARM_UP..];
+    if let Some(block) = data.first_chunk() {
+        return candidates_of(block, out);
     }
-    let mut padded = [0; WARM_UP + BLOCK];
-    padded[..data.len() - from].copy_from_slice(&data[from..]);
-    candidates_of(&padded, out);
+    let mut block = [0; WARM_UP + BLOCK];
+    block[..data.len()].copy_from_slice(data);
+    candidates_of(&block, out);
 }
 
-/// The candidates of the block that follows [`WARM_UP`] bytes.
-fn candidates_of(data: &[u8], out: &mut Bitmap) {
+fn candidates_of(block: &Block, out: &mut Bitmap) {
     #[cfg(target_arch = "x86_64")]
-    if avx2::candidates(data, out) {
+    if avx2::candidates(block, out) {
         return;
     }
-    portable(data, out);
+    portable(block, out);
 }
 
 /// As [`candidates_of`], on any machine: four stretches side by side, since each hash waits for the
 /// one before it.
-fn portable(data: &[u8], out: &mut Bitmap) {
+fn portable(block: &Block, out: &mut Bitmap) {
     const LANES: usize = 4;
     const LANE: usize = BLOCK / LANES;
-    let start = |lane: usize| WARM_UP + lane * LANE;
-    let mut hashes: [u8; LANES] = std::array::from_fn(|lane| {
-        data[start(lane) - 8..start(lane)].iter().fold(0, |hash, &byte| step(hash, byte))
-    });
-    let lanes: [&[u8]; LANES] = std::array::from_fn(|lane| &data[start(lane)..start(lane) + LANE]);
+    let mut hashes = [0; LANES];
+    for lane in 0..LANES {
+        let start = WARM_UP + lane * LANE;
+        hashes[lane] = block[start - 8..start].iter().fold(0, |hash, &byte| step(hash, byte));
+    }
     for word in 0..LANE / 64 {
         let mut found = [0u64; LANES];
         for bit in 0..64 {
             for lane in 0..LANES {
-                hashes[lane] = step(hashes[lane], lanes[lane][word * 64 + bit]);
+                let byte = block[WARM_UP + lane * LANE + word * 64 + bit];
+                hashes[lane] = step(hashes[lane], byte);
                 found[lane] |= u64::from(hashes[lane] == 0) << bit;
             }
         }

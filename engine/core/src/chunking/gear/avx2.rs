@@ -6,19 +6,19 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256i, _mm_set_epi64x, _mm256_add_epi8, _mm256_alignr_epi8, _mm256_and_si256,
+    __m128i, __m256i, _mm_set_epi64x, _mm256_add_epi8, _mm256_alignr_epi8, _mm256_and_si256,
     _mm256_cmpeq_epi8, _mm256_movemask_epi8, _mm256_set_m128i, _mm256_set1_epi8,
     _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
     _mm256_xor_si256,
 };
 
-use super::{BLOCK, Bitmap, HIGH, LOW, WARM_UP};
+use super::{BLOCK, Bitmap, Block, HIGH, LOW};
 
-/// Bytes of each stretch.
-const HALF: usize = BLOCK / 2;
+/// Pieces of 16 bytes in each stretch.
+const PIECES: usize = BLOCK / 2 / 16;
 
 /// As [`super::candidates_of`]; `false` when the processor cannot.
-pub(super) fn candidates(data: &[u8], out: &mut Bitmap) -> bool {
+pub(super) fn candidates(data: &Block, out: &mut Bitmap) -> bool {
     if !std::is_x86_feature_detected!("avx2") {
         return false;
     }
@@ -28,35 +28,37 @@ pub(super) fn candidates(data: &[u8], out: &mut Bitmap) -> bool {
 }
 
 #[target_feature(enable = "avx2")]
-fn search(data: &[u8], out: &mut Bitmap) {
-    let (left, right) = (&data[..WARM_UP + HALF], &data[HALF..HALF + WARM_UP + HALF]);
+fn search(data: &Block, out: &mut Bitmap) {
+    let (pieces, _) = data.as_chunks::<16>();
+    let (left, right) = (&pieces[..=PIECES], &pieces[PIECES..]);
     let mut state = State::new();
-    state.step(load(&left[..16], &right[..16]));
-    let words = left[WARM_UP..].chunks_exact(64).zip(right[WARM_UP..].chunks_exact(64));
-    let (low, high) = out.split_at_mut(HALF / 64);
-    for (((left, right), low), high) in words.zip(low).zip(high) {
-        (*low, *high) = (0, 0);
+    // The bytes before each stretch.
+    state.step(load(&left[0], &right[0]));
+    for word in 0..PIECES / 4 {
+        let (mut low, mut high) = (0, 0);
         for part in 0..4 {
-            let at = part * 16;
-            let found = state.step(load(&left[at..at + 16], &right[at..at + 16]));
-            *low |= u64::from(found & 0xffff) << at;
-            *high |= u64::from(found >> 16) << at;
+            let piece = 1 + word * 4 + part;
+            let found = state.step(load(&left[piece], &right[piece]));
+            low |= u64::from(found & 0xffff) << (part * 16);
+            high |= u64::from(found >> 16) << (part * 16);
         }
+        out[word] = low;
+        out[PIECES / 4 + word] = high;
     }
 }
 
 /// 16 bytes of each stretch.
 #[target_feature(enable = "avx2")]
-fn load(left: &[u8], right: &[u8]) -> __m256i {
-    let half = |bytes: &[u8]| {
-        let word = |from: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[from..from + 8]);
-            i64::from_le_bytes(word)
-        };
-        _mm_set_epi64x(word(8), word(0))
-    };
+#[inline]
+fn load(left: &[u8; 16], right: &[u8; 16]) -> __m256i {
     _mm256_set_m128i(half(right), half(left))
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn half(bytes: &[u8; 16]) -> __m128i {
+    let (words, _) = bytes.as_chunks::<8>();
+    _mm_set_epi64x(i64::from_le_bytes(words[1]), i64::from_le_bytes(words[0]))
 }
 
 /// What the former step left: sums over 1, 2 and 4 bytes.

@@ -36,7 +36,7 @@ fn first_chunk(p: Parameters, data: &[u8]) -> usize {
         if !is_candidate(data, len - 1) {
             continue;
         }
-        let hash = hash(&data[len - WINDOW..len]);
+        let hash = hash(data[..len].last_chunk().expect("at least as long"));
         if hash < if len <= p.avg { before } else { after } {
             return len;
         }
