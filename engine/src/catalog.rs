@@ -24,13 +24,15 @@ use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::TreeView;
 use farshore_proto::message::StoreId;
+pub use redb::Durability;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     StorageBackend, TableDefinition,
 };
 
 use crate::io::Stat;
 
+mod chunkings;
 mod tables;
 
 pub use tables::CatalogTables;
@@ -497,7 +499,7 @@ impl Catalog {
         let result = {
             let mut tables = CatalogTables::open(&txn, self.role)?;
             let result = change(&mut tables)?;
-            tables.store_counts()?;
+            tables.finish()?;
             result
         };
         txn.commit().step("commit")?;

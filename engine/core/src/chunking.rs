@@ -55,6 +55,12 @@ impl ChunkingId {
         Self::of(self.algorithm(), size)
     }
 
+    /// Whether new files are no longer cut by it.
+    #[must_use]
+    pub fn is_older(self) -> bool {
+        self.algorithm() == Algorithm::FastCdc
+    }
+
     /// Every chunking that may have cut a file of `size` bytes, the likeliest first: to be tried where
     /// a digest is known and its recipe is not.
     #[must_use]
