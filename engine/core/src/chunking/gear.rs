@@ -160,22 +160,20 @@ fn candidates_of(block: &Block, out: &mut Bitmap) {
 fn portable(block: &Block, out: &mut Bitmap) {
     const LANES: usize = 4;
     const LANE: usize = BLOCK / LANES;
-    let mut hashes = [0; LANES];
-    for lane in 0..LANES {
+    let mut hashes: [u8; LANES] = std::array::from_fn(|lane| {
         let start = WARM_UP + lane * LANE;
-        hashes[lane] = block[start - 8..start].iter().fold(0, |hash, &byte| step(hash, byte));
-    }
+        block[start - 8..start].iter().fold(0, |hash, &byte| step(hash, byte))
+    });
     for word in 0..LANE / 64 {
         let mut found = [0u64; LANES];
         for bit in 0..64 {
-            for lane in 0..LANES {
-                let byte = block[WARM_UP + lane * LANE + word * 64 + bit];
-                hashes[lane] = step(hashes[lane], byte);
-                found[lane] |= u64::from(hashes[lane] == 0) << bit;
+            for (lane, (hash, found)) in hashes.iter_mut().zip(&mut found).enumerate() {
+                *hash = step(*hash, block[WARM_UP + lane * LANE + word * 64 + bit]);
+                *found |= u64::from(*hash == 0) << bit;
             }
         }
-        for lane in 0..LANES {
-            out[lane * (LANE / 64) + word] = found[lane];
+        for (lane, found) in found.into_iter().enumerate() {
+            out[lane * (LANE / 64) + word] = found;
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Recipes depend on content alone, whichever chunking cuts.
+#![allow(clippy::cast_possible_truncation)]
 
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
 //! The definition of the search, written as plainly as can be, against what is used; golden cuts; the
 //! quality bar.
+#![allow(clippy::cast_possible_truncation)]
 
 use std::collections::HashSet;
 
