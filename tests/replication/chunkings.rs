@@ -172,6 +172,7 @@ fn a_check_describes_files_as_they_were_cut() {
     let expected = Counts { written: 1, metadata: 4, ..Counts::default() };
     assert_eq!(run.counts(), expected, "content is seen the same");
     sites.converged("after times were set");
+    assert_eq!(chunking_of(&sites, "home/kept"), Some(ChunkingId::FastCdc64K));
     // Other bytes, same length and a new time.
     let mut content = fs::read(there.join("kept")).expect("content");
     content[2 * MIB] ^= 1;
