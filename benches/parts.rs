@@ -33,11 +33,11 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 /// Cutting and hashing as ingest does, from memory.
-#[divan::bench]
-fn chunk_and_digest(bencher: Bencher) {
+#[divan::bench(args = [ChunkingId::FastCdc64K, ChunkingId::Gear64K, ChunkingId::Gear1M])]
+fn chunk_and_digest(bencher: Bencher, id: ChunkingId) {
     let data = noise(32 << 20);
     bencher.counter(BytesCount::new(data.len())).bench_local(|| {
-        let mut chunker = Chunker::new(ChunkingId::FastCdc64K, 512 << 10);
+        let mut chunker = Chunker::new(id, 256 << 10);
         let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
         let mut rest = &data[..];
         loop {
@@ -48,7 +48,7 @@ fn chunk_and_digest(bencher: Bencher) {
                 break;
             }
             let spare = chunker.spare();
-            let len = spare.len().min(rest.len()).min(512 << 10);
+            let len = spare.len().min(rest.len()).min(256 << 10);
             spare[..len].copy_from_slice(&rest[..len]);
             chunker.filled(len);
             rest = &rest[len..];

@@ -8,6 +8,8 @@
 mod catalogs;
 #[path = "replication/changing.rs"]
 mod changing;
+#[path = "replication/chunkings.rs"]
+mod chunkings;
 #[path = "replication/foreign.rs"]
 mod foreign;
 #[path = "replication/guard.rs"]

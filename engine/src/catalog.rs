@@ -25,13 +25,15 @@ use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::TreeView;
 use farshore_proto::message::StoreId;
+pub use redb::Durability;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     StorageBackend, TableDefinition,
 };
 
 use crate::io::Stat;
 
+mod chunkings;
 mod pending;
 mod tables;
 
@@ -547,7 +549,7 @@ impl Catalog {
         let result = (|| {
             let mut tables = CatalogTables::open(&txn, self.role, &self.pending)?;
             let result = change(&mut tables)?;
-            tables.store_counts()?;
+            tables.finish()?;
             drop(tables);
             txn.commit().step("commit")?;
             Ok(result)

@@ -14,7 +14,7 @@ use farshore_core::recipe::Recipe;
 use redb::Durability;
 
 use crate::OWN_FOLDER;
-use crate::catalog::{Catalog, CatalogError, CatalogTables, LocalFacts, Record};
+use crate::catalog::{Catalog, CatalogError, CatalogReader, CatalogTables, LocalFacts, Record};
 use crate::io::{FileKind, Object, Storage};
 use crate::observe::{ObserveError, SystemStep, describe_file, describe_node, metadata};
 use crate::plan::{Change, PlanError, Problem, plan};
@@ -50,7 +50,7 @@ pub fn check<S: Storage>(
     }
     found.forget_moves();
     let mut changes = found.into_changes()?;
-    let mut checker = Checker { storage, chunker: None, seen: 0, progress };
+    let mut checker = Checker { storage, reader, chunker: None, seen: 0, progress };
     loop {
         let mut updates = Vec::new();
         let mut exhausted = false;
@@ -62,8 +62,9 @@ pub fn check<S: Storage>(
             let path = change.path().clone();
             match checker.observe(change) {
                 Ok(update) => updates.push((path, update)),
-                Err(e) if e.is_vanished() => {}
-                Err(e) => {
+                Err(CheckError::Catalog(e)) => return Err(e.into()),
+                Err(CheckError::Entry(e)) if e.is_vanished() => {}
+                Err(CheckError::Entry(e)) => {
                     let text = crate::ingest::describe(&e);
                     report.problems.push(Problem { path, text });
                 }
@@ -81,6 +82,25 @@ pub fn check<S: Storage>(
     }
 }
 
+/// Why an entry could not be observed.
+enum CheckError {
+    /// This entry alone.
+    Entry(ObserveError),
+    Catalog(CatalogError),
+}
+
+impl From<ObserveError> for CheckError {
+    fn from(e: ObserveError) -> Self {
+        Self::Entry(e)
+    }
+}
+
+impl From<CatalogError> for CheckError {
+    fn from(e: CatalogError) -> Self {
+        Self::Catalog(e)
+    }
+}
+
 /// What stands at a path now.
 enum Update {
     Present(Record, Option<Recipe>),
@@ -89,13 +109,15 @@ enum Update {
 
 struct Checker<'a, S: Storage> {
     storage: &'a S,
+    /// The catalog as it was when the check began.
+    reader: CatalogReader,
     chunker: Option<Chunker>,
     seen: u64,
     progress: &'a mut dyn FnMut(u64),
 }
 
 impl<S: Storage> Checker<'_, S> {
-    fn observe(&mut self, change: Change) -> Result<Update, ObserveError> {
+    fn observe(&mut self, change: Change) -> Result<Update, CheckError> {
         self.seen += 1;
         if self.seen.is_multiple_of(256) {
             (self.progress)(self.seen);
@@ -126,7 +148,11 @@ impl<S: Storage> Checker<'_, S> {
             let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
             return Ok(Update::Present(record, None));
         }
-        let (entry, recipe, stat) = describe_file(storage, &directory, name, &mut self.chunker)?;
+        // What the source has is cut as what it sent: the same bytes must get the same digest.
+        let known = self.reader.get(path)?.map(|r| r.entry);
+        let expected = known.map(|e| self.reader.expected(&e)).transpose()?.flatten();
+        let (entry, recipe, stat) =
+            describe_file(storage, &directory, name, expected.as_ref(), &mut self.chunker)?;
         let record = Record { entry, facts: Some(LocalFacts::of(&stat)) };
         Ok(Update::Present(record, recipe))
     }

@@ -9,11 +9,11 @@
 use std::io;
 use std::sync::Arc;
 
-use farshore_core::chunking::Chunker;
+use farshore_core::chunking::{Chunker, ChunkingId};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Timestamp};
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
-use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_proto::link::LinkError;
 use farshore_proto::op::Op;
 
@@ -21,8 +21,8 @@ use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
 use crate::frames::FrameWriter;
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::observe::{
-    ObserveError, SystemStep, chunker_for, describe_file, describe_node, metadata, read_extents,
-    read_small, same_content_facts,
+    ObserveError, SystemStep, chunker_for, describe_file, describe_node, first_extent, metadata,
+    read_extents, read_small, same_content_facts,
 };
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
@@ -123,6 +123,9 @@ pub struct Ingest<'a, S: Storage> {
     /// The directory opened last.
     parent: Option<(RelPath, S::Directory)>,
     chunker: Option<Chunker>,
+    /// Whether the catalog has files cut by an older chunking, once asked.
+    older_held: Option<bool>,
+    older_chunker: Option<Chunker>,
     small: Vec<u8>,
 }
 
@@ -184,8 +187,19 @@ impl<'a, S: Storage> Ingest<'a, S> {
         now: WallClock<'a>,
         racy_ns: i64,
     ) -> Self {
-        let (parent, chunker, small) = (None, None, Vec::new());
-        Self { storage, catalog, index, progress, now, racy_ns, parent, chunker, small }
+        Self {
+            storage,
+            catalog,
+            index,
+            progress,
+            now,
+            racy_ns,
+            parent: None,
+            chunker: None,
+            older_held: None,
+            older_chunker: None,
+            small: Vec::new(),
+        }
     }
 
     /// Writes the operations of `changes` into the batch `number`.
@@ -408,10 +422,11 @@ impl<'a, S: Storage> Ingest<'a, S> {
             return self.try_move(from, path, &old.entry, None, stat, batch);
         }
         // The rename itself changed the change time; only its bytes prove the content the same.
+        let expected = self.catalog.expected(&old.entry)?;
         let storage = self.storage;
         let mut chunker = self.chunker.take();
         let (directory, name) = self.parent_of(path)?;
-        let described = describe_file(storage, directory, &name, &mut chunker);
+        let described = describe_file(storage, directory, &name, expected.as_ref(), &mut chunker);
         self.chunker = chunker;
         let (entry, recipe, stat) = described?;
         Progress::add(&self.progress.read_bytes, stat.size);
@@ -520,11 +535,12 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch: &mut Batch<'_, '_>,
     ) -> Result<bool, Failure> {
         let storage = self.storage;
+        let expected = self.catalog.expected(known)?;
         let mut chunker = self.chunker.take();
         let (directory, name) = self.parent_of(path)?;
         let stat = storage.stat(Object::Named(directory, &name)).at_step("looking at it")?;
         let described = (stat.size == known.size())
-            .then(|| describe_file(storage, directory, &name, &mut chunker));
+            .then(|| describe_file(storage, directory, &name, expected.as_ref(), &mut chunker));
         self.chunker = chunker;
         let Some((entry, recipe, stat)) = described.transpose()? else { return Ok(false) };
         Progress::add(&self.progress.read_bytes, stat.size);
@@ -535,6 +551,34 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let record = Record { entry, facts: self.facts(&stat) };
         self.unchanged_content(path, known, record, recipe.map(Arc::new), batch)?;
         Ok(true)
+    }
+
+    /// What cuts a larger file: what cut its former version, so that they share chunks; for a file
+    /// that begins as one an older chunking cut, that; else the newest.
+    fn chunking_of(
+        &mut self,
+        file: &S::File,
+        stat: &Stat,
+        known: Option<&Entry>,
+    ) -> Result<ChunkingId, Failure> {
+        let expected = known.map(|k| self.catalog.expected(k)).transpose()?.flatten();
+        if let Some(former) = expected.and_then(|e| e.chunking) {
+            return Ok(former.next(stat.size));
+        }
+        let [newest, older] = ChunkingId::possible(stat.size);
+        let asked = match self.older_held {
+            Some(held) => held,
+            None => *self.older_held.insert(self.catalog.holds_older_chunkings()?),
+        };
+        if !asked {
+            return Ok(newest);
+        }
+        let chunker = chunker_for(older, &mut self.older_chunker);
+        let first = first_extent(self.storage, file, stat, chunker)?;
+        let Some(Extent::Chunk { id, .. }) = first else { return Ok(newest) };
+        let Some((content, _)) = self.catalog.chunk(&id)? else { return Ok(newest) };
+        // Content of one chunk has no recipe; what this chunking's cut found was cut by it.
+        Ok(self.catalog.chunking(&content)?.map_or(older, |c| c.next(stat.size)))
     }
 
     fn large_file(
@@ -553,8 +597,9 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let (directory, name) = self.parent_of(path)?;
         let file = storage.open_file(directory, &name).at_step("opening it")?;
         let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+        let chunking = self.chunking_of(&file, &before, known.as_ref())?;
         let mut kept = self.chunker.take();
-        let chunker = chunker_for(before.size, &mut kept);
+        let chunker = chunker_for(chunking, &mut kept);
         let basis = known.as_ref().and_then(Entry::content).copied();
         let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
         let read =

@@ -18,7 +18,7 @@ use crate::io::{FileKind, Object, Stat, Storage};
 pub type Visit<'a, E> = &'a mut dyn FnMut(Extent, &[u8]) -> Result<(), E>;
 
 /// Bytes read at a time: stays in a core's cache while it is cut and hashed.
-const READ_WINDOW: usize = 512 * 1024;
+const READ_WINDOW: usize = 256 * 1024;
 
 /// Why an entry could not be described.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +111,32 @@ pub fn same_content_facts(a: &Stat, b: &Stat) -> bool {
     (a.kind, a.inode, a.size, a.mtime, a.ctime) == (b.kind, b.inode, b.size, b.mtime, b.ctime)
 }
 
-/// A chunker for files of `size` bytes; `kept` is used again when its parameters fit.
-pub fn chunker_for(size: u64, kept: &mut Option<Chunker>) -> &mut Chunker {
-    let id = ChunkingId::for_size(size);
+/// Content a file is thought to have.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    /// Its digest.
+    pub content: FileDigest,
+    /// Its length.
+    pub size: u64,
+    /// What cut it, where that is known.
+    pub chunking: Option<ChunkingId>,
+}
+
+impl Expected {
+    /// What cuts a file of `size` bytes that may have this content: the same bytes have the same
+    /// digest only when cut alike. To be tried in turn; the first stays when none gives the digest.
+    #[must_use]
+    pub fn chunkings(expected: Option<&Self>, size: u64) -> Vec<ChunkingId> {
+        match expected {
+            Some(Self { chunking: Some(chunking), .. }) => vec![chunking.next(size)],
+            Some(known) if known.size == size => ChunkingId::possible(size).to_vec(),
+            _ => vec![ChunkingId::for_size(size)],
+        }
+    }
+}
+
+/// A chunker with the parameters `id`; `kept` is used again when it has them.
+pub fn chunker_for(id: ChunkingId, kept: &mut Option<Chunker>) -> &mut Chunker {
     if kept.as_ref().is_some_and(|c| c.id() != id) {
         *kept = None;
     }
@@ -191,6 +214,48 @@ fn drain<E>(chunker: &mut Chunker, visit: Visit<'_, E>) -> Result<(), E> {
     Ok(())
 }
 
+/// The recipe of `file`, which is shorter than `stat` says where the file is.
+fn read_recipe<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    stat: &Stat,
+    chunker: &mut Chunker,
+) -> Result<Recipe, ObserveError> {
+    let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
+    read_extents::<S, ObserveError>(storage, file, stat, chunker, &mut |extent, _| {
+        recipe.push(extent);
+        Ok(())
+    })?;
+    Ok(recipe)
+}
+
+/// The first extent of `file`, read no further than to know it.
+///
+/// # Errors
+/// [`ObserveError`].
+pub fn first_extent<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    stat: &Stat,
+    chunker: &mut Chunker,
+) -> Result<Option<Extent>, ObserveError> {
+    enum Stop {
+        Found(Extent),
+        Failed(ObserveError),
+    }
+    impl From<ObserveError> for Stop {
+        fn from(e: ObserveError) -> Self {
+            Self::Failed(e)
+        }
+    }
+    let stop = &mut |extent, _: &[u8]| Err(Stop::Found(extent));
+    match read_extents::<S, Stop>(storage, file, stat, chunker, stop) {
+        Ok(()) => Ok(None),
+        Err(Stop::Found(extent)) => Ok(Some(extent)),
+        Err(Stop::Failed(e)) => Err(e),
+    }
+}
+
 /// Reads a small file whole into `buf`.
 ///
 /// # Errors
@@ -209,7 +274,8 @@ pub fn read_small<S: Storage>(
     if read == size { Ok(()) } else { Err(ObserveError::Changed) }
 }
 
-/// The content digest of a regular file, its recipe when it is not small, and its entry.
+/// The content digest of a regular file, its recipe when it is not small, and its entry. Content that
+/// is `expected` is described as that was.
 ///
 /// # Errors
 /// [`ObserveError::Changed`] when it changed meanwhile.
@@ -217,6 +283,7 @@ pub fn describe_file<S: Storage>(
     storage: &S,
     directory: &S::Directory,
     name: &[u8],
+    expected: Option<&Expected>,
     chunker: &mut Option<Chunker>,
 ) -> Result<(Entry, Option<Recipe>, Stat), ObserveError> {
     let file = storage.open_file(directory, name).at_step("opening it")?;
@@ -226,16 +293,23 @@ pub fn describe_file<S: Storage>(
         read_small(storage, &file, &before, &mut buf)?;
         (FileDigest::of_small(&buf), None)
     } else {
-        let chunker = chunker_for(before.size, chunker);
-        let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
-        read_extents::<S, ObserveError>(storage, &file, &before, chunker, &mut |extent, _| {
-            recipe.push(extent);
-            Ok(())
-        })?;
-        if recipe.size() != before.size {
-            return Err(ObserveError::Changed);
+        let mut found: Option<(FileDigest, Recipe)> = None;
+        for id in Expected::chunkings(expected, before.size) {
+            let recipe = read_recipe(storage, &file, &before, chunker_for(id, chunker))?;
+            if recipe.size() != before.size {
+                return Err(ObserveError::Changed);
+            }
+            let content = recipe.digest();
+            let met = expected.is_some_and(|e| e.content == content);
+            if met || found.is_none() {
+                found = Some((content, recipe));
+            }
+            if met {
+                break;
+            }
         }
-        (recipe.digest(), Some(recipe))
+        let (content, recipe) = found.ok_or(ObserveError::Changed)?;
+        (content, Some(recipe))
     };
     let meta = metadata(storage, Object::File(&file), &before)?;
     let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use farshore_core::chunking::Chunker;
+use farshore_core::chunking::{Chunker, ChunkingId};
 use farshore_core::codec::{DecodeError, Decoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, Xattrs};
 use farshore_core::path::RelPath;
@@ -23,7 +23,7 @@ use crate::contents::{Applied, open_content};
 use crate::frames::{FrameError, FrameReader};
 use crate::io::{FileKind, NewNode, Object, Storage};
 use crate::metadata::{Degraded, Present, apply_metadata};
-use crate::observe::{ObserveError, chunker_for, read_extents};
+use crate::observe::{Expected, ObserveError, chunker_for, read_extents};
 use crate::own_folder::{OwnFolder, remove_tree};
 use crate::profile::{Profile, Stage};
 
@@ -610,28 +610,55 @@ impl<'a, S: Storage> Stager<'a, S> {
             storage.write_at(file, 0, &self.buf).map_err(Self::failed(path, "writing it"))?;
             return Ok(Some(None));
         }
+        let expected = Expected {
+            content: *content,
+            size: stat.size,
+            chunking: match self.out.recipes.get(content) {
+                Some(recipe) => Some(recipe.chunking),
+                None => self.catalog.reader()?.chunking(content)?,
+            },
+        };
         storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
-        let chunker = chunker_for(stat.size, &mut self.chunker);
-        let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
+        let mut written = false;
+        for id in Expected::chunkings(Some(&expected), stat.size) {
+            let into = (!written).then_some(file);
+            written = true;
+            let recipe = self.copy_extents(basis, stat, into, path, id)?;
+            if let Some(recipe) = recipe.filter(|r| r.digest() == *content) {
+                return Ok(Some(Some(recipe)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a basis, cut by `id`, and writes what is read to `into`; `None` when it cannot be read.
+    fn copy_extents(
+        &mut self,
+        basis: &S::File,
+        stat: &crate::io::Stat,
+        into: Option<&S::File>,
+        path: &RelPath,
+        id: ChunkingId,
+    ) -> Result<Option<Recipe>, OpError> {
+        let storage = self.storage;
+        let chunker = chunker_for(id, &mut self.chunker);
+        let mut recipe = Recipe { chunking: id, extents: Vec::new() };
         let mut offset = 0;
         let sparse = stat.allocated < stat.size;
         let mut failed: Option<io::Error> = None;
         let copied =
             read_extents::<S, ObserveError>(storage, basis, stat, chunker, &mut |extent, bytes| {
-                if matches!(extent, Extent::Chunk { .. }) && failed.is_none() {
+                if let (Extent::Chunk { .. }, Some(file), None) = (extent, into, &failed) {
                     failed = write_extent(storage, file, offset, bytes, sparse).err();
                 }
                 offset += extent.len();
                 recipe.push(extent);
                 Ok(())
             });
-        if let Some(e) = failed {
-            return Err(Self::failed(path, "writing it")(e));
+        match failed {
+            Some(e) => Err(Self::failed(path, "writing it")(e)),
+            None => Ok(copied.is_ok().then_some(recipe)),
         }
-        if copied.is_err() || recipe.digest() != *content {
-            return Ok(None);
-        }
-        Ok(Some(Some(recipe)))
     }
 
     /// Removes a staged object that came to nothing. What stays behind goes with the folder.

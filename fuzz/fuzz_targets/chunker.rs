@@ -4,8 +4,8 @@
 use farshore_core::chunking::{Chunker, ChunkingId};
 use farshore_core::recipe::{Extent, Recipe};
 
-fn recipe(content: &[u8], step: usize) -> Recipe {
-    let mut chunker = Chunker::new(ChunkingId::FastCdc64K, 128 << 10);
+fn recipe(id: ChunkingId, content: &[u8], step: usize) -> Recipe {
+    let mut chunker = Chunker::new(id, 128 << 10);
     let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
     let mut at = 0;
     loop {
@@ -40,5 +40,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         content.resize(content.len() + usize::from(repeat) * 1_024, 0);
     }
     content.truncate(2 << 20);
-    assert_eq!(recipe(&content, 7_919), recipe(&content, 1 << 20));
+    for id in [ChunkingId::FastCdc64K, ChunkingId::Gear64K] {
+        assert_eq!(recipe(id, &content, 7_919), recipe(id, &content, 1 << 20));
+    }
 });

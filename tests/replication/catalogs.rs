@@ -26,7 +26,7 @@ fn made(sites: Sites, seed: u64) -> Sites {
 }
 
 /// The folder of one end's catalog.
-fn catalog(state: &Path, role: &str) -> PathBuf {
+pub(crate) fn catalog(state: &Path, role: &str) -> PathBuf {
     fs::read_dir(state)
         .expect("the state folder")
         .map(|item| item.expect("an item").path())
@@ -36,7 +36,7 @@ fn catalog(state: &Path, role: &str) -> PathBuf {
 
 /// The next run, unapproved, restores order without sending content, removing anything, or touching
 /// a file. It says once more which names are one inode, and what the root is.
-fn recovers(sites: &Sites, what: &str) -> Run {
+pub(crate) fn recovers(sites: &Sites, what: &str) -> Run {
     let before = files(sites);
     let run = sites.run();
     let Counts { written, metadata, moved, removed } = run.counts();

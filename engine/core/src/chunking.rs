@@ -6,12 +6,15 @@
 //! how a file system stores them; the engine pushes holes without reading them
 //! ([`Chunker::push_zeros`]).
 //!
-//! The cut points are FastCDC's (2020, normalisation 2). A [`ChunkingId`] names one set of
-//! parameters for ever: a pair whose sites would cut differently compares ids, not digests.
+//! New files are cut by an own search ([`gear`]), files that a pair has had for long by FastCDC. A
+//! [`ChunkingId`] names one algorithm and its parameters for ever: whoever replaces a version that was
+//! cut by another one goes on with that ([`ChunkingId::next`]), so that the versions share chunks.
 
 use crate::codec::{DecodeError, Decoder};
 use crate::limits;
 use crate::recipe::{ChunkId, Extent};
+
+mod gear;
 
 /// A set of chunking parameters. Numbers are part of the format and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,18 +26,65 @@ pub enum ChunkingId {
     FastCdc256K = 2,
     /// FastCDC 2020, normalisation 2, minimum 256 KiB, average 1 MiB, maximum 4 MiB.
     FastCdc1M = 3,
+    /// The search of [`gear`], minimum 16 KiB, average 64 KiB, maximum 256 KiB.
+    Gear64K = 4,
+    /// The search of [`gear`], minimum 64 KiB, average 256 KiB, maximum 1 MiB.
+    Gear256K = 5,
+    /// The search of [`gear`], minimum 256 KiB, average 1 MiB, maximum 4 MiB.
+    Gear1M = 6,
+}
+
+/// How cut points are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    FastCdc,
+    Gear,
 }
 
 impl ChunkingId {
-    /// The chunking of a file of `size` bytes. A file that grows past a border is sent whole once:
+    /// The chunking of a new file of `size` bytes. A file that grows past a border is sent whole once:
     /// borders lie a factor of 64 apart.
     #[must_use]
     pub fn for_size(size: u64) -> Self {
+        Self::of(Algorithm::Gear, size)
+    }
+
+    /// The chunking of a version of `size` bytes that replaces one cut by this chunking.
+    #[must_use]
+    pub fn next(self, size: u64) -> Self {
+        Self::of(self.algorithm(), size)
+    }
+
+    /// Whether new files are no longer cut by it.
+    #[must_use]
+    pub fn is_older(self) -> bool {
+        self.algorithm() == Algorithm::FastCdc
+    }
+
+    /// Every chunking that may have cut a file of `size` bytes, the likeliest first: to be tried where
+    /// a digest is known and its recipe is not.
+    #[must_use]
+    pub fn possible(size: u64) -> [Self; 2] {
+        [Algorithm::Gear, Algorithm::FastCdc].map(|algorithm| Self::of(algorithm, size))
+    }
+
+    fn of(algorithm: Algorithm, size: u64) -> Self {
         const GIB: u64 = 1 << 30;
+        let [small, medium, large] = match algorithm {
+            Algorithm::FastCdc => [Self::FastCdc64K, Self::FastCdc256K, Self::FastCdc1M],
+            Algorithm::Gear => [Self::Gear64K, Self::Gear256K, Self::Gear1M],
+        };
         match size {
-            0..=0x1_0000_0000 => Self::FastCdc64K,
-            s if s <= 256 * GIB => Self::FastCdc256K,
-            _ => Self::FastCdc1M,
+            s if s <= 4 * GIB => small,
+            s if s <= 256 * GIB => medium,
+            _ => large,
+        }
+    }
+
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Self::FastCdc64K | Self::FastCdc256K | Self::FastCdc1M => Algorithm::FastCdc,
+            Self::Gear64K | Self::Gear256K | Self::Gear1M => Algorithm::Gear,
         }
     }
 
@@ -42,9 +92,9 @@ impl ChunkingId {
     #[must_use]
     pub fn lengths(self) -> (usize, usize, usize) {
         let avg = match self {
-            Self::FastCdc64K => 64 << 10,
-            Self::FastCdc256K => 256 << 10,
-            Self::FastCdc1M => 1 << 20,
+            Self::FastCdc64K | Self::Gear64K => 64 << 10,
+            Self::FastCdc256K | Self::Gear256K => 256 << 10,
+            Self::FastCdc1M | Self::Gear1M => 1 << 20,
         };
         (avg / 4, avg, avg * 4)
     }
@@ -58,6 +108,9 @@ impl ChunkingId {
             1 => Ok(Self::FastCdc64K),
             2 => Ok(Self::FastCdc256K),
             3 => Ok(Self::FastCdc1M),
+            4 => Ok(Self::Gear64K),
+            5 => Ok(Self::Gear256K),
+            6 => Ok(Self::Gear1M),
             other => Err(DecodeError::Invalid { what: "chunking", found: u64::from(other) }),
         }
     }
@@ -92,6 +145,7 @@ pub fn zero_part(start: u64, end: u64) -> Option<std::ops::Range<u64>> {
 pub struct Chunker {
     id: ChunkingId,
     cdc: Parameters,
+    window: usize,
     /// Bytes not yet cut start at `start`, end at `end`.
     buf: Vec<u8>,
     start: usize,
@@ -101,6 +155,7 @@ pub struct Chunker {
     /// Zeros that follow the bytes in `buf`: whole aligned blocks.
     zeros: u64,
     finished: bool,
+    search: gear::Search,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,13 +169,20 @@ struct Parameters {
 const ZERO_BLOCK: usize = limits::ZERO_RUN_MIN as usize;
 
 impl Chunker {
-    /// A chunker whose buffer takes `window` bytes beyond one largest chunk.
+    /// A chunker that asks for about `window` bytes at a time.
     #[must_use]
     pub fn new(id: ChunkingId, window: usize) -> Self {
         let (min, avg, max) = id.lengths();
-        let len = max + window.max(ZERO_BLOCK);
         let cdc = Parameters { min, avg, max };
-        Self { id, cdc, buf: vec![0; len], start: 0, end: 0, offset: 0, zeros: 0, finished: false }
+        // FastCDC cuts with a largest chunk in sight: what is left is moved to the front seldom.
+        let room = match id.algorithm() {
+            Algorithm::FastCdc => window.max(max),
+            Algorithm::Gear => window,
+        };
+        let buf = vec![0; max + ZERO_BLOCK + room];
+        let search = gear::Search::default();
+        let (start, end, offset, zeros, finished) = (0, 0, 0, 0, false);
+        Self { id, cdc, window, buf, start, end, offset, zeros, finished, search }
     }
 
     /// Starts over for another file with the same parameters and buffer.
@@ -130,6 +192,7 @@ impl Chunker {
         self.offset = 0;
         self.zeros = 0;
         self.finished = false;
+        self.search = gear::Search::default();
     }
 
     /// The parameters.
@@ -140,9 +203,10 @@ impl Chunker {
 
     /// Room for the next bytes of the file; never empty after [`Self::poll`] yielded nothing.
     pub fn spare(&mut self) -> &mut [u8] {
-        if self.start > 0 {
+        let left = self.end - self.start;
+        if self.start > 0 && (self.start >= left || self.buf.len() - self.end < self.window) {
             self.buf.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
+            self.end = left;
             self.start = 0;
         }
         &mut self.buf[self.end..]
@@ -188,14 +252,25 @@ impl Chunker {
                 return Some(Cut { extent: Extent::Zero { len: len as u64 }, range: 0..0 });
             }
         }
-        // A chunk ends where an aligned zero block begins; whether one begins within the next
-        // largest chunk is known only with that block in sight.
+        // A chunk ends where an aligned zero block begins.
         let zero_at = first_zero_block(data, to_boundary);
-        if zero_at.is_none() && !closed && data.len() < self.cdc.max + ZERO_BLOCK {
-            return None;
-        }
-        let limit = zero_at.unwrap_or(data.len()).min(self.cdc.max);
-        let len = cut_point(self.cdc, &data[..limit]);
+        let len = match self.id.algorithm() {
+            Algorithm::FastCdc => {
+                // Whether one begins within the next largest chunk is known only with that block in
+                // sight.
+                if zero_at.is_none() && !closed && data.len() < self.cdc.max + ZERO_BLOCK {
+                    return None;
+                }
+                let limit = zero_at.unwrap_or(data.len()).min(self.cdc.max);
+                cut_point(self.cdc, &data[..limit])
+            }
+            Algorithm::Gear => {
+                let complete = closed || zero_at.is_some();
+                let open = || perhaps_zero_block(data, to_boundary).filter(|_| !closed);
+                let seen = zero_at.or_else(open).unwrap_or(data.len());
+                self.search.find(self.cdc, &data[..seen], complete)?
+            }
+        };
         let id = ChunkId::of(&data[..len]);
         let range = self.start..self.start + len;
         self.start += len;
@@ -227,6 +302,13 @@ fn first_zero_block(data: &[u8], first_boundary: usize) -> Option<usize> {
     None
 }
 
+/// Where a zero block may begin whose end is not in sight.
+fn perhaps_zero_block(data: &[u8], first_boundary: usize) -> Option<usize> {
+    let past = data.len().checked_sub(first_boundary)? % ZERO_BLOCK;
+    let at = data.len() - past;
+    is_zero(&data[at..]).then_some(at)
+}
+
 fn is_zero(block: &[u8]) -> bool {
     // Most blocks differ in their first bytes; the rest compares as wide as the machine can.
     block.first() == Some(&0) && block[..block.len() - 1] == block[1..]
@@ -251,109 +333,4 @@ fn cut_point(p: Parameters, data: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::recipe::Recipe;
-
-    fn noise(len: usize, mut seed: u64) -> Vec<u8> {
-        let mut out = Vec::with_capacity(len + 8);
-        while out.len() < len {
-            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = seed;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            out.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
-        }
-        out.truncate(len);
-        out
-    }
-
-    /// Chunks `content`, pushing `holes` unread, at most `step` bytes at a time; checks the bytes.
-    fn recipe_of(content: &[u8], holes: &[std::ops::Range<u64>], step: usize) -> Recipe {
-        let mut chunker = Chunker::new(ChunkingId::FastCdc64K, 256 << 10);
-        let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
-        let mut at = 0usize;
-        let mut covered = 0usize;
-        let mut finished = false;
-        loop {
-            while let Some(cut) = chunker.poll() {
-                if let Extent::Chunk { len, .. } = cut.extent {
-                    assert_eq!(
-                        chunker.bytes()[cut.range],
-                        content[covered..covered + len as usize]
-                    );
-                }
-                covered += cut.extent.len() as usize;
-                recipe.push(cut.extent);
-            }
-            if finished {
-                assert_eq!(covered, content.len());
-                return recipe;
-            }
-            if at == content.len() {
-                chunker.finish();
-                finished = true;
-                continue;
-            }
-            if let Some(hole) = holes.iter().find(|h| h.start == at as u64) {
-                chunker.push_zeros(hole.end - hole.start);
-                at = hole.end as usize;
-                continue;
-            }
-            let next = holes.iter().map(|h| h.start as usize).filter(|&s| s > at).min();
-            let end = next.unwrap_or(content.len());
-            let spare = chunker.spare();
-            let len = spare.len().min(end - at).min(step);
-            spare[..len].copy_from_slice(&content[at..at + len]);
-            chunker.filled(len);
-            at += len;
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        #[test]
-        fn recipe_depends_on_content_alone(
-            parts in prop::collection::vec((any::<bool>(), 1usize..200_000), 1..8), step in 1000usize..400_000
-        ) {
-            let mut content = Vec::new();
-            let mut holes = Vec::new();
-            for (i, &(zero, len)) in parts.iter().enumerate() {
-                let start = content.len() as u64;
-                if zero {
-                    content.resize(content.len() + len, 0);
-                    holes.extend(zero_part(start, content.len() as u64));
-                } else {
-                    content.extend(noise(len, i as u64));
-                }
-            }
-            let read = recipe_of(&content, &[], step);
-            prop_assert_eq!(&recipe_of(&content, &holes, 1 << 20), &read);
-            prop_assert_eq!(read.size(), content.len() as u64);
-        }
-    }
-
-    #[test]
-    fn an_insertion_dirties_few_chunks() {
-        let before = noise(8 << 20, 1);
-        let mut after = before.clone();
-        after.splice(3_000_000..3_000_000, noise(100, 2));
-        let old: std::collections::HashSet<_> =
-            recipe_of(&before, &[], 1 << 20).extents.into_iter().collect();
-        let new = recipe_of(&after, &[], 1 << 20);
-        let dirty: u64 = new.extents.iter().filter(|e| !old.contains(e)).map(Extent::len).sum();
-        assert!(dirty < 512 << 10, "{dirty} bytes to send for 100 inserted");
-    }
-
-    #[test]
-    fn a_huge_hole_is_not_read() {
-        let mut chunker = Chunker::new(ChunkingId::FastCdc64K, 1 << 20);
-        chunker.push_zeros(17 << 40);
-        chunker.finish();
-        let cut = chunker.poll().expect("one extent");
-        assert_eq!(cut.extent, Extent::Zero { len: 17 << 40 });
-        assert!(chunker.poll().is_none());
-    }
-}
+mod tests;

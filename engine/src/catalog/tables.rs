@@ -8,6 +8,7 @@ use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::digest::{DirectoryHasher, RootDigest, root_digest};
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::guard::RootIdentity;
+use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{Extent, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
@@ -31,6 +32,9 @@ pub struct CatalogTables<'t> {
     /// Directories made dirty in this transaction, not yet in the table.
     newly_dirty: BTreeSet<Vec<u8>>,
     contents: Table<'t, Bytes, ()>,
+    /// Content that left a place in this transaction: its recipe goes at the end, unless it came to
+    /// another one.
+    left: BTreeSet<FileDigest>,
     recipes: Table<'t, Bytes, Bytes>,
     chunks: Table<'t, Bytes, Bytes>,
     inodes: Table<'t, u64, Bytes>,
@@ -71,6 +75,7 @@ impl<'t> CatalogTables<'t> {
             directories: txn.open_table(DIRECTORIES).step("open table directories")?,
             dirty: txn.open_table(DIRTY).step("open table dirty")?,
             newly_dirty: BTreeSet::new(),
+            left: BTreeSet::new(),
             contents: txn.open_table(CONTENTS).step("open table contents")?,
             recipes: txn.open_table(RECIPES).step("open table recipes")?,
             chunks: txn.open_table(CHUNKS).step("open table chunks")?,
@@ -101,7 +106,15 @@ impl<'t> CatalogTables<'t> {
         self.set_meta(key, e.as_slice())
     }
 
-    pub(super) fn store_counts(&mut self) -> Result<()> {
+    /// Writes what is kept in memory until the transaction ends.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        for content in std::mem::take(&mut self.left) {
+            self.drop_recipe_if_gone(&content)?;
+        }
+        self.store_counts()
+    }
+
+    fn store_counts(&mut self) -> Result<()> {
         self.set_meta_u64("entries", self.entry_count)?;
         self.set_meta_u64("bytes", self.content_bytes)?;
         let full = self.pending().is_full();
@@ -290,7 +303,9 @@ impl<'t> CatalogTables<'t> {
             self.content_bytes -= size;
             if new.and_then(|n| n.entry.content()) != Some(content) {
                 self.remove_content(&location_key(content, &Location::Live(path.clone())))?;
-                self.drop_recipe_if_gone(content)?;
+                if *size > SMALL_FILE_MAX {
+                    self.left.insert(*content);
+                }
             }
         }
         if let (CatalogRole::Source, Some(facts)) = (self.role, &old.facts) {
@@ -427,7 +442,7 @@ impl<'t> CatalogTables<'t> {
             if let Some(content) = record.entry.as_ref().and_then(Entry::content) {
                 let location = location_key(content, &Location::History(HistoryId { set, number }));
                 self.remove_content(&location)?;
-                self.drop_recipe_if_gone(content)?;
+                self.left.insert(*content);
             }
         }
         self.history_sets.remove(set).step("remove history set")?;
