@@ -447,6 +447,7 @@ impl<'a, S: Storage> Session<'a, S> {
                     let _sealing = self.config.profile.enter(Stage::Seal);
                     let root = self.catalog.update(Durability::Immediate, |t| {
                         let root = t.seal()?;
+                        t.settle()?;
                         if root == point.root {
                             t.set_recovery_point(&point, self.source)?;
                             t.set_epoch(self.epoch)?;
@@ -460,9 +461,6 @@ impl<'a, S: Storage> Session<'a, S> {
                         Message::SealMismatch(root)
                     };
                     self.send(&answer)?;
-                    // The recovery point stands whether this succeeds or not: without it the catalog
-                    // is indexed anew when it is next opened.
-                    drop(self.catalog.settle());
                     let (storage, catalog) = (self.storage, self.catalog);
                     let (now_ms, profile) = (&self.config.now_ms, &*self.config.profile);
                     let applier = Applier { storage, catalog, own, now_ms, profile };
