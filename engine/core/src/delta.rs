@@ -2,29 +2,33 @@
 //! signatures of the old ones' blocks.
 //!
 //! The end that holds the old bytes makes [`signatures`] of their blocks; the end that holds the new
-//! ones finds those blocks at any byte offset ([`Signatures::find`]), by a rolling hash. A signature
-//! has 48 bits: two different blocks may share one. Whoever assembles bytes from what was found
-//! checks them against a digest of the whole; nothing here is proof.
+//! ones finds those blocks at any byte offset ([`Signatures::find`], by a rolling hash), and then,
+//! between two that it found, the much shorter blocks that are still in step with one of the two
+//! ([`in_step`]). A signature has 16 to 48 bits: two different blocks may share one. Whoever
+//! assembles bytes from what was found checks them against a digest of the whole; nothing here is
+//! proof.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-/// Bytes of one signature.
-pub const SIGNATURE_LEN: usize = 6;
-/// Shortest block in bytes.
-pub const BLOCK_LEN_MIN: usize = 64;
+/// Fewest and most bytes of one signature.
+pub const SIGNATURE_LENS: Range<usize> = 2..7;
+/// Shortest block in bytes: below it signatures come near the length of what they stand for.
+pub const BLOCK_LEN_MIN: usize = 32;
 /// Longest block in bytes.
 pub const BLOCK_LEN_MAX: usize = 64 << 10;
 /// Most old bytes that are signed at once: bounds what either end holds for one answer.
 pub const SIGNED_LEN_MAX: u64 = 4 << 20;
 
+/// Blocks whose signatures agree on both sides count as the same only if so many follow one another:
+/// a single short signature agrees by chance too often. What touches a block found before needs no
+/// second one.
+const RUN_MIN: usize = 2;
+
 /// Base of the polynomial: odd, so that no byte of a block is ever shifted out.
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Spreads the sum over all bits before it is cut to a signature.
 const SPREAD: u64 = 0xff51_afd7_ed55_8ccd;
-
-/// Bits of the filter in front of the table of signatures.
-const FILTER_BITS: usize = 1 << 18;
 
 const POWERS: [u64; 9] = {
     let mut powers = [1u64; 9];
@@ -51,18 +55,66 @@ fn sum(block: &[u8]) -> u64 {
 }
 
 /// The signature of a block whose polynomial is `sum`.
-fn signature(sum: u64) -> u64 {
-    ((sum ^ (sum >> 29)).wrapping_mul(SPREAD)) >> (64 - 8 * SIGNATURE_LEN)
+fn signature(sum: u64, signature_len: usize) -> u64 {
+    ((sum ^ (sum >> 29)).wrapping_mul(SPREAD)) >> (64 - 8 * signature_len)
 }
 
-/// Signatures of the whole blocks of `old`, one after the other; what is left at its end has none.
-#[must_use]
-pub fn signatures(old: &[u8], block_len: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(old.len() / block_len.max(1) * SIGNATURE_LEN);
-    for block in old.chunks_exact(block_len.max(1)) {
-        out.extend_from_slice(&signature(sum(block)).to_le_bytes()[..SIGNATURE_LEN]);
+/// How blocks are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signing {
+    block_len: usize,
+    signature_len: usize,
+}
+
+impl Signing {
+    /// Blocks of `block_len` bytes, signatures of `signature_len`; `None` beyond the bounds of this
+    /// module.
+    #[must_use]
+    pub const fn new(block_len: usize, signature_len: usize) -> Option<Self> {
+        if block_len < BLOCK_LEN_MIN
+            || block_len > BLOCK_LEN_MAX
+            || signature_len < SIGNATURE_LENS.start
+            || signature_len >= SIGNATURE_LENS.end
+        {
+            return None;
+        }
+        Some(Self { block_len, signature_len })
     }
-    out
+
+    /// Bytes of one block.
+    #[must_use]
+    pub fn block_len(self) -> usize {
+        self.block_len
+    }
+
+    /// Bytes of one signature.
+    #[must_use]
+    pub fn signature_len(self) -> usize {
+        self.signature_len
+    }
+
+    /// Bytes of the signatures of `len` old bytes.
+    #[must_use]
+    pub fn signed_len(self, len: u64) -> u64 {
+        len / self.block_len as u64 * self.signature_len as u64
+    }
+
+    fn of(self, block: &[u8]) -> u64 {
+        signature(sum(block), self.signature_len)
+    }
+
+    fn values(self, bytes: &[u8]) -> impl Iterator<Item = u64> {
+        let value = |s: &[u8]| s.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        bytes.chunks_exact(self.signature_len).map(value)
+    }
+}
+
+/// Appends the signatures of the whole blocks of `old`, one after the other; what is left at its end
+/// has none.
+pub fn signatures(old: &[u8], signing: Signing, out: &mut Vec<u8>) {
+    for block in old.chunks_exact(signing.block_len) {
+        out.extend_from_slice(&signing.of(block).to_le_bytes()[..signing.signature_len]);
+    }
 }
 
 /// A stretch of new bytes.
@@ -96,54 +148,99 @@ impl Found {
     }
 }
 
-/// The blocks of one stretch of old bytes, by signature.
+/// Appends `piece`, joined to the last one where it follows it in the old or the new bytes.
+fn push(found: &mut Vec<Found>, piece: Found) {
+    match (found.last_mut(), piece) {
+        (Some(Found::Old { offset, len }), Found::Old { offset: next, len: more })
+            if *offset + *len as u64 == next =>
+        {
+            *len += more;
+        }
+        (Some(Found::New(range)), Found::New(more)) if range.end == more.start => {
+            range.end = more.end;
+        }
+        (_, piece) if piece.is_empty() => {}
+        (_, piece) => found.push(piece),
+    }
+}
+
+/// The blocks of some stretches of old bytes, by signature.
 #[derive(Debug)]
 pub struct Signatures {
-    start: u64,
-    block_len: usize,
-    /// By number of the block.
-    list: Vec<u64>,
-    /// The first block with each signature.
-    first: HashMap<u64, u32>,
-    filter: Vec<u64>,
+    signing: Signing,
+    /// In the order they were added.
+    stretches: VecDeque<Stretch>,
     /// BASE^(block_len - 1): what the byte that leaves the window counts.
     leaving: u64,
 }
 
+#[derive(Debug)]
+struct Stretch {
+    start: u64,
+    /// By number of the block.
+    list: Vec<u64>,
+    /// The first block with each signature.
+    first: HashMap<u64, u32>,
+    /// A bit for each value that is there; a power of two of them.
+    filter: Vec<u64>,
+}
+
+impl Stretch {
+    #[allow(clippy::cast_possible_truncation)] // a few bits of it
+    fn bit(&self, value: u64) -> (usize, u64) {
+        let bit = value as usize % (self.filter.len() * 64);
+        (bit / 64, 1 << (bit % 64))
+    }
+}
+
 impl Signatures {
-    /// Signatures as [`signatures`] made them of old bytes that begin at `start`.
+    /// None so far.
     #[must_use]
-    pub fn new(start: u64, block_len: usize, bytes: &[u8]) -> Self {
-        let block_len = block_len.max(1);
-        let list: Vec<u64> = bytes
-            .chunks_exact(SIGNATURE_LEN)
-            .map(|s| s.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
-            .collect();
-        let mut first = HashMap::with_capacity(list.len());
-        let mut filter = vec![0u64; FILTER_BITS / 64];
-        for (number, &value) in (0u32..).zip(&list) {
-            first.entry(value).or_insert(number);
-            let bit = filter_bit(value);
-            filter[bit / 64] |= 1 << (bit % 64);
-        }
-        let leaving = (1..block_len).fold(1u64, |power, _| power.wrapping_mul(BASE));
-        Self { start, block_len, list, first, filter, leaving }
+    pub fn new(signing: Signing) -> Self {
+        let leaving = (1..signing.block_len).fold(1u64, |power, _| power.wrapping_mul(BASE));
+        Self { signing, stretches: VecDeque::new(), leaving }
     }
 
-    /// The block with this signature: the one at `offset`, if it has it, else the first that does.
-    fn block(&self, value: u64, offset: Option<u64>) -> Option<u64> {
-        let bit = filter_bit(value);
-        if self.filter[bit / 64] & 1 << (bit % 64) == 0 {
-            return None;
+    /// Adds what [`signatures`] made of old bytes that begin at `start`.
+    pub fn add(&mut self, start: u64, bytes: &[u8]) {
+        let list: Vec<u64> = self.signing.values(bytes).collect();
+        let words = list.len().max(8).next_power_of_two();
+        let first = HashMap::with_capacity(list.len());
+        let mut stretch = Stretch { start, list, first, filter: vec![0; words] };
+        for (number, &value) in (0u32..).zip(&stretch.list) {
+            stretch.first.entry(value).or_insert(number);
+            let (word, bit) = stretch.bit(value);
+            stretch.filter[word] |= bit;
         }
-        let first = *self.first.get(&value)?;
-        let expected = offset.and_then(|o| o.checked_sub(self.start)).filter(|past| {
-            let block_len = self.block_len as u64;
-            past % block_len == 0
+        self.stretches.push_back(stretch);
+    }
+
+    /// Drops stretches that end before `offset`.
+    pub fn forget_before(&mut self, offset: u64) {
+        let block_len = self.signing.block_len as u64;
+        self.stretches.retain(|s| s.start.saturating_add(s.list.len() as u64 * block_len) > offset);
+    }
+
+    /// The block with this signature: the one at `expected`, if it has it, else the first that does.
+    fn block(&self, value: u64, expected: u64) -> Option<u64> {
+        let block_len = self.signing.block_len as u64;
+        let mut other = None;
+        for stretch in &self.stretches {
+            let (word, bit) = stretch.bit(value);
+            if stretch.filter[word] & bit == 0 {
+                continue;
+            }
+            let Some(&first) = stretch.first.get(&value) else { continue };
+            if let Some(past) = expected.checked_sub(stretch.start)
+                && past % block_len == 0
                 && usize::try_from(past / block_len)
-                    .is_ok_and(|number| self.list.get(number) == Some(&value))
-        });
-        Some(self.start + expected.unwrap_or(u64::from(first) * self.block_len as u64))
+                    .is_ok_and(|number| stretch.list.get(number) == Some(&value))
+            {
+                return Some(expected);
+            }
+            other = other.or(Some(stretch.start + u64::from(first) * block_len));
+        }
+        other
     }
 
     /// Takes `new` apart into stretches that stand in the old bytes and stretches that do not, in
@@ -151,48 +248,90 @@ impl Signatures {
     /// that occur more than once, those in step with it and with one another are preferred.
     #[must_use]
     pub fn find(&self, new: &[u8], offset: u64) -> Vec<Found> {
+        let block_len = self.signing.block_len;
         let mut found = Vec::new();
         // What to add to a position in `new` to get the old offset in step with the last match.
         let mut in_step = offset;
         let (mut at, mut literal) = (0usize, 0usize);
         let mut rolling: Option<u64> = None;
-        while at + self.block_len <= new.len() {
-            let h = rolling.unwrap_or_else(|| sum(&new[at..at + self.block_len]));
-            match self.block(signature(h), Some(in_step.wrapping_add(at as u64))) {
+        while at + block_len <= new.len() {
+            let h = rolling.unwrap_or_else(|| sum(&new[at..at + block_len]));
+            let value = signature(h, self.signing.signature_len);
+            match self.block(value, in_step.wrapping_add(at as u64)) {
                 Some(old) => {
-                    if literal < at {
-                        found.push(Found::New(literal..at));
-                    }
-                    match found.last_mut() {
-                        Some(Found::Old { offset, len }) if *offset + *len as u64 == old => {
-                            *len += self.block_len;
-                        }
-                        _ => found.push(Found::Old { offset: old, len: self.block_len }),
-                    }
+                    push(&mut found, Found::New(literal..at));
+                    push(&mut found, Found::Old { offset: old, len: block_len });
                     in_step = old.wrapping_sub(at as u64);
-                    at += self.block_len;
+                    at += block_len;
                     literal = at;
                     rolling = None;
                 }
                 None => {
                     let leaves = u64::from(new[at]).wrapping_mul(self.leaving);
-                    let next = new.get(at + self.block_len).copied().unwrap_or(0);
+                    let next = new.get(at + block_len).copied().unwrap_or(0);
                     let rest = h.wrapping_sub(leaves).wrapping_mul(BASE);
                     rolling = Some(rest.wrapping_add(u64::from(next)));
                     at += 1;
                 }
             }
         }
-        if literal < new.len() {
-            found.push(Found::New(literal..new.len()));
-        }
+        push(&mut found, Found::New(literal..new.len()));
         found
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // a few bits of it
-fn filter_bit(value: u64) -> usize {
-    value as usize % FILTER_BITS
+/// Takes `new` apart as [`Signatures::find`] does, but looks for the blocks of the old bytes at
+/// `old`, signed in `bytes`, only where they would stand if `new` began or ended with them.
+#[must_use]
+pub fn in_step(new: &[u8], old: &Range<u64>, signing: Signing, bytes: &[u8]) -> Vec<Found> {
+    let block_len = signing.block_len;
+    let values: Vec<u64> = signing.values(bytes).collect();
+    let Some(old_len) = old.end.checked_sub(old.start).and_then(|l| usize::try_from(l).ok()) else {
+        return vec![Found::New(0..new.len())];
+    };
+    let is_at = |number: usize, at: usize| {
+        let block = at.checked_add(block_len).and_then(|end| new.get(at..end));
+        block.is_some_and(|block| signing.of(block) == values[number])
+    };
+    // From the start on: what follows it without a break, then runs.
+    let mut found = Vec::new();
+    let (mut number, mut at) = (0, 0);
+    while number < values.len() {
+        let run = (number..values.len()).take_while(|&n| is_at(n, n * block_len)).count();
+        if run >= RUN_MIN || (number == 0 && run > 0) {
+            push(&mut found, Found::New(at..number * block_len));
+            let offset = old.start + (number * block_len) as u64;
+            push(&mut found, Found::Old { offset, len: run * block_len });
+            at = (number + run) * block_len;
+        }
+        number += run + 1;
+    }
+    // From the end on, down to what was found already.
+    let mut behind = Vec::new();
+    let mut end = new.len();
+    let place = |number: usize| {
+        (new.len() + number * block_len).checked_sub(old_len).filter(|&place| place >= at)
+    };
+    let mut number = values.len();
+    while number > 0 {
+        let is_next = |n: &usize| place(*n).is_some_and(|p| is_at(*n, p));
+        let run = (0..number).rev().take_while(is_next).count();
+        let touches = number * block_len == old_len && end == new.len();
+        if (run >= RUN_MIN || (touches && run > 0))
+            && let Some(start) = place(number - run)
+        {
+            behind.push(Found::New(start + run * block_len..end));
+            let offset = old.start + ((number - run) * block_len) as u64;
+            behind.push(Found::Old { offset, len: run * block_len });
+            end = start;
+        }
+        number = number.saturating_sub(run + 1);
+    }
+    push(&mut found, Found::New(at..end));
+    // The pieces behind were made back to front, each before the one it follows.
+    let ordered = behind.chunks(2).rev().flat_map(|pair| pair.iter().rev());
+    ordered.for_each(|piece| push(&mut found, piece.clone()));
+    found
 }
 
 #[cfg(test)]
@@ -229,12 +368,65 @@ mod tests {
         found.iter().filter(|f| matches!(f, Found::New(_))).map(Found::len).sum()
     }
 
+    const START: u64 = 1_000_003;
+
+    fn signed(old: &[u8], signing: Signing) -> Vec<u8> {
+        let mut out = Vec::new();
+        signatures(old, signing, &mut out);
+        assert_eq!(out.len() as u64, signing.signed_len(old.len() as u64));
+        out
+    }
+
+    /// In two stretches.
     fn find(old: &[u8], new: &[u8], block_len: usize) -> Vec<Found> {
-        let start = 1_000_003;
-        let signed = Signatures::new(start, block_len, &signatures(old, block_len));
-        let found = signed.find(new, start);
-        assert_eq!(rebuilt(&found, old, start, new), new);
+        let signing = Signing::new(block_len, 6).expect("within bounds");
+        let mut signatures = Signatures::new(signing);
+        let half = old.len() / 2 / block_len * block_len;
+        signatures.add(START, &signed(&old[..half], signing));
+        signatures.add(START + half as u64, &signed(&old[half..], signing));
+        let found = signatures.find(new, START);
+        assert_eq!(rebuilt(&found, old, START, new), new);
         found
+    }
+
+    fn step(old: &[u8], new: &[u8]) -> Vec<Found> {
+        let signing = Signing::new(64, 4).expect("within bounds");
+        let range = START..START + old.len() as u64;
+        let found = in_step(new, &range, signing, &signed(old, signing));
+        assert_eq!(rebuilt(&found, old, START, new), new);
+        found
+    }
+
+    #[test]
+    fn an_edit_between_two_blocks_is_narrowed_down() {
+        let old = noise(1_024, 21);
+        let mut new = old.clone();
+        new[300..400].copy_from_slice(&noise(100, 22));
+        assert_eq!(literal(&step(&old, &new)), 192);
+        // A second place, with two blocks that agree in between.
+        new[600..601].copy_from_slice(b"?");
+        assert_eq!(literal(&step(&old, &new)), 192 + 64);
+        let mut new = old.clone();
+        new.splice(500..500, noise(33, 23));
+        assert_eq!(literal(&step(&old, &new)), 64 + 33);
+        let mut new = old.clone();
+        new.drain(500..520);
+        assert_eq!(literal(&step(&old, &new)), 2 * 64 - 20);
+        assert_eq!(literal(&step(&old, &noise(700, 24))), 700);
+        assert_eq!(literal(&step(&old, &[])), 0);
+    }
+
+    #[test]
+    fn a_stretch_that_was_dropped_is_not_found() {
+        let old = noise(64 << 10, 25);
+        let signing = Signing::new(1_024, 5).expect("within bounds");
+        let mut signatures = Signatures::new(signing);
+        signatures.add(0, &signed(&old[..32 << 10], signing));
+        signatures.add(32 << 10, &signed(&old[32 << 10..], signing));
+        signatures.forget_before(32 << 10);
+        let found = signatures.find(&old, 0);
+        assert_eq!(found[0], Found::New(0..32 << 10));
+        assert_eq!(found[1], Found::Old { offset: 32 << 10, len: 32 << 10 });
     }
 
     #[test]
@@ -287,14 +479,32 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_signatures(bytes: Vec<u8>, new: Vec<u8>) {
-            let found = Signatures::new(u64::MAX - 5_000_000, 64, &bytes).find(&new, 0);
-            prop_assert_eq!(found.iter().map(Found::len).sum::<usize>(), new.len());
+        fn any_edit_of_a_block_is_rebuilt(
+            old in prop::collection::vec(0u8..3, 0..1_500),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..90, 0usize..90), 0..4),
+        ) {
+            let mut new = old.clone();
+            for (i, (at, removed, inserted)) in edits.into_iter().enumerate() {
+                let from = at.index(new.len() + 1);
+                let to = (from + removed).min(new.len());
+                new.splice(from..to, noise(inserted, i as u64));
+            }
+            step(&old, &new);
+        }
+
+        #[test]
+        fn any_bytes_are_signatures(bytes: Vec<u8>, new: Vec<u8>, old: std::ops::Range<u64>) {
+            let signing = Signing::new(32, 2).expect("within bounds");
+            let mut signatures = Signatures::new(signing);
+            signatures.add(u64::MAX - 5_000_000, &bytes);
+            let all = |found: Vec<Found>| found.iter().map(Found::len).sum::<usize>();
+            prop_assert_eq!(all(signatures.find(&new, 0)), new.len());
+            prop_assert_eq!(all(in_step(&new, &(0..old.end % 3_000), signing, &bytes)), new.len());
         }
 
         #[test]
         fn a_rolled_sum_is_the_sum(bytes in prop::collection::vec(any::<u8>(), 65..300)) {
-            let s = Signatures::new(0, 64, &[]);
+            let s = Signatures::new(Signing::new(64, 6).expect("within bounds"));
             let mut h = sum(&bytes[..64]);
             for at in 0..bytes.len() - 64 {
                 h = h.wrapping_sub(u64::from(bytes[at]).wrapping_mul(s.leaving)).wrapping_mul(BASE)
