@@ -187,6 +187,20 @@ impl<'g> FrameWriter<'g> {
         Ok(())
     }
 
+    /// Appends operations that are encoded already, at most a frame's goal of them or one; sends a
+    /// frame when one is full.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn encoded(&mut self, bytes: &[u8], ops: u64) -> Result<(), LinkError> {
+        self.payload.put_raw(bytes);
+        self.ops += ops;
+        if self.payload.len() >= FRAME_PAYLOAD_GOAL {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<(), LinkError> {
         if self.payload.is_empty() {
             return Ok(());

@@ -27,11 +27,16 @@ use crate::observe::{
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
 
+mod delta;
 mod index;
 mod large;
+mod queue;
+mod signing;
 
 pub use index::RunIndex;
 use large::LargeSender;
+use queue::OpQueue;
+pub use signing::SignDesk;
 
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
@@ -114,6 +119,8 @@ pub struct Ingest<'a, S: Storage> {
     pub catalog: CatalogReader,
     /// Content under way.
     pub index: &'a RunIndex,
+    /// Where the target is asked for signatures.
+    pub desk: &'a SignDesk<'a>,
     /// Counters.
     pub progress: &'a Progress,
     /// The wall clock.
@@ -133,13 +140,13 @@ impl<S: Storage> std::fmt::Debug for Ingest<'_, S> {
 }
 
 /// A batch while it is written.
-struct Batch<'w, 'g> {
+struct Batch<'w, 'g, 'd> {
     number: u64,
-    writer: &'w mut FrameWriter<'g>,
+    writer: OpQueue<'w, 'g, 'd>,
     record: BatchRecord,
 }
 
-impl Batch<'_, '_> {
+impl Batch<'_, '_, '_> {
     fn put(
         &mut self,
         op: &Op<'_>,
@@ -180,12 +187,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
         storage: &'a S,
         catalog: CatalogReader,
         index: &'a RunIndex,
+        desk: &'a SignDesk<'a>,
         progress: &'a Progress,
         now: WallClock<'a>,
         racy_ns: i64,
     ) -> Self {
         let (parent, chunker, small) = (None, None, Vec::new());
-        Self { storage, catalog, index, progress, now, racy_ns, parent, chunker, small }
+        Self { storage, catalog, index, desk, progress, now, racy_ns, parent, chunker, small }
     }
 
     /// Writes the operations of `changes` into the batch `number`.
@@ -198,6 +206,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         changes: Vec<Change>,
         writer: &mut FrameWriter<'_>,
     ) -> Result<BatchRecord, IngestError> {
+        let writer = OpQueue::new(writer, self.desk, self.progress);
         let mut batch = Batch { number, writer, record: BatchRecord::default() };
         self.parent = None;
         for change in changes {
@@ -219,10 +228,11 @@ impl<'a, S: Storage> Ingest<'a, S> {
             }
             Progress::add(&self.progress.done, 1);
         }
+        batch.writer.finish()?;
         Ok(batch.record)
     }
 
-    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_>) -> Result<(), Failure> {
+    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_, '_>) -> Result<(), Failure> {
         match change {
             Change::Remove { path, expected } => Ok(self.remove(path, expected, batch)?),
             Change::Link { path, leader } => {
@@ -251,7 +261,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &self,
         path: RelPath,
         expected: EntryDigest,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), LinkError> {
         batch.writer.op(&Op::Remove { path: path.clone(), expected })?;
         batch.record.effects.push(Effect::Remove { path, moved: false });
@@ -290,7 +300,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         moved_from: Option<&RelPath>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let known = self.catalog.get(path)?.map(|r| r.entry);
         if path.is_root() {
@@ -329,7 +339,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         entry: Entry,
         stat: &Stat,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let record = Record { entry: entry.clone(), facts: self.facts(stat) };
         if known.as_ref() == Some(&entry) {
@@ -354,7 +364,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         entry: &Entry,
         recipe: Option<Arc<Recipe>>,
         stat: &Stat,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let Some(old) = self.catalog.get(from)?.map(|r| r.entry) else { return Ok(false) };
         if !old.same_but_metadata(entry) {
@@ -391,7 +401,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         from: &RelPath,
         path: &RelPath,
         stat: &Stat,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let Some(old) = self.catalog.get(from)? else { return Ok(false) };
         if old.facts == Some(LocalFacts::of(stat)) {
@@ -413,7 +423,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let storage = self.storage;
         let mut bytes = std::mem::take(&mut self.small);
@@ -454,7 +464,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         bytes: &[u8],
         stat: &Stat,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let record = Record { entry: entry.clone(), facts: self.facts(stat) };
         if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
@@ -483,7 +493,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         known: &Entry,
         record: Record,
         recipe: Option<Arc<Recipe>>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         if *known == record.entry {
             batch.record.refreshed.push((path.clone(), record, recipe));
@@ -508,7 +518,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: &Entry,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let storage = self.storage;
         let mut chunker = self.chunker.take();
@@ -532,7 +542,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         if let Some(known) = &known
             && self.lacks_recipe(known, batch.number)?

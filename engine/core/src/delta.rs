@@ -221,8 +221,10 @@ impl Signatures {
         self.stretches.retain(|s| s.start.saturating_add(s.list.len() as u64 * block_len) > offset);
     }
 
-    /// The block with this signature: the one at `expected`, if it has it, else the first that does.
-    fn block(&self, value: u64, expected: u64) -> Option<u64> {
+    /// The block with this signature: the one at `expected`, else the first that has it if the block
+    /// behind it is what follows in `rest` too. Out of step there are so many blocks to be taken for
+    /// that one signature alone agrees by chance.
+    fn block(&self, value: u64, expected: u64, rest: &[u8]) -> Option<u64> {
         let block_len = self.signing.block_len as u64;
         let mut other = None;
         for stretch in &self.stretches {
@@ -238,9 +240,23 @@ impl Signatures {
             {
                 return Some(expected);
             }
-            other = other.or(Some(stretch.start + u64::from(first) * block_len));
+            let old = stretch.start + u64::from(first) * block_len;
+            if other.is_none() && self.follows(old + block_len, rest) {
+                other = Some(old);
+            }
         }
         other
+    }
+
+    /// Whether `rest` begins with the block at `old`.
+    fn follows(&self, old: u64, rest: &[u8]) -> bool {
+        let block_len = self.signing.block_len;
+        let Some(block) = rest.get(..block_len) else { return false };
+        let there = self.stretches.iter().find_map(|stretch| {
+            let past = old.checked_sub(stretch.start)?;
+            stretch.list.get(usize::try_from(past / block_len as u64).ok()?)
+        });
+        there.is_some_and(|&value| value == self.signing.of(block))
     }
 
     /// Takes `new` apart into stretches that stand in the old bytes and stretches that do not, in
@@ -257,7 +273,8 @@ impl Signatures {
         while at + block_len <= new.len() {
             let h = rolling.unwrap_or_else(|| sum(&new[at..at + block_len]));
             let value = signature(h, self.signing.signature_len);
-            match self.block(value, in_step.wrapping_add(at as u64)) {
+            let rest = &new[at + block_len..];
+            match self.block(value, in_step.wrapping_add(at as u64), rest) {
                 Some(old) => {
                     push(&mut found, Found::New(literal..at));
                     push(&mut found, Found::Old { offset: old, len: block_len });
