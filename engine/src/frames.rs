@@ -201,7 +201,11 @@ impl<'g> FrameWriter<'g> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), LinkError> {
+    /// Sends what there is as a frame.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn flush(&mut self) -> Result<(), LinkError> {
         if self.payload.is_empty() {
             return Ok(());
         }

@@ -25,6 +25,13 @@ pub const SIGNED_LEN_MAX: u64 = 4 << 20;
 /// second one.
 const RUN_MIN: usize = 2;
 
+/// Where nothing moved, an edit ends within so many blocks: they are tried in step first, which costs
+/// one hash a block and not one a byte.
+const AHEAD: u64 = 8;
+
+/// Bits of the filter in front of the tables: it stays in the nearest cache.
+const FILTER_BITS: usize = 1 << 17;
+
 /// Base of the polynomial: odd, so that no byte of a block is ever shifted out.
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Spreads the sum over all bits before it is cut to a signature.
@@ -170,6 +177,8 @@ pub struct Signatures {
     signing: Signing,
     /// In the order they were added.
     stretches: VecDeque<Stretch>,
+    /// A bit for each value that is there.
+    filter: Vec<u64>,
     /// BASE^(block_len - 1): what the byte that leaves the window counts.
     leaving: u64,
 }
@@ -181,16 +190,12 @@ struct Stretch {
     list: Vec<u64>,
     /// The first block with each signature.
     first: HashMap<u64, u32>,
-    /// A bit for each value that is there; a power of two of them.
-    filter: Vec<u64>,
 }
 
-impl Stretch {
-    #[allow(clippy::cast_possible_truncation)] // a few bits of it
-    fn bit(&self, value: u64) -> (usize, u64) {
-        let bit = value as usize % (self.filter.len() * 64);
-        (bit / 64, 1 << (bit % 64))
-    }
+#[allow(clippy::cast_possible_truncation)] // a few bits of it
+fn filter_bit(value: u64) -> (usize, u64) {
+    let bit = value as usize % FILTER_BITS;
+    (bit / 64, 1 << (bit % 64))
 }
 
 impl Signatures {
@@ -198,65 +203,75 @@ impl Signatures {
     #[must_use]
     pub fn new(signing: Signing) -> Self {
         let leaving = (1..signing.block_len).fold(1u64, |power, _| power.wrapping_mul(BASE));
-        Self { signing, stretches: VecDeque::new(), leaving }
+        Self { signing, stretches: VecDeque::new(), filter: Vec::new(), leaving }
     }
 
     /// Adds what [`signatures`] made of old bytes that begin at `start`.
     pub fn add(&mut self, start: u64, bytes: &[u8]) {
         let list: Vec<u64> = self.signing.values(bytes).collect();
-        let words = list.len().max(8).next_power_of_two();
-        let first = HashMap::with_capacity(list.len());
-        let mut stretch = Stretch { start, list, first, filter: vec![0; words] };
-        for (number, &value) in (0u32..).zip(&stretch.list) {
-            stretch.first.entry(value).or_insert(number);
-            let (word, bit) = stretch.bit(value);
-            stretch.filter[word] |= bit;
+        let mut first = HashMap::with_capacity(list.len());
+        for (number, &value) in (0u32..).zip(&list) {
+            first.entry(value).or_insert(number);
         }
-        self.stretches.push_back(stretch);
+        self.filter.resize(FILTER_BITS / 64, 0);
+        set_bits(&mut self.filter, &list);
+        self.stretches.push_back(Stretch { start, list, first });
     }
 
     /// Drops stretches that end before `offset`.
     pub fn forget_before(&mut self, offset: u64) {
-        let block_len = self.signing.block_len as u64;
+        let (block_len, before) = (self.signing.block_len as u64, self.stretches.len());
         self.stretches.retain(|s| s.start.saturating_add(s.list.len() as u64 * block_len) > offset);
+        if self.stretches.len() < before {
+            self.filter.fill(0);
+            self.stretches.iter().for_each(|s| set_bits(&mut self.filter, &s.list));
+        }
+    }
+
+    /// The signature of the block at `old`.
+    fn at(&self, old: u64) -> Option<u64> {
+        let block_len = self.signing.block_len as u64;
+        self.stretches.iter().find_map(|stretch| {
+            let past = old.checked_sub(stretch.start).filter(|past| past % block_len == 0)?;
+            stretch.list.get(usize::try_from(past / block_len).ok()?).copied()
+        })
+    }
+
+    fn is_filtered(&self, value: u64) -> bool {
+        let (word, bit) = filter_bit(value);
+        self.filter.get(word).is_none_or(|bits| bits & bit == 0)
     }
 
     /// The block with this signature: the one at `expected`, else the first that has it if the block
     /// behind it is what follows in `rest` too. Out of step there are so many blocks to be taken for
     /// that one signature alone agrees by chance.
     fn block(&self, value: u64, expected: u64, rest: &[u8]) -> Option<u64> {
-        let block_len = self.signing.block_len as u64;
-        let mut other = None;
-        for stretch in &self.stretches {
-            let (word, bit) = stretch.bit(value);
-            if stretch.filter[word] & bit == 0 {
-                continue;
-            }
-            let Some(&first) = stretch.first.get(&value) else { continue };
-            if let Some(past) = expected.checked_sub(stretch.start)
-                && past % block_len == 0
-                && usize::try_from(past / block_len)
-                    .is_ok_and(|number| stretch.list.get(number) == Some(&value))
-            {
-                return Some(expected);
-            }
-            let old = stretch.start + u64::from(first) * block_len;
-            if other.is_none() && self.follows(old + block_len, rest) {
-                other = Some(old);
-            }
+        if self.at(expected) == Some(value) {
+            return Some(expected);
         }
-        other
+        let block_len = self.signing.block_len as u64;
+        let follows = |old: &u64| {
+            let block = rest.get(..self.signing.block_len);
+            block.is_some_and(|b| self.at(*old + block_len) == Some(self.signing.of(b)))
+        };
+        let first = |s: &Stretch| Some(s.start + u64::from(*s.first.get(&value)?) * block_len);
+        self.stretches.iter().filter_map(first).find(follows)
     }
 
-    /// Whether `rest` begins with the block at `old`.
-    fn follows(&self, old: u64, rest: &[u8]) -> bool {
-        let block_len = self.signing.block_len;
-        let Some(block) = rest.get(..block_len) else { return false };
-        let there = self.stretches.iter().find_map(|stretch| {
-            let past = old.checked_sub(stretch.start)?;
-            stretch.list.get(usize::try_from(past / block_len as u64).ok()?)
-        });
-        there.is_some_and(|&value| value == self.signing.of(block))
+    /// How far from the beginning of `new`, which would stand at `old` had nothing moved, the next
+    /// block in step is the same.
+    fn ahead(&self, new: &[u8], old: u64) -> Option<usize> {
+        let block_len = self.signing.block_len as u64;
+        let first = self.stretches.iter().find_map(|s| {
+            let past = old.saturating_sub(s.start).next_multiple_of(block_len);
+            (past / block_len < s.list.len() as u64).then_some(s.start + past)
+        })?;
+        (0..=AHEAD).find_map(|n| {
+            let there = first + n * block_len;
+            let at = usize::try_from(there.checked_sub(old)?).ok()?;
+            let block = new.get(at..at.checked_add(self.signing.block_len)?)?;
+            (self.at(there) == Some(self.signing.of(block))).then_some(at)
+        })
     }
 
     /// Takes `new` apart into stretches that stand in the old bytes and stretches that do not, in
@@ -268,32 +283,50 @@ impl Signatures {
         let mut found = Vec::new();
         // What to add to a position in `new` to get the old offset in step with the last match.
         let mut in_step = offset;
-        let (mut at, mut literal) = (0usize, 0usize);
-        let mut rolling: Option<u64> = None;
-        while at + block_len <= new.len() {
-            let h = rolling.unwrap_or_else(|| sum(&new[at..at + block_len]));
-            let value = signature(h, self.signing.signature_len);
-            let rest = &new[at + block_len..];
-            match self.block(value, in_step.wrapping_add(at as u64), rest) {
-                Some(old) => {
-                    push(&mut found, Found::New(literal..at));
-                    push(&mut found, Found::Old { offset: old, len: block_len });
-                    in_step = old.wrapping_sub(at as u64);
-                    at += block_len;
-                    literal = at;
-                    rolling = None;
-                }
-                None => {
-                    let leaves = u64::from(new[at]).wrapping_mul(self.leaving);
-                    let next = new.get(at + block_len).copied().unwrap_or(0);
-                    let rest = h.wrapping_sub(leaves).wrapping_mul(BASE);
-                    rolling = Some(rest.wrapping_add(u64::from(next)));
-                    at += 1;
-                }
+        let mut at = 0;
+        while at < new.len() {
+            let expected = in_step.wrapping_add(at as u64);
+            if let Some(skip) = self.ahead(&new[at..], expected) {
+                push(&mut found, Found::New(at..at + skip));
+                push(&mut found, Found::Old { offset: expected + skip as u64, len: block_len });
+                at += skip + block_len;
+                continue;
             }
+            let Some((next, old)) = self.search(&new[at..], expected) else { break };
+            push(&mut found, Found::New(at..at + next));
+            push(&mut found, Found::Old { offset: old, len: block_len });
+            at += next;
+            in_step = old.wrapping_sub(at as u64);
+            at += block_len;
         }
-        push(&mut found, Found::New(literal..new.len()));
+        push(&mut found, Found::New(at.min(new.len())..new.len()));
         found
+    }
+
+    /// The first block at any offset of `new`, and where it stands in the old bytes.
+    fn search(&self, new: &[u8], old: u64) -> Option<(usize, u64)> {
+        let block_len = self.signing.block_len;
+        let mut h = sum(new.get(..block_len)?);
+        for at in 0.. {
+            let value = signature(h, self.signing.signature_len);
+            if !self.is_filtered(value)
+                && let Some(place) =
+                    self.block(value, old.wrapping_add(at as u64), &new[at + block_len..])
+            {
+                return Some((at, place));
+            }
+            let entering = u64::from(*new.get(at + block_len)?);
+            let leaving = u64::from(new[at]).wrapping_mul(self.leaving);
+            h = h.wrapping_sub(leaving).wrapping_mul(BASE).wrapping_add(entering);
+        }
+        None
+    }
+}
+
+fn set_bits(filter: &mut [u64], values: &[u64]) {
+    for &value in values {
+        let (word, bit) = filter_bit(value);
+        filter[word] |= bit;
     }
 }
 

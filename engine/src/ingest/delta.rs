@@ -531,9 +531,8 @@ impl<'d> Delta<'d> {
         while let Some(first) = self.under_way.front() {
             let id = first.id;
             let answer = if wait { Some(self.desk.wait(id)) } else { self.desk.poll(id) };
-            let (Some(bytes), Some(request)) = (answer, self.under_way.pop_front()) else {
-                break;
-            };
+            let Some(bytes) = answer else { break };
+            let Some(request) = self.under_way.pop_front() else { break };
             (any, wait) = (true, false);
             self.answered(&request, &bytes);
         }

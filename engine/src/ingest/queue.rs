@@ -24,6 +24,11 @@ const PENDING_BYTES_MAX: usize = 32 << 20;
 /// Operations that wait are kept together up to this length.
 const TOGETHER: usize = 64 * 1024;
 
+/// A run is sent when it has this many bytes, so that the target copies while the source reads on.
+const RUN_MAX: u64 = 4 << 20;
+/// A frame is sent, however short, when what it says stands for so many bytes.
+const FRAME_WORK: u64 = 8 << 20;
+
 enum Item {
     /// Encoded operations.
     Ops { bytes: Vec<u8>, count: u64 },
@@ -45,6 +50,8 @@ pub(super) struct OpQueue<'w, 'g, 'd> {
     bytes: usize,
     /// The base named last in the file that is being written.
     base: Option<FileDigest>,
+    /// Bytes the target builds from what was written since the last frame was sent.
+    work: u64,
 }
 
 impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
@@ -54,7 +61,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
         progress: &'d Progress,
     ) -> Self {
         let delta = desk.is_open().then(|| Delta::new(desk));
-        Self { writer, progress, delta, items: VecDeque::new(), bytes: 0, base: None }
+        Self { writer, progress, delta, items: VecDeque::new(), bytes: 0, base: None, work: 0 }
     }
 
     /// Appends an operation; files begin with [`Self::begin`].
@@ -121,6 +128,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
         if let Some(Item::Run { from: held, offset: start, len: run, .. }) = self.items.back_mut()
             && *held == from
             && *start + *run == offset
+            && *run < RUN_MAX
         {
             *run += long;
             return Ok(());
@@ -241,6 +249,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
             Item::Run { from, offset, len, .. } => {
                 self.name_base(from)?;
                 self.writer.op(&Op::CopyRun { offset, len })?;
+                self.worked(len)?;
             }
             Item::Section(section) => {
                 self.bytes -= section.len();
@@ -254,9 +263,19 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
                     (reused, sent) = (reused + old, sent + new);
                     self.writer.op(&op)?;
                 }
+                self.worked(reused)?;
                 Progress::add(&self.progress.reused_bytes, reused);
                 Progress::add(&self.progress.literal_bytes, sent);
             }
+        }
+        Ok(())
+    }
+
+    fn worked(&mut self, bytes: u64) -> Result<(), LinkError> {
+        self.work += bytes;
+        if self.work >= FRAME_WORK {
+            self.work = 0;
+            self.writer.flush()?;
         }
         Ok(())
     }
