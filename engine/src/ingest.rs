@@ -556,7 +556,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
         let mut kept = self.chunker.take();
         let chunker = chunker_for(before.size, &mut kept);
-        let basis = known.as_ref().and_then(Entry::content).copied();
+        let basis = known.as_ref().and_then(|k| Some((*k.content()?, k.size())));
         let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
         let read =
             read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {

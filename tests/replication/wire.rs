@@ -139,7 +139,7 @@ fn bytes_of_an_edit(old: &[u8], new: &[u8], compression: Compression) -> u64 {
     let second = run_as_between_sites(&sites, compression, None);
     assert_eq!(fs::read(sites.b.join("home/master.dat")).expect("it arrived"), new);
     sites.equal("after the edit");
-    second.sent() + second.received()
+    second.sent() + second.result.link.received_bytes
 }
 
 /// Pages rewritten in place cost little more than the pages.

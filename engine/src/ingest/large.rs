@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use farshore_core::chunking::ChunkingId;
+use farshore_core::limits::CHUNK_LEN_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_proto::op::Op;
@@ -33,6 +34,14 @@ pub(super) struct LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> {
     pub(super) guard: LargeGuard<'a>,
 }
 
+/// Content of one chunk has no recipe stored: its digest is that chunk's. Of other content whose
+/// recipe is lost this names a chunk that no file has.
+fn of_one_chunk(content: FileDigest, size: u64) -> Option<Arc<Recipe>> {
+    let len = u32::try_from(size).ok().filter(|&l| l > 0 && l as usize <= CHUNK_LEN_MAX)?;
+    let extents = vec![Extent::Chunk { id: ChunkId(content.0), len }];
+    Some(Arc::new(Recipe { chunking: ChunkingId::for_size(size), extents }))
+}
+
 struct Twin {
     content: FileDigest,
     recipe: Arc<Recipe>,
@@ -43,7 +52,7 @@ impl<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S> 
         ingest: &'s Ingest<'a, S>,
         path: &'s RelPath,
         stat: &Stat,
-        basis: Option<FileDigest>,
+        basis: Option<(FileDigest, u64)>,
         chunking: ChunkingId,
         batch: &'b mut Batch<'w, 'g, 'd>,
     ) -> Result<Self, CatalogError> {
@@ -60,8 +69,10 @@ impl<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S> 
             begun: false,
             guard,
         };
-        if let Some(content) = basis.filter(|c| !ingest.index.is_distrusted(&ChunkId(c.0)))
-            && let Some(recipe) = sender.recipe_of(&content)?
+        let basis = basis.filter(|(content, _)| !ingest.index.is_distrusted(&ChunkId(content.0)));
+        if let Some((content, size)) = basis
+            && let Some(recipe) =
+                sender.recipe_of(&content)?.or_else(|| of_one_chunk(content, size))
         {
             let mut offset = 0;
             let mut places = HashMap::with_capacity(recipe.extents.len());
