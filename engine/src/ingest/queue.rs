@@ -21,6 +21,9 @@ use crate::progress::Progress;
 /// which is what the windows of the link hold.
 const PENDING_BYTES_MAX: usize = 32 << 20;
 
+/// What a waiting run counts for among them.
+const RUN_COST: usize = 128;
+
 /// Operations that wait are kept together up to this length.
 const TOGETHER: usize = 64 * 1024;
 
@@ -133,6 +136,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
             *run += long;
             return Ok(());
         }
+        self.bytes += RUN_COST;
         self.items.push_back(Item::Run { from, offset, len: long, first: id });
         self.advance()
     }
@@ -231,6 +235,9 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
     }
 
     fn write(&mut self, item: Item) -> Result<(), LinkError> {
+        if matches!(item, Item::Run { .. }) {
+            self.bytes -= RUN_COST;
+        }
         match item {
             Item::Ops { bytes, count } => {
                 self.bytes -= bytes.len();

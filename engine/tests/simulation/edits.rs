@@ -70,8 +70,7 @@ fn content(number: u64, len: usize, repeats: bool) -> Vec<u8> {
         return noise(number, len);
     }
     let row = b"0017|2026-01-05|ordered|   12 pieces|EUR|";
-    let rows =
-        (0..len / 45).flat_map(|i| [row.as_slice(), &(i as u32 % 97).to_le_bytes()].concat());
+    let rows = (0..len / 49).flat_map(|i| [row.as_slice(), &(i % 97).to_le_bytes()].concat());
     rows.collect()
 }
 

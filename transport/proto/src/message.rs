@@ -44,6 +44,7 @@ pub const BUCKET_CHILDREN_MAX: usize = 1 << 20;
 pub const SIGN_RANGES_MAX: usize = 4_096;
 
 /// Bytes of one answer at most, whatever the lengths of blocks and signatures.
+#[allow(clippy::cast_possible_truncation)] // 4 MiB
 pub const SIGNATURES_LEN_MAX: usize =
     SIGNED_LEN_MAX as usize / farshore_core::delta::BLOCK_LEN_MIN * 6;
 
