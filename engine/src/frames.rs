@@ -202,7 +202,25 @@ impl<'g> FrameWriter<'g> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), LinkError> {
+    /// Appends operations that are encoded already, at most a frame's goal of them or one; sends a
+    /// frame when one is full.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn encoded(&mut self, bytes: &[u8], ops: u64) -> Result<(), LinkError> {
+        self.payload.put_raw(bytes);
+        self.ops += ops;
+        if self.payload.len() >= FRAME_HEADER_LEN + FRAME_PAYLOAD_GOAL {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what there is as a frame.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn flush(&mut self) -> Result<(), LinkError> {
         let mut frame = std::mem::take(&mut self.payload).finish();
         if frame.len() == FRAME_HEADER_LEN {
             self.payload = Encoder::append_to(frame);

@@ -27,11 +27,16 @@ use crate::observe::{
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
 
+mod delta;
 mod index;
 mod large;
+mod queue;
+mod signing;
 
 pub use index::RunIndex;
 use large::LargeSender;
+use queue::OpQueue;
+pub use signing::SignDesk;
 
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
@@ -114,6 +119,8 @@ pub struct Ingest<'a, S: Storage> {
     pub catalog: CatalogReader,
     /// Content under way.
     pub index: &'a RunIndex,
+    /// Where the target is asked for signatures.
+    pub desk: &'a SignDesk<'a>,
     /// Counters.
     pub progress: &'a Progress,
     /// The wall clock.
@@ -136,13 +143,13 @@ impl<S: Storage> std::fmt::Debug for Ingest<'_, S> {
 }
 
 /// A batch while it is written.
-struct Batch<'w, 'g> {
+struct Batch<'w, 'g, 'd> {
     number: u64,
-    writer: &'w mut FrameWriter<'g>,
+    writer: OpQueue<'w, 'g, 'd>,
     record: BatchRecord,
 }
 
-impl Batch<'_, '_> {
+impl Batch<'_, '_, '_> {
     fn put(
         &mut self,
         op: &Op<'_>,
@@ -183,6 +190,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         storage: &'a S,
         catalog: CatalogReader,
         index: &'a RunIndex,
+        desk: &'a SignDesk<'a>,
         progress: &'a Progress,
         now: WallClock<'a>,
         racy_ns: i64,
@@ -191,6 +199,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
             storage,
             catalog,
             index,
+            desk,
             progress,
             now,
             racy_ns,
@@ -212,6 +221,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         changes: Vec<Change>,
         writer: &mut FrameWriter<'_>,
     ) -> Result<BatchRecord, IngestError> {
+        let writer = OpQueue::new(writer, self.desk, self.progress);
         let mut batch = Batch { number, writer, record: BatchRecord::default() };
         self.parent = None;
         for change in changes {
@@ -233,10 +243,11 @@ impl<'a, S: Storage> Ingest<'a, S> {
             }
             Progress::add(&self.progress.done, 1);
         }
+        batch.writer.finish()?;
         Ok(batch.record)
     }
 
-    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_>) -> Result<(), Failure> {
+    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_, '_>) -> Result<(), Failure> {
         match change {
             Change::Remove { path, expected } => Ok(self.remove(path, expected, batch)?),
             Change::Link { path, leader } => {
@@ -274,7 +285,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &self,
         path: RelPath,
         expected: EntryDigest,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), LinkError> {
         batch.writer.op(&Op::Remove { path: path.clone(), expected })?;
         batch.record.effects.push(Effect::Remove { path, moved: false });
@@ -313,7 +324,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         moved_from: Option<&RelPath>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let known = self.catalog.get(path)?.map(|r| r.entry);
         if path.is_root() {
@@ -352,7 +363,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         entry: Entry,
         stat: &Stat,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let record = Record { entry: entry.clone(), facts: self.facts(stat) };
         if known.as_ref() == Some(&entry) {
@@ -377,7 +388,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         entry: &Entry,
         recipe: Option<Arc<Recipe>>,
         stat: &Stat,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let Some(old) = self.catalog.get(from)?.map(|r| r.entry) else { return Ok(false) };
         if !old.same_but_metadata(entry) {
@@ -414,7 +425,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         from: &RelPath,
         path: &RelPath,
         stat: &Stat,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let Some(old) = self.catalog.get(from)? else { return Ok(false) };
         if old.facts == Some(LocalFacts::of(stat)) {
@@ -437,7 +448,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let storage = self.storage;
         let mut bytes = std::mem::take(&mut self.small);
@@ -478,7 +489,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         bytes: &[u8],
         stat: &Stat,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         let record = Record { entry: entry.clone(), facts: self.facts(stat) };
         if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
@@ -507,7 +518,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         known: &Entry,
         record: Record,
         recipe: Option<Arc<Recipe>>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         if *known == record.entry {
             batch.record.refreshed.push((path.clone(), record, recipe));
@@ -532,7 +543,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: &Entry,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<bool, Failure> {
         let storage = self.storage;
         let expected = self.catalog.expected(known)?;
@@ -585,7 +596,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &mut self,
         path: &RelPath,
         known: Option<Entry>,
-        batch: &mut Batch<'_, '_>,
+        batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
         if let Some(known) = &known
             && self.lacks_recipe(known, batch.number)?
@@ -600,7 +611,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let chunking = self.chunking_of(&file, &before, known.as_ref())?;
         let mut kept = self.chunker.take();
         let chunker = chunker_for(chunking, &mut kept);
-        let basis = known.as_ref().and_then(Entry::content).copied();
+        let basis = known.as_ref().and_then(|k| Some((*k.content()?, k.size())));
         let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
         let read =
             read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {

@@ -24,7 +24,9 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{Message, PROTOCOL_VERSION, Receipt, Welcome};
+use farshore_proto::message::{
+    DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, Welcome,
+};
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
@@ -32,7 +34,7 @@ use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{Compression, LineGauge};
-use crate::ingest::{BatchRecord, IngestError, RunIndex, WallClock, preview};
+use crate::ingest::{BatchRecord, IngestError, RunIndex, SignDesk, WallClock, preview};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
 use crate::profile::{Profile, Stage};
@@ -200,9 +202,14 @@ pub fn run<S: Storage>(
     progress: &Progress,
 ) -> Result<SourceReport, SourceError> {
     let (events, inbox) = unbounded();
+    let desk = SignDesk::new(link, config.workers);
     std::thread::scope(|scope| {
         let sender = events.clone();
-        scope.spawn(move || receive(link, &sender));
+        let desk = &desk;
+        scope.spawn(move || {
+            receive(link, desk, &sender);
+            desk.close();
+        });
         let mut source = Source {
             storage,
             catalog,
@@ -212,6 +219,7 @@ pub fn run<S: Storage>(
             session: SourceSession::new(config.epoch),
             inbox,
             events,
+            desk,
             index: RunIndex::default(),
             degraded: BTreeMap::new(),
             next_batch: 1,
@@ -227,11 +235,16 @@ pub fn run<S: Storage>(
     })
 }
 
-/// Passes on what arrives on the control stream until it ends.
-fn receive(link: &dyn Link, events: &Sender<Event>) {
+/// Passes on what arrives on the control stream until it ends: signatures to the workers that wait
+/// for them, the rest to the coordinator.
+fn receive(link: &dyn Link, desk: &SignDesk<'_>, events: &Sender<Event>) {
     loop {
         let event = match link.recv_control() {
             Ok(Some(bytes)) => match Message::from_bytes(&bytes) {
+                Ok(Message::Signatures { id, bytes }) => match desk.answered(id, bytes) {
+                    Ok(()) => continue,
+                    Err(e) => Event::Failed(e.into()),
+                },
                 Ok(message) => Event::Message(message),
                 Err(e) => Event::Failed(SessionError::Decode(e).into()),
             },
@@ -254,6 +267,7 @@ struct Source<'a, S: Storage> {
     session: SourceSession,
     inbox: Receiver<Event>,
     events: Sender<Event>,
+    desk: &'a SignDesk<'a>,
     index: RunIndex,
     degraded: BTreeMap<String, u64>,
     next_batch: u64,
@@ -264,7 +278,7 @@ struct Source<'a, S: Storage> {
 impl<S: Storage> Source<'_, S> {
     fn run(&mut self) -> Result<SourceReport, SourceError> {
         self.send(&Message::Hello {
-            versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
             share: self.config.share.clone(),
             source: self.catalog.id(),
             epoch: self.config.epoch,
@@ -275,6 +289,9 @@ impl<S: Storage> Source<'_, S> {
         let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks()?);
         let (mut plan, welcome) = first_plan;
         self.next_batch = first_batch(&welcome)?;
+        if welcome.version >= DELTA_VERSION {
+            self.desk.open();
+        }
         let reader = self.catalog.reader()?;
         let former = reader.recovery_point()?;
         let first_contact = welcome.sealed_with != Some(self.catalog.id());
@@ -510,6 +527,7 @@ impl<S: Storage> Source<'_, S> {
                     config: self.config,
                     progress: self.progress,
                     index: &index,
+                    desk: self.desk,
                     gauge: &gauge,
                     turnstile: &turnstile,
                     events: self.events.clone(),

@@ -28,8 +28,10 @@ use crate::own_folder::{OwnFolder, remove_tree};
 use crate::profile::{Profile, Stage};
 
 mod assembly;
+mod patch;
 
 use assembly::Assembly;
+use patch::Parts;
 
 /// Bytes written to a large file before its writing back is started.
 const WRITEBACK: u64 = 8 << 20;
@@ -186,6 +188,8 @@ pub struct Stager<'a, S: Storage> {
     /// Content staged in this batch: a directory of this batch (or its folder) and a name.
     contents: HashMap<FileDigest, (Option<RelPath>, Vec<u8>)>,
     basis: Option<(FileDigest, S::File)>,
+    /// The recipe used last.
+    parts: Option<Parts>,
     assembly: Option<Assembly<S>>,
     chunker: Option<Chunker>,
     buf: Vec<u8>,
@@ -262,6 +266,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             directories: HashMap::new(),
             contents: HashMap::new(),
             basis: None,
+            parts: None,
             assembly: None,
             chunker: None,
             buf: Vec::new(),
@@ -313,7 +318,14 @@ impl<'a, S: Storage> Stager<'a, S> {
         check_paths(&op)?;
         let in_file = matches!(
             op,
-            Op::Literal { .. } | Op::Copy { .. } | Op::Zero { .. } | Op::End { .. } | Op::Abort
+            Op::Literal { .. }
+                | Op::Copy { .. }
+                | Op::Zero { .. }
+                | Op::End { .. }
+                | Op::Abort
+                | Op::Base { .. }
+                | Op::CopyRun { .. }
+                | Op::Patch { .. }
         );
         if in_file != self.assembly.is_some() {
             return Err(DecodeError::Invalid { what: "operation out of order", found: 0 }.into());

@@ -5,6 +5,7 @@
 //! bulk    ──► stagers: one batch each                 (write staging, read history and tree)
 //!               └──► applier: batches in order        (alone writes the tree and the catalog)
 //!                      └──► receipts
+//!             └──► signer                             (reads the tree)
 //! ```
 //! Guarantees: a receipt is sent when its batch is durable, never before; one session at a time has a
 //! share; an older epoch and a used batch number are refused. An error of any thread ends the
@@ -21,9 +22,9 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Message, PROTOCOL_VERSION, Query, StoreId, WIDE, Welcome,
+    ANSWER_CHILDREN_MAX, Answer, Message, Query, Sign, StoreId, WIDE, Welcome,
 };
-use farshore_proto::session::{SessionError, TargetSession};
+use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
 
 use crate::apply::group::Waiting;
@@ -38,6 +39,8 @@ use crate::own_folder::OwnFolder;
 use crate::plan::{PlanError, Problem};
 use crate::profile::{Profile, Stage};
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
+
+mod signer;
 
 /// Batches that wait for the applier, at most: bounds their lists in memory, and how many share one
 /// sync. More than a source has under way.
@@ -236,7 +239,7 @@ impl<'a, S: Storage> Session<'a, S> {
         let reader = catalog.reader()?;
         let applied_batch = reader.applied_batch()?;
         let welcome = Welcome {
-            version: PROTOCOL_VERSION,
+            version: machine.version(),
             target: own.identity,
             sealed_with: reader.sealed_with()?,
             epoch,
@@ -329,7 +332,11 @@ impl<'a, S: Storage> Session<'a, S> {
                     self.link.close(CloseCode::Internal as u32, "the session failed");
                 }
             });
-            let control = self.control(own);
+            // As many as the session's machine lets pass: the control loop never waits for room.
+            let (ask, asked) = bounded::<Sign>(SIGNS_UNDER_WAY_MAX);
+            let session = &self;
+            scope.spawn(move || session.sign(own, &asked));
+            let control = self.control(own, ask);
             drop(control_over);
             // A link that broke tells nobody anything; of an error elsewhere the peer knows.
             if let Err(e) = &control
@@ -434,7 +441,7 @@ impl<'a, S: Storage> Session<'a, S> {
 
     /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
     /// history pruned.
-    fn control(&self, own: &OwnFolder<S>) -> Result<(bool, u64), TargetError> {
+    fn control(&self, own: &OwnFolder<S>, ask: Sender<Sign>) -> Result<(bool, u64), TargetError> {
         let (mut sealed, mut pruned) = (false, 0);
         loop {
             let state = self.machine().state_name();
@@ -443,6 +450,8 @@ impl<'a, S: Storage> Session<'a, S> {
             self.machine().handle(&message)?;
             match message {
                 Message::Compare(queries) => self.answer(&queries)?,
+                // A signer that is gone could not answer: the link is broken, and says so next.
+                Message::Sign(sign) => ask.send(sign).unwrap_or(()),
                 Message::Seal(point) => {
                     let _sealing = self.config.profile.enter(Stage::Seal);
                     let root = self.catalog.update(Durability::Immediate, |t| {

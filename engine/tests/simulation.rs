@@ -24,6 +24,8 @@ use std::fmt;
 use farshore_engine::io::Storage;
 use farshore_engine::io::sim::{CrashModel, Fault, SimConfig};
 
+#[path = "simulation/edits.rs"]
+mod edits;
 #[path = "simulation/link.rs"]
 mod link;
 #[path = "simulation/oracle.rs"]

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farshore_core::chunking::ChunkingId;
+use farshore_core::chunking::{Chunker, ChunkingId};
 use farshore_core::codec::Encoder;
+use farshore_core::delta::Signing;
 use farshore_core::digest::RootDigest;
 use farshore_core::entry::{Entry, EntryDigest, Metadata, Timestamp, Xattrs};
 use farshore_core::path::RelPath;
@@ -15,8 +16,8 @@ use farshore_engine::deadline::within;
 use farshore_proto::batch::{BatchHeader, FrameHeader};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
-use farshore_proto::message::{Answer, Message, Query, Receipt, StoreId, Welcome};
-use farshore_proto::op::Op;
+use farshore_proto::message::{Answer, Message, Query, Receipt, Sign, StoreId, Welcome};
+use farshore_proto::op::{Op, Piece};
 use farshore_transport::{KeySet, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::common::{Server, Site, assert_equal_trees, expect, shown};
@@ -85,7 +86,7 @@ impl Attack {
         let start = Instant::now();
         loop {
             let link = connect(site, server);
-            say(&link, &hello("share", (1, 1), 0));
+            say(&link, &hello("share", (1, 2), 0));
             let heard = within(&link, SOON, CloseCode::Internal, "", || {
                 loop {
                     match hear(&link) {
@@ -249,6 +250,53 @@ macro_rules! built {
 fn end(content: FileDigest, size: u64) -> Op<'static> {
     let entry = Entry::File { size, content, meta: meta() };
     Op::End { entry, chunking: ChunkingId::FastCdc64K }
+}
+
+/// What the file `large` is made of.
+fn large() -> Recipe {
+    let content = farshore_test_support::Rng::new(1).bytes(300_000);
+    let mut chunker = Chunker::new(ChunkingId::for_size(300_000), 512 << 10);
+    let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
+    chunker.spare()[..content.len()].copy_from_slice(&content);
+    chunker.filled(content.len());
+    chunker.finish();
+    while let Some(cut) = chunker.poll() {
+        recipe.push(cut.extent);
+    }
+    recipe
+}
+
+/// A file `in/new` as long as `large`, built on that.
+fn on_large(a: &Attack, ops: &[Op<'_>]) {
+    let begin = Op::Begin { path: path("in/new"), size: 300_000, sparse: false };
+    let base = Op::Base { content: large().digest() };
+    a.ops(&[&[begin, base], ops, &[end(NO_CONTENT, 300_000)]].concat());
+}
+
+fn patch(pieces: Vec<Piece<'_>>) -> Op<'_> {
+    Op::Patch { id: ChunkId([1; 32]), pieces }
+}
+
+fn sign(id: u64, content: FileDigest, ranges: Vec<(u64, u64)>) -> Sign {
+    Sign { id, content, signing: Signing::new(64, 3).unwrap(), ranges }
+}
+
+fn raw_sign(block_len: u64, signature_len: u64) -> Vec<u8> {
+    let mut e = Encoder::new();
+    e.put_u8(12);
+    e.put_u64(0);
+    e.put_raw(&[0; 32]);
+    [block_len, signature_len, 0].into_iter().for_each(|v| e.put_u64(v));
+    e.finish()
+}
+
+/// Bytes of the answer.
+fn signatures(a: &Attack, sign: Sign) -> Option<usize> {
+    say(&a.link, &Message::Sign(sign));
+    match hear(&a.link) {
+        Some(Message::Signatures { bytes, .. }) => Some(bytes.len()),
+        _ => None,
+    }
 }
 
 /// Each on a session of its own, after its welcome.
@@ -588,6 +636,63 @@ const CASES: &[Case] = &[
             end(NO_CONTENT, 10)
         ),
     ),
+    // The second level of the delta.
+    ("run without a base", Ended, built!(Op::CopyRun { offset: 0, len: 10 })),
+    ("patch without a base", Ended, built!(patch(vec![Piece::New(b"0123456789")]))),
+    ("base without a file", Ended, one!(Op::Base { content: NO_CONTENT })),
+    ("run without a file", Ended, one!(Op::CopyRun { offset: 0, len: 10 })),
+    ("patch without a file", Ended, one!(patch(vec![Piece::New(b"x")]))),
+    (
+        "run of nothing anybody has",
+        Failed,
+        built!(
+            Op::Base { content: NO_CONTENT },
+            Op::CopyRun { offset: 0, len: 10 },
+            end(NO_CONTENT, 10)
+        ),
+    ),
+    (
+        "run of content without a recipe",
+        Failed,
+        built!(
+            Op::Base { content: FileDigest::of_small(b"alpha") },
+            Op::CopyRun { offset: 0, len: 5 },
+            Op::Zero { len: 5 },
+            end(NO_CONTENT, 10)
+        ),
+    ),
+    ("run between two chunks", Failed, |a| on_large(a, &[Op::CopyRun { offset: 1, len: 10 }])),
+    ("run into the middle of a chunk", Failed, |a| {
+        on_large(a, &[Op::CopyRun { offset: 0, len: 10 }])
+    }),
+    ("run beyond its base", Failed, |a| on_large(a, &[Op::CopyRun { offset: 0, len: 1 << 40 }])),
+    ("run at the end of the world", Failed, |a| {
+        on_large(a, &[Op::CopyRun { offset: i64::MAX as u64, len: i64::MAX as u64 }])
+    }),
+    ("run of no length", Failed, |a| on_large(a, &[Op::CopyRun { offset: 0, len: 0 }])),
+    ("run longer than announced", Failed, |a| {
+        on_large(a, &vec![Op::CopyRun { offset: 0, len: 300_000 }; 2])
+    }),
+    ("patch that is another chunk", Failed, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: 0, len: 9 }, Piece::New(b"x")])])
+    }),
+    ("patch beyond its base", Failed, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: 299_999, len: 2 }])])
+    }),
+    ("patch from the end of the world", Failed, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: i64::MAX as u64, len: 4 << 20 }])])
+    }),
+    ("patch of nothing", Failed, |a| on_large(a, &[patch(Vec::new())])),
+    ("patch longer than announced", Failed, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: 0, len: 300_000 }; 2])])
+    }),
+    ("patch longer than a chunk", Ended, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: 0, len: 4 << 20 }; 2])])
+    }),
+    ("patch of pieces without end", Ended, |a| {
+        on_large(a, &[patch(vec![Piece::Old { offset: 0, len: 1 }; 70_000])])
+    }),
+    ("piece of no length", Ended, |a| on_large(a, &[patch(vec![Piece::New(b"")])])),
     ("zeros of 2^64", Ended, |a| {
         let mut e = Encoder::new();
         Op::Begin { path: path("in/new"), size: 10, sparse: true }.encode(&mut e);
@@ -699,6 +804,51 @@ const CASES: &[Case] = &[
             &a.link,
             &Message::Compare(vec![Query { directory: path("in/none/at/all"), bucket: Some(3) }]),
         );
+    }),
+    ("signatures from the source", Ended, |a| {
+        say(&a.link, &Message::Signatures { id: 0, bytes: Vec::new() })
+    }),
+    ("signatures of nothing anybody has", Fine, |a| {
+        assert_eq!(signatures(a, sign(0, NO_CONTENT, vec![(0, 4 << 20)])), Some(0));
+        a.ops(&[]);
+    }),
+    ("signatures beyond the content", Fine, |a| {
+        let content = large().digest();
+        assert_eq!(signatures(a, sign(0, content, vec![(0, 300_001)])), Some(0));
+        assert_eq!(signatures(a, sign(1, content, vec![(i64::MAX as u64, 1)])), Some(0));
+        assert_eq!(signatures(a, sign(7, content, vec![(1, 4_096), (0, 63)])), Some(192));
+        a.ops(&[]);
+    }),
+    ("signatures of a number used before", Ended, |a| {
+        (0..2).for_each(|_| say(&a.link, &Message::Sign(sign(5, NO_CONTENT, Vec::new()))));
+    }),
+    ("signatures of too much", Ended, |a| {
+        say(&a.link, &Message::Sign(sign(0, NO_CONTENT, vec![(0, 4 << 20), (0, 1)])));
+    }),
+    ("signatures of ranges without end", Ended, |a| {
+        say(&a.link, &Message::Sign(sign(0, NO_CONTENT, vec![(0, 1); 4_097])));
+    }),
+    ("signatures of blocks of one byte", Ended, |a| raw_control(&a.link, raw_sign(1, 3))),
+    ("signatures of blocks of 2^60", Ended, |a| raw_control(&a.link, raw_sign(1 << 60, 3))),
+    ("signatures of no bytes", Ended, |a| raw_control(&a.link, raw_sign(64, 0))),
+    ("signatures of 8 bytes", Ended, |a| raw_control(&a.link, raw_sign(64, 8))),
+    ("flood of requests to sign, answers not read", Ended, |a| {
+        within(&a.link, Duration::from_secs(2), CloseCode::Internal, "flooded", || {
+            for id in 0..20_000 {
+                let ranges = vec![(0, 1_000); 4_096];
+                let message = Message::Sign(sign(id, large().digest(), ranges)).to_bytes();
+                if a.link.send_control(Bytes::from(message)).is_err() {
+                    break;
+                }
+            }
+        });
+    }),
+    ("seal with a request under way", Ended, |a| {
+        // Enough of them that the last is not answered when the seal comes.
+        for id in 0..100 {
+            say(&a.link, &Message::Sign(sign(id, large().digest(), vec![(0, 300_000); 13])));
+        }
+        say(&a.link, &Message::Seal(point(a.welcome.root)));
     }),
     ("flood of queries, answers not read", Ended, |a| {
         let all = vec![Query { directory: RelPath::root(), bucket: None }; 1_024];
@@ -814,7 +964,7 @@ fn a_first_message_that_is_no_good_hello_is_the_last() {
         e.finish()
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("later versions", hello("share", (2, 9), 0).to_bytes()),
+        ("later versions", hello("share", (3, 9), 0).to_bytes()),
         ("versions the wrong way round", hello("share", (9, 0), 0).to_bytes()),
         ("unknown share", hello("other", (1, 1), 0).to_bytes()),
         ("no share", hello("", (1, 1), 0).to_bytes()),

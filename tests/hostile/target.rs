@@ -5,15 +5,19 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farshore_core::delta::Signing;
 use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
 use farshore_core::entry::{Entry, Metadata};
 use farshore_core::path::RelPath;
+use farshore_core::recipe::FileDigest;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::deadline::within;
 use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
-use farshore_proto::message::{Answer, Failure, FailureKind, Message, Receipt, StoreId, Welcome};
+use farshore_proto::message::{
+    Answer, Failure, FailureKind, Message, Receipt, Sign, StoreId, Welcome,
+};
 use farshore_transport::{KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
 
 use crate::common::{Site, expect, farshore, files, shown, text};
@@ -282,6 +286,25 @@ const CASES: &[Case] = &[
     ),
     ("full, it says", &[7], &["the target refused", "hint: make room"], |l| {
         say(l, &Message::Refused { code: CloseCode::Disk as u32, text: "full".into() });
+    }),
+    ("signatures nobody asked for", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Welcome(Welcome { version: 2, ..welcome() }));
+        say(l, &Message::Signatures { id: 0, bytes: vec![1; 1_000] });
+    }),
+    ("signatures before the welcome", &[4], &["answer that fits no query"], |l| {
+        say(l, &Message::Signatures { id: 0, bytes: Vec::new() });
+    }),
+    ("a request to sign from the target", &[4], &["sign"], |l| {
+        say(l, &Message::Welcome(Welcome { version: 2, ..welcome() }));
+        say_after_compare(
+            l,
+            &Message::Sign(Sign {
+                id: 0,
+                content: FileDigest([0; 32]),
+                signing: Signing::new(64, 3).unwrap(),
+                ranges: Vec::new(),
+            }),
+        );
     }),
     ("garbage", &[4], &["message from the peer"], |l| {
         l.send_control(Bytes::from(vec![0xff; 9_000])).unwrap_or(());

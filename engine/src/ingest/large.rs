@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use farshore_core::chunking::ChunkingId;
+use farshore_core::limits::CHUNK_LEN_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_proto::op::Op;
@@ -16,19 +17,29 @@ use crate::progress::Progress;
 
 /// Sends one larger file extent by extent; sends nothing while the file is, so far, content the
 /// target holds as a whole.
-pub(super) struct LargeSender<'s, 'a, 'b, 'w, 'g, S: Storage> {
+pub(super) struct LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> {
     ingest: &'s Ingest<'a, S>,
     path: &'s RelPath,
     stat: Stat,
-    batch: &'b mut Batch<'w, 'g>,
+    batch: &'b mut Batch<'w, 'g, 'd>,
     pub(super) recipe: Recipe,
     /// Content this file has matched from its start.
     twin: Option<Twin>,
     /// The former version at this path: where each of its chunks stands.
     basis: Option<(FileDigest, HashMap<ChunkId, u64>)>,
+    /// Content that may be patched, and its length; `None` for what has no recipe at the target yet.
+    sizes: HashMap<FileDigest, Option<u64>>,
     pub(super) begun: bool,
     /// Held until the recipe is in the index, so that a twin that waits finds it there.
     pub(super) guard: LargeGuard<'a>,
+}
+
+/// Content of one chunk has no recipe stored: its digest is that chunk's. Of other content whose
+/// recipe is lost this names a chunk that no file has.
+fn of_one_chunk(content: FileDigest, size: u64) -> Option<Arc<Recipe>> {
+    let len = u32::try_from(size).ok().filter(|&l| l > 0 && l as usize <= CHUNK_LEN_MAX)?;
+    let extents = vec![Extent::Chunk { id: ChunkId(content.0), len }];
+    Some(Arc::new(Recipe { chunking: ChunkingId::for_size(size), extents }))
 }
 
 struct Twin {
@@ -36,14 +47,14 @@ struct Twin {
     recipe: Arc<Recipe>,
 }
 
-impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
+impl<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S> {
     pub(super) fn new(
         ingest: &'s Ingest<'a, S>,
         path: &'s RelPath,
         stat: &Stat,
-        basis: Option<FileDigest>,
+        basis: Option<(FileDigest, u64)>,
         chunking: ChunkingId,
-        batch: &'b mut Batch<'w, 'g>,
+        batch: &'b mut Batch<'w, 'g, 'd>,
     ) -> Result<Self, CatalogError> {
         let guard = ingest.index.begin_large(batch.number, stat.size);
         let mut sender = Self {
@@ -54,11 +65,14 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
             recipe: Recipe { chunking, extents: Vec::new() },
             twin: None,
             basis: None,
+            sizes: HashMap::new(),
             begun: false,
             guard,
         };
-        if let Some(content) = basis.filter(|c| !ingest.index.is_distrusted(&ChunkId(c.0)))
-            && let Some(recipe) = sender.recipe_of(&content)?
+        let basis = basis.filter(|(content, _)| !ingest.index.is_distrusted(&ChunkId(content.0)));
+        if let Some((content, size)) = basis
+            && let Some(recipe) =
+                sender.recipe_of(&content)?.or_else(|| of_one_chunk(content, size))
         {
             let mut offset = 0;
             let mut places = HashMap::with_capacity(recipe.extents.len());
@@ -68,6 +82,7 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
                 }
                 offset += extent.len();
             }
+            sender.sizes.insert(content, Some(offset));
             sender.basis = Some((content, places));
             sender.twin = Some(Twin { content, recipe });
         }
@@ -105,11 +120,11 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
     /// The whole file was read. One that is only the beginning of its twin is sent as such.
     pub(super) fn complete(&mut self) -> Result<(), Failure> {
         let is_twin = self.twin.as_ref().is_some_and(|t| *t.recipe == self.recipe);
-        if self.begun || is_twin {
-            return Ok(());
+        if !self.begun && !is_twin {
+            let same = self.recipe.extents.clone();
+            self.begin(&same)?;
         }
-        let same = self.recipe.extents.clone();
-        self.begin(&same)
+        Ok(self.batch.writer.end_file()?)
     }
 
     /// Without a former version, content that starts with the same chunk is a likely twin.
@@ -159,14 +174,15 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
         self.begun = true;
         let sparse = self.stat.allocated < self.stat.size;
         let op = Op::Begin { path: self.path.clone(), size: self.stat.size, sparse };
-        self.batch.writer.op(&op)?;
-        let Some(twin) = self.twin.take() else { return Ok(()) };
+        let twin = self.twin.take();
+        let basis = self.basis.as_ref().map(|(content, _)| *content);
+        self.batch.writer.begin(&op, basis.or(twin.as_ref().map(|t| t.content)))?;
+        let Some(twin) = twin else { return Ok(()) };
         let mut offset = 0;
         for extent in same {
             match *extent {
                 Extent::Chunk { id, len } => {
-                    let op = Op::Copy { from: twin.content, offset, len, id };
-                    self.batch.writer.op(&op)?;
+                    self.batch.writer.copy(twin.content, offset, len, id)?;
                     Progress::add(&self.ingest.progress.reused_bytes, u64::from(len));
                 }
                 Extent::Zero { len } => self.batch.writer.op(&Op::Zero { len })?,
@@ -185,14 +201,48 @@ impl<'s, 'a, 'b, 'w, 'g, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, S> {
         match self.place_of(&id)? {
             Some((from, offset)) => {
                 Progress::add(&progress.reused_bytes, u64::from(len));
-                self.batch.writer.op(&Op::Copy { from, offset, len, id })?;
+                self.batch.writer.copy(from, offset, len, id)?;
             }
+            None if self.is_in_gap(&id)? => self.batch.writer.fresh(id, bytes)?,
             None => {
                 Progress::add(&progress.literal_bytes, u64::from(len));
                 self.batch.writer.op(&Op::Literal { bytes })?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a chunk that is nowhere may be patched from what stands there in a former version.
+    fn is_in_gap(&mut self, id: &ChunkId) -> Result<bool, CatalogError> {
+        let Some(delta) = &self.batch.writer.delta else { return Ok(false) };
+        // One that could not be built once is sent as it is.
+        if self.ingest.index.is_distrusted(id) {
+            return Ok(false);
+        }
+        if delta.in_gap() {
+            return Ok(true);
+        }
+        let Some(content) = delta.anchor() else { return Ok(false) };
+        let size = match self.sizes.get(&content) {
+            Some(size) => *size,
+            None => {
+                let size = self.acknowledged_size(&content)?;
+                self.sizes.insert(content, size);
+                size
+            }
+        };
+        let delta = self.batch.writer.delta.as_mut();
+        Ok(size.zip(delta).is_some_and(|(size, delta)| delta.open_gap(size)))
+    }
+
+    /// The length of content that the target has acknowledged: of what is still under way it could
+    /// sign nothing.
+    fn acknowledged_size(&self, content: &FileDigest) -> Result<Option<u64>, CatalogError> {
+        let catalog = &self.ingest.catalog;
+        if self.ingest.index.is_distrusted(&ChunkId(content.0)) || !catalog.has_content(content)? {
+            return Ok(None);
+        }
+        Ok(catalog.recipe(content)?.map(|recipe| recipe.size()))
     }
 
     fn place_of(&self, id: &ChunkId) -> Result<Option<(FileDigest, u64)>, CatalogError> {

@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farshore_core::entry::{DeviceNumber, Timestamp};
 use rustix::fs::{
@@ -59,6 +59,8 @@ pub struct PosixStorage {
     omit_atime: AtomicBool,
     /// `copy_file_range` has not been found missing yet.
     copy_in_kernel: AtomicBool,
+    /// Whether files share blocks here, once it was tried.
+    shares_blocks: OnceLock<bool>,
     /// Syncs of the file system that failed, and the error of the last. The kernel reports an error
     /// once per descriptor; the lock and the count make every concurrent caller see it.
     sync_failures: AtomicU64,
@@ -91,6 +93,7 @@ impl PosixStorage {
             root: PosixDirectory { fd, path_only: false },
             omit_atime: AtomicBool::new(true),
             copy_in_kernel: AtomicBool::new(true),
+            shares_blocks: OnceLock::new(),
             sync_failures: AtomicU64::new(0),
             sync_error: Mutex::new(None),
         })
@@ -326,6 +329,13 @@ impl Storage for PosixStorage {
         len: u64,
     ) -> io::Result<()> {
         copy::copy_range(self, (from, from_offset), (to, to_offset), len)
+    }
+
+    fn shares_blocks(&self, scratch: &PosixDirectory) -> bool {
+        *self.shares_blocks.get_or_init(|| {
+            self.copy_in_kernel.load(Ordering::Relaxed)
+                && probe::reflinks(self, scratch).unwrap_or(false)
+        })
     }
 
     fn make_directory(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<()> {

@@ -12,7 +12,7 @@ use farshore_proto::link::Link;
 use super::{Event, SourceConfig, SourceError};
 use crate::catalog::Catalog;
 use crate::frames::{FrameWriter, LineGauge};
-use crate::ingest::{Ingest, RunIndex};
+use crate::ingest::{Ingest, RunIndex, SignDesk};
 use crate::io::Storage;
 use crate::plan::Change;
 use crate::profile::Stage;
@@ -57,6 +57,7 @@ pub(super) struct Worker<'a, S: Storage> {
     pub(super) config: &'a SourceConfig<'a>,
     pub(super) progress: &'a Progress,
     pub(super) index: &'a RunIndex,
+    pub(super) desk: &'a SignDesk<'a>,
     pub(super) gauge: &'a LineGauge,
     pub(super) turnstile: &'a Turnstile,
     pub(super) events: Sender<Event>,
@@ -87,6 +88,7 @@ impl<S: Storage> Worker<'_, S> {
             self.storage,
             reader,
             self.index,
+            self.desk,
             self.progress,
             self.config.now,
             self.config.racy_ns,

@@ -11,9 +11,10 @@ use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
     write_extent,
 };
+use crate::catalog::CatalogError;
 use crate::io::Storage;
 
-/// Space is reserved for files from this length in bytes on: below, reserving costs more than it
+/// Space is reserved for all of a file from this length in bytes on: below, that costs more than it
 /// saves.
 const ALLOCATED_MIN: u64 = 8 << 20;
 
@@ -21,13 +22,17 @@ const ALLOCATED_MIN: u64 = 8 << 20;
 pub(super) struct Assembly<S: Storage> {
     path: RelPath,
     /// Where it is built; `None` when it already failed and its extents are passed over.
-    file: Option<(S::File, Slot)>,
+    pub(super) file: Option<(S::File, Slot)>,
+    /// What runs and patches copy from.
+    pub(super) base: Option<FileDigest>,
     recipe: Recipe,
-    offset: u64,
+    pub(super) offset: u64,
     /// Bytes of it that were no zeros.
     chunk_bytes: u64,
-    size: u64,
-    sparse: bool,
+    pub(super) size: u64,
+    pub(super) sparse: bool,
+    /// Whether space for all of it is reserved.
+    reserved: bool,
     flushed: u64,
     missing: Vec<ChunkId>,
     refused: Option<String>,
@@ -40,11 +45,13 @@ impl<S: Storage> Stager<'_, S> {
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
+            base: None,
             recipe: Recipe { chunking: ChunkingId::for_size(size), extents: Vec::new() },
             offset: 0,
             chunk_bytes: 0,
             size,
             sparse,
+            reserved: sparse,
             flushed: 0,
             missing: Vec::new(),
             refused: None,
@@ -56,11 +63,6 @@ impl<S: Storage> Stager<'_, S> {
                 self.storage
                     .set_len(&file, size)
                     .map_err(Self::failed(&path, "setting its length"))?;
-                if !sparse && size >= ALLOCATED_MIN {
-                    self.storage
-                        .allocate(&file, 0..size)
-                        .map_err(Self::failed(&path, "reserving space for it"))?;
-                }
                 assembly.file = Some((file, slot));
             }
             // Its extents still arrive, and are passed over.
@@ -100,6 +102,12 @@ impl<S: Storage> Stager<'_, S> {
             }
             Op::Copy { from, offset, len, id } => self.copy(&mut assembly, from, offset, len, id),
             Op::Zero { len } => self.extent(&mut assembly, Extent::Zero { len }, None),
+            Op::Base { content } => {
+                assembly.base = Some(content);
+                Ok(())
+            }
+            Op::CopyRun { offset, len } => self.copy_run(&mut assembly, offset, len),
+            Op::Patch { id, pieces } => self.patch(&mut assembly, id, &pieces),
             _ => Ok(()),
         };
         match result {
@@ -124,9 +132,7 @@ impl<S: Storage> Stager<'_, S> {
         len: u32,
         id: ChunkId,
     ) -> Result<(), OpError> {
-        if self.basis.as_ref().is_none_or(|(held, _)| *held != from) {
-            self.basis = self.open_basis(&from)?.map(|file| (from, file));
-        }
+        self.hold_basis(from)?;
         let mut bytes = std::mem::take(&mut self.buf);
         bytes.resize(len as usize, 0);
         let read = match &self.basis {
@@ -137,17 +143,76 @@ impl<S: Storage> Stager<'_, S> {
         let result = if read == bytes.len() && ChunkId::of(&bytes) == id {
             self.extent(assembly, extent, Some(&bytes))
         } else {
-            // Asked for when the file has ended; the rest of it is still read and checked.
-            let taken = self.extent(assembly, extent, None);
-            assembly.missing.extend(taken.is_ok().then_some(id));
-            taken
+            self.missing(assembly, extent, id)
         };
         self.buf = bytes;
         result
     }
 
-    /// Appends an extent; bytes are absent for zeros and for a chunk that is missing.
-    fn extent(
+    /// Opens what is copied from, unless it is what was copied from last.
+    pub(super) fn hold_basis(&mut self, content: FileDigest) -> Result<(), CatalogError> {
+        if self.basis.as_ref().is_none_or(|(held, _)| *held != content) {
+            self.basis = self.open_basis(&content)?.map(|file| (content, file));
+        }
+        Ok(())
+    }
+
+    /// Appends a chunk that is not here. It is asked for when the file has ended; the rest of it is
+    /// still read and checked.
+    pub(super) fn missing(
+        &self,
+        assembly: &mut Assembly<S>,
+        extent: Extent,
+        id: ChunkId,
+    ) -> Result<(), OpError> {
+        self.extent(assembly, extent, None)?;
+        assembly.missing.push(id);
+        Ok(())
+    }
+
+    /// Passes over `len` bytes that cannot be copied because of `content`, which is asked not to be
+    /// copied from again.
+    pub(super) fn without(
+        &self,
+        assembly: &mut Assembly<S>,
+        len: u64,
+        content: FileDigest,
+    ) -> Result<(), OpError> {
+        if len == 0 || len > assembly.size - assembly.offset {
+            return Err(refused("it is longer than announced"));
+        }
+        assembly.offset += len;
+        let id = ChunkId(content.0);
+        if assembly.missing.last() != Some(&id) {
+            assembly.missing.push(id);
+        }
+        Ok(())
+    }
+
+    /// Reserves space before the first byte of a file that has no holes, unless it is short or much of
+    /// it will be shared with its base: then for its zeros alone.
+    fn reserve(&self, assembly: &mut Assembly<S>, extent: Extent) -> Result<(), OpError> {
+        let Some((file, _)) = assembly.file.as_ref().filter(|_| !assembly.reserved) else {
+            return Ok(());
+        };
+        let whole = assembly.size >= ALLOCATED_MIN
+            && (assembly.base.is_none() || !self.storage.shares_blocks(&self.folder));
+        let range = if whole {
+            assembly.reserved = true;
+            0..assembly.size
+        } else if matches!(extent, Extent::Zero { .. }) {
+            assembly.offset..assembly.offset + extent.len()
+        } else {
+            return Ok(());
+        };
+        self.storage
+            .allocate(file, range)
+            .map_err(Self::failed(&assembly.path, "reserving space for it"))
+    }
+
+    /// Appends an extent; bytes are absent for zeros, for a chunk that is missing, and for one that
+    /// stands in the file already.
+    pub(super) fn extent(
         &self,
         assembly: &mut Assembly<S>,
         extent: Extent,
@@ -164,6 +229,7 @@ impl<S: Storage> Stager<'_, S> {
             }
             assembly.chunk_bytes += extent.len();
         }
+        self.reserve(assembly, extent)?;
         if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
             write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)
                 .map_err(Self::failed(&assembly.path, "writing it"))?;
@@ -177,6 +243,10 @@ impl<S: Storage> Stager<'_, S> {
             assembly.flushed = assembly.offset;
         }
         Ok(())
+    }
+
+    pub(super) fn write_failed(&self, assembly: &Assembly<S>, e: std::io::Error) -> OpError {
+        Self::failed(&assembly.path, "writing it")(e)
     }
 
     fn end(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
+use farshore_proto::message::Message;
 
 /// Control messages under way in one direction.
 const CONTROL_ROOM: usize = 8;
@@ -92,11 +93,40 @@ fn lost(step: &'static str, why: &str) -> LinkError {
     LinkError::Lost { step, source: why.into() }
 }
 
+/// What becomes of signatures on their way to the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forged {
+    /// Nothing.
+    Not,
+    /// Each tells of the block behind it, as if blocks had changed places or had the same signatures.
+    Shifted,
+    /// There are none.
+    Withheld,
+}
+
+impl Forged {
+    fn apply(self, message: Bytes) -> Bytes {
+        match Message::from_bytes(&message) {
+            Ok(Message::Signatures { id, mut bytes }) if self != Self::Not => {
+                match self {
+                    Self::Withheld => bytes.clear(),
+                    // Coarse ones have 4 bytes, fine ones 3.
+                    _ if bytes.len() > 12 => bytes.rotate_left(12),
+                    _ => {}
+                }
+                Bytes::from(Message::Signatures { id, bytes }.to_bytes())
+            }
+            _ => message,
+        }
+    }
+}
+
 /// One end. Dropping the last handle of an end closes it.
 #[derive(Debug)]
 pub(crate) struct MemoryLink {
     shared: Arc<Shared>,
     side: usize,
+    forged: Forged,
 }
 
 /// Looks at a link from outside, also when both ends are gone.
@@ -110,9 +140,9 @@ impl Tap {
 }
 
 /// The source's end, the target's, and a tap.
-pub(crate) fn pair() -> (MemoryLink, MemoryLink, Tap) {
+pub(crate) fn pair(forged: Forged) -> (MemoryLink, MemoryLink, Tap) {
     let shared = Arc::new(Shared::default());
-    let end = |side| MemoryLink { shared: Arc::clone(&shared), side };
+    let end = |side| MemoryLink { shared: Arc::clone(&shared), side, forged };
     (end(0), end(1), Tap(Arc::clone(&shared)))
 }
 
@@ -141,7 +171,7 @@ impl Link for MemoryLink {
             if self.side == 0 {
                 state.taken.source_heard.extend(message.clone());
             }
-            Some(Ok(message))
+            Some(Ok(message.map(|m| self.forged.apply(m))))
         })
     }
 

@@ -22,9 +22,9 @@ use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{Message, StoreId};
-use farshore_proto::op::Op;
+use farshore_proto::op::{Op, Piece};
 
-use crate::link::{MemoryLink, Record, pair};
+use crate::link::{Forged, MemoryLink, Record, pair};
 use crate::storage::{Careless, Watched};
 use crate::trees::Hands;
 
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) careless: Careless,
     /// Bytes of history the target keeps.
     pub(crate) history_bytes_max: u64,
+    /// What becomes of the target's signatures on their way.
+    pub(crate) forged: Forged,
 }
 
 /// How the disks of a fork behave.
@@ -52,6 +54,11 @@ pub(crate) fn disk_config(seed: u64, crash_model: CrashModel) -> SimConfig {
 impl World {
     /// Both catalogs made, the source in its first state, all of it durable; nothing replicated.
     pub(crate) fn new() -> Self {
+        Self::of(|hands| hands.first())
+    }
+
+    /// The same with another first state.
+    pub(crate) fn of(first: impl FnOnce(&Hands<'_>) -> std::io::Result<()>) -> Self {
         let (source, target) = (
             SimDisk::new(disk_config(1, CrashModel::Hostile)),
             SimDisk::new(disk_config(2, CrashModel::Hostile)),
@@ -60,12 +67,17 @@ impl World {
             disk.make_root("tree").expect("root");
             disk.make_root("state").expect("root");
         }
-        let world =
-            Self { source, target, careless: Careless::Nothing, history_bytes_max: u64::MAX };
+        let world = Self {
+            source,
+            target,
+            careless: Careless::Nothing,
+            history_bytes_max: u64::MAX,
+            forged: Forged::Not,
+        };
         drop(world.catalog(CatalogRole::Source).expect("catalog"));
         drop(world.catalog(CatalogRole::Target).expect("catalog"));
         let tree = world.source.mount("tree").expect("mount");
-        Hands(&tree).first().expect("first state");
+        first(&Hands(&tree)).expect("first state");
         tree.sync_all().expect("sync");
         world.target.mount("").expect("mount").sync_all().expect("sync");
         drop(tree);
@@ -114,7 +126,7 @@ impl World {
 
     /// Runs one session, both processes started for it and ended after it.
     pub(crate) fn run(&self) -> Run {
-        let (near, far, tap) = pair();
+        let (near, far, tap) = pair(self.forged);
         let progress = Arc::new(Progress::default());
         let (done, ends) = mpsc::channel();
         let (world, counters, answer) = (self.clone(), Arc::clone(&progress), done.clone());
@@ -138,6 +150,7 @@ impl World {
             batches: batches(&tap.record()),
             sealed_heard: heard_seal(&tap.record()),
             literal_bytes: progress.literal_bytes.load(Relaxed),
+            requests: signatures(&tap.record()),
             traces: [self.source.trace(), self.target.trace()],
         }
     }
@@ -234,6 +247,7 @@ pub(crate) struct Run {
     pub(crate) batches: Vec<Batch>,
     pub(crate) sealed_heard: bool,
     pub(crate) literal_bytes: u64,
+    pub(crate) requests: usize,
     /// The last operations of the source's disk and of the target's.
     pub(crate) traces: [Vec<String>; 2],
 }
@@ -364,9 +378,22 @@ impl Batch {
             Op::Literal { bytes } => self.literal_bytes += bytes.len() as u64,
             Op::End { .. } => self.ops.extend(begun.take().map(|path| (path, Touch::Placed))),
             Op::Abort => *begun = None,
-            Op::Copy { .. } | Op::Zero { .. } | Op::Close { .. } => {}
+            Op::Patch { pieces, .. } => {
+                let new = pieces.iter().filter(|p| matches!(p, Piece::New(_)));
+                self.literal_bytes += new.map(|p| p.len() as u64).sum::<u64>();
+            }
+            Op::Copy { .. }
+            | Op::Zero { .. }
+            | Op::Close { .. }
+            | Op::Base { .. }
+            | Op::CopyRun { .. } => {}
         }
     }
+}
+
+fn signatures(record: &Record) -> usize {
+    let is = |b: &&bytes::Bytes| matches!(Message::from_bytes(b), Ok(Message::Signatures { .. }));
+    record.source_heard.iter().filter(is).count()
 }
 
 fn heard_seal(record: &Record) -> bool {

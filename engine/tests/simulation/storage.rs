@@ -134,6 +134,10 @@ impl Storage for Watched {
         self.inner.copy_range(from, from_offset, to, to_offset, len)
     }
 
+    fn shares_blocks(&self, scratch: &SimDirectory) -> bool {
+        self.inner.shares_blocks(scratch)
+    }
+
     fn make_directory(&self, at: &SimDirectory, name: &[u8]) -> io::Result<()> {
         self.note("make directory", name);
         self.inner.make_directory(at, name)

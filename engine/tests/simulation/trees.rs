@@ -35,7 +35,7 @@ impl Hands<'_> {
         self.0.set_mode(Object::Named(&at, name), 0o755)
     }
 
-    fn file(&self, path: &str, bytes: &[u8]) -> io::Result<SimFile> {
+    pub(crate) fn file(&self, path: &str, bytes: &[u8]) -> io::Result<SimFile> {
         let (at, name) = self.at(path)?;
         match self.0.unlink(&at, name) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

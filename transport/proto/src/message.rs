@@ -1,14 +1,23 @@
 //! Control messages: what the two ends say to each other beside the batches.
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::delta::{SIGNED_LEN_MAX, Signing};
 use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
 use farshore_core::entry::{Entry, decode_path};
+use farshore_core::limits::FILE_SIZE_MAX;
 use farshore_core::path::RelPath;
-use farshore_core::recipe::ChunkId;
+use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
-/// The version of the protocol this build speaks; there is one so far.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches; with a
+/// peer that speaks 1 alone they are left out.
+pub const PROTOCOL_VERSION: u16 = 2;
+
+/// The lowest version this build still speaks.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+
+/// The version from which on the second level of the delta is spoken.
+pub const DELTA_VERSION: u16 = 2;
 
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;
@@ -30,6 +39,16 @@ pub const WIDE: usize = 4_096;
 
 /// Most children of one bucket: a directory of a hundred million has half of that.
 pub const BUCKET_CHILDREN_MAX: usize = 1 << 20;
+
+/// Most ranges one [`Message::Sign`] names.
+pub const SIGN_RANGES_MAX: usize = 4_096;
+
+/// Bytes of one answer at most, whatever the lengths of blocks and signatures.
+#[allow(clippy::cast_possible_truncation)] // 4 MiB
+pub const SIGNATURES_LEN_MAX: usize =
+    SIGNED_LEN_MAX as usize / farshore_core::delta::BLOCK_LEN_MIN * 6;
+
+const _: () = assert!(SIGNATURES_LEN_MAX < crate::link::CONTROL_MESSAGE_MAX);
 
 /// Identity of one catalog or tree: random, made once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +132,27 @@ pub struct Receipt {
     pub degraded: Vec<(String, u64)>,
 }
 
+/// What blocks are to be signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// Comes back with the answer; numbers rise.
+    pub id: u64,
+    /// Content the target holds.
+    pub content: FileDigest,
+    /// Lengths of blocks and signatures.
+    pub signing: Signing,
+    /// Stretches of the content, offset and length in bytes; together at most [`SIGNED_LEN_MAX`].
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl Sign {
+    /// Bytes of the signatures it asks for.
+    #[must_use]
+    pub fn answer_len(&self) -> u64 {
+        self.ranges.iter().map(|&(_, len)| self.signing.signed_len(len)).sum()
+    }
+}
+
 /// A control message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -154,6 +194,16 @@ pub enum Message {
     SealMismatch(RootDigest),
     /// Either: the session is over.
     Goodbye,
+    /// Source, since version 2: asks for signatures of blocks of content the target holds.
+    Sign(Sign),
+    /// Target, since version 2: answers the oldest [`Message::Sign`] not yet answered.
+    Signatures {
+        /// The request's number.
+        id: u64,
+        /// The signatures of each range's whole blocks, range by range; nothing when the content is
+        /// not there as it was.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -172,6 +222,8 @@ impl Message {
             Self::Sealed(_) => "sealed",
             Self::SealMismatch(_) => "seal mismatch",
             Self::Goodbye => "goodbye",
+            Self::Sign(_) => "sign",
+            Self::Signatures { .. } => "signatures",
         }
     }
 
@@ -237,6 +289,15 @@ impl Message {
                 e.put_raw(&root.0);
             }
             Self::Goodbye => e.put_u8(11),
+            Self::Sign(sign) => {
+                e.put_u8(12);
+                encode_sign(sign, &mut e);
+            }
+            Self::Signatures { id, bytes } => {
+                e.put_u8(13);
+                e.put_u64(*id);
+                e.put_bytes(bytes);
+            }
         }
         e.finish()
     }
@@ -268,11 +329,55 @@ impl Message {
             9 => Self::Sealed(RecoveryPoint::decode(&mut d)?),
             10 => Self::SealMismatch(RootDigest(d.take_array("root digest")?)),
             11 => Self::Goodbye,
+            12 => Self::Sign(decode_sign(&mut d)?),
+            13 => Self::Signatures {
+                id: d.take_u64("signatures")?,
+                bytes: d.take_bytes("signatures", SIGNATURES_LEN_MAX)?.into(),
+            },
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
         Ok(message)
     }
+}
+
+/// Offsets count from the end of the range before.
+#[allow(clippy::cast_possible_wrap)] // offsets of files are below 2^63
+fn encode_sign(sign: &Sign, e: &mut Encoder) {
+    e.put_u64(sign.id);
+    e.put_raw(&sign.content.0);
+    e.put_u64(sign.signing.block_len() as u64);
+    e.put_u64(sign.signing.signature_len() as u64);
+    e.put_u64(sign.ranges.len() as u64);
+    let mut cursor = 0u64;
+    for &(offset, len) in &sign.ranges {
+        e.put_i64((offset as i64).wrapping_sub(cursor as i64));
+        e.put_u64(len);
+        cursor = offset.saturating_add(len);
+    }
+}
+
+fn decode_sign(d: &mut Decoder<'_>) -> Result<Sign, DecodeError> {
+    let id = d.take_u64("sign")?;
+    let content = FileDigest(d.take_array("signed content")?);
+    let block_len = d.take_u64("block length")?;
+    let signature_len = d.take_len("signature length", 8)?;
+    let signing = usize::try_from(block_len).ok().and_then(|b| Signing::new(b, signature_len));
+    let signing = signing
+        .ok_or(DecodeError::Invalid { what: "block or signature length", found: block_len })?;
+    let count = d.take_len("signed ranges", SIGN_RANGES_MAX)?;
+    let mut ranges = Vec::new();
+    let (mut cursor, mut left) = (0u64, SIGNED_LEN_MAX);
+    for _ in 0..count {
+        let moved = d.take_i64("signed range")?;
+        let offset = cursor.checked_add_signed(moved).filter(|&o| o <= FILE_SIZE_MAX);
+        let offset = offset.ok_or(DecodeError::Invalid { what: "signed range", found: cursor })?;
+        let len = d.take_bounded("signed bytes", left)?;
+        left -= len;
+        cursor = offset + len;
+        ranges.push((offset, len));
+    }
+    Ok(Sign { id, content, signing, ranges })
 }
 
 fn put_text(text: &str, e: &mut Encoder) {
@@ -501,6 +606,13 @@ mod tests {
             Message::Sealed(point),
             Message::SealMismatch(RootDigest([8; 32])),
             Message::Goodbye,
+            Message::Sign(Sign {
+                id: 8,
+                content: FileDigest([6; 32]),
+                signing: Signing::new(1_024, 5).expect("within bounds"),
+                ranges: vec![(1 << 40, 1 << 20), (4_096, 2_048), (6_144, 1)],
+            }),
+            Message::Signatures { id: 8, bytes: vec![1; 99] },
         ]
     }
 
@@ -508,6 +620,30 @@ mod tests {
     fn every_message_round_trips() {
         for message in samples() {
             assert_eq!(Message::from_bytes(&message.to_bytes()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn requests_to_sign_beyond_their_bounds_are_refused() {
+        let signing = Signing::new(64, 3).expect("within bounds");
+        let with = |ranges: Vec<(u64, u64)>| {
+            let sign = Sign { id: 1, content: FileDigest([0; 32]), signing, ranges };
+            Message::from_bytes(&Message::Sign(sign).to_bytes()).is_ok()
+        };
+        assert!(with(vec![(0, SIGNED_LEN_MAX / 2); 2]));
+        assert!(!with(vec![(0, SIGNED_LEN_MAX / 2), (0, SIGNED_LEN_MAX / 2), (0, 1)]), "too long");
+        assert!(with(vec![(9, 1); SIGN_RANGES_MAX]));
+        assert!(!with(vec![(9, 1); SIGN_RANGES_MAX + 1]), "too many");
+        assert!(!with(vec![(1 << 63, 1)]), "beyond every file");
+        for (block_len, signature_len) in [(0, 3), (31, 3), (1 << 40, 3), (64, 0), (64, 7)] {
+            let mut e = Encoder::new();
+            e.put_u8(12);
+            e.put_u64(1);
+            e.put_raw(&[0; 32]);
+            e.put_u64(block_len);
+            e.put_u64(signature_len);
+            e.put_u64(0);
+            assert!(Message::from_bytes(&e.finish()).is_err(), "{block_len} {signature_len}");
         }
     }
 
@@ -532,7 +668,7 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_a_message_or_refused(which in 0usize..12, at: prop::sample::Index, to: u8) {
+        fn damage_is_a_message_or_refused(which in 0usize..14, at: prop::sample::Index, to: u8) {
             let mut bytes = samples()[which].to_bytes();
             let at = at.index(bytes.len());
             bytes[at] = to;

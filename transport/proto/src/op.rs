@@ -11,6 +11,37 @@ use farshore_core::limits;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest};
 
+/// A piece of a patched chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A stretch of the base.
+    Old {
+        /// Where in it, in bytes.
+        offset: u64,
+        /// Length in bytes, at least 1.
+        len: u32,
+    },
+    /// These bytes, at least one.
+    New(&'a [u8]),
+}
+
+impl Piece<'_> {
+    /// Bytes it stands for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Old { len, .. } => *len as usize,
+            Self::New(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it stands for none; a valid piece never does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// One operation. Byte slices borrow from the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op<'a> {
@@ -106,6 +137,27 @@ pub enum Op<'a> {
         /// Operations before this one.
         ops: u64,
     },
+    /// Since version 2. What the operations after it, up to the end of the file or the next of this
+    /// kind, copy from.
+    Base {
+        /// Content the target holds.
+        content: FileDigest,
+    },
+    /// Since version 2. The next chunks are those of the base from `offset` on: whole extents of its
+    /// recipe, none of them zeros.
+    CopyRun {
+        /// Where in the base, in bytes.
+        offset: u64,
+        /// Their length together, in bytes.
+        len: u64,
+    },
+    /// Since version 2. The next chunk, made of pieces of the base and new bytes.
+    Patch {
+        /// The chunk's digest.
+        id: ChunkId,
+        /// Together at most [`limits::CHUNK_LEN_MAX`] bytes.
+        pieces: Vec<Piece<'a>>,
+    },
 }
 
 impl Op<'_> {
@@ -176,6 +228,20 @@ impl Op<'_> {
                 e.put_u8(13);
                 e.put_u64(*ops);
             }
+            Op::Base { content } => {
+                e.put_u8(14);
+                e.put_raw(&content.0);
+            }
+            Op::CopyRun { offset, len } => {
+                e.put_u8(15);
+                e.put_u64(*offset);
+                e.put_u64(*len);
+            }
+            Op::Patch { id, pieces } => {
+                e.put_u8(16);
+                e.put_raw(&id.0);
+                encode_pieces(pieces, e);
+            }
         }
     }
 
@@ -227,11 +293,68 @@ impl Op<'_> {
             11 => Op::End { entry: file_entry(d)?, chunking: ChunkingId::decode(d)? },
             12 => Op::Abort,
             13 => Op::Close { ops: d.take_u64("operations")? },
+            14 => Op::Base { content: FileDigest(d.take_array("base")?) },
+            15 => Op::CopyRun {
+                offset: d.take_bounded("base offset", limits::FILE_SIZE_MAX)?,
+                len: d.take_bounded("run length", limits::FILE_SIZE_MAX)?,
+            },
+            16 => Op::Patch { id: ChunkId(d.take_array("chunk id")?), pieces: decode_pieces(d)? },
             other => {
                 return Err(DecodeError::Invalid { what: "operation", found: u64::from(other) });
             }
         })
     }
+}
+
+/// A piece of the base is a length, even, and where it begins counted from the end of the one before;
+/// new bytes are a length, odd, and the bytes.
+#[allow(clippy::cast_possible_wrap)] // offsets of files are below 2^63
+fn encode_pieces(pieces: &[Piece<'_>], e: &mut Encoder) {
+    e.put_u64(pieces.len() as u64);
+    let mut cursor = 0u64;
+    for piece in pieces {
+        match piece {
+            Piece::Old { offset, len } => {
+                e.put_u64(u64::from(*len) << 1);
+                e.put_i64((*offset as i64).wrapping_sub(cursor as i64));
+                cursor = offset.saturating_add(u64::from(*len));
+            }
+            Piece::New(bytes) => {
+                e.put_u64((bytes.len() as u64) << 1 | 1);
+                e.put_raw(bytes);
+            }
+        }
+    }
+}
+
+fn decode_pieces<'a>(d: &mut Decoder<'a>) -> Result<Vec<Piece<'a>>, DecodeError> {
+    let count = d.take_len("patch pieces", limits::PATCH_PIECES_MAX)?;
+    let mut pieces = Vec::new();
+    let (mut cursor, mut total) = (0u64, 0usize);
+    for _ in 0..count {
+        let tagged = d.take_len("patch piece", 2 * limits::CHUNK_LEN_MAX + 1)?;
+        let len = tagged >> 1;
+        total += len;
+        if len == 0 {
+            return Err(DecodeError::Invalid { what: "patch piece", found: 0 });
+        }
+        if total > limits::CHUNK_LEN_MAX {
+            let (found, limit) = (total as u64, limits::CHUNK_LEN_MAX as u64);
+            return Err(DecodeError::LimitExceeded { what: "patched chunk", found, limit });
+        }
+        if tagged & 1 == 1 {
+            pieces.push(Piece::New(d.take_raw("patch piece", len)?));
+            continue;
+        }
+        let moved = d.take_i64("patch offset")?;
+        let offset = cursor.checked_add_signed(moved).filter(|&o| o <= limits::FILE_SIZE_MAX);
+        let offset = offset.ok_or(DecodeError::Invalid { what: "patch offset", found: cursor })?;
+        cursor = offset + len as u64;
+        let len = u32::try_from(len)
+            .map_err(|_| DecodeError::Invalid { what: "patch piece", found: 0 })?;
+        pieces.push(Piece::Old { offset, len });
+    }
+    Ok(pieces)
 }
 
 fn below_root(d: &mut Decoder<'_>, what: &'static str) -> Result<RelPath, DecodeError> {
@@ -280,6 +403,16 @@ mod tests {
             Op::End { entry: file(), chunking: ChunkingId::FastCdc64K },
             Op::Abort,
             Op::Close { ops: 11 },
+            Op::Base { content: FileDigest([3; 32]) },
+            Op::CopyRun { offset: 1 << 40, len: 1 << 33 },
+            Op::Patch {
+                id: ChunkId([4; 32]),
+                pieces: vec![
+                    Piece::Old { offset: 1 << 40, len: 4_096 },
+                    Piece::New(b"between"),
+                    Piece::Old { offset: 7, len: 4 << 20 >> 1 },
+                ],
+            },
         ];
         for op in ops {
             let mut e = Encoder::new();
@@ -293,6 +426,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    fn patch(pieces: &[(u64, i64)]) -> Vec<u8> {
+        let mut e = Encoder::new();
+        e.put_u8(16);
+        e.put_raw(&[0; 32]);
+        e.put_u64(pieces.len() as u64);
+        for &(tagged, moved) in pieces {
+            e.put_u64(tagged);
+            e.put_i64(moved);
+        }
+        e.finish()
+    }
+
+    #[test]
+    fn patches_beyond_their_bounds_are_refused() {
+        let decode = |bytes: &[u8]| Op::decode(&mut Decoder::new(bytes)).map(|_| ());
+        let half = 2 * (limits::CHUNK_LEN_MAX as u64 / 2);
+        assert_eq!(decode(&patch(&[(half, 0), (half, 0)])), Ok(()));
+        assert!(decode(&patch(&[(half, 0), (half, 0), (2, 0)])).is_err(), "longer than a chunk");
+        assert!(decode(&patch(&[(0, 0)])).is_err(), "empty piece");
+        assert!(decode(&patch(&[(2, -1)])).is_err(), "before the base");
+        assert!(decode(&patch(&[(2, i64::MAX), (2, 1)])).is_err(), "beyond every file");
+        assert!(decode(&patch(&vec![(2, 0); limits::PATCH_PIECES_MAX + 1])).is_err(), "too many");
     }
 
     proptest! {

@@ -6,16 +6,25 @@
 //! ```
 //! Both are fed every message before anything is done about it, and refuse the ones out of order.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
+//! Signatures have a machine of their own at the source, [`SignLedger`]: many threads ask for them
+//! while another owns the session.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use farshore_core::codec::DecodeError;
 use farshore_core::recovery_point::Epoch;
 
-use crate::message::{Answer, COMPARE_QUERIES_MAX, Message, PROTOCOL_VERSION};
+use crate::message::{
+    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    Sign,
+};
 
 /// Most batches a source may have under way.
 pub const BATCHES_UNDER_WAY_MAX: usize = 64;
+
+/// Most requests to sign a source may have under way: together up to 1 GiB of old bytes, a second's
+/// work of one thread.
+pub const SIGNS_UNDER_WAY_MAX: usize = 256;
 
 /// Why a session ends out of order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +45,8 @@ pub enum SessionError {
     },
     /// No protocol version in common.
     #[error(
-        "peer speaks protocol versions {lowest} to {highest}, this build speaks {PROTOCOL_VERSION}: \
-             upgrade the older side"
+        "peer speaks protocol versions {lowest} to {highest}, this build speaks \
+             {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}: upgrade the older side"
     )]
     VersionMismatch {
         /// Lowest the peer speaks.
@@ -151,7 +160,7 @@ impl SourceSession {
             }
             (S::AwaitWelcome, Message::Checking(_)) => Ok(()),
             (S::AwaitWelcome, Message::Welcome(w)) => {
-                if w.version != PROTOCOL_VERSION {
+                if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&w.version) {
                     let v = w.version;
                     return Err(SessionError::VersionMismatch { lowest: v, highest: v });
                 }
@@ -207,6 +216,39 @@ impl SourceSession {
     }
 }
 
+/// The requests to sign that a source has under way, oldest first.
+#[derive(Debug, Default)]
+pub struct SignLedger {
+    next: u64,
+    /// Number and bytes of the answer, if there is one.
+    under_way: VecDeque<(u64, u64)>,
+}
+
+impl SignLedger {
+    /// The number of the next request.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    /// A request with that number is about to be sent.
+    pub fn asked(&mut self, sign: &Sign) {
+        self.next = sign.id + 1;
+        self.under_way.push_back((sign.id, sign.answer_len()));
+    }
+
+    /// An answer arrived.
+    ///
+    /// # Errors
+    /// [`SessionError::UnaskedAnswer`] unless it answers the oldest request, whole or not at all.
+    pub fn answered(&mut self, id: u64, len: usize) -> Result<(), SessionError> {
+        match self.under_way.pop_front() {
+            Some((oldest, whole)) if oldest == id && (len == 0 || len as u64 == whole) => Ok(()),
+            _ => Err(SessionError::UnaskedAnswer),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TargetState {
     AwaitHello,
@@ -220,15 +262,32 @@ enum TargetState {
 pub struct TargetSession {
     state: TargetState,
     epoch: Epoch,
+    version: u16,
     next_batch: u64,
     under_way: BTreeSet<u64>,
+    signs: usize,
+    next_sign: u64,
 }
 
 impl TargetSession {
     /// A session under the epoch in force at the target.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        Self { state: TargetState::AwaitHello, epoch, next_batch: 0, under_way: BTreeSet::new() }
+        Self {
+            state: TargetState::AwaitHello,
+            epoch,
+            version: PROTOCOL_VERSION_MIN,
+            next_batch: 0,
+            under_way: BTreeSet::new(),
+            signs: 0,
+            next_sign: 0,
+        }
+    }
+
+    /// The version spoken: the highest both ends know.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.version
     }
 
     /// Checks `message` against the state and follows it.
@@ -240,9 +299,11 @@ impl TargetSession {
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
-                if lowest > PROTOCOL_VERSION || highest < PROTOCOL_VERSION {
+                let version = highest.min(PROTOCOL_VERSION);
+                if version < lowest.max(PROTOCOL_VERSION_MIN) {
                     return Err(SessionError::VersionMismatch { lowest, highest });
                 }
+                self.version = version;
                 self.check_epoch(*epoch)?;
                 self.state = T::Checking;
                 Ok(())
@@ -254,7 +315,19 @@ impl TargetSession {
                 }
                 Ok(())
             }
-            (T::Ready, Message::Seal(_)) if self.under_way.is_empty() => Ok(()),
+            (T::Ready, Message::Sign(sign)) if self.version >= DELTA_VERSION => {
+                if sign.id < self.next_sign {
+                    return Err(SessionError::Absurd { what: "request", found: sign.id });
+                }
+                if self.signs >= SIGNS_UNDER_WAY_MAX {
+                    let limit = SIGNS_UNDER_WAY_MAX;
+                    return Err(SessionError::TooMany { what: "requests to sign", limit });
+                }
+                self.next_sign = sign.id.saturating_add(1);
+                self.signs += 1;
+                Ok(())
+            }
+            (T::Ready, Message::Seal(_)) if self.under_way.is_empty() && self.signs == 0 => Ok(()),
             (T::Ready | T::Done, Message::Goodbye) => {
                 self.state = T::Done;
                 Ok(())
@@ -285,6 +358,11 @@ impl TargetSession {
             return Err(SessionError::TooMany { what: "batches", limit: BATCHES_UNDER_WAY_MAX });
         }
         Ok(())
+    }
+
+    /// A request to sign is about to be answered.
+    pub fn signed(&mut self) {
+        self.signs = self.signs.saturating_sub(1);
     }
 
     /// A batch's receipt is about to be sent.
@@ -409,15 +487,75 @@ mod tests {
         let mut target = TargetSession::new(Epoch(0));
         assert!(target.batch_began(1, Epoch(0)).is_err(), "before the hello");
         assert!(matches!(
-            target.handle(&hello((2, 9), 0)),
-            Err(SessionError::VersionMismatch { lowest: 2, highest: 9 })
+            target.handle(&hello((3, 9), 0)),
+            Err(SessionError::VersionMismatch { lowest: 3, highest: 9 })
         ));
+        assert!(target.handle(&hello((9, 0), 0)).is_err(), "the wrong way round");
+        assert!(target.handle(&hello((0, 0), 0)).is_err(), "older than all");
         target.handle(&hello((0, 9), 0)).expect("a range that holds ours");
+        assert_eq!(target.version(), PROTOCOL_VERSION);
         target.welcome_sent(4);
         assert_eq!(target.batch_began(4, Epoch(0)), Err(SessionError::UnknownBatch { batch: 4 }));
         target.batch_began(5, Epoch(0)).expect("the next");
         assert!(target.batch_began(5, Epoch(0)).is_err(), "twice");
         target.batch_applied(5);
         assert!(target.batch_began(5, Epoch(0)).is_err(), "replayed");
+    }
+
+    fn sign(id: u64) -> Sign {
+        let signing = farshore_core::delta::Signing::new(1_024, 5).expect("within bounds");
+        let content = farshore_core::recipe::FileDigest([1; 32]);
+        Sign { id, content, signing, ranges: vec![(0, 10_240), (99, 1_023)] }
+    }
+
+    fn ready(versions: (u16, u16)) -> TargetSession {
+        let mut target = TargetSession::new(Epoch(0));
+        target.handle(&hello(versions, 0)).expect("hello");
+        target.welcome_sent(0);
+        target
+    }
+
+    #[test]
+    fn signatures_are_for_those_who_speak_of_them_and_so_many_at_once() {
+        let asked = |target: &mut TargetSession, id| target.handle(&Message::Sign(sign(id)));
+        assert!(asked(&mut ready((1, 1)), 0).is_err(), "version 1");
+        let mut early = TargetSession::new(Epoch(0));
+        assert!(asked(&mut early, 0).is_err(), "before the hello");
+        let mut target = ready((1, 2));
+        for id in 0..SIGNS_UNDER_WAY_MAX as u64 {
+            asked(&mut target, id).expect("within the bound");
+        }
+        assert!(target.handle(&Message::Seal(point())).is_err(), "not answered yet");
+        assert!(asked(&mut target, 900).is_err(), "one too many");
+        target.signed();
+        assert!(asked(&mut target, 3).is_err(), "a number used before");
+        asked(&mut target, 900).expect("one was answered");
+        asked(&mut ready((1, 2)), u64::MAX).expect("the last number there is");
+    }
+
+    #[test]
+    fn answers_that_nobody_asked_for_are_refused() {
+        let mut ledger = SignLedger::default();
+        assert_eq!(ledger.answered(0, 0), Err(SessionError::UnaskedAnswer));
+        let ask = |ledger: &mut SignLedger| {
+            let sign = sign(ledger.next_id());
+            ledger.asked(&sign);
+        };
+        ask(&mut ledger);
+        ask(&mut ledger);
+        ledger.answered(0, 50).expect("whole");
+        ledger.answered(1, 0).expect("not there");
+        assert!(ledger.answered(1, 0).is_err(), "twice");
+        for len in [49, 51] {
+            ask(&mut ledger);
+            assert!(ledger.answered(ledger.next_id() - 1, len).is_err(), "{len} bytes");
+        }
+        ask(&mut ledger);
+        ask(&mut ledger);
+        assert!(ledger.answered(ledger.next_id() - 1, 50).is_err(), "not the oldest");
+        // At the source's session they are nobody's.
+        let mut source = SourceSession::new(Epoch(0));
+        source.handle(&welcome(0)).expect("welcome");
+        assert!(source.handle(&Message::Signatures { id: 0, bytes: Vec::new() }).is_err());
     }
 }

@@ -159,6 +159,15 @@ fn finds_holes(storage: &PosixStorage, file: &PosixFile) -> io::Result<bool> {
     Ok(first.is_some_and(|data| data.start > 0))
 }
 
+/// Whether two files can share blocks, tried in `scratch`.
+pub(super) fn reflinks(storage: &PosixStorage, scratch: &PosixDirectory) -> io::Result<bool> {
+    let file = storage.create_file(scratch, FILE)?;
+    let found = shares_blocks(storage, scratch, &file);
+    drop(file);
+    storage.unlink(scratch, FILE)?;
+    found
+}
+
 fn shares_blocks(
     storage: &PosixStorage,
     scratch: &PosixDirectory,

@@ -370,6 +370,11 @@ impl Storage for SimStorage {
         )
     }
 
+    /// As far as anybody can tell.
+    fn shares_blocks(&self, _scratch: &SimDirectory) -> bool {
+        true
+    }
+
     fn make_directory(&self, at: &SimDirectory, name: &[u8]) -> io::Result<()> {
         self.create_node(at, name, Node::Directory(Entries::new()), 0o700)
     }
