@@ -561,10 +561,11 @@ fn the_guard_holds_until_approved() {
 fn json_has_the_documented_fields_and_no_other() {
     let site = Site::new();
     small_tree(&site.source);
-    let out = site.local(&["--json"]);
+    let out = site.local(&["--json", "--profile"]);
     expect(&out, 0, &[]);
     assert!(out.stderr.is_empty() && out.stdout.ends_with(b"}\n"), "{}", shown(&out));
     let object = json(&out);
+    assert!(object["profile"]["stages"]["stage"]["cpu_seconds"].is_number(), "{object}");
     let page =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/output.md")).unwrap();
     let part = page.split("## replicate --json").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -41,7 +41,16 @@ pub(super) struct Assembly<S: Storage> {
 impl<S: Storage> Stager<'_, S> {
     pub(super) fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
         let slot = self.slot(&path);
-        let created = self.storage.create_file(self.slot_directory(&slot), &slot.name);
+        let created = self
+            .storage
+            .create_file(self.slot_directory(&slot), &slot.name)
+            .map_err(Self::failed(&path, "creating it"))
+            .and_then(|file| {
+                // First, while nothing is written: XFS writes a file back and waits when its length
+                // is set over data.
+                let set = self.storage.set_len(&file, size);
+                set.map_err(Self::failed(&path, "setting its length")).map(|()| file)
+            });
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
@@ -56,15 +65,8 @@ impl<S: Storage> Stager<'_, S> {
             missing: Vec::new(),
             refused: None,
         };
-        match created.map_err(Self::failed(&path, "creating it")) {
-            Ok(file) => {
-                // First, while nothing is written: XFS writes a file back and waits when its length
-                // is set over data.
-                self.storage
-                    .set_len(&file, size)
-                    .map_err(Self::failed(&path, "setting its length"))?;
-                assembly.file = Some((file, slot));
-            }
+        match created {
+            Ok(file) => assembly.file = Some((file, slot)),
             // Its extents still arrive, and are passed over.
             Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
             Err(fatal) => return Err(fatal),
