@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::Job;
+use super::adapter::Ready;
 use crate::bench::janitor::Janitor;
 use crate::bench::measure::netns::{NetNs, run_tool};
 use crate::bench::measure::{CommandLine, Site};
@@ -168,6 +169,24 @@ impl Server {
         ]);
         let server = Self::start(&line, port, &job.logs, site, janitor)?;
         server.wait_for_udp(site, address)?;
+        Ok(server)
+    }
+
+    /// The server of a tool described by a file, for one job.
+    pub(crate) fn start_adapter(
+        line: &dyn Fn(u16) -> CommandLine,
+        ready: Ready,
+        address: &str,
+        job: &Job,
+        site: &Site<'_>,
+        janitor: &Janitor,
+    ) -> Result<Self, BenchError> {
+        let port = free_port(site.server, address)?;
+        let server = Self::start(&line(port), port, &job.logs, site, janitor)?;
+        match ready {
+            Ready::Tcp => server.wait_for_tcp(site, address)?,
+            Ready::Udp => server.wait_for_udp(site, address)?,
+        }
         Ok(server)
     }
 
