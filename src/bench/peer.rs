@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) state: PathBuf,
     /// Where the logs of this run go.
     pub(crate) logs: PathBuf,
+    /// Whether so much changes that Farshore's guard would ask an operator: then it is told to go on.
+    pub(crate) mass_change: bool,
 }
 
 impl Job {
@@ -46,6 +48,7 @@ impl Job {
             target: below("target"),
             state: below("state"),
             logs: below("logs"),
+            mass_change: false,
         }
     }
 }
@@ -240,6 +243,7 @@ impl<'a> Peers<'a> {
         }
         words.extend(["--state".into(), job.state.clone().into(), "--json".into()]);
         words.extend(more.iter().map(OsString::from));
+        words.extend(job.mass_change.then(|| "--approve".into()));
         words.extend(self.farshore_args.iter().map(OsString::from));
         CommandLine::new(words)
     }

@@ -376,7 +376,8 @@ impl Series<'_, '_> {
 
     fn new_job(&self, folder: &Path, tool: &Tool, run: u32) -> Result<Job, BenchError> {
         let own = folder.join(format!("{}-{run}", tool.label()));
-        let job = Job::at(&folder.join("source"), &own);
+        let mut job = Job::at(&folder.join("source"), &own);
+        job.mass_change = folder.ends_with(Workload::W7.label());
         for path in [&job.target, &job.state, &job.logs] {
             std::fs::create_dir_all(path).at("create a folder", path)?;
         }

@@ -1,8 +1,8 @@
 //! W7: a copy of a real tree, then its next version.
 //!
-//! Guarantees: the copies have the content, kind, mode and time of the original, but that a file whose
-//! content changed never keeps its time (a day is added if it would); entries equal in both versions are
-//! left untouched. Refuses entries that are not file, folder or link: they are left out.
+//! Guarantees: the copies have the content, kind, mode and time of the original, but that times of a file
+//! differ by whole seconds or not at all, and always (a day is added) when its content changed; entries
+//! equal in both versions are left untouched. Refuses entries that are not file, folder or link: they are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -71,12 +71,20 @@ fn become_entry(tree: &mut TreeWriter, source: &Path, name: &Path) -> Result<(),
         tree.symlink(name, &to, look_of(&meta))
     } else if meta.is_file() {
         let old = old.filter(|_| same_kind);
-        if old.as_ref().is_some_and(|o| o.len() == meta.len() && same_bytes(source, &target)) {
-            return tree.retouch(name, look_of(&meta));
-        }
+        // rsync and others go by whole seconds: a change that shows in the fraction alone fools them.
+        let same_second = old.as_ref().is_some_and(|o| o.mtime() == meta.mtime());
         let mut look = look_of(&meta);
-        if old.is_some_and(|o| look_of(&o).mtime == look.mtime) {
-            // Packers give every file one time: a tool that goes by size and time would be fooled.
+        if let Some(old) = &old
+            && old.len() == meta.len()
+            && same_bytes(source, &target)
+        {
+            if same_second {
+                look.mtime = look_of(old).mtime;
+            }
+            return tree.retouch(name, look);
+        }
+        if same_second {
+            // Packers give every file one time.
             look.mtime += Duration::from_secs(86_400);
         }
         let mut from = File::open(source).at("open", source)?;
