@@ -13,23 +13,26 @@ use std::process::Command;
 mod content;
 mod generate;
 mod janitor;
+mod limits;
 mod measure;
 mod options;
 mod peer;
 mod report;
 mod rng;
 mod series;
+mod targets;
 pub mod verify;
 mod wan;
 mod workfs;
+mod workload;
 
-pub use generate::Workload;
 pub use options::BenchArgs;
+pub use workload::Workload;
 
-use generate::Plan;
+use generate::{Plan, Version};
 use janitor::Janitor;
 use options::{BenchAction, GenerateArgs, WanArgs};
-use wan::{LineConfig, Wan};
+use wan::Wan;
 
 /// Runs what the options ask for; tables and progress go to `out`.
 pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
@@ -42,15 +45,24 @@ pub fn run(args: &BenchArgs, out: &mut dyn Write) -> Result<(), BenchError> {
 }
 
 fn run_generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), BenchError> {
+    let given = given_versions(args.w7_old.as_ref(), args.w7_new.as_ref());
+    let found = || Some(generate::real::find(args.scale).ok()?).map(|tree| (tree.old, tree.new));
+    let versions = if args.workload == Workload::W7 { given.or_else(found) } else { None };
     let plan = Plan {
         workload: args.workload,
         scale: args.scale,
         seed: args.seed,
         owners: rustix::process::geteuid().is_root(),
-        versions: args.w7_old.clone().zip(args.w7_new.clone()),
+        versions,
     };
     let done = if args.second { plan.mutate(&args.folder)? } else { plan.prepare(&args.folder)? };
     writeln!(out, "{}: {done:?}", args.folder.display()).at("print", &args.folder)
+}
+
+/// The two versions of W7 that options name.
+fn given_versions(old: Option<&PathBuf>, new: Option<&PathBuf>) -> Option<(Version, Version)> {
+    let (old, new) = old.zip(new)?;
+    Some((Version::Folder(old.clone()), Version::Folder(new.clone())))
 }
 
 fn run_compare(a: &Path, b: &Path, out: &mut dyn Write) -> Result<(), BenchError> {
@@ -68,9 +80,7 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         return Err(BenchError::NeedsRoot { what: "the emulated line" });
     }
     let janitor = Janitor::start()?;
-    let rtt = args.line.rtt.unwrap_or(std::time::Duration::from_millis(80));
-    let (rate_bits, loss, seed) = (args.line.rate, args.line.loss, args.seed);
-    let wan = Wan::start(LineConfig { rtt, rate_bits, loss, seed }, &janitor)?;
+    let wan = Wan::start(args.line.plain(args.seed), &janitor)?;
     if let Some(control) = &args.congestion {
         wan.set_congestion(control)?;
     }
@@ -176,6 +186,28 @@ pub enum BenchError {
     NoAnswer {
         /// Its port.
         port: u16,
+    },
+    /// The file of an adapter is not as it should be.
+    #[error("{}: {said}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        said: String,
+    },
+    /// Measured figures fell short.
+    #[error("targets: {count} missed")]
+    Missed {
+        /// How many.
+        count: usize,
+    },
+    /// The limits of the machine could not be measured.
+    #[error("measuring the {part}: {said}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// What went wrong.
+        said: String,
     },
     /// A thread of the harness panicked.
     #[error("thread to {step}: panicked")]

@@ -4,100 +4,19 @@
 //! and times on every machine; nothing depends on the clock or on directory order. Refuses to write
 //! into a folder that already has entries. A crash leaves a half tree: throw it away.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::bench::workload::Workload;
 use crate::bench::{BenchError, Context};
 
 mod profile;
+pub(crate) mod real;
 mod version;
 mod workloads;
 mod writer;
 
-#[cfg(test)]
-pub(crate) use writer::set_times;
-pub(crate) use writer::{Facts, TreeWriter};
-
-/// What can be generated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Workload {
-    /// 2 GiB in 8 files, half random and half text; first sync
-    #[value(name = "W1")]
-    W1,
-    /// 100,000 files, lognormal (median 4 KiB), 1,000 accounts; first sync
-    #[value(name = "W2")]
-    W2,
-    /// no change on W2
-    #[value(name = "W3")]
-    W3,
-    /// no change on 1,000,000 files of 16-200 B (W3 with --large adds it)
-    #[value(name = "W3L")]
-    W3Large,
-    /// one 1 GiB file, 1 % of its 4 KiB pages rewritten in place
-    #[value(name = "W4a")]
-    W4a,
-    /// one 1 GiB file, 100 B inserted at the start and at 20 places
-    #[value(name = "W4b")]
-    W4b,
-    /// one 1 GiB file of 200 B rows, 2 % updated at scattered places
-    #[value(name = "W4c")]
-    W4c,
-    /// the same rows, updated, inserted, deleted and appended in clusters (variant C)
-    #[value(name = "W4d")]
-    W4d,
-    /// the same rows, updated, inserted, deleted and appended scattered (variant S)
-    #[value(name = "W4e")]
-    W4e,
-    /// a folder of 200 files, 1 GiB, renamed
-    #[value(name = "W5")]
-    W5,
-    /// W2 with 1 % changed, 0.5 % deleted, 0.5 % new
-    #[value(name = "W6")]
-    W6,
-    /// a real tree (--w7-old) to its next version (--w7-new)
-    #[value(name = "W7")]
-    W7,
-    /// the account profile: 20 accounts, 2,000 files, 0.4 GB; then one day of churn
-    #[value(name = "XS")]
-    ProfileXs,
-    /// the account profile: 200 accounts, 50,000 files, 14 GB; then one day of churn
-    #[value(name = "S")]
-    ProfileS,
-}
-
-impl Workload {
-    /// The name in tables and options.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::W1 => "W1",
-            Self::W2 => "W2",
-            Self::W3 => "W3",
-            Self::W3Large => "W3L",
-            Self::W4a => "W4a",
-            Self::W4b => "W4b",
-            Self::W4c => "W4c",
-            Self::W4d => "W4d",
-            Self::W4e => "W4e",
-            Self::W5 => "W5",
-            Self::W6 => "W6",
-            Self::W7 => "W7",
-            Self::ProfileXs => "XS",
-            Self::ProfileS => "S",
-        }
-    }
-
-    /// The workload whose base tree this one starts from: workloads of one base form a chain.
-    pub(crate) fn base(self) -> Self {
-        match self {
-            Self::W3 | Self::W6 => Self::W2,
-            other => other,
-        }
-    }
-
-    /// Whether the figure of interest is the first sync.
-    pub(crate) fn is_first_sync(self) -> bool {
-        matches!(self, Self::W1 | Self::W2)
-    }
-}
+pub(crate) use version::Version;
+pub(crate) use writer::{Facts, TreeWriter, set_times};
 
 /// Which tree to write: all that its bytes depend on.
 #[derive(Debug, Clone)]
@@ -111,7 +30,7 @@ pub(crate) struct Plan {
     /// Set owners other than ours (needs root).
     pub(crate) owners: bool,
     /// The two versions of W7.
-    pub(crate) versions: Option<(PathBuf, PathBuf)>,
+    pub(crate) versions: Option<(Version, Version)>,
 }
 
 impl Plan {
@@ -124,16 +43,20 @@ impl Plan {
         }
         let mut tree = TreeWriter::create(root, self.owners);
         match self.workload {
-            Workload::W1 => workloads::write_w1(&mut tree, self)?,
-            Workload::W2 | Workload::W3 | Workload::W6 => {
-                workloads::write_accounts(&mut tree, self)?
-            }
+            Workload::W1 | Workload::LineLarge => workloads::write_w1(&mut tree, self)?,
+            Workload::LineFile => workloads::write_random(&mut tree, self, 64 << 20, 1)?,
+            Workload::LineRandom => workloads::write_random(&mut tree, self, 512 << 20, 8)?,
+            Workload::W2
+            | Workload::W3
+            | Workload::W6
+            | Workload::LineSmall
+            | Workload::LineNoChange => workloads::write_accounts(&mut tree, self)?,
             Workload::W3Large => workloads::write_tiny_files(&mut tree, self)?,
             Workload::W4a | Workload::W4b | Workload::W4c | Workload::W4d | Workload::W4e => {
                 workloads::write_one_file(&mut tree, self)?;
             }
-            Workload::W5 => workloads::write_w5(&mut tree, self)?,
-            Workload::W7 => version::copy_tree(&mut tree, &self.versions()?.0)?,
+            Workload::W5 | Workload::W5b => workloads::write_w5(&mut tree, self)?,
+            Workload::W7 => version::become_version(&mut tree, &self.versions()?.0)?,
             Workload::ProfileXs | Workload::ProfileS => profile::write_base(&mut tree, self)?,
         }
         tree.finish()
@@ -143,7 +66,8 @@ impl Plan {
     pub(crate) fn mutate(&self, root: &Path) -> Result<Facts, BenchError> {
         let mut tree = TreeWriter::create(root, self.owners);
         match self.workload {
-            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W3Large => {}
+            workload if workload.is_first_sync() || workload.is_no_change() => {}
+            Workload::W5b => workloads::move_w5(&mut tree)?,
             Workload::W4a => workloads::rewrite_pages(&mut tree, self)?,
             Workload::W4b => workloads::insert_bytes(&mut tree, self)?,
             Workload::W4c | Workload::W4d | Workload::W4e => {
@@ -151,13 +75,18 @@ impl Plan {
             }
             Workload::W5 => workloads::rename_w5(&mut tree)?,
             Workload::W6 => workloads::change_accounts(&mut tree, self)?,
-            Workload::W7 => version::become_tree(&mut tree, &self.versions()?.1)?,
-            Workload::ProfileXs | Workload::ProfileS => profile::pass_day(&mut tree, self)?,
+            Workload::W7 => version::become_version(&mut tree, &self.versions()?.1)?,
+            _ => profile::pass_day(&mut tree, self)?,
         }
         tree.finish()
     }
 
-    fn versions(&self) -> Result<&(PathBuf, PathBuf), BenchError> {
+    /// The scale of the workload this one is a smaller copy of.
+    fn scale(&self) -> f64 {
+        self.scale * self.workload.share()
+    }
+
+    fn versions(&self) -> Result<&(Version, Version), BenchError> {
         self.versions
             .as_ref()
             .ok_or(BenchError::MissingOption { workload: "W7", option: "--w7-old and --w7-new" })
@@ -186,6 +115,11 @@ mod tests {
             (Workload::W4d, 0.003),
             (Workload::W4e, 0.003),
             (Workload::W5, 0.003),
+            (Workload::W5b, 0.003),
+            (Workload::LineFile, 0.01),
+            (Workload::LineLarge, 0.002),
+            (Workload::LineRandom, 0.002),
+            (Workload::LineSmall, 0.01),
             (Workload::ProfileXs, 0.05),
         ];
         for (workload, scale) in all {
@@ -200,7 +134,7 @@ mod tests {
             plan.mutate(&b).expect("mutate b");
             let second = verify::tree_digest(&a).expect("digest");
             assert_eq!(second, verify::tree_digest(&b).expect("digest"), "{workload:?} second");
-            let moves = !matches!(workload, Workload::W1 | Workload::W2 | Workload::W3Large);
+            let moves = !workload.is_first_sync() && !workload.is_no_change();
             assert_eq!(first != second, moves, "{workload:?} changes");
         }
     }

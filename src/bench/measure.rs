@@ -16,6 +16,7 @@ use serde::Serialize;
 pub(crate) mod cgroup;
 pub(crate) mod netns;
 
+use crate::bench::wan::{LineUse, Wan};
 use crate::bench::{BenchError, Context};
 use cgroup::{Account, Peaks};
 use netns::{DeviceBytes, NetNs};
@@ -54,10 +55,14 @@ pub(crate) struct Cost {
     pub(crate) system_s: f64,
     /// Peak memory of the largest process, MB.
     pub(crate) rss_max_mb: f64,
-    /// Sum of the peaks of all processes, MB.
-    pub(crate) rss_sum_mb: f64,
+    /// Sum of the peaks of the client's processes, MB; of both ends when they are one process.
+    pub(crate) rss_near_mb: f64,
+    /// Sum of the peaks of the server's processes, MB.
+    pub(crate) rss_far_mb: f64,
     /// Bytes on the wire, both directions, with all headers.
     pub(crate) wire_bytes: Option<u64>,
+    /// What the emulated line carried.
+    pub(crate) line: Option<LineUse>,
 }
 
 /// Where commands run and how they are counted.
@@ -71,6 +76,8 @@ pub(crate) struct Site<'a> {
     pub(crate) device: &'a str,
     /// The account of CPU and memory.
     pub(crate) account: &'a Account,
+    /// The emulated line between the two namespaces.
+    pub(crate) line: Option<&'a Wan>,
 }
 
 impl Site<'_> {
@@ -91,26 +98,32 @@ impl Site<'_> {
         Ok(Some(if self.device == "lo" { sent } else { received + sent }))
     }
 
-    /// Runs a client command to its end, then syncs the file system of `target`.
+    /// Runs a client command to its end, then syncs the file system of `target`. The memory of `own`, a
+    /// server that is there for this command alone, counts; that of servers that wait for many does not.
     pub(crate) fn measure(
         &self,
         line: &CommandLine,
         servers: &[u32],
+        own: Option<u32>,
         target: &Path,
         log: &Path,
     ) -> Result<(Cost, ExitStatus), BenchError> {
         sync_file_system(target)?;
-        let idle = self.account.live(servers);
+        let mut idle = self.account.live(servers);
+        let live_before = idle.len();
+        idle.retain(|pid| Some(*pid) != own);
         let (cpu, wire) = (self.account.cpu(servers), self.wire()?);
+        let line_before = self.line.map(Wan::start_count);
         let started = Instant::now();
         let mut child = self.start_client(line, log)?;
         let (status, wall, peaks) = self.watch(&mut child, servers, &idle, started)?;
         sync_file_system(target)?;
         let synced = started.elapsed();
-        self.let_servers_end(servers, &idle);
+        self.let_servers_end(servers, live_before);
         let cpu = self.account.cpu(servers).since(cpu);
         let wire_bytes = self.wire()?.zip(wire).map(|(after, before)| after - before);
-        let (max, sum) = peaks.max_and_sum();
+        let line = self.line.zip(line_before).map(|(line, before)| line.since(&before));
+        let (max, near, far) = peaks.max_and_sums();
         let megabytes = |kilobytes| crate::bench::rng::to_f64(kilobytes) * 1024.0 / 1e6;
         let cost = Cost {
             wall_s: wall.as_secs_f64(),
@@ -118,8 +131,10 @@ impl Site<'_> {
             user_s: cpu.user,
             system_s: cpu.system,
             rss_max_mb: megabytes(max),
-            rss_sum_mb: megabytes(sum),
+            rss_near_mb: megabytes(near),
+            rss_far_mb: megabytes(far),
             wire_bytes,
+            line,
         };
         Ok((cost, status))
     }
@@ -131,15 +146,15 @@ impl Site<'_> {
         idle: &[u32],
         started: Instant,
     ) -> Result<(ExitStatus, Duration, Peaks), BenchError> {
-        let ended = AtomicBool::new(false);
-        let roots: Vec<u32> = servers.iter().copied().chain([child.id()]).collect();
+        let (ended, client) = (AtomicBool::new(false), child.id());
+        let roots: Vec<u32> = servers.iter().copied().chain([client]).collect();
         std::thread::scope(|scope| {
             let sampler = scope.spawn(|| {
                 let mut peaks = Peaks::default();
                 while !ended.load(Ordering::Relaxed) {
                     let mut live = self.account.live(&roots);
-                    live.retain(|pid| !idle.contains(pid) || !servers.contains(pid));
-                    peaks.sample(&live);
+                    live.retain(|pid| !idle.contains(pid));
+                    peaks.sample(client, &live);
                     std::thread::sleep(SAMPLE_EVERY);
                 }
                 peaks
@@ -153,9 +168,9 @@ impl Site<'_> {
     }
 
     /// Waits until the sessions of the servers have ended, so that their CPU is counted.
-    fn let_servers_end(&self, servers: &[u32], idle: &[u32]) {
+    fn let_servers_end(&self, servers: &[u32], before: usize) {
         let started = Instant::now();
-        while self.account.live(servers).len() > idle.len() && started.elapsed() < LINGER_MAX {
+        while self.account.live(servers).len() > before && started.elapsed() < LINGER_MAX {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -202,12 +217,12 @@ mod tests {
     fn a_busy_child_is_counted() {
         let janitor = Janitor::start().expect("janitor");
         let account = Account::create(&janitor);
-        let site = Site { client: None, server: None, device: "lo", account: &account };
+        let site = Site { client: None, server: None, device: "lo", account: &account, line: None };
         let folder = tempfile::tempdir().expect("temp folder");
         let busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; (exit 3)";
         let line = CommandLine::new(["/bin/sh", "-c", busy]);
         let log = folder.path().join("log");
-        let (cost, status) = site.measure(&line, &[], folder.path(), &log).expect("measure");
+        let (cost, status) = site.measure(&line, &[], None, folder.path(), &log).expect("measure");
         assert_eq!(status.code(), Some(3));
         assert!(cost.user_s + cost.system_s > 0.02, "{cost:?}");
         assert!(cost.wall_s > 0.02 && cost.rss_max_mb > 0.2, "{cost:?}");

@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::bench::generate::Workload;
+mod units;
+
+use crate::bench::peer::Tool;
+use crate::bench::wan::LineConfig;
+use crate::bench::workload::Workload;
+use units::{parse_duration, parse_rate, parse_scale, parse_share};
 
 /// Measure Farshore against rsync and tar, with the same data, on the same machine.
 #[derive(Debug, Clone, Args)]
@@ -46,9 +51,22 @@ pub(crate) struct LineArgs {
     /// Bit rate each way, e.g. 200mbit; 0 is without limit
     #[arg(long, value_parser = parse_rate, default_value = "200mbit")]
     pub(crate) rate: u64,
-    /// Share of packets lost each way, e.g. 0.1%
-    #[arg(long, value_parser = parse_share, default_value = "0")]
-    pub(crate) loss: f64,
+    /// Share of packets lost each way, e.g. 0.1% [default: none; 0.1% with --line]
+    #[arg(long, value_parser = parse_share)]
+    pub(crate) loss: Option<f64>,
+}
+
+impl LineArgs {
+    /// The line of the options, and where they are silent the long line of the table: 80 ms, 0.1 %.
+    pub(crate) fn long(&self, seed: u64) -> LineConfig {
+        let rtt = self.rtt.unwrap_or(Duration::from_millis(80));
+        LineConfig { rtt, rate_bits: self.rate, loss: self.loss.unwrap_or(0.001), seed }
+    }
+
+    /// The line of the options alone, without loss unless asked.
+    pub(crate) fn plain(&self, seed: u64) -> LineConfig {
+        LineConfig { loss: self.loss.unwrap_or(0.0), ..self.long(seed) }
+    }
 }
 
 /// `farshore bench wan`.
@@ -98,23 +116,6 @@ pub(crate) struct GenerateArgs {
     pub(crate) folder: PathBuf,
 }
 
-/// The tools compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PeerKind {
-    /// This program
-    Farshore,
-    /// rsync -aHAXS --numeric-ids --delete over ssh (aes128-gcm)
-    RsyncSsh,
-    /// The same with -z
-    RsyncSshZ,
-    /// The same with --no-inc-recursive
-    RsyncSshNir,
-    /// rsync to a daemon, not encrypted
-    RsyncDaemon,
-    /// tar over ssh; first syncs only
-    TarSsh,
-}
-
 /// The file system of the work folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WorkFs {
@@ -140,23 +141,33 @@ pub(crate) struct SeriesArgs {
     /// Size of the loop image or tmpfs, in GiB (the image is sparse)
     #[arg(long, default_value_t = 64)]
     pub(crate) work_gib: u64,
-    /// Workloads to run
-    #[arg(long, value_delimiter = ',', default_value = "W1,W2,W3,W4a,W4b,W4c,W5,W6")]
+    /// Workloads to run [default: W1,W2,W3,W4a,W4b,W4c,W5,W5b,W6,W7; with --line L64,L1,L1r,L2,L3]
+    #[arg(long, value_delimiter = ',')]
     pub(crate) workload: Vec<Workload>,
     /// Add the million files of W3L
     #[arg(long)]
     pub(crate) large: bool,
+    /// Everything in the table: the default workloads, W3L, and those of the long line; with --targets
+    #[arg(long, conflicts_with_all = ["workload", "on_line", "rtt"])]
+    pub(crate) table: bool,
+    /// On the emulated long line: 80 ms, 200 Mbit/s, 0.1 % loss unless said otherwise (root); the
+    /// workloads L64 to L3 go there by themselves
+    #[arg(long = "line")]
+    pub(crate) on_line: bool,
     /// Size relative to the full workloads; 0.02 is a smoke test
     #[arg(long, value_parser = parse_scale, default_value = "1")]
     pub(crate) scale: f64,
-    /// Tools to compare
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "farshore,rsync-ssh,rsync-daemon,tar-ssh"
-    )]
-    pub(crate) peers: Vec<PeerKind>,
+    /// Tools to compare on every workload: farshore, farshore-trust, farshore-served, rsync-ssh,
+    /// rsync-ssh-z, rsync-ssh-nir, rsync-ssh-bBYTES, rsync-ssh-4, rsync-ssh-4z, rsync-daemon, tar-ssh
+    /// [default: for each workload those its targets name]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) peers: Vec<Tool>,
+    /// Another tool, described by a file (docs/benchmarking.md); may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) adapter: Vec<PathBuf>,
+    /// Block sizes of rsync tried where the best of them counts (W4c)
+    #[arg(long, value_delimiter = ',', default_value = "512,1024,2048,4096")]
+    pub(crate) block_sizes: Vec<u32>,
     /// Runs of each tool on each workload, by turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,
@@ -167,11 +178,20 @@ pub(crate) struct SeriesArgs {
     #[arg(long)]
     pub(crate) keep: bool,
     /// Do not compare the trees after each run
-    #[arg(long)]
+    #[arg(long, conflicts_with = "targets")]
     pub(crate) no_verify: bool,
-    /// Write every single measurement to this file
+    /// Do not measure what the parts of this machine can do first
+    #[arg(long)]
+    pub(crate) no_limits: bool,
+    /// Say PASS or FAIL for each line of the table of targets; end with an error if one is missed
+    #[arg(long)]
+    pub(crate) targets: bool,
+    /// Write every measurement, the limits and the verdicts to this file (docs/benchmarking.md)
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Draw the ratios and their targets into this SVG file
+    #[arg(long)]
+    pub(crate) plot: Option<PathBuf>,
     /// The farshore program (default: this one)
     #[arg(long)]
     pub(crate) farshore: Option<PathBuf>,
@@ -186,59 +206,10 @@ pub(crate) struct SeriesArgs {
     pub(crate) w7_new: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) line: LineArgs,
-    /// TCP congestion controls to run on the emulated line (farshore brings its own)
+    /// TCP congestion controls to run (farshore brings its own) [default: the system's; on the long line
+    /// bbr where the kernel has it]
     #[arg(long, value_delimiter = ',')]
     pub(crate) congestion: Vec<String>,
-}
-
-/// A number and the unit after it.
-fn split_unit(text: &str) -> Result<(f64, &str), String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?}: not a number"))?;
-    Ok((number, unit.trim()))
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text)?;
-    let seconds = match unit {
-        "s" => number,
-        "ms" => number / 1e3,
-        "us" => number / 1e6,
-        _ => return Err(format!("{text:?}: the unit must be s, ms or us")),
-    };
-    if seconds > 10.0 {
-        return Err(format!("{text:?}: more than 10 seconds"));
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-fn parse_rate(text: &str) -> Result<u64, String> {
-    let (number, unit) = split_unit(text)?;
-    let factor = match unit {
-        "gbit" => 1e9,
-        "mbit" => 1e6,
-        "kbit" => 1e3,
-        "" if number == 0.0 => 0.0,
-        _ => return Err(format!("{text:?}: the unit must be gbit, mbit or kbit")),
-    };
-    Ok(crate::bench::rng::round_to_u64(number * factor))
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let (number, unit) = split_unit(text)?;
-    let share = match unit {
-        "%" => number / 100.0,
-        "" => number,
-        _ => return Err(format!("{text:?}: give a share or a percentage")),
-    };
-    if share > 1.0 { Err(format!("{text:?}: more than all")) } else { Ok(share) }
-}
-
-fn parse_scale(text: &str) -> Result<f64, String> {
-    let scale: f64 = text.parse().map_err(|_| format!("{text:?}: not a number"))?;
-    let fits = scale > 0.0 && scale <= 100.0;
-    if fits { Ok(scale) } else { Err(format!("{text:?}: must be above 0, at most 100")) }
 }
 
 #[cfg(test)]
@@ -254,27 +225,27 @@ mod tests {
     }
 
     #[test]
-    fn units() {
-        assert_eq!(parse_duration("80ms"), Ok(Duration::from_millis(80)));
-        assert_eq!(parse_duration("0.5s"), Ok(Duration::from_millis(500)));
-        assert!(parse_duration("80").is_err() && parse_duration("11s").is_err());
-        assert_eq!(parse_rate("200mbit"), Ok(200_000_000));
-        assert_eq!(parse_rate("0"), Ok(0));
-        assert!(parse_rate("200").is_err() && parse_rate("x").is_err());
-        assert_eq!(parse_share("0.1%"), Ok(0.001));
-        assert_eq!(parse_share("0.5"), Ok(0.5));
-        assert!(parse_share("120%").is_err());
-        assert!(parse_scale("0").is_err() && parse_scale("nan").is_err());
-    }
-
-    #[test]
     fn a_series_needs_a_work_folder_and_takes_lists() {
         assert!(Cli::try_parse_from(["bench"]).is_err());
         let words =
             ["bench", "--work", "/w", "--workload", "W1,W4a", "--peers", "rsync-ssh,tar-ssh"];
         let cli = Cli::try_parse_from(words).expect("parses");
         assert_eq!(cli.bench.series.workload, [Workload::W1, Workload::W4a]);
-        assert_eq!(cli.bench.series.peers, [PeerKind::RsyncSsh, PeerKind::TarSsh]);
+        let names: Vec<String> = cli.bench.series.peers.iter().map(Tool::label).collect();
+        assert_eq!(names, ["rsync-ssh", "tar-ssh"]);
+        assert!(Cli::try_parse_from(["bench", "--work", "/w", "--peers", "rsinc"]).is_err());
+    }
+
+    #[test]
+    fn the_long_line_is_what_the_options_leave_open() {
+        let line = |words: &[&str]| {
+            let all = [&["bench", "--work", "/w"], words].concat();
+            Cli::try_parse_from(all).expect("parses").bench.series.line.long(1)
+        };
+        let table = line(&[]);
+        assert_eq!(table.rtt, Duration::from_millis(80));
+        assert_eq!((table.rate_bits, table.loss), (200_000_000, 0.001));
+        assert_eq!(line(&["--rtt", "20ms", "--loss", "0"]).loss, 0.0);
     }
 
     #[test]

@@ -8,48 +8,21 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod adapter;
+mod rsync;
 mod server;
+mod tool;
 
 use crate::bench::measure::{CommandLine, Site};
-use crate::bench::options::PeerKind;
+use crate::bench::verify::Claims;
 use crate::bench::{BenchError, janitor::Janitor};
+pub(crate) use adapter::Adapter;
 pub(crate) use server::Server;
 use server::{FarshoreKeys, SshFiles};
+pub(crate) use tool::{RsyncWay, Tool};
 
-/// The options of rsync in every comparison.
-const RSYNC_OPTIONS: [&str; 3] = ["-aHAXS", "--numeric-ids", "--delete"];
 /// The cipher of ssh in every comparison.
 const CIPHER: &str = "aes128-gcm@openssh.com";
-
-impl PeerKind {
-    /// The name in tables.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Farshore => "farshore",
-            Self::RsyncSsh => "rsync-ssh",
-            Self::RsyncSshZ => "rsync-ssh-z",
-            Self::RsyncSshNir => "rsync-ssh-nir",
-            Self::RsyncDaemon => "rsync-daemon",
-            Self::TarSsh => "tar-ssh",
-        }
-    }
-
-    /// Whether the tool can bring a target up to date; tar only fills an empty one.
-    pub(crate) fn is_incremental(self) -> bool {
-        self != Self::TarSsh
-    }
-
-    fn programs(self) -> &'static [&'static str] {
-        match self {
-            Self::Farshore => &[],
-            Self::RsyncSsh | Self::RsyncSshZ | Self::RsyncSshNir => {
-                &["rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd"]
-            }
-            Self::RsyncDaemon => &["rsync"],
-            Self::TarSsh => &["tar", "ssh", "ssh-keygen", "/usr/sbin/sshd"],
-        }
-    }
-}
 
 /// What a run works on.
 #[derive(Debug, Clone)]
@@ -62,6 +35,22 @@ pub(crate) struct Job {
     pub(crate) state: PathBuf,
     /// Where the logs of this run go.
     pub(crate) logs: PathBuf,
+    /// Whether so much changes that Farshore's guard would ask an operator: then it is told to go on.
+    pub(crate) mass_change: bool,
+}
+
+impl Job {
+    /// A job on `source` whose target, state and logs are below `own`.
+    pub(crate) fn at(source: &Path, own: &Path) -> Self {
+        let below = |name: &str| own.join(name);
+        Self {
+            source: source.to_owned(),
+            target: below("target"),
+            state: below("state"),
+            logs: below("logs"),
+            mass_change: false,
+        }
+    }
 }
 
 /// The tools, their servers, and what they need.
@@ -98,44 +87,55 @@ impl<'a> Peers<'a> {
     }
 
     /// What keeps a tool from being run here, if anything.
-    pub(crate) fn missing(&self, peer: PeerKind) -> Option<String> {
-        if peer == PeerKind::Farshore && !self.farshore.is_file() {
+    pub(crate) fn missing(&self, tool: &Tool) -> Option<String> {
+        if tool.is_farshore() && !self.farshore.is_file() {
             return Some(format!("{}: not installed", self.farshore.display()));
         }
-        let absent = peer.programs().iter().find(|program| find_program(program).is_none())?;
+        let programs = tool.programs();
+        let absent = programs.iter().find(|program| find_program(program).is_none())?;
         Some(format!("{absent}: not installed"))
     }
 
-    /// The version line of a tool.
-    pub(crate) fn version(&self, peer: PeerKind) -> String {
-        let farshore = self.farshore.to_string_lossy();
-        let (program, flag): (&str, &str) = match peer {
-            PeerKind::Farshore => (&farshore, "--version"),
-            PeerKind::TarSsh => ("tar", "--version"),
-            _ => ("rsync", "--version"),
-        };
-        first_line(program, flag)
+    /// The version line of a tool; of one described by a file also what it claims.
+    pub(crate) fn version(&self, tool: &Tool) -> String {
+        match tool {
+            Tool::Adapter(adapter) => {
+                let said = adapter.version.as_ref().map(|command| {
+                    first_line_of(Command::new("/bin/sh").args(["-c", command.as_str()]))
+                });
+                let said = said.unwrap_or_else(|| "version not known".to_owned());
+                format!("{said}; claims {}", adapter.claims.words())
+            }
+            Tool::TarSsh => first_line("tar", "--version"),
+            tool if tool.is_farshore() => first_line(&self.farshore.to_string_lossy(), "--version"),
+            _ => first_line("rsync", "--version"),
+        }
+    }
+
+    /// What a tool must keep.
+    pub(crate) fn claims(tool: &Tool) -> Claims {
+        match tool {
+            Tool::Adapter(adapter) => adapter.claims.clone(),
+            _ => Claims::all(),
+        }
     }
 
     /// Starts the servers a tool needs; those started before go on.
-    pub(crate) fn start_servers(
-        &mut self,
-        peer: PeerKind,
-        site: &Site<'_>,
-    ) -> Result<(), BenchError> {
+    pub(crate) fn start_servers(&mut self, tool: &Tool, site: &Site<'_>) -> Result<(), BenchError> {
         let folder = &self.folder;
         let address = self.address().to_owned();
-        match peer {
-            PeerKind::Farshore => {
-                if self.far_address.is_some() && self.keys.is_none() {
+        match tool {
+            tool if tool.is_farshore() => {
+                if self.is_served(tool) && self.keys.is_none() {
                     self.keys = Some(FarshoreKeys::create(folder, &self.farshore)?);
                 }
             }
-            PeerKind::RsyncDaemon => {
+            Tool::RsyncDaemon => {
                 if self.daemon.is_none() {
                     self.daemon = Some(Server::start_rsync(folder, &address, site, self.janitor)?);
                 }
             }
+            Tool::Adapter(adapter) if !adapter.uses_ssh() => {}
             _ => {
                 if self.ssh.is_none() {
                     self.ssh = Some(Server::start_ssh(folder, &address, site, self.janitor)?);
@@ -145,21 +145,47 @@ impl<'a> Peers<'a> {
         Ok(())
     }
 
-    /// Starts what serves one job only: Farshore's far end on the emulated line.
+    /// Starts what serves one job only: Farshore's far end, or the server of an adapter.
     pub(crate) fn start_job(
         &self,
-        peer: PeerKind,
+        tool: &Tool,
         job: &Job,
         site: &Site<'_>,
     ) -> Result<Option<Server>, BenchError> {
-        match (&self.far_address, &self.keys) {
-            (Some(address), Some(keys)) if peer == PeerKind::Farshore => {
-                let server =
-                    Server::start_farshore(&self.farshore, keys, address, job, site, self.janitor)?;
-                Ok(Some(server))
+        let address = self.address();
+        match (tool, &self.keys) {
+            (Tool::Adapter(adapter), _) => {
+                let Some(command) = &adapter.server else { return Ok(None) };
+                let line = |port| {
+                    // The server takes the shell's place, so that ending it by its id ends it all.
+                    let filled = adapter::fill(command, &self.variables(job, Some(port)));
+                    let script = format!("exec {filled}");
+                    CommandLine::new(["/bin/sh".to_owned(), "-c".to_owned(), script])
+                };
+                Server::start_adapter(&line, adapter.ready, address, job, site, self.janitor)
+                    .map(Some)
+            }
+            (tool, Some(keys)) if self.is_served(tool) => {
+                Server::start_farshore(&self.farshore, keys, address, job, site, self.janitor)
+                    .map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Does what a tool leaves undone by its nature; not timed.
+    pub(crate) fn finish_job(tool: &Tool, job: &Job) -> Result<(), BenchError> {
+        match tool {
+            Tool::Rsync(RsyncWay::Parallel | RsyncWay::ParallelCompressed) => {
+                rsync::finish_top(job)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether Farshore's far end is a process of its own.
+    fn is_served(&self, tool: &Tool) -> bool {
+        tool.is_farshore() && (self.far_address.is_some() || *tool == Tool::FarshoreServed)
     }
 
     /// The processes of the lasting servers.
@@ -169,22 +195,42 @@ impl<'a> Peers<'a> {
     }
 
     /// The command that brings `job.target` up to date.
-    pub(crate) fn command(&self, peer: PeerKind, job: &Job, own: Option<&Server>) -> CommandLine {
-        match peer {
-            PeerKind::Farshore => self.farshore_command(job, own),
-            PeerKind::RsyncSsh => self.rsync_ssh(job, &[]),
-            PeerKind::RsyncSshZ => self.rsync_ssh(job, &["-z"]),
-            PeerKind::RsyncSshNir => self.rsync_ssh(job, &["--no-inc-recursive"]),
-            PeerKind::RsyncDaemon => self.rsync_daemon(job),
-            PeerKind::TarSsh => self.tar_ssh(job),
+    pub(crate) fn command(&self, tool: &Tool, job: &Job, own: Option<&Server>) -> CommandLine {
+        match tool {
+            Tool::Farshore | Tool::FarshoreServed => self.farshore_command(job, own, &[]),
+            Tool::FarshoreTrust => self.farshore_command(job, own, &["--trust-target"]),
+            Tool::Rsync(way) => {
+                CommandLine::new(rsync::over_ssh(*way, job, &self.ssh_words(), self.address()))
+            }
+            Tool::RsyncDaemon => self.rsync_daemon(job),
+            Tool::TarSsh => self.tar_ssh(job),
+            Tool::Adapter(adapter) => {
+                let script =
+                    adapter::fill(&adapter.sync, &self.variables(job, own.map(Server::port)));
+                CommandLine::new(["/bin/sh".to_owned(), "-c".to_owned(), script])
+            }
         }
+    }
+
+    /// What the commands of an adapter may use.
+    fn variables(&self, job: &Job, port: Option<u16>) -> [(&'static str, String); 7] {
+        let text = |path: &Path| path.display().to_string();
+        [
+            ("source", text(&job.source)),
+            ("target", text(&job.target)),
+            ("state", text(&job.state)),
+            ("logs", text(&job.logs)),
+            ("host", self.address().to_owned()),
+            ("port", port.unwrap_or(0).to_string()),
+            ("ssh", self.ssh_words()),
+        ]
     }
 
     fn address(&self) -> &str {
         self.far_address.as_deref().unwrap_or("127.0.0.1")
     }
 
-    fn farshore_command(&self, job: &Job, own: Option<&Server>) -> CommandLine {
+    fn farshore_command(&self, job: &Job, own: Option<&Server>, more: &[&str]) -> CommandLine {
         let mut words: Vec<OsString> = vec![self.farshore.clone().into(), "replicate".into()];
         words.push(job.source.clone().into());
         match (own, &self.keys) {
@@ -196,6 +242,8 @@ impl<'a> Peers<'a> {
             _ => words.push(job.target.clone().into()),
         }
         words.extend(["--state".into(), job.state.clone().into(), "--json".into()]);
+        words.extend(more.iter().map(OsString::from));
+        words.extend(job.mass_change.then(|| "--approve".into()));
         words.extend(self.farshore_args.iter().map(OsString::from));
         CommandLine::new(words)
     }
@@ -211,15 +259,6 @@ impl<'a> Peers<'a> {
         )
     }
 
-    fn rsync_ssh(&self, job: &Job, more: &[&str]) -> CommandLine {
-        let target = format!("{}:{}/", self.address(), job.target.display());
-        let mut words = vec!["rsync".to_owned()];
-        words.extend(RSYNC_OPTIONS.iter().chain(more).map(|&word| word.to_owned()));
-        words.extend(["-e".to_owned(), self.ssh_words()]);
-        words.extend([format!("{}/", job.source.display()), target]);
-        CommandLine::new(words)
-    }
-
     fn rsync_daemon(&self, job: &Job) -> CommandLine {
         let port = self.daemon.as_ref().map_or(0, Server::port);
         // The module is the folder above the one of the peers' files: the work folder.
@@ -227,7 +266,7 @@ impl<'a> Peers<'a> {
         let below = job.target.strip_prefix(base).unwrap_or(&job.target);
         let target = format!("rsync://{}:{port}/bench/{}/", self.address(), below.display());
         let mut words = vec!["rsync".to_owned()];
-        words.extend(RSYNC_OPTIONS.map(str::to_owned));
+        words.extend(rsync::OPTIONS.map(str::to_owned));
         words.extend([format!("{}/", job.source.display()), target]);
         CommandLine::new(words)
     }
@@ -254,7 +293,10 @@ fn find_program(name: &str) -> Option<PathBuf> {
 
 /// The first line a program prints for a flag.
 pub(crate) fn first_line(program: &str, flag: &str) -> String {
-    let output = Command::new(program).arg(flag).output();
-    let text = output.map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
+    first_line_of(Command::new(program).arg(flag))
+}
+
+fn first_line_of(command: &mut Command) -> String {
+    let text = command.output().map(|o| [o.stdout, o.stderr].concat()).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").to_owned()
 }

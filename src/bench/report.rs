@@ -1,20 +1,29 @@
-//! The results, as a table and as JSON.
+//! The results of a series: what was measured, and the medians and ratios that follow.
 //!
-//! Guarantees: medians over the runs of one tool on one step; every single measurement is in the JSON;
-//! what the figures depend on (machine, file system, versions, congestion control, seed) is printed
-//! with them. Refuses to hide failures: a run that failed or left a different tree is marked and does
-//! not enter a median.
+//! Guarantees: medians over the good runs of one tool on one step; ratios are medians over pairs of
+//! runs made in turn; every single measurement is in the JSON; what the figures depend on (machine, file
+//! system, versions, congestion control, seed) goes with them. Refuses to hide failures: a run that
+//! failed or left a different tree is marked and does not enter a median.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
+pub(crate) mod json;
+pub(crate) mod plot;
+pub(crate) mod table;
+
+use crate::bench::limits::{Demand, Limit, LineRate, Parts};
 use crate::bench::measure::Cost;
 use crate::bench::peer::first_line;
 use crate::bench::rng::to_f64;
 use crate::bench::verify::Comparison;
 use crate::bench::{BenchError, Context};
+
+/// The tools the others are compared with in the table: the first of them that was measured.
+const REFERENCES: [&str; 2] = ["rsync-ssh", "rsync-ssh-z"];
 
 /// One measurement.
 #[derive(Debug, Clone, Serialize)]
@@ -22,31 +31,34 @@ pub(crate) struct Record {
     /// The step: a workload, or the first sync before it.
     pub(crate) step: String,
     /// The tool.
-    pub(crate) tool: &'static str,
+    pub(crate) tool: String,
     /// Number of the run, from 1.
     pub(crate) run: u32,
     /// TCP congestion control, when it was set for the run.
     pub(crate) congestion: Option<String>,
     /// What it cost.
     pub(crate) cost: Cost,
+    /// What the machine's parts would allow.
+    pub(crate) limit: Option<Limit>,
     /// What the tool said last, if it failed.
     pub(crate) failure: Option<String>,
     /// The comparison of source and target after it.
     pub(crate) comparison: Option<Comparison>,
+    /// Differences the tool claims not to cause; those of a tool that claims everything are all.
+    pub(crate) held_against: u64,
     /// The tool's own report, when it is JSON.
     pub(crate) own_report: Option<serde_json::Value>,
 }
 
 impl Record {
-    /// Whether the run ended well and left an equal tree (as far as compared).
+    /// Whether the run ended well and left a tree as equal as the tool claims (as far as compared).
     pub(crate) fn is_good(&self) -> bool {
-        let equal = self.comparison.as_ref().is_none_or(|found| found.differences == 0);
-        self.failure.is_none() && equal
+        self.failure.is_none() && self.held_against == 0
     }
 }
 
 /// What the figures depend on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Setting {
     /// Lines of name and value.
     pub(crate) facts: Vec<(String, String)>,
@@ -77,9 +89,9 @@ impl Setting {
         }
     }
 
-    /// Prints the facts.
-    pub(crate) fn print(&self, out: &mut dyn Write) -> Result<(), BenchError> {
-        for (name, value) in &self.facts {
+    /// Prints the facts from the number `first` on.
+    pub(crate) fn print(&self, first: usize, out: &mut dyn Write) -> Result<(), BenchError> {
+        for (name, value) in self.facts.iter().skip(first) {
             writeln!(out, "{name:14} {value}").at("print", Path::new("the report"))?;
         }
         Ok(())
@@ -102,40 +114,174 @@ fn file_system(path: &Path) -> String {
     best.1
 }
 
-/// The medians of one tool on one step.
-#[derive(Debug, Clone, PartialEq)]
-struct Row {
-    good: usize,
-    all: usize,
-    wall: f64,
-    synced: f64,
-    cpu: f64,
-    rss_max: f64,
-    rss_sum: f64,
-    wire_mb: Option<f64>,
+/// Everything a series found.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    /// What the figures depend on.
+    pub(crate) setting: Setting,
+    /// Scale of the workloads.
+    pub(crate) scale: f64,
+    /// What the parts of the machine can do.
+    pub(crate) parts: Option<Parts>,
+    /// What the line can do.
+    pub(crate) line: Option<LineRate>,
+    /// What each step asks of the parts.
+    pub(crate) demands: BTreeMap<String, Demand>,
+    /// Every measurement.
+    pub(crate) records: Vec<Record>,
 }
 
-impl Row {
-    fn of(records: &[&Record]) -> Option<Self> {
-        let good: Vec<&Cost> = records.iter().filter(|r| r.is_good()).map(|r| &r.cost).collect();
-        if good.is_empty() {
+/// The medians of one tool on one step; not a number where no run was good.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    /// The step.
+    pub(crate) step: String,
+    /// TCP congestion control, when it was set.
+    pub(crate) congestion: Option<String>,
+    /// The tool.
+    pub(crate) tool: String,
+    /// Good runs.
+    pub(crate) good: usize,
+    /// All runs.
+    pub(crate) runs: usize,
+    /// Why a run was not good.
+    pub(crate) trouble: Option<String>,
+    /// Wall seconds.
+    pub(crate) wall_s: f64,
+    /// Wall seconds with a sync of the target's file system after it.
+    pub(crate) synced_s: f64,
+    /// CPU seconds of both ends.
+    pub(crate) cpu_s: f64,
+    /// Peak memory of the largest process, MB.
+    pub(crate) rss_max_mb: f64,
+    /// Sum of the peaks at the near end, MB.
+    pub(crate) rss_near_mb: f64,
+    /// Sum of the peaks at the far end, MB.
+    pub(crate) rss_far_mb: f64,
+    /// Bytes on the wire.
+    pub(crate) wire_bytes: Option<f64>,
+    /// The tool it is compared with.
+    pub(crate) reference: Option<&'static str>,
+    /// Times as fast as that one, by pairs of runs.
+    pub(crate) times_as_fast: Option<f64>,
+    /// The same, each with its sync.
+    pub(crate) times_as_fast_synced: Option<f64>,
+    /// The derived limit, seconds.
+    pub(crate) limit_s: Option<f64>,
+    /// The limit by the wall time.
+    pub(crate) share_of_limit: Option<f64>,
+    /// Round trips in the longest chain of answers on the line.
+    pub(crate) round_trips: Option<f64>,
+    /// Wall time in round trips of the line.
+    pub(crate) wall_round_trips: Option<f64>,
+}
+
+impl Results {
+    /// The steps in the order in which they were measured, with their congestion control.
+    pub(crate) fn steps(&self) -> Vec<(&str, Option<&str>)> {
+        let mut steps = Vec::new();
+        for record in &self.records {
+            let key = (record.step.as_str(), record.congestion.as_deref());
+            if !steps.contains(&key) {
+                steps.push(key);
+            }
+        }
+        steps
+    }
+
+    /// The medians of every tool on a step.
+    pub(crate) fn rows(&self, step: &str, congestion: Option<&str>) -> Vec<Row> {
+        let mut tools: Vec<&str> = Vec::new();
+        for record in self.of_step(step, congestion) {
+            if !tools.contains(&record.tool.as_str()) {
+                tools.push(&record.tool);
+            }
+        }
+        tools.into_iter().map(|tool| self.row(step, congestion, tool)).collect()
+    }
+
+    fn of_step<'a>(
+        &'a self,
+        step: &'a str,
+        congestion: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Record> {
+        self.records.iter().filter(move |r| r.step == step && r.congestion.as_deref() == congestion)
+    }
+
+    fn row(&self, step: &str, congestion: Option<&str>, tool: &str) -> Row {
+        let all: Vec<&Record> =
+            self.of_step(step, congestion).filter(|record| record.tool == tool).collect();
+        let good: Vec<&Record> = all.iter().copied().filter(|record| record.is_good()).collect();
+        let of = |figure: &dyn Fn(&Record) -> Option<f64>| -> Option<f64> {
+            let values: Option<Vec<f64>> = good.iter().map(|record| figure(record)).collect();
+            values.filter(|values| !values.is_empty()).map(median)
+        };
+        let cost =
+            |figure: &dyn Fn(&Cost) -> f64| of(&|r| Some(figure(&r.cost))).unwrap_or(f64::NAN);
+        let measured = |name: &&str| self.ratios(step, congestion, name, name).is_some();
+        let reference = REFERENCES.into_iter().find(measured);
+        let ratios = reference.and_then(|name| self.ratios(step, congestion, tool, name));
+        let rtt_s = self.line.map(|line| line.rtt_s);
+        let trips = of(&|r| Some(r.cost.line?.round_trips));
+        Row {
+            step: step.to_owned(),
+            congestion: congestion.map(str::to_owned),
+            tool: tool.to_owned(),
+            good: good.len(),
+            runs: all.len(),
+            trouble: all.iter().find_map(|record| trouble(record)),
+            wall_s: cost(&|c| c.wall_s),
+            synced_s: cost(&|c| c.wall_s + c.sync_s),
+            cpu_s: cost(&|c| c.user_s + c.system_s),
+            rss_max_mb: cost(&|c| c.rss_max_mb),
+            rss_near_mb: cost(&|c| c.rss_near_mb),
+            rss_far_mb: cost(&|c| c.rss_far_mb),
+            wire_bytes: of(&|r| r.cost.wire_bytes.map(to_f64)),
+            reference,
+            times_as_fast: ratios.map(|(plain, _)| plain),
+            times_as_fast_synced: ratios.map(|(_, synced)| synced),
+            limit_s: of(&|r| Some(r.limit.as_ref()?.seconds)),
+            share_of_limit: of(&|r| Some(r.limit.as_ref()?.seconds / r.cost.wall_s)),
+            round_trips: trips,
+            wall_round_trips: trips.and_then(|_| Some(cost(&|c| c.wall_s) / rtt_s?)),
+        }
+    }
+
+    /// How many times as fast as `theirs` the tool `mine` is, without and with sync, by pairs of runs.
+    pub(crate) fn ratios(
+        &self,
+        step: &str,
+        congestion: Option<&str>,
+        mine: &str,
+        theirs: &str,
+    ) -> Option<(f64, f64)> {
+        let good = |tool: &str| -> BTreeMap<u32, Cost> {
+            let of_tool = self.of_step(step, congestion).filter(|r| r.tool == tool && r.is_good());
+            of_tool.map(|record| (record.run, record.cost)).collect()
+        };
+        let (mine, theirs) = (good(mine), good(theirs));
+        let pairs: Vec<(Cost, Cost)> =
+            mine.iter().filter_map(|(run, cost)| Some((*cost, *theirs.get(run)?))).collect();
+        if pairs.is_empty() {
             return None;
         }
-        let middle =
-            |figure: &dyn Fn(&Cost) -> f64| median(good.iter().map(|c| figure(c)).collect());
-        let wire = good.iter().all(|cost| cost.wire_bytes.is_some());
-        let wire_mb = |cost: &Cost| to_f64(cost.wire_bytes.unwrap_or(0)) / 1e6;
-        Some(Self {
-            good: good.len(),
-            all: records.len(),
-            wall: middle(&|c| c.wall_s),
-            synced: middle(&|c| c.wall_s + c.sync_s),
-            cpu: middle(&|c| c.user_s + c.system_s),
-            rss_max: middle(&|c| c.rss_max_mb),
-            rss_sum: middle(&|c| c.rss_sum_mb),
-            wire_mb: wire.then(|| middle(&wire_mb)),
-        })
+        let by = |figure: &dyn Fn(&Cost) -> f64| {
+            median(pairs.iter().map(|(mine, theirs)| figure(theirs) / figure(mine)).collect())
+        };
+        Some((by(&|c| c.wall_s), by(&|c| c.wall_s + c.sync_s)))
     }
+}
+
+/// Why a run was not good.
+fn trouble(record: &Record) -> Option<String> {
+    if record.is_good() {
+        return None;
+    }
+    let different = || {
+        let listed = record.comparison.as_ref().and_then(|found| found.listed.first());
+        format!("the trees differ: {}", listed.map_or("", String::as_str))
+    };
+    Some(record.failure.clone().unwrap_or_else(different))
 }
 
 /// The middle value; of an even number the mean of the two in the middle.
@@ -148,124 +294,29 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The tool the others are divided by.
-const REFERENCE: &str = "rsync-ssh";
-
-/// Prints the table: one line for each step and tool.
-pub(crate) fn print_table(records: &[Record], out: &mut dyn Write) -> Result<(), BenchError> {
-    let what = Path::new("the report");
-    writeln!(
-        out,
-        "\n{:16} {:14} {:>5} {:>8} {:>8} {:>7} {:>7} {:>7} {:>9}  {:>7} {:>7}",
-        "step",
-        "tool",
-        "good",
-        "wall s",
-        "+sync s",
-        "cpu s",
-        "rss MB",
-        "sum MB",
-        "wire MB",
-        "/rsync",
-        "+sync"
-    )
-    .at("print", what)?;
-    let mut steps: Vec<(&str, &Option<String>)> = Vec::new();
-    for record in records {
-        let key = (record.step.as_str(), &record.congestion);
-        if !steps.contains(&key) {
-            steps.push(key);
-        }
-    }
-    for (step, congestion) in steps {
-        let of_step: Vec<&Record> =
-            records.iter().filter(|r| r.step == step && &r.congestion == congestion).collect();
-        print_step(step, congestion.as_deref(), &of_step, out)?;
-    }
-    writeln!(
-        out,
-        "/rsync: wall time over that of {REFERENCE}; +sync: the same, each with its sync -f"
-    )
-    .at("print", what)
-}
-
-fn print_step(
-    step: &str,
-    congestion: Option<&str>,
-    records: &[&Record],
-    out: &mut dyn Write,
-) -> Result<(), BenchError> {
-    let what = Path::new("the report");
-    let name = congestion.map_or(step.to_owned(), |control| format!("{step} {control}"));
-    let mut tools: Vec<&str> = Vec::new();
-    for record in records {
-        if !tools.contains(&record.tool) {
-            tools.push(record.tool);
-        }
-    }
-    let of = |tool: &str| -> Vec<&Record> {
-        records.iter().copied().filter(|record| record.tool == tool).collect()
-    };
-    let reference = Row::of(&of(REFERENCE));
-    for tool in tools {
-        let runs = of(tool);
-        let Some(row) = Row::of(&runs) else {
-            let why = runs.iter().find_map(|r| r.failure.clone());
-            let why = why.unwrap_or_else(|| "the trees differ".to_owned());
-            writeln!(out, "{name:16} {tool:14}  0/{:<2} {why}", runs.len()).at("print", what)?;
-            continue;
-        };
-        let wire = row.wire_mb.map_or("-".to_owned(), |mb| format!("{mb:.2}"));
-        let against = |mine: f64, theirs: Option<f64>| {
-            theirs.map_or("-".to_owned(), |theirs| format!("{:.2}", mine / theirs))
-        };
-        writeln!(
-            out,
-            "{name:16} {tool:14} {:>3}/{} {:>8.3} {:>8.3} {:>7.2} {:>7.0} {:>7.0} {:>9}  {:>7} {:>7}",
-            row.good,
-            row.all,
-            row.wall,
-            row.synced,
-            row.cpu,
-            row.rss_max,
-            row.rss_sum,
-            wire,
-            against(row.wall, reference.as_ref().map(|r| r.wall)),
-            against(row.synced, reference.as_ref().map(|r| r.synced)),
-        )
-        .at("print", what)?;
-    }
-    Ok(())
-}
-
-/// Writes everything to a file.
-pub(crate) fn write_json(
-    path: &Path,
-    setting: &Setting,
-    records: &[Record],
-) -> Result<(), BenchError> {
-    let facts: serde_json::Map<String, serde_json::Value> =
-        setting.facts.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-    let all = serde_json::json!({ "setting": facts, "measurements": records });
-    std::fs::write(path, format!("{all:#}\n")).at("write the report", path)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn record(tool: &'static str, run: u32, wall_s: f64, failure: Option<&str>) -> Record {
+    /// A run that took `wall_s`, sent 5 MB and needed a second to sync.
+    pub(crate) fn record(
+        step: &str,
+        tool: &str,
+        run: u32,
+        wall_s: f64,
+        failure: Option<&str>,
+    ) -> Record {
         let cost = Cost { wall_s, sync_s: 1.0, wire_bytes: Some(5_000_000), ..Cost::default() };
-        let failure = failure.map(str::to_owned);
-        let step = "W1".to_owned();
         Record {
-            step,
-            tool,
+            step: step.to_owned(),
+            tool: tool.to_owned(),
             run,
             congestion: None,
             cost,
-            failure,
+            limit: Some(Limit { seconds: 0.5, formula: "a guess" }),
+            failure: failure.map(str::to_owned),
             comparison: None,
+            held_against: 0,
             own_report: None,
         }
     }
@@ -278,19 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn failed_runs_are_shown_and_not_in_the_median() {
-        let records = [
-            record("farshore", 1, 1.0, None),
-            record("farshore", 2, 0.1, Some("broken")),
-            record("rsync-ssh", 1, 4.0, None),
-            record("tar-ssh", 1, 0.1, Some("tar: broken")),
+    fn failed_runs_are_not_in_the_median_and_pairs_need_both() {
+        let records = vec![
+            record("W1", "farshore", 1, 1.0, None),
+            record("W1", "farshore", 2, 0.1, Some("broken")),
+            record("W1", "rsync-ssh", 1, 4.0, None),
+            record("W1", "rsync-ssh", 2, 40.0, None),
         ];
-        let mut out = Vec::new();
-        print_table(&records, &mut out).expect("prints");
-        let text = String::from_utf8(out).expect("text");
-        let line = |tool: &str| text.lines().find(|l| l.contains(tool)).expect("a line").to_owned();
-        assert!(line("farshore").contains("1/2    1.000    2.000"), "{text}");
-        assert!(line("farshore").contains("5.00     0.25    0.40"), "{text}");
-        assert!(line("tar-ssh").contains("0/1  tar: broken"), "{text}");
+        let results = Results { records, ..Results::default() };
+        let rows = results.rows("W1", None);
+        let mine = &rows[0];
+        assert_eq!((mine.good, mine.runs), (1, 2));
+        assert_eq!(mine.trouble.as_deref(), Some("broken"));
+        assert_eq!((mine.times_as_fast, mine.times_as_fast_synced), (Some(4.0), Some(2.5)));
+        assert_eq!(mine.share_of_limit, Some(0.5));
+        assert_eq!(results.ratios("W1", None, "farshore", "tar-ssh"), None);
     }
 }

@@ -1,225 +1,221 @@
 //! A series: workloads by tools by runs, the tools by turns.
 //!
-//! Guarantees: each tool and run has a target of its own, made before and never deleted while anything
-//! is timed; all first syncs of a workload come before the source changes, so that every tool sees the
-//! same source and Farshore's state is that of an ordinary source folder. Refuses to count a run that
-//! failed or left a different tree. Order within a step: A B C A B C ...
+//! Guarantees: what the parts of the machine can do is measured first, in the same work folder; each
+//! tool and run has a target of its own, made before and never deleted while anything is timed; all
+//! first syncs of a workload come before the source changes, so that every tool sees the same source and
+//! Farshore's state is that of an ordinary source folder. A tool without memory of its own whose first
+//! sync is not asked for starts from a plain copy. Refuses to count a run that failed or left a
+//! different tree. Order within a step: A B C A B C ...
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::sync::Arc;
 
-use crate::bench::generate::{Facts, Plan, Workload};
+mod network;
+mod run;
+
+use crate::bench::generate::{Facts, Plan, Version, real};
 use crate::bench::janitor::Janitor;
+use crate::bench::limits::{Demand, Parts, walk};
 use crate::bench::measure::cgroup::Account;
-use crate::bench::measure::netns::NetNs;
-use crate::bench::measure::{Cost, Site, sync_file_system};
-use crate::bench::options::{PeerKind, SeriesArgs};
-use crate::bench::peer::{Job, Peers};
-use crate::bench::report::{Record, Setting, print_table, write_json};
-use crate::bench::verify::compare_trees;
-use crate::bench::wan::{self, LineConfig, Wan};
+use crate::bench::measure::netns::run_tool;
+use crate::bench::measure::{Site, sync_file_system};
+use crate::bench::options::SeriesArgs;
+use crate::bench::peer::{Adapter, Job, Peers, Tool};
+use crate::bench::report::{Results, Setting, json, plot, table};
+use crate::bench::rng::{round_to_u64, to_f64};
+use crate::bench::targets;
+use crate::bench::wan::LineConfig;
 use crate::bench::workfs::WorkFolder;
+use crate::bench::workload::Workload;
 use crate::bench::{BenchError, Context};
+use network::Network;
 
 /// Runs the whole series.
 pub(crate) fn run_series(args: &SeriesArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let needs = BenchError::MissingOption { workload: "any", option: "--work" };
     let parent = args.work.as_ref().ok_or(needs)?;
+    let adapters = args.adapter.iter().map(|file| Adapter::read(file).map(Arc::new));
+    let adapters: Vec<Tool> =
+        adapters.map(|adapter| adapter.map(Tool::Adapter)).collect::<Result<_, _>>()?;
     let janitor = Janitor::start()?;
     let work = WorkFolder::create(parent, args.work_fs, args.work_gib, args.keep, &janitor)?;
     let account = Account::create(&janitor);
-    let network = Network::start(args, &janitor)?;
-    let mut setting = Setting::of_machine(&work.root);
-    describe(&mut setting, args, &account, &network)?;
-    let mut records = Vec::new();
-    let controls: Vec<Option<String>> = if args.congestion.is_empty() {
-        vec![None]
+    let setting = Setting::of_machine(&work.root);
+    let mut results = Results { setting, scale: args.scale, ..Results::default() };
+    results.setting.add("scale, seed", &format!("{}, {}", args.scale, args.seed));
+    results.setting.add("cpu figures", account.describe());
+    let mut passes = passes(args);
+    let versions = find_versions(args, &mut passes, &mut results.setting);
+    results.setting.print(0, out)?;
+    if !args.no_limits {
+        let parts = Parts::measure(&work.root.join("parts"), args.scale)?;
+        table::print_parts(&parts, out)?;
+        results.parts = Some(parts);
+    }
+    for pass in &passes {
+        let place = Place { root: &work.root, account: &account, janitor: &janitor };
+        run_pass(args, pass, &place, (&adapters, &versions), &mut results, out)?;
+    }
+    table::print_table(&results, out)?;
+    conclude(args, &results, out)
+}
+
+/// Writes what was asked for, and judges.
+fn conclude(args: &SeriesArgs, results: &Results, out: &mut dyn Write) -> Result<(), BenchError> {
+    let verdicts = targets::judge(results);
+    if let Some(path) = &args.json {
+        json::write(path, results, &verdicts)?;
+    }
+    if let Some(path) = &args.plot {
+        let date = format!("scale {}, {} runs each", args.scale, args.runs);
+        plot::write(path, &verdicts, &date)?;
+    }
+    if !args.targets && !args.table {
+        return Ok(());
+    }
+    match table::print_verdicts(&verdicts, args.scale, out)? {
+        0 => Ok(()),
+        count => Err(BenchError::Missed { count }),
+    }
+}
+
+/// Workloads on one network.
+struct Pass {
+    name: &'static str,
+    line: Option<LineConfig>,
+    wanted: Vec<Workload>,
+}
+
+/// Which workloads run on loopback and which on the line.
+fn passes(args: &SeriesArgs) -> Vec<Pass> {
+    let all_on_line = args.on_line || args.line.rtt.is_some();
+    let mut wanted = args.workload.clone();
+    if args.table {
+        wanted.extend(Workload::LOCAL);
+        wanted.extend(Workload::LINE);
+    } else if wanted.is_empty() {
+        wanted.extend_from_slice(if all_on_line { &Workload::LINE } else { &Workload::LOCAL });
+    }
+    if args.large || args.table {
+        wanted.push(Workload::W3Large);
+    }
+    wanted.sort();
+    wanted.dedup();
+    let line = if args.on_line || args.line.rtt.is_none() {
+        args.line.long(args.seed)
     } else {
-        args.congestion.iter().cloned().map(Some).collect()
+        args.line.plain(args.seed)
     };
-    for (number, control) in controls.iter().enumerate() {
-        if let Some(name) = control {
+    let (on_line, local): (Vec<Workload>, Vec<Workload>) =
+        wanted.into_iter().partition(|workload| all_on_line || workload.is_for_line());
+    let passes = [
+        Pass { name: "local", line: None, wanted: local },
+        Pass { name: "line", line: Some(line), wanted: on_line },
+    ];
+    passes.into_iter().filter(|pass| !pass.wanted.is_empty()).collect()
+}
+
+/// The two versions of W7: those of the options, or what is on this machine; without any the workload
+/// is left out and the setting says why.
+fn find_versions(
+    args: &SeriesArgs,
+    passes: &mut [Pass],
+    setting: &mut Setting,
+) -> Option<(Version, Version)> {
+    if !passes.iter().any(|pass| pass.wanted.contains(&Workload::W7)) {
+        return None;
+    }
+    let given = crate::bench::given_versions(args.w7_old.as_ref(), args.w7_new.as_ref());
+    if given.is_some() {
+        return given;
+    }
+    match real::find(args.scale) {
+        Ok(tree) => {
+            setting.add("W7", &tree.description);
+            Some((tree.old, tree.new))
+        }
+        Err(why) => {
+            setting.add("W7", &format!("left out: {why}"));
+            for pass in passes {
+                pass.wanted.retain(|workload| *workload != Workload::W7);
+            }
+            None
+        }
+    }
+}
+
+/// Where a series works.
+struct Place<'a> {
+    root: &'a Path,
+    account: &'a Account,
+    janitor: &'a Janitor,
+}
+
+fn run_pass(
+    args: &SeriesArgs,
+    pass: &Pass,
+    place: &Place<'_>,
+    (adapters, versions): (&[Tool], &Option<(Version, Version)>),
+    results: &mut Results,
+    out: &mut dyn Write,
+) -> Result<(), BenchError> {
+    let network = Network::start(pass.line, place.janitor)?;
+    let said = results.setting.facts.len();
+    results.line = network.describe(&mut results.setting)?;
+    results.setting.print(said, out)?;
+    for control in network.controls(&args.congestion) {
+        if let Some(name) = &control {
             network.set_congestion(name)?;
         }
-        let root = work.root.join(control.as_deref().unwrap_or("runs"));
+        let name = control.as_ref().map_or(pass.name.to_owned(), |c| format!("{}-{c}", pass.name));
+        let root = place.root.join(name);
         let servers = root.join("servers");
         std::fs::create_dir_all(&servers).at("create a folder", &servers)?;
         let farshore = match &args.farshore {
             Some(path) => path.clone(),
             None => std::env::current_exe().at("find", Path::new("our own program"))?,
         };
-        let far = network.is_far().then(|| wan::ADDRESS_B.to_string());
-        let peers = Peers::new(&servers, &farshore, &args.farshore_arg, far, &janitor);
-        let congestion = control.clone();
-        let site = network.site(&account);
+        let far = network.far_address();
+        let peers = Peers::new(&servers, &farshore, &args.farshore_arg, far, place.janitor);
         let mut series = Series {
             args,
             root,
-            site,
+            site: network.site(place.account),
             peers,
-            tools: Vec::new(),
-            congestion,
-            setting: setting.clone(),
-            records: &mut records,
+            adapters,
+            versions,
+            ready: Vec::new(),
+            absent: Vec::new(),
+            congestion: control,
+            results,
             out,
         };
-        series.choose_tools(&mut setting)?;
-        series.setting = setting.clone();
-        if number == 0 {
-            setting.print(series.out)?;
-        }
-        series.run()?;
+        series.run(&pass.wanted)?;
     }
-    print_table(&records, out)?;
-    network.print_counts(out)?;
-    if let Some(path) = &args.json {
-        write_json(path, &setting, &records)?;
-    }
-    Ok(())
+    network.print_counts(out)
 }
 
-fn describe(
-    setting: &mut Setting,
-    args: &SeriesArgs,
-    account: &Account,
-    network: &Network,
-) -> Result<(), BenchError> {
-    setting.add("scale, seed", &format!("{}, {}", args.scale, args.seed));
-    setting.add("cpu figures", account.describe());
-    setting.add("network", &network.describe(args)?);
-    let controls = args.congestion.join(", ");
-    let control = if controls.is_empty() { network.congestion() } else { controls };
-    setting.add("tcp", &control);
-    Ok(())
-}
-
-/// The network of a series.
-enum Network {
-    /// A private loopback.
-    Loopback(NetNs),
-    /// The emulated line.
-    Line(Box<Wan>),
-    /// The machine's own loopback, when we are not root.
-    Shared,
-}
-
-impl Network {
-    fn start(args: &SeriesArgs, janitor: &Janitor) -> Result<Self, BenchError> {
-        let root = rustix::process::geteuid().is_root();
-        let (rate_bits, loss, seed) = (args.line.rate, args.line.loss, args.seed);
-        match args.line.rtt {
-            Some(_) if !root => Err(BenchError::NeedsRoot { what: "the emulated line" }),
-            Some(rtt) => {
-                let line = LineConfig { rtt, rate_bits, loss, seed };
-                Ok(Self::Line(Box::new(Wan::start(line, janitor)?)))
-            }
-            None if root => {
-                let name = format!("farbench{}", std::process::id());
-                Ok(Self::Loopback(NetNs::create(&name, janitor)?))
-            }
-            None => Ok(Self::Shared),
-        }
-    }
-
-    fn site<'a>(&'a self, account: &'a Account) -> Site<'a> {
-        let (client, server, device) = match self {
-            Self::Loopback(place) => (Some(place), Some(place), "lo"),
-            Self::Line(wan) => (Some(&wan.near), Some(&wan.far), wan::DEVICE),
-            Self::Shared => (None, None, "lo"),
-        };
-        Site { client, server, device, account }
-    }
-
-    fn is_far(&self) -> bool {
-        matches!(self, Self::Line(_))
-    }
-
-    fn set_congestion(&self, name: &str) -> Result<(), BenchError> {
-        match self {
-            Self::Loopback(place) => {
-                let route = ["local", "127.0.0.1", "dev", "lo", "table", "local"];
-                place.set_congestion(&route, name)
-            }
-            Self::Line(wan) => wan.set_congestion(name),
-            Self::Shared => Err(BenchError::NeedsRoot { what: "--congestion" }),
-        }
-    }
-
-    fn congestion(&self) -> String {
-        let place = match self {
-            Self::Loopback(place) => place,
-            Self::Line(wan) => &wan.near,
-            Self::Shared => return "the system's".to_owned(),
-        };
-        place.congestion().unwrap_or_else(|_| "unknown".to_owned())
-    }
-
-    fn describe(&self, args: &SeriesArgs) -> Result<String, BenchError> {
-        match self {
-            Self::Loopback(_) => Ok("loopback in a namespace of its own".to_owned()),
-            Self::Shared => {
-                Ok("shared loopback: not root, so no figure of bytes on the wire".to_owned())
-            }
-            Self::Line(wan) => {
-                let probe = wan.probe()?;
-                Ok(format!(
-                    "asked: {:?}, {} bit/s, loss {}; measured: round trip {:.1} ms (95 %: {:.1}), \
-                     one TCP stream {:.0} Mbit/s",
-                    args.line.rtt.unwrap_or_default(),
-                    args.line.rate,
-                    args.line.loss,
-                    probe.rtt_ms,
-                    probe.rtt_p95_ms,
-                    probe.tcp_mbit
-                ))
-            }
-        }
-    }
-
-    fn print_counts(&self, out: &mut dyn Write) -> Result<(), BenchError> {
-        let Self::Line(wan) = self else { return Ok(()) };
-        let (there, back) = wan.counts();
-        writeln!(out, "line, there: {there:?}\nline, back:  {back:?}")
-            .at("print", Path::new("the report"))
-    }
-}
-
-/// One pass over the workloads.
+/// One pass over the workloads with one congestion control.
 struct Series<'a, 'b> {
     args: &'b SeriesArgs,
     root: PathBuf,
     site: Site<'a>,
     peers: Peers<'a>,
-    tools: Vec<PeerKind>,
+    adapters: &'b [Tool],
+    versions: &'b Option<(Version, Version)>,
+    /// Tools whose servers run.
+    ready: Vec<Tool>,
+    /// Tools that are not here.
+    absent: Vec<Tool>,
     congestion: Option<String>,
-    setting: Setting,
-    records: &'b mut Vec<Record>,
+    results: &'b mut Results,
     out: &'b mut dyn Write,
 }
 
 impl Series<'_, '_> {
-    fn choose_tools(&mut self, setting: &mut Setting) -> Result<(), BenchError> {
-        for &tool in &self.args.peers {
-            match self.peers.missing(tool) {
-                Some(why) => setting.add(tool.label(), &why),
-                None => {
-                    self.peers.start_servers(tool, &self.site)?;
-                    setting.add(tool.label(), &self.peers.version(tool));
-                    self.tools.push(tool);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn run(&mut self) -> Result<(), BenchError> {
-        let mut wanted = self.args.workload.clone();
-        if self.args.large {
-            wanted.push(Workload::W3Large);
-        }
-        wanted.sort();
-        wanted.dedup();
+    fn run(&mut self, wanted: &[Workload]) -> Result<(), BenchError> {
+        let mut wanted = wanted.to_vec();
         while let Some(base) = wanted.first().map(|workload| workload.base()) {
             let chain: Vec<Workload> =
                 wanted.iter().copied().filter(|w| w.base() == base).collect();
@@ -227,10 +223,49 @@ impl Series<'_, '_> {
             self.run_chain(base, &chain)?;
             // What was measured so far survives an interruption of what follows.
             if let Some(path) = &self.args.json {
-                write_json(path, &self.setting, self.records)?;
+                json::write(path, self.results, &targets::judge(self.results))?;
             }
         }
         Ok(())
+    }
+
+    /// The tools for a workload that are here, with their servers running.
+    fn tools(&mut self, workload: Workload) -> Result<Vec<Tool>, BenchError> {
+        let mut asked = if self.args.peers.is_empty() {
+            targets::tools(workload, &self.args.block_sizes)
+        } else {
+            self.args.peers.clone()
+        };
+        asked.extend_from_slice(self.adapters);
+        asked.retain(|tool| tool.is_incremental() || workload.is_first_sync());
+        let mut found = Vec::new();
+        for tool in asked {
+            if self.is_ready(&tool)? {
+                found.push(tool);
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_ready(&mut self, tool: &Tool) -> Result<bool, BenchError> {
+        if self.ready.contains(tool) || self.absent.contains(tool) {
+            return Ok(self.ready.contains(tool));
+        }
+        let missing = self.peers.missing(tool);
+        let said = self.results.setting.facts.len();
+        match &missing {
+            Some(why) => {
+                self.results.setting.add(&tool.label(), why);
+                self.absent.push(tool.clone());
+            }
+            None => {
+                self.peers.start_servers(tool, &self.site)?;
+                self.results.setting.add(&tool.label(), &self.peers.version(tool));
+                self.ready.push(tool.clone());
+            }
+        }
+        self.results.setting.print(said, self.out)?;
+        Ok(missing.is_none())
     }
 
     /// First syncs, then each second state in turn, on one source.
@@ -240,147 +275,124 @@ impl Series<'_, '_> {
         let facts = self.plan(base).prepare(&source)?;
         self.say_facts(base.label(), "base", facts)?;
         sync_file_system(&source)?;
-        let first = if base.is_first_sync() && chain.contains(&base) {
-            base.label().to_owned()
-        } else {
-            format!("{} (first)", base.label())
-        };
-        let mut jobs = Vec::new();
-        for run in 1..=self.args.runs {
-            for tool in self.tools.clone() {
-                let job = self.new_job(&folder, tool, run)?;
-                if self.run_one(&first, tool, run, &job)? {
-                    jobs.push((tool, run, job));
-                }
-            }
-        }
+        let mut jobs = self.first_syncs(base, chain, &folder, facts)?;
         for workload in chain.iter().filter(|workload| !workload.is_first_sync()) {
             let facts = self.plan(*workload).mutate(&source)?;
             self.say_facts(workload.label(), "change", facts)?;
             sync_file_system(&source)?;
-            let mut good = Vec::new();
-            for (tool, run, job) in jobs {
-                if tool.is_incremental() && self.run_one(workload.label(), tool, run, &job)? {
-                    good.push((tool, run, job));
+            let demand = self.demand(*workload, &source, facts)?;
+            let tools = self.tools(*workload)?;
+            // What changes nothing can be run again on the same target.
+            let repeats = if is_repeated(chain) { self.args.runs } else { 1 };
+            let mut spoilt = vec![false; jobs.len()];
+            for repeat in 1..=repeats {
+                for ((tool, run, job), spoilt) in jobs.iter().zip(&mut spoilt) {
+                    let run = if repeats > 1 { repeat } else { *run };
+                    if tools.contains(tool) && !*spoilt {
+                        *spoilt = !self.run_one(workload.label(), tool, run, job, &demand)?;
+                    }
                 }
             }
-            jobs = good;
+            // A tool whose target is not equal any more has nothing to show on what follows.
+            let mut spoilt = spoilt.into_iter();
+            jobs.retain(|_| spoilt.next() == Some(false));
         }
         Ok(())
     }
 
-    fn plan(&self, workload: Workload) -> Plan {
-        let versions = self.args.w7_old.clone().zip(self.args.w7_new.clone());
-        let owners = rustix::process::geteuid().is_root();
-        Plan { workload, scale: self.args.scale, seed: self.args.seed, owners, versions }
+    /// The targets of all tools and runs, filled; timed where the first sync is a workload asked for.
+    fn first_syncs(
+        &mut self,
+        base: Workload,
+        chain: &[Workload],
+        folder: &Path,
+        facts: Facts,
+    ) -> Result<Vec<(Tool, u32, Job)>, BenchError> {
+        let source = folder.join("source");
+        let timed = if chain.contains(&base) && base.is_first_sync() {
+            self.tools(base)?
+        } else {
+            Vec::new()
+        };
+        let mut tools = timed.clone();
+        for workload in chain {
+            for tool in self.tools(*workload)? {
+                if !tools.contains(&tool) {
+                    tools.push(tool);
+                }
+            }
+        }
+        let demand = self.demand(base, &source, facts)?;
+        let targets = if is_repeated(chain) { 1 } else { self.args.runs };
+        let mut jobs = Vec::new();
+        for run in 1..=targets {
+            for tool in &tools {
+                let job = self.new_job(folder, tool, run)?;
+                let good = if timed.contains(tool) {
+                    self.run_one(base.label(), tool, run, &job, &demand)?
+                } else if tool.is_stateless() {
+                    copy(&job)?;
+                    true
+                } else {
+                    let step = format!("{} (first)", base.label());
+                    self.run_one(&step, tool, run, &job, &Demand::default())?
+                };
+                if good && tool.is_incremental() {
+                    jobs.push((tool.clone(), run, job));
+                }
+            }
+        }
+        Ok(jobs)
     }
 
-    fn new_job(&self, folder: &Path, tool: PeerKind, run: u32) -> Result<Job, BenchError> {
-        let own = folder.join(format!("{}-{run}", tool.label()));
-        let job = Job {
-            source: folder.join("source"),
-            target: own.join("target"),
-            state: own.join("state"),
-            logs: own.join("logs"),
+    /// What the step asks of the parts of the machine.
+    fn demand(
+        &mut self,
+        workload: Workload,
+        source: &Path,
+        facts: Facts,
+    ) -> Result<Demand, BenchError> {
+        let (one, two) = if workload.is_no_change() {
+            (walk::measure(source, 1)?, walk::measure(source, 2)?)
+        } else {
+            (walk::walk(source, 1)?, walk::walk(source, 2)?)
         };
+        let changed_bytes = match workload {
+            // The generator writes the file anew; 2 % of its rows differ.
+            Workload::W4c => round_to_u64(to_f64(one.bytes) * 0.02),
+            _ => facts.bytes_written,
+        };
+        let changed_files = facts.files_written;
+        let demand = Demand { walk_one: one, walk_two: two, changed_files, changed_bytes };
+        self.results.demands.insert(workload.label().to_owned(), demand);
+        Ok(demand)
+    }
+
+    fn plan(&self, workload: Workload) -> Plan {
+        let owners = rustix::process::geteuid().is_root();
+        let (scale, seed) = (self.args.scale, self.args.seed);
+        Plan { workload, scale, seed, owners, versions: self.versions.clone() }
+    }
+
+    fn new_job(&self, folder: &Path, tool: &Tool, run: u32) -> Result<Job, BenchError> {
+        let own = folder.join(format!("{}-{run}", tool.label()));
+        let mut job = Job::at(&folder.join("source"), &own);
+        job.mass_change = folder.ends_with(Workload::W7.label());
         for path in [&job.target, &job.state, &job.logs] {
             std::fs::create_dir_all(path).at("create a folder", path)?;
         }
         Ok(job)
     }
-
-    /// Measures and compares one run; says whether it was good.
-    fn run_one(
-        &mut self,
-        step: &str,
-        tool: PeerKind,
-        run: u32,
-        job: &Job,
-    ) -> Result<bool, BenchError> {
-        let name = step.replace([' ', '(', ')'], "");
-        let log = job.logs.join(format!("{name}.log"));
-        let (cost, failure) = match self.measure(tool, job, &log) {
-            Ok((cost, status)) if status.success() => (cost, None),
-            Ok((cost, status)) => (cost, Some(format!("{status}: {}", first_and_last(&log)))),
-            Err(error) => (Cost::default(), Some(chain_of(&error))),
-        };
-        let comparison = if failure.is_none() && !self.args.no_verify {
-            Some(compare_trees(&job.source, &job.target)?)
-        } else {
-            None
-        };
-        let own_report = last_line(&log).and_then(|line| serde_json::from_str(&line).ok());
-        let congestion = self.congestion.clone();
-        let (step, tool) = (step.to_owned(), tool.label());
-        let record = Record { step, tool, run, congestion, cost, failure, comparison, own_report };
-        let good = record.is_good();
-        self.say_record(&record)?;
-        self.records.push(record);
-        Ok(good)
-    }
-
-    fn measure(
-        &self,
-        tool: PeerKind,
-        job: &Job,
-        log: &Path,
-    ) -> Result<(Cost, ExitStatus), BenchError> {
-        let own = self.peers.start_job(tool, job, &self.site)?;
-        let command = self.peers.command(tool, job, own.as_ref());
-        let mut servers = self.peers.server_pids();
-        servers.extend(own.as_ref().map(crate::bench::peer::Server::pid));
-        self.site.measure(&command, &servers, &job.target, log)
-    }
-
-    fn say_facts(&mut self, name: &str, what: &str, facts: Facts) -> Result<(), BenchError> {
-        writeln!(
-            self.out,
-            "{name} {what}: {} files written, {} bytes, {} removed, {} renamed",
-            facts.files_written, facts.bytes_written, facts.removed, facts.renamed
-        )
-        .at("print", Path::new("the progress"))
-    }
-
-    fn say_record(&mut self, record: &Record) -> Result<(), BenchError> {
-        let what = Path::new("the progress");
-        let cost = &record.cost;
-        let (wall, synced) = (cost.wall_s, cost.wall_s + cost.sync_s);
-        let tail = match (&record.failure, &record.comparison) {
-            (Some(why), _) => format!("failed: {why}"),
-            (None, Some(found)) if found.differences > 0 => {
-                format!("{} differences: {}", found.differences, found.listed[..1].join(""))
-            }
-            (None, Some(found)) => format!("equal ({} entries)", found.entries),
-            (None, None) => "not compared".to_owned(),
-        };
-        let (step, tool, run) = (&record.step, record.tool, record.run);
-        writeln!(self.out, "  {step} {tool} run {run}: {wall:.3} s, {synced:.3} s synced; {tail}")
-            .at("print", what)
-    }
 }
 
-/// The last line of a log that has one.
-fn last_line(log: &Path) -> Option<String> {
-    let text = String::from_utf8_lossy(&std::fs::read(log).ok()?).into_owned();
-    text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+/// Whether all that is measured changes nothing, so that one target serves all runs.
+fn is_repeated(chain: &[Workload]) -> bool {
+    chain.iter().all(|workload| workload.is_no_change())
 }
 
-/// What a failed tool said: the first line is often the cause, the last one the outcome.
-fn first_and_last(log: &Path) -> String {
-    let text = String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned();
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let first = lines.next().unwrap_or("no message").to_owned();
-    let both = lines.next_back().map_or(first.clone(), |last| format!("{first} ... {last}"));
-    both.chars().take(300).collect()
-}
-
-/// An error with its causes.
-fn chain_of(error: &BenchError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
+/// Fills a target by a copy: the content is written, so that it is in the page cache as after a sync.
+fn copy(job: &Job) -> Result<(), BenchError> {
+    let source = format!("{}/.", job.source.display());
+    run_tool("cp", &["-a", "--reflink=never", &source, &job.target.to_string_lossy()])?;
+    sync_file_system(&job.target)
 }

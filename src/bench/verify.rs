@@ -16,8 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{lgetxattr, llistxattr};
 
+mod fact;
+
 use crate::bench::rng::len_u64;
 use crate::bench::{BenchError, Context};
+pub(crate) use fact::Claims;
+pub use fact::Fact;
 
 /// Threads that compare or digest contents.
 const THREADS: usize = 2;
@@ -39,13 +43,21 @@ pub struct Comparison {
     pub bytes: u64,
     /// Number of differences.
     pub differences: u64,
+    /// The same by kind.
+    pub by_fact: BTreeMap<Fact, u64>,
     /// The first of them, as text.
     pub listed: Vec<String>,
 }
 
 impl Comparison {
-    fn add(&mut self, path: &Path, what: &str) {
+    /// The differences a tool with these claims must not cause.
+    pub(crate) fn held_against(&self, claims: &Claims) -> u64 {
+        self.by_fact.iter().filter(|(fact, _)| claims.has(**fact)).map(|(_, count)| count).sum()
+    }
+
+    fn add(&mut self, path: &Path, fact: Fact, what: &str) {
         self.differences += 1;
+        *self.by_fact.entry(fact).or_default() += 1;
         if self.listed.len() < LISTED_MAX {
             self.listed.push(format!("{}: {what}", path.display()));
         }
@@ -76,10 +88,10 @@ pub fn compare_trees(a: &Path, b: &Path) -> Result<Comparison, BenchError> {
     let mut contents = Vec::new();
     for (name, entry) in &left {
         match right.get(name) {
-            None => found.add(name, "missing"),
+            None => found.add(name, Fact::Entry, "missing"),
             Some(other) => {
-                for what in differing_facts(entry, other) {
-                    found.add(name, &what);
+                for (fact, what) in differing_facts(entry, other) {
+                    found.add(name, fact, &what);
                 }
                 let same_kind = entry.meta.file_type() == other.meta.file_type();
                 let first = entry.first_name.as_ref().is_none_or(|first| first == name);
@@ -90,12 +102,12 @@ pub fn compare_trees(a: &Path, b: &Path) -> Result<Comparison, BenchError> {
         }
     }
     for name in right.keys().filter(|name| !left.contains_key(*name)) {
-        found.add(name, "too many");
+        found.add(name, Fact::Entry, "too many");
     }
     for (name, bytes) in compare_contents(a, b, &contents)? {
         match bytes {
             Some(bytes) => found.bytes += bytes,
-            None => found.add(&name, "content differs"),
+            None => found.add(&name, Fact::Content, "content differs"),
         }
     }
     Ok(found)
@@ -191,28 +203,38 @@ fn name_hard_links(tree: &mut Tree) {
     }
 }
 
-fn differing_facts(a: &Entry, b: &Entry) -> Vec<String> {
+fn differing_facts(a: &Entry, b: &Entry) -> Vec<(Fact, String)> {
     let mut found = Vec::new();
-    let mut check = |what: &str, left: String, right: String| {
+    let mut check = |fact: Fact, what: &str, left: String, right: String| {
         if left != right {
-            found.push(format!("{what} differs ({left} and {right})"));
+            found.push((fact, format!("{what} differs ({left} and {right})")));
         }
     };
     let (m, n) = (&a.meta, &b.meta);
-    check("kind", format!("{:o}", m.mode() & 0o170_000), format!("{:o}", n.mode() & 0o170_000));
-    check("mode", format!("{:o}", m.mode() & 0o7777), format!("{:o}", n.mode() & 0o7777));
-    check("owner", m.uid().to_string(), n.uid().to_string());
-    check("group", m.gid().to_string(), n.gid().to_string());
+    let kind = |m: &Metadata| format!("{:o}", m.mode() & 0o170_000);
+    check(Fact::Kind, "kind", kind(m), kind(n));
+    let mode = |m: &Metadata| format!("{:o}", m.mode() & 0o7777);
+    check(Fact::Mode, "mode", mode(m), mode(n));
+    check(Fact::Owner, "owner", m.uid().to_string(), n.uid().to_string());
+    check(Fact::Owner, "group", m.gid().to_string(), n.gid().to_string());
     let time = |m: &Metadata| format!("{}.{:09}", m.mtime(), m.mtime_nsec());
-    check("mtime", time(m), time(n));
-    check("link target", format!("{:?}", a.link), format!("{:?}", b.link));
-    check("device", m.rdev().to_string(), n.rdev().to_string());
-    check("hard link", format!("{:?}", a.first_name), format!("{:?}", b.first_name));
+    let fact_of_time = match () {
+        () if m.is_dir() => Fact::FolderTimes,
+        () if m.is_symlink() => Fact::LinkTimes,
+        () if m.mtime() == n.mtime() => Fact::Times,
+        () => Fact::Seconds,
+    };
+    check(fact_of_time, "mtime", time(m), time(n));
+    check(Fact::LinkTarget, "link target", format!("{:?}", a.link), format!("{:?}", b.link));
+    check(Fact::Devices, "device", m.rdev().to_string(), n.rdev().to_string());
+    let first = |entry: &Entry| format!("{:?}", entry.first_name);
+    check(Fact::HardLinks, "hard link", first(a), first(b));
     let names = |entry: &Entry| -> Vec<String> {
         entry.xattrs.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     };
     if a.xattrs != b.xattrs {
-        found.push(format!("attributes differ ({:?} and {:?})", names(a), names(b)));
+        let what = format!("attributes differ ({:?} and {:?})", names(a), names(b));
+        found.push((Fact::Xattrs, what));
     }
     found
 }

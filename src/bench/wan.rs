@@ -7,22 +7,25 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::thread::{ClockId, clock_nanosleep_absolute};
 use rustix::time::{Timespec, clock_gettime};
 
+mod flights;
 pub(crate) mod link;
+mod probe;
 mod tun;
 
 use crate::bench::janitor::Janitor;
 use crate::bench::measure::netns::{NetNs, run_ip};
 use crate::bench::rng::{len_u64, mix, to_f64};
 use crate::bench::{BenchError, Context};
+use flights::{Flights, Stamp};
 use link::{Link, LinkConfig, LinkCounts};
 
 /// Packets due within this time leave together, so that the relay does not wake for each.
@@ -37,6 +40,8 @@ pub(crate) const ADDRESS_B: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub(crate) const DEVICE: &str = "farwan0";
 /// Largest packet.
 const MTU: usize = 1_500;
+/// A full packet by the payload of its datagram.
+pub(crate) const PACKET_PER_PAYLOAD: f64 = 1_500.0 / 1_472.0;
 
 /// The properties of the line, the same in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -51,15 +56,15 @@ pub(crate) struct LineConfig {
     pub(crate) seed: u64,
 }
 
-/// What the line does when tried.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-pub(crate) struct Probe {
-    /// Median round trip of small packets, milliseconds.
-    pub(crate) rtt_ms: f64,
-    /// The 95th percentile of it.
-    pub(crate) rtt_p95_ms: f64,
-    /// Throughput of one TCP stream in its last two seconds of five, Mbit/s of payload.
-    pub(crate) tcp_mbit: f64,
+/// What one conversation used of the line.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub(crate) struct LineUse {
+    /// Towards the target.
+    pub(crate) there: LinkCounts,
+    /// Back.
+    pub(crate) back: LinkCounts,
+    /// Round trips in the longest chain of answers: an upper bound of those it waited for.
+    pub(crate) round_trips: f64,
 }
 
 /// A running line.
@@ -71,6 +76,8 @@ pub(crate) struct Wan {
     pub(crate) far: NetNs,
     there: Arc<Mutex<Link>>,
     back: Arc<Mutex<Link>>,
+    flights: Arc<Flights>,
+    pub(crate) config: LineConfig,
 }
 
 impl Wan {
@@ -95,9 +102,10 @@ impl Wan {
             Arc::new(Mutex::new(Link::new(link)))
         };
         let (there, back) = (direction(1), direction(2));
-        relay(&device_a, &device_b, &there)?;
-        relay(&device_b, &device_a, &back)?;
-        Ok(Self { near, far, there, back })
+        let flights = Arc::new(Flights::default());
+        relay((&device_a, 0), (&device_b, 1), &there, &flights)?;
+        relay((&device_b, 1), (&device_a, 0), &back, &flights)?;
+        Ok(Self { near, far, there, back, flights, config })
     }
 
     /// Chooses the TCP congestion control of both ends.
@@ -115,87 +123,17 @@ impl Wan {
         (read(&self.there), read(&self.back))
     }
 
-    /// Measures the line itself: round trips of small packets, and one TCP stream.
-    pub(crate) fn probe(&self) -> Result<Probe, BenchError> {
-        let mut times = self.probe_round_trips(40)?;
-        times.sort();
-        let at = |share: usize| {
-            let index = (times.len() * share / 100).min(times.len().saturating_sub(1));
-            times.get(index).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-        };
-        let tcp_mbit = self.probe_stream(Duration::from_secs(5))?;
-        Ok(Probe { rtt_ms: at(50), rtt_p95_ms: at(95), tcp_mbit })
+    /// Begins the count of one conversation.
+    pub(crate) fn start_count(&self) -> (LinkCounts, LinkCounts) {
+        self.flights.restart();
+        self.counts()
     }
 
-    fn probe_round_trips(&self, count: u64) -> Result<Vec<Duration>, BenchError> {
-        let what = Path::new("udp probe");
-        let bind = |place: &NetNs, address| {
-            place.enter(|| UdpSocket::bind((IpAddr::V4(address), 7_007)).at("bind", what))
-        };
-        let (near, far) = (bind(&self.near, ADDRESS_A)?, bind(&self.far, ADDRESS_B)?);
-        let patience = Some(Duration::from_secs(2));
-        near.set_read_timeout(patience).at("set up", what)?;
-        far.set_read_timeout(patience).at("set up", what)?;
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut buffer = [0; 64];
-                while let Ok((size, from)) = far.recv_from(&mut buffer) {
-                    if size == 1 || far.send_to(&buffer[..size], from).is_err() {
-                        break;
-                    }
-                }
-            });
-            let mut times = Vec::new();
-            let mut buffer = [0; 64];
-            for _ in 0..count {
-                let started = Instant::now();
-                near.send_to(&[1; 56], (ADDRESS_B, 7_007)).at("send", what)?;
-                // A lost packet is left out: this is a figure of delay.
-                if near.recv_from(&mut buffer).is_ok() {
-                    times.push(started.elapsed());
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            near.send_to(&[0], (ADDRESS_B, 7_007)).at("send", what)?;
-            Ok(times)
-        })
-    }
-
-    fn probe_stream(&self, length: Duration) -> Result<f64, BenchError> {
-        let what = Path::new("tcp probe");
-        let address = SocketAddr::from((ADDRESS_B, 7_008));
-        let listener = self.far.enter(|| TcpListener::bind(address).at("bind", what))?;
-        std::thread::scope(|scope| {
-            let receiver = scope.spawn(move || -> std::io::Result<f64> {
-                let (mut stream, _) = listener.accept()?;
-                let mut buffer = vec![0; 1 << 18];
-                let (mut counted, started) = (0, Instant::now());
-                let warm = length - Duration::from_secs(2);
-                let mut last = Duration::from_secs(1);
-                loop {
-                    let count = stream.read(&mut buffer)?;
-                    let at = started.elapsed();
-                    if at > warm {
-                        counted += len_u64(count);
-                        last = at;
-                    }
-                    if count == 0 || at > length {
-                        return Ok(to_f64(counted) * 8.0 / (last - warm).as_secs_f64() / 1e6);
-                    }
-                }
-            });
-            let mut stream = self.near.enter(|| TcpStream::connect(address).at("connect", what))?;
-            let (block, started) = (vec![7u8; 1 << 16], Instant::now());
-            // An error here is the receiver hanging up at its end.
-            while started.elapsed() < length + Duration::from_secs(1) {
-                if stream.write_all(&block).is_err() {
-                    break;
-                }
-            }
-            drop(stream);
-            let failed = || Err(std::io::Error::other("the receiver panicked"));
-            receiver.join().unwrap_or_else(|_| failed()).at("receive", what)
-        })
+    /// What passed since, and in how many trips.
+    pub(crate) fn since(&self, before: &(LinkCounts, LinkCounts)) -> LineUse {
+        let (there, back) = self.counts();
+        let round_trips = to_f64(self.flights.longest()) / 2.0;
+        LineUse { there: there.since(before.0), back: back.since(before.1), round_trips }
     }
 }
 
@@ -208,39 +146,53 @@ impl Drop for Wan {
     }
 }
 
-type Packet = (u64, Vec<u8>);
+type Packet = (u64, Stamp, Vec<u8>);
 
-/// Starts the two threads of one direction.
-fn relay(from: &File, to: &File, link: &Arc<Mutex<Link>>) -> Result<(), BenchError> {
+/// Starts the two threads of one direction: from a device and its side to another.
+fn relay(
+    from: (&File, usize),
+    to: (&File, usize),
+    link: &Arc<Mutex<Link>>,
+    flights: &Arc<Flights>,
+) -> Result<(), BenchError> {
     let device = Path::new(DEVICE);
-    let from = from.try_clone().at("share", device)?;
-    let to = to.try_clone().at("share", device)?;
-    let link = Arc::clone(link);
+    let (near, far) = (from.1, to.1);
+    let from = from.0.try_clone().at("share", device)?;
+    let to = to.0.try_clone().at("share", device)?;
+    let (link, sent, arrived) = (Arc::clone(link), Arc::clone(flights), Arc::clone(flights));
     // Bounded by the link: what waits is its queue and what is on its way.
     let (sender, receiver) = unbounded();
-    std::thread::spawn(move || read_packets(from, &link, &sender));
-    std::thread::spawn(move || write_packets(to, &receiver));
+    std::thread::spawn(move || {
+        read_packets(from, &link, &sender, |packet| sent.sent(near, packet));
+    });
+    std::thread::spawn(move || write_packets(to, &receiver, |stamp| arrived.arrived(far, stamp)));
     Ok(())
 }
 
-fn read_packets(mut from: File, link: &Mutex<Link>, sender: &Sender<Packet>) {
+fn read_packets(
+    mut from: File,
+    link: &Mutex<Link>,
+    sender: &Sender<Packet>,
+    sent: impl Fn(&[u8]) -> Stamp,
+) {
     hurry();
     let mut buffer = vec![0; 65_536];
     while let Ok(size) = from.read(&mut buffer) {
         let now = now_ns();
+        let stamp = sent(&buffer[..size]);
         let offered = link.lock().unwrap_or_else(PoisonError::into_inner).offer(now, len_u64(size));
         if let Some(due) = offered
-            && sender.send((due, buffer[..size].to_vec())).is_err()
+            && sender.send((due, stamp, buffer[..size].to_vec())).is_err()
         {
             break;
         }
     }
 }
 
-fn write_packets(mut to: File, receiver: &Receiver<Packet>) {
+fn write_packets(mut to: File, receiver: &Receiver<Packet>, arrived: impl Fn(Stamp)) {
     hurry();
     let mut now = now_ns();
-    while let Ok((due, packet)) = receiver.recv() {
+    while let Ok((due, stamp, packet)) = receiver.recv() {
         if due > now {
             now = now_ns();
         }
@@ -248,6 +200,8 @@ fn write_packets(mut to: File, receiver: &Receiver<Packet>) {
             sleep_until(due + GATHER_NS);
             now = now_ns();
         }
+        // Before the write: what answers the packet must be counted as an answer.
+        arrived(stamp);
         // The device may be gone, or the packet not to its liking: then it is lost, as on any line.
         to.write_all(&packet).ok();
     }

@@ -60,9 +60,9 @@ impl Scale {
             }
         };
         Self {
-            accounts: scaled(base.accounts, plan.scale, 3),
-            files: scaled(base.files, plan.scale, 50),
-            flat: scaled(base.flat, plan.scale, 10),
+            accounts: scaled(base.accounts, plan.scale(), 3),
+            files: scaled(base.files, plan.scale(), 50),
+            flat: scaled(base.flat, plan.scale(), 10),
             ..base
         }
     }

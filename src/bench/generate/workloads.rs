@@ -1,4 +1,4 @@
-//! The workloads W1 to W6 of LIMITS section 2.
+//! The workloads W1 to W6, and those of the long line that are smaller copies of them.
 //!
 //! Guarantees: base and second state are functions of (workload, scale, seed); in-place changes are
 //! made in place, insertions by writing a new file and renaming it over the old one, as applications
@@ -18,10 +18,14 @@ use crate::bench::{BenchError, Context};
 const GIB: u64 = 1 << 30;
 const PAGE: u64 = 4096;
 const BIG_FILE: &str = "master.dat";
+const W5_FILES: u64 = 200;
+const W5_ACCOUNT: &str = "BU01/acct0001";
+const W5_BEFORE: &str = "BU01/acct0001/archive-2025";
+const W5_AFTER: &str = "BU01/acct0001/archive-closed";
 
 /// W1: 8 files, 2 GiB, half random, half text.
 pub(super) fn write_w1(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchError> {
-    let len = scaled(2 * GIB / 8, plan.scale, 1);
+    let len = scaled(2 * GIB / 8, plan.scale(), 1);
     for number in 0..8 {
         let seed = mix(plan.seed, number);
         let (name, content) = if number % 2 == 0 {
@@ -30,6 +34,22 @@ pub(super) fn write_w1(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchEr
             (format!("text-{number}.csv"), Content::Text { seed, len })
         };
         tree.file(Path::new(&name), content, Look::plain(seed))?;
+    }
+    Ok(())
+}
+
+/// L64 and L1r: files that cannot shrink, `bytes` in all.
+pub(super) fn write_random(
+    tree: &mut TreeWriter,
+    plan: &Plan,
+    bytes: u64,
+    files: u64,
+) -> Result<(), BenchError> {
+    let len = scaled(bytes / files, plan.scale(), 1);
+    for number in 0..files {
+        let seed = mix(plan.seed, 0x64 + number);
+        let name = format!("random-{number}.bin");
+        tree.file(Path::new(&name), Content::Random { seed, len }, Look::plain(seed))?;
     }
     Ok(())
 }
@@ -60,7 +80,7 @@ impl AccountFile {
 
 /// The files of W2: lognormal with median 4 KiB and mean 12 KiB, in 1,000 accounts, 3 levels.
 fn account_files(plan: &Plan, first: u64, count: u64) -> Vec<AccountFile> {
-    let accounts = scaled(1_000, plan.scale, 4);
+    let accounts = scaled(1_000, plan.scale(), 4);
     let sigma = (2.0 * 3f64.ln()).sqrt();
     let parts = ["inbound", "outbound", "archive", "reports", "error"];
     (first..first + count)
@@ -79,7 +99,7 @@ fn account_files(plan: &Plan, first: u64, count: u64) -> Vec<AccountFile> {
 }
 
 fn account_count(plan: &Plan) -> u64 {
-    scaled(100_000, plan.scale, 20)
+    scaled(100_000, plan.scale(), 20)
 }
 
 /// The base of W2, W3 and W6.
@@ -129,7 +149,7 @@ fn change_part(tree: &mut TreeWriter, file: &AccountFile) -> Result<(), BenchErr
 
 /// The base of W3L: files of 16 to 200 bytes, 1,000 to a folder.
 pub(super) fn write_tiny_files(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchError> {
-    for number in 0..scaled(1_000_000, plan.scale, 20) {
+    for number in 0..scaled(1_000_000, plan.scale(), 20) {
         let seed = mix(plan.seed, number);
         let account = number / 1_000;
         let folder = PathBuf::from(format!("BU{:02}/acct{account:04}/inbound", account % 20));
@@ -142,7 +162,7 @@ pub(super) fn write_tiny_files(tree: &mut TreeWriter, plan: &Plan) -> Result<(),
 }
 
 fn big_len(plan: &Plan) -> u64 {
-    scaled(GIB / PAGE, plan.scale, 64) * PAGE
+    scaled(GIB / PAGE, plan.scale(), 64) * PAGE
 }
 
 fn rows(plan: &Plan, change: RowChange) -> Content {
@@ -216,12 +236,12 @@ pub(super) fn change_rows(tree: &mut TreeWriter, plan: &Plan) -> Result<(), Benc
 
 /// The base of W5: 200 files, 1 GiB, in one folder.
 pub(super) fn write_w5(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchError> {
-    let folder = Path::new("BU01/acct0001/archive-2025");
+    let folder = Path::new(W5_BEFORE);
     tree.folder(folder, Look::plain(plan.seed).mode(0o750))?;
-    let len = scaled(GIB / 200, plan.scale, 1);
-    for number in 0..200 {
+    let len = scaled(GIB / W5_FILES, plan.scale(), 1);
+    for number in 0..W5_FILES {
         let seed = mix(plan.seed, number);
-        let name = folder.join(format!("delivery-{number:03}.zip"));
+        let name = folder.join(w5_name(number));
         tree.file(&name, Content::Mixed { seed, len }, Look::plain(seed))?;
     }
     Ok(())
@@ -229,8 +249,25 @@ pub(super) fn write_w5(tree: &mut TreeWriter, plan: &Plan) -> Result<(), BenchEr
 
 /// W5: the folder renamed.
 pub(super) fn rename_w5(tree: &mut TreeWriter) -> Result<(), BenchError> {
-    let account = Path::new("BU01/acct0001");
-    tree.rename_folder(&account.join("archive-2025"), &account.join("archive-closed"))?;
-    tree.touch_folder(account, Look::plain(2).mode(0o750).next_day(2));
+    tree.rename_folder(Path::new(W5_BEFORE), Path::new(W5_AFTER))?;
+    tree.touch_folder(Path::new(W5_ACCOUNT), Look::plain(2).mode(0o750).next_day(2));
     Ok(())
+}
+
+/// W5b: the files moved into 20 other folders, from whichever name the folder has by now.
+pub(super) fn move_w5(tree: &mut TreeWriter) -> Result<(), BenchError> {
+    let renamed = tree.path(Path::new(W5_AFTER)).is_dir();
+    let from = Path::new(if renamed { W5_AFTER } else { W5_BEFORE });
+    let look = Look::plain(3).mode(0o750).next_day(3);
+    for number in 0..W5_FILES {
+        let folder = PathBuf::from(format!("BU02/acct{:04}/received", number % 20));
+        tree.folder(&folder, look)?;
+        tree.rename(&from.join(w5_name(number)), &folder.join(w5_name(number)))?;
+    }
+    tree.touch_folder(from, look);
+    Ok(())
+}
+
+fn w5_name(number: u64) -> String {
+    format!("delivery-{number:03}.zip")
 }

@@ -132,25 +132,33 @@ fn tree(roots: &[u32]) -> Vec<u32> {
 /// Peak memory by process, in kilobytes.
 #[derive(Debug, Default)]
 pub(crate) struct Peaks {
-    by_process: BTreeMap<u32, u64>,
+    /// Of the client and what it started.
+    near: BTreeMap<u32, u64>,
+    /// Of the servers and their sessions.
+    far: BTreeMap<u32, u64>,
 }
 
 impl Peaks {
-    /// Reads the high-water mark of each process.
-    pub(crate) fn sample(&mut self, processes: &[u32]) {
+    /// Reads the high-water mark of each process; what is not below `client` counts for the far end.
+    pub(crate) fn sample(&mut self, client: u32, processes: &[u32]) {
+        let near = tree(&[client]);
         for &pid in processes {
             let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
             let peak =
                 line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
-            let entry = self.by_process.entry(pid).or_default();
+            // A process stays on the side it was first seen on, also when its parent is gone.
+            let is_near = self.near.contains_key(&pid)
+                || (near.contains(&pid) && !self.far.contains_key(&pid));
+            let side = if is_near { &mut self.near } else { &mut self.far };
+            let entry = side.entry(pid).or_default();
             *entry = peak.max(*entry);
         }
     }
 
-    /// The largest single process and the sum of all.
-    pub(crate) fn max_and_sum(&self) -> (u64, u64) {
-        let max = self.by_process.values().copied().max().unwrap_or(0);
-        (max, self.by_process.values().sum())
+    /// The largest single process, and the sums of the near and of the far end.
+    pub(crate) fn max_and_sums(&self) -> (u64, u64, u64) {
+        let max = self.near.values().chain(self.far.values()).copied().max().unwrap_or(0);
+        (max, self.near.values().sum(), self.far.values().sum())
     }
 }

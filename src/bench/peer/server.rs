@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::Job;
+use super::adapter::Ready;
 use crate::bench::janitor::Janitor;
 use crate::bench::measure::netns::{NetNs, run_tool};
 use crate::bench::measure::{CommandLine, Site};
@@ -147,11 +148,11 @@ impl Server {
         site: &Site<'_>,
         janitor: &Janitor,
     ) -> Result<Self, BenchError> {
-        let port = free_port(site.server, address)?;
-        let share = format!("bench={}", job.target.display());
-        let listen = format!("{address}:{port}");
         let state = job.state.with_extension("far");
         std::fs::create_dir_all(&state).at("create a folder", &state)?;
+        let port = lasting_port(&state.join("bench-port"), site.server, address)?;
+        let share = format!("bench={}", job.target.display());
+        let listen = format!("{address}:{port}");
         let line = CommandLine::new([
             farshore.as_os_str(),
             "serve".as_ref(),
@@ -168,6 +169,24 @@ impl Server {
         ]);
         let server = Self::start(&line, port, &job.logs, site, janitor)?;
         server.wait_for_udp(site, address)?;
+        Ok(server)
+    }
+
+    /// The server of a tool described by a file, for one job.
+    pub(crate) fn start_adapter(
+        line: &dyn Fn(u16) -> CommandLine,
+        ready: Ready,
+        address: &str,
+        job: &Job,
+        site: &Site<'_>,
+        janitor: &Janitor,
+    ) -> Result<Self, BenchError> {
+        let port = lasting_port(&job.state.join("bench-port"), site.server, address)?;
+        let server = Self::start(&line(port), port, &job.logs, site, janitor)?;
+        match ready {
+            Ready::Tcp => server.wait_for_tcp(site, address)?,
+            Ready::Udp => server.wait_for_udp(site, address)?,
+        }
         Ok(server)
     }
 
@@ -249,6 +268,18 @@ fn inside<T: Send>(
         Some(place) => place.enter(work),
         None => work(),
     }
+}
+
+/// The port of a job, the same in all its runs: the source knows a target by its address, and meets a
+/// stranger when the port changes.
+fn lasting_port(file: &Path, place: Option<&NetNs>, address: &str) -> Result<u16, BenchError> {
+    let kept = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(port) = kept {
+        return Ok(port);
+    }
+    let port = free_port(place, address)?;
+    std::fs::write(file, port.to_string()).at("keep the port in", file)?;
+    Ok(port)
 }
 
 fn free_port(place: Option<&NetNs>, address: &str) -> Result<u16, BenchError> {

@@ -45,6 +45,18 @@ pub(crate) struct LinkCounts {
     pub(crate) dropped: u64,
 }
 
+impl LinkCounts {
+    /// What passed since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            passed: self.passed - before.passed,
+            passed_bytes: self.passed_bytes - before.passed_bytes,
+            lost: self.lost - before.lost,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+}
+
 /// The state of one direction.
 #[derive(Debug)]
 pub(crate) struct Link {

@@ -1,0 +1,109 @@
+//! The harness in small: it measures, compares, holds a tool to what it claims, and writes files others
+//! can read. Nothing here depends on how fast anything is.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{expect, farshore, shown, text};
+use serde_json::Value;
+
+/// A tool that copies well, and one that claims to keep times and does not.
+const COPY: &str = "# all of cp\nname = copy\nneeds = cp\nversion = cp --version\n\
+    claims = mode owner times folder-times\nsync = cp -a {source}/. {target}/\n";
+const CARELESS: &str = "name = careless\nneeds = cp\nclaims = seconds\n\
+    sync = cp -r {source}/. {target}/\n";
+
+fn row<'a>(all: &'a Value, step: &str, tool: &str) -> &'a Value {
+    let rows = all["rows"].as_array().unwrap();
+    rows.iter().find(|row| row["step"] == step && row["tool"] == tool).unwrap()
+}
+
+#[test]
+fn a_small_series_is_measured_compared_and_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("copy"), COPY).unwrap();
+    std::fs::write(path("careless"), CARELESS).unwrap();
+    let (work, json, plot) = (path("work"), path("all.json"), path("all.svg"));
+    let out = farshore(&[
+        "bench",
+        "--work",
+        text(&work),
+        "--scale",
+        "0.01",
+        "--runs",
+        "1",
+        "--workload",
+        "W1,W4a",
+        "--peers",
+        "farshore",
+        "--adapter",
+        text(&path("copy")),
+        "--adapter",
+        text(&path("careless")),
+        "--json",
+        text(&json),
+        "--plot",
+        text(&plot),
+    ]);
+    expect(&out, 0, &[]);
+    let all: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(all["format"], 2);
+    for (step, tool) in [("W1", "farshore"), ("W4a", "farshore"), ("W1", "copy"), ("W4a", "copy")] {
+        let row = row(&all, step, tool);
+        assert_eq!((&row["good"], &row["runs"]), (&1.into(), &1.into()), "{}", shown(&out));
+        assert!(row["wall_s"].as_f64().unwrap() > 0.0 && row["limit_s"].as_f64().unwrap() > 0.0);
+    }
+    // What it did not keep is held against it; it has no target to show on what follows.
+    let careless = row(&all, "W1", "careless");
+    assert_eq!(careless["good"], 0);
+    assert!(careless["trouble"].as_str().unwrap().contains("mtime differs"), "{careless}");
+    assert!(
+        all["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|row| row["step"] != "W4a" || row["tool"] != "careless")
+    );
+    let targets = all["targets"].as_array().unwrap();
+    let faster = targets.iter().find(|t| t["asked"] == "times as fast as rsync-ssh").unwrap();
+    assert_eq!(faster["outcome"], "not-measured");
+    assert_well_formed(&std::fs::read_to_string(&plot).unwrap());
+    // Nothing is left but what was asked for.
+    assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+}
+
+#[test]
+fn a_slip_in_an_adapter_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("slip");
+    std::fs::write(&file, "name = x\nsync = cp {sorce} {target}\n").unwrap();
+    let work = folder.path().join("work");
+    let out = farshore(&["bench", "--work", text(&work), "--adapter", text(&file)]);
+    expect(&out, 1, &["line 2", "{sorce}"]);
+    assert!(!Path::new(&work).exists());
+}
+
+/// Every tag is closed in order, and no text has a bare special character.
+#[track_caller]
+fn assert_well_formed(svg: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = svg.trim();
+    assert!(rest.starts_with("<svg ") && rest.ends_with("</svg>"), "{svg}");
+    while let Some((words, after)) = rest.split_once('<') {
+        assert!(!words.contains('>'), "{words}");
+        assert!(words.match_indices('&').all(|(at, _)| words[at..].contains(';')), "{words}");
+        let (tag, behind) = after.split_once('>').expect("a tag that ends");
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "{svg}");
+        } else if !tag.ends_with('/') {
+            open.push(tag.split_whitespace().next().expect("a name"));
+        }
+        rest = behind;
+    }
+    assert!(open.is_empty() && rest.is_empty(), "{open:?} {rest}");
+}
