@@ -145,6 +145,13 @@ pub fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8))
 }
 
+/// The same for an end whose peer is another host. A stream waits for the line most of the time, and
+/// its window is small: several fill a long one.
+#[must_use]
+pub fn remote_threads() -> usize {
+    worker_threads().max(4)
+}
+
 /// A file changed less than this long ago is looked at again by the next run, in nanoseconds: coarse
 /// clocks of file systems tick every 4 to 10 ms.
 const RACY_NS: i64 = 20_000_000;
@@ -284,7 +291,7 @@ fn run_source(
         approved: options.approved,
         trust_target: options.trust_target,
         dry_run: options.dry_run,
-        workers: worker_threads(),
+        workers: if share == "local" { worker_threads() } else { remote_threads() },
         compression,
         spool_folder: folder,
         now: &now_timestamp,

@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
 use farshore_engine::profile::Profile;
-use farshore_engine::target;
+use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{Message, StoreId};
 use farshore_transport::{Incoming, KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root};
+use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
 use crate::report::profile::Usage;
 use crate::state::{State, path_bytes};
 
@@ -164,7 +164,8 @@ fn session(
     let opened = open_root("target", root).and_then(|storage| {
         let (catalog, folder) =
             open_catalog(&options.state, CatalogRole::Target, &[path_bytes(root)])?;
-        Ok((storage, catalog, options.target.config(folder, Arc::clone(&profile))?))
+        let config = options.target.config(folder, Arc::clone(&profile))?;
+        Ok((storage, catalog, TargetConfig { stagers: remote_threads(), ..config }))
     });
     let (storage, catalog, config) = match opened {
         Ok(opened) => opened,

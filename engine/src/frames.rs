@@ -34,6 +34,8 @@ pub enum Compression {
 const SLOW_LINE: f64 = 150e6;
 /// Below this the next stronger level still keeps up.
 const THIN_LINE: f64 = 30e6;
+/// The level for such a line.
+const THIN_LEVEL: i32 = 3;
 /// A round trip above this is a line between sites, not a cable.
 const DISTANT: Duration = Duration::from_millis(3);
 /// Bytes between two judgements of the line.
@@ -66,7 +68,7 @@ impl LineGauge {
         let level = match setting {
             Compression::Never => None,
             Compression::Level(level) => Some(level),
-            Compression::Auto => (rtt > DISTANT).then_some(1),
+            Compression::Auto => (rtt > DISTANT).then_some(THIN_LEVEL),
         };
         let unjudged = if rtt > DISTANT { BUFFERED } else { 0 };
         let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
@@ -97,7 +99,7 @@ impl LineGauge {
         let rate = g.bytes as f64 / elapsed;
         let line_binds = g.waited.as_secs_f64() > 0.3 * elapsed;
         g.level = match (line_binds, rate) {
-            (true, r) if r < THIN_LINE => Some(3),
+            (true, r) if r < THIN_LINE => Some(THIN_LEVEL),
             (true, r) if r < SLOW_LINE => Some(1),
             // A line that does not bind while frames are compressed binds again without.
             (false, r) if r < SLOW_LINE => g.level,
@@ -251,7 +253,8 @@ impl<'g> FrameWriter<'g> {
     /// The payload compressed behind room for a header, when that is wanted and saves at least a sixteenth.
     fn compress(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let level = self.gauge.level()?;
-        if !looks_compressible(payload) {
+        // On a line this slow a frame of which a part shrinks is worth the try.
+        if level < THIN_LEVEL && !looks_compressible(payload) {
             return None;
         }
         if self.level != level {
@@ -370,10 +373,10 @@ mod tests {
         fast.sent(WINDOW, Duration::from_millis(200), start + Duration::from_millis(210));
         assert_eq!(fast.level(), Some(3));
         let far = LineGauge::new(Compression::Auto, Duration::from_millis(80), start);
-        assert_eq!(far.level(), Some(1));
+        assert_eq!(far.level(), Some(3));
         // Its first megabytes vanish into buffers, at whatever speed.
         far.sent(WINDOW, Duration::ZERO, start + Duration::from_millis(2));
-        assert_eq!(far.level(), Some(1));
+        assert_eq!(far.level(), Some(3));
         let never = LineGauge::new(Compression::Never, Duration::from_millis(80), start);
         never.sent(WINDOW, Duration::from_secs(9), start + Duration::from_secs(9));
         assert_eq!(never.level(), None);

@@ -3,7 +3,7 @@
 //! the receiver. Nothing survives a crash.
 //!
 //! `cargo run --release -p farshore-transport --example throughput -- [--mtu N] [--mib N]
-//! [--streams N] [--chunk KIB] [--limit BYTES_PER_S] [--congestion cubic|bbr]`; with
+//! [--streams N] [--chunk KIB] [--limit BYTES_PER_S] [--congestion cubic|bbr|rate]`; with
 //! `--listen ADDR` or `--dial ADDR` one end only (for two network namespaces; both ends then use
 //! fixed test keys from the files `--key` and the other's `--peer`).
 
@@ -186,8 +186,11 @@ fn settings() -> Outcome<Settings> {
                 settings.config.handshake_timeout = Duration::from_secs(value.parse()?);
             }
             "--congestion" => {
-                settings.config.congestion =
-                    if value == "bbr" { Congestion::Bbr } else { Congestion::Cubic };
+                settings.config.congestion = match value.as_str() {
+                    "bbr" => Congestion::Bbr,
+                    "rate" => Congestion::Rate,
+                    _ => Congestion::Cubic,
+                };
             }
             "--listen" => settings.listen = Some(value.parse()?),
             "--dial" => settings.dial = Some(value.parse()?),

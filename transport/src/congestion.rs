@@ -20,6 +20,10 @@ use quinn_proto::RttEstimator;
 
 use crate::{config::Congestion, path::Gate};
 
+mod rate;
+
+use rate::Rate;
+
 /// Datagrams in the first window, where they are larger than quinn reckons with.
 const FIRST_WINDOW_DATAGRAMS: u64 = 4;
 /// The first window of RFC 9002.
@@ -51,8 +55,18 @@ pub(crate) fn factory(
             Arc::new(cubic)
         }
         Congestion::Bbr => Arc::new(BbrConfig::default()),
+        Congestion::Rate => Arc::new(RateFactory),
     };
     Arc::new(Factory { inner, closing, gate })
+}
+
+struct RateFactory;
+
+impl ControllerFactory for RateFactory {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let first = FIRST_WINDOW_DATAGRAMS * u64::from(current_mtu);
+        Box::new(Rate::new(now, current_mtu, first.max(FIRST_WINDOW_BYTES_MIN)))
+    }
 }
 
 struct Factory {
