@@ -31,8 +31,10 @@ use redb::{
 
 use crate::io::Stat;
 
+mod rows;
 mod tables;
 
+pub use rows::{Row, Rows};
 pub use tables::CatalogTables;
 
 type Bytes = &'static [u8];

@@ -6,6 +6,7 @@
 //! it. Memory holds neither tree: the lists spill to disk, only names of shared inodes and of paths
 //! that moved are kept.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
@@ -13,12 +14,12 @@ use std::path::Path;
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, decode_path};
 use farshore_core::guard::Tally;
-use farshore_core::path::RelPath;
+use farshore_core::path::{KeyBuffer, PathParts, RelPath};
 use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
-use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
+use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record, Row, Rows};
 use crate::io::{FileKind, Object, Stat, Storage};
-use crate::scan::{ScanEvent, candidate, scan};
+use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 /// Something to do at one path.
@@ -138,6 +139,8 @@ pub struct Plan {
     pub deferred: u64,
     /// Entries kept at the target although gone or excluded at the source.
     pub detached: u64,
+    /// The most the walk held at once.
+    pub held: Held,
     removed_files: Spool,
     looks: Spool,
     removed_directories: Spool,
@@ -213,7 +216,8 @@ impl Changes {
     }
 }
 
-/// Joins a walk of `storage` with the records of `catalog`.
+/// Joins a walk of `storage` with the records of `catalog`, on this thread; `threads` read the tree,
+/// see [`scan`].
 ///
 /// # Errors
 /// [`PlanError`]; what goes wrong in the tree is a [`Problem`].
@@ -222,6 +226,7 @@ pub fn plan<S: Storage>(
     catalog: &CatalogReader,
     policy: &dyn Policy,
     own: &[u8],
+    threads: usize,
     spool_folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Plan, PlanError> {
@@ -229,7 +234,8 @@ pub fn plan<S: Storage>(
         storage,
         catalog,
         policy,
-        records: catalog.records()?.peekable(),
+        rows: catalog.rows()?,
+        key: KeyBuffer::default(),
         protected: HashSet::new(),
         leaders: HashMap::new(),
         plan: Plan {
@@ -239,6 +245,7 @@ pub fn plan<S: Storage>(
             excluded: 0,
             deferred: 0,
             detached: 0,
+            held: Held::default(),
             removed_files: Spool::new(spool_folder),
             looks: Spool::new(spool_folder),
             removed_directories: Spool::new(spool_folder),
@@ -246,13 +253,14 @@ pub fn plan<S: Storage>(
             kept: HashSet::new(),
         },
     };
-    scan(storage, policy, own, &mut |event| {
+    let held = scan(storage, policy, own, threads, &mut |event| {
         join.handle(event)?;
         if join.plan.tally.found.is_multiple_of(1_024) {
             progress(join.plan.tally.found);
         }
         Ok::<_, PlanError>(())
     })?;
+    join.plan.held = held;
     join.finish()
 }
 
@@ -267,7 +275,8 @@ struct Join<'a, S: Storage> {
     storage: &'a S,
     catalog: &'a CatalogReader,
     policy: &'a dyn Policy,
-    records: std::iter::Peekable<crate::catalog::Records>,
+    rows: Rows,
+    key: KeyBuffer,
     /// Paths at and below which nothing may be concluded gone.
     protected: HashSet<RelPath>,
     leaders: HashMap<u64, Leader>,
@@ -275,14 +284,14 @@ struct Join<'a, S: Storage> {
 }
 
 impl<S: Storage> Join<'_, S> {
-    fn handle(&mut self, event: ScanEvent) -> Result<(), PlanError> {
+    fn handle(&mut self, event: ScanEvent<'_>) -> Result<(), PlanError> {
         match event {
             ScanEvent::Entry { path, stat } => {
-                let record = self.advance_to(&path)?;
+                let row = self.advance_to(path)?;
                 if !path.is_root() {
                     self.plan.tally.found += 1;
                 }
-                self.entry(path, stat, record)
+                self.entry(path, stat, row.as_ref())
             }
             ScanEvent::Excluded { path, verdict } => {
                 match verdict.action {
@@ -302,30 +311,30 @@ impl<S: Storage> Join<'_, S> {
     }
 
     fn finish(mut self) -> Result<Plan, PlanError> {
-        while let Some(record) = self.records.next() {
-            let (path, record) = record?;
-            self.gone(path, &record)?;
+        while let Some(row) = self.rows.take()? {
+            self.gone(row.path()?, &row.record()?)?;
         }
         Ok(self.plan)
     }
 
     /// Passes the records before `path`, which the walk did not meet; the one at `path`.
-    fn advance_to(&mut self, path: &RelPath) -> Result<Option<Record>, PlanError> {
+    fn advance_to(&mut self, path: PathParts<'_>) -> Result<Option<Row>, PlanError> {
+        let mut buffer = std::mem::take(&mut self.key);
+        let row = self.advance_to_key(buffer.key(path));
+        self.key = buffer;
+        row
+    }
+
+    fn advance_to_key(&mut self, wanted: &[u8]) -> Result<Option<Row>, PlanError> {
         loop {
-            let order = match self.records.peek() {
-                None => return Ok(None),
-                Some(Ok((known, _))) => known.cmp(path),
-                Some(Err(_)) => std::cmp::Ordering::Less,
-            };
-            if order.is_gt() {
-                return Ok(None);
+            let Some(known) = self.rows.key() else { return Ok(None) };
+            match known.cmp(wanted) {
+                Ordering::Greater => return Ok(None),
+                Ordering::Equal => return Ok(self.rows.take()?),
+                Ordering::Less => {}
             }
-            let Some(next) = self.records.next() else { return Ok(None) };
-            let (known, record) = next?;
-            if order.is_eq() {
-                return Ok(Some(record));
-            }
-            self.gone(known, &record)?;
+            let Some(row) = self.rows.take()? else { return Ok(None) };
+            self.gone(row.path()?, &row.record()?)?;
         }
     }
 
@@ -411,27 +420,30 @@ impl<S: Storage> Join<'_, S> {
 
     fn entry(
         &mut self,
-        path: RelPath,
-        stat: Stat,
-        record: Option<Record>,
+        path: PathParts<'_>,
+        stat: &Stat,
+        row: Option<&Row>,
     ) -> Result<(), PlanError> {
-        let facts = LocalFacts::of(&stat);
-        let unchanged = record.as_ref().is_some_and(|r| r.facts == Some(facts));
-        if stat.kind != FileKind::Directory && stat.links > 1 {
-            return self.shared_inode(path, stat, record, unchanged);
-        }
+        let known = row.map(Row::facts_and_kind).transpose()?;
+        let unchanged = known.is_some_and(|(facts, _)| facts == Some(LocalFacts::of(stat)));
+        let is_shared = stat.kind != FileKind::Directory && stat.links > 1;
         // An entry that was a further name and now stands alone is an entry of its own.
-        let stands_alone = record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
-        if unchanged && !stands_alone {
+        let was_further = known.is_some_and(|(_, kind)| kind == EntryKind::HardLink);
+        if unchanged && !is_shared && !was_further {
             return Ok(());
         }
-        self.look(path, &stat, record)
+        let (path, record) = (path.to_path(), row.map(Row::record).transpose()?);
+        if is_shared {
+            self.shared_inode(path, stat, record, unchanged)
+        } else {
+            self.look(path, stat, record)
+        }
     }
 
     fn shared_inode(
         &mut self,
         path: RelPath,
-        stat: Stat,
+        stat: &Stat,
         record: Option<Record>,
         unchanged: bool,
     ) -> Result<(), PlanError> {
@@ -440,7 +452,7 @@ impl<S: Storage> Join<'_, S> {
                 record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
             let renewed = !unchanged || was_further;
             self.leaders.insert(stat.inode, Leader { path: path.clone(), renewed });
-            return if renewed { self.look(path, &stat, record) } else { Ok(()) };
+            return if renewed { self.look(path, stat, record) } else { Ok(()) };
         };
         let same_leader = record.as_ref().is_some_and(
             |r| matches!(&r.entry, Entry::HardLink { leader: l } if *l == leader.path),
