@@ -607,15 +607,6 @@ impl CatalogReader {
         value.map(|v| Record::from_bytes(v.value()).map_err(damaged("entries"))).transpose()
     }
 
-    /// All records in path order.
-    ///
-    /// # Errors
-    /// [`CatalogError::Database`].
-    pub fn records(&self) -> Result<Records> {
-        let range = self.entries.range::<&[u8]>(..).step("read entries")?;
-        Ok(Records { range })
-    }
-
     /// Records below the directory `path`, itself not included, in path order.
     ///
     /// # Errors

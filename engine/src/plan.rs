@@ -216,8 +216,8 @@ impl Changes {
     }
 }
 
-/// Joins a walk of `storage` with the records of `catalog`, on this thread; `threads` read the tree,
-/// see [`scan`].
+/// Joins a walk of `storage` with the records of `catalog`, on this thread, one of the `threads`
+/// that read the tree; see [`scan`].
 ///
 /// # Errors
 /// [`PlanError`]; what goes wrong in the tree is a [`Problem`].
@@ -287,11 +287,11 @@ impl<S: Storage> Join<'_, S> {
     fn handle(&mut self, event: ScanEvent<'_>) -> Result<(), PlanError> {
         match event {
             ScanEvent::Entry { path, stat } => {
-                let row = self.advance_to(path)?;
+                let is_known = self.advance_to(path)?;
                 if !path.is_root() {
                     self.plan.tally.found += 1;
                 }
-                self.entry(path, stat, row.as_ref())
+                self.entry(path, stat, is_known)
             }
             ScanEvent::Excluded { path, verdict } => {
                 match verdict.action {
@@ -317,23 +317,23 @@ impl<S: Storage> Join<'_, S> {
         Ok(self.plan)
     }
 
-    /// Passes the records before `path`, which the walk did not meet; the one at `path`.
-    fn advance_to(&mut self, path: PathParts<'_>) -> Result<Option<Row>, PlanError> {
+    /// Passes the records before `path`, which the walk did not meet; whether there is one at `path`.
+    fn advance_to(&mut self, path: PathParts<'_>) -> Result<bool, PlanError> {
         let mut buffer = std::mem::take(&mut self.key);
-        let row = self.advance_to_key(buffer.key(path));
+        let is_known = self.advance_to_key(buffer.key(path));
         self.key = buffer;
-        row
+        is_known
     }
 
-    fn advance_to_key(&mut self, wanted: &[u8]) -> Result<Option<Row>, PlanError> {
+    fn advance_to_key(&mut self, wanted: &[u8]) -> Result<bool, PlanError> {
         loop {
-            let Some(known) = self.rows.key() else { return Ok(None) };
-            match known.cmp(wanted) {
-                Ordering::Greater => return Ok(None),
-                Ordering::Equal => return Ok(self.rows.take()?),
+            let Some(row) = self.rows.current() else { return Ok(false) };
+            match row.key().cmp(wanted) {
+                Ordering::Greater => return Ok(false),
+                Ordering::Equal => return Ok(true),
                 Ordering::Less => {}
             }
-            let Some(row) = self.rows.take()? else { return Ok(None) };
+            let Some(row) = self.rows.take()? else { return Ok(false) };
             self.gone(row.path()?, &row.record()?)?;
         }
     }
@@ -418,21 +418,20 @@ impl<S: Storage> Join<'_, S> {
         verdict.unwrap_or(Verdict::REPLICATE).action == Action::Replicate
     }
 
-    fn entry(
-        &mut self,
-        path: PathParts<'_>,
-        stat: &Stat,
-        row: Option<&Row>,
-    ) -> Result<(), PlanError> {
+    fn entry(&mut self, path: PathParts<'_>, stat: &Stat, is_known: bool) -> Result<(), PlanError> {
+        let row = self.rows.current().filter(|_| is_known);
         let known = row.map(Row::facts_and_kind).transpose()?;
         let unchanged = known.is_some_and(|(facts, _)| facts == Some(LocalFacts::of(stat)));
         let is_shared = stat.kind != FileKind::Directory && stat.links > 1;
         // An entry that was a further name and now stands alone is an entry of its own.
         let was_further = known.is_some_and(|(_, kind)| kind == EntryKind::HardLink);
         if unchanged && !is_shared && !was_further {
-            return Ok(());
+            return Ok(self.rows.advance()?);
         }
         let (path, record) = (path.to_path(), row.map(Row::record).transpose()?);
+        if is_known {
+            self.rows.advance()?;
+        }
         if is_shared {
             self.shared_inode(path, stat, record, unchanged)
         } else {

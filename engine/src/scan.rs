@@ -31,9 +31,10 @@ mod tests;
 use queue::{Bounds, Next, Queue, Ready};
 use reader::{Listing, Look, Reader, Task, no_path};
 
-/// How far reading goes ahead. An entry takes some 120 bytes, so all of it some 10 MiB.
+/// How far reading goes ahead. An entry takes some 120 bytes, so all of it some 10 MiB. Pieces are
+/// large, since two threads that look at names of one directory wait for its count of users.
 const BOUNDS: Bounds =
-    Bounds { entries: 64 << 10, piece: 512, directories: 128, names: 64 << 10, handles: 256 };
+    Bounds { entries: 64 << 10, piece: 4_096, directories: 128, names: 64 << 10, handles: 256 };
 
 /// What a walk meets.
 #[derive(Debug)]
@@ -88,8 +89,8 @@ impl Held {
 }
 
 /// Walks the tree below `storage`'s root and gives each event to `visit`, on this thread. `threads`
-/// read ahead of it when they are two or more. The name `own` at the root is Farshore's and is
-/// passed over. Answers the most that was held at once.
+/// read the tree, this one among them: it reads when there is nothing to report. The name `own` at
+/// the root is Farshore's and is passed over. Answers the most that was held at once.
 ///
 /// # Errors
 /// Those of `visit`; what goes wrong in the tree is an event.
@@ -120,7 +121,14 @@ fn scan_within<S: Storage, E>(
     };
     visit(ScanEvent::Entry { path: PathParts::root(), stat: &root })?;
     let queue = Queue::new(bounds);
-    let reader = Reader { storage, policy, own, device: root.device, stopped: &queue.stopped };
+    let reader = Reader {
+        storage,
+        policy,
+        own,
+        device: root.device,
+        stopped: &queue.stopped,
+        room: &queue.room,
+    };
     let listing = reader.open(None, b"", bounds.piece, None).unwrap_or_else(|| {
         Listing::Unknown(RelPath::root(), "opening it", io::ErrorKind::ResourceBusy.into())
     });
@@ -128,7 +136,7 @@ fn scan_within<S: Storage, E>(
     thread::scope(|scope| {
         // Whatever ends this, an error or a panic of `visit`, no reader is to wait for more.
         let _stop = StopOnDrop(&queue);
-        for _ in 0..if threads > 1 { threads } else { 0 } {
+        for _ in 1..threads {
             let reading = thread::Builder::new().name("scan".into()).spawn_scoped(scope, || {
                 // It ends because it was told to, or by a panic, and then all of it does.
                 let _stop = StopOnDrop(&queue);
@@ -193,7 +201,7 @@ fn consume<S: Storage, E>(
         match queue.next(&mut ready) {
             Next::Report => {
                 for item in ready.drain(..) {
-                    report(item, visit)?;
+                    report(item, queue, visit)?;
                 }
             }
             Next::Read(task, is_due) => read(reader, queue, bounds, task, is_due),
@@ -204,15 +212,19 @@ fn consume<S: Storage, E>(
     }
 }
 
-fn report<E>(ready: Ready, visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>) -> Result<(), E> {
-    let (parent, names, found) = match ready {
+fn report<D, E>(
+    ready: Ready,
+    queue: &Queue<D>,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (parent, names, mut found) = match ready {
         Ready::Entries { path, names, found } => (path, names, found),
         Ready::Unknown(path, step, source) => {
             return visit(ScanEvent::Unknown { path, step, source });
         }
     };
-    for (start, look) in found {
-        let path = match parent.child(names.get(start)) {
+    for (start, look) in &mut found {
+        let path = match parent.child(names.get(*start)) {
             Ok(path) => path,
             Err(error) => {
                 let (step, source) = no_path(error);
@@ -221,13 +233,17 @@ fn report<E>(ready: Ready, visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>
             }
         };
         match look {
-            Look::Seen(stat) => visit(ScanEvent::Entry { path, stat: &stat }),
-            Look::Excluded(verdict) => visit(ScanEvent::Excluded { path: path.to_path(), verdict }),
-            Look::Unknown(step, source) => {
+            Look::Seen(stat) => visit(ScanEvent::Entry { path, stat }),
+            Look::Excluded(verdict) => {
+                visit(ScanEvent::Excluded { path: path.to_path(), verdict: *verdict })
+            }
+            Look::Unknown(step, error) => {
+                let source = std::mem::replace(error, io::ErrorKind::Other.into());
                 visit(ScanEvent::Unknown { path: path.to_path(), step, source })
             }
         }?;
     }
+    queue.room.give_back(found);
     Ok(())
 }
 

@@ -78,6 +78,7 @@ impl RelPath {
     ///
     /// # Errors
     /// As [`Self::join`].
+    #[inline]
     pub fn child<'a>(&'a self, name: &'a [u8]) -> Result<PathParts<'a>, PathError> {
         check_name(name)?;
         if name.contains(&b'/') {
@@ -100,12 +101,14 @@ impl RelPath {
 
     /// Whether this is the root.
     #[must_use]
+    #[inline]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The bytes, components joined by `/`.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -212,6 +215,7 @@ fn children_prefix(parent: &[u8]) -> Vec<u8> {
     key
 }
 
+#[inline]
 fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         b"" => Err(PathError::EmptyComponent),
@@ -239,18 +243,21 @@ impl<'a> PathParts<'a> {
 
     /// Whether this is the root.
     #[must_use]
+    #[inline]
     pub fn is_root(self) -> bool {
         self.name.is_empty()
     }
 
     /// The parent's bytes; empty for the root and its children.
     #[must_use]
+    #[inline]
     pub fn parent(self) -> &'a [u8] {
         self.parent
     }
 
     /// The last component; empty for the root.
     #[must_use]
+    #[inline]
     pub fn name(self) -> &'a [u8] {
         self.name
     }
@@ -294,6 +301,7 @@ pub struct KeyBuffer {
 
 impl KeyBuffer {
     /// What [`RelPath::key`] says of `path`.
+    #[inline]
     pub fn key(&mut self, path: PathParts<'_>) -> &[u8] {
         if path.is_root() {
             return &[];

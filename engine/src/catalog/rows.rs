@@ -44,16 +44,27 @@ impl CatalogReader {
     pub fn rows(&self) -> Result<Rows> {
         let range = self.entries.range::<&[u8]>(..).step("read entries")?;
         let mut rows = Rows { range, current: None };
-        rows.current = rows.read()?;
+        rows.advance()?;
         Ok(rows)
     }
 }
 
 impl Rows {
-    /// The key of the row it stands at, as [`RelPath::key`] makes it; `None` at the end.
+    /// The row it stands at; `None` at the end.
     #[must_use]
-    pub fn key(&self) -> Option<&[u8]> {
-        self.current.as_ref().map(|row| row.key.value())
+    #[inline]
+    pub fn current(&self) -> Option<&Row> {
+        self.current.as_ref()
+    }
+
+    /// Goes on to the next row.
+    ///
+    /// # Errors
+    /// [`CatalogError::Database`].
+    pub fn advance(&mut self) -> Result<()> {
+        let row = self.range.next().transpose().step("read entries")?;
+        self.current = row.map(|(key, value)| Row { key, value });
+        Ok(())
     }
 
     /// Takes the row it stands at and goes on to the next.
@@ -61,22 +72,22 @@ impl Rows {
     /// # Errors
     /// [`CatalogError::Database`].
     pub fn take(&mut self) -> Result<Option<Row>> {
-        match self.current.take() {
-            None => Ok(None),
-            row => {
-                self.current = self.read()?;
-                Ok(row)
-            }
+        let row = self.current.take();
+        if row.is_some() {
+            self.advance()?;
         }
-    }
-
-    fn read(&mut self) -> Result<Option<Row>> {
-        let row = self.range.next().transpose().step("read entries")?;
-        Ok(row.map(|(key, value)| Row { key, value }))
+        Ok(row)
     }
 }
 
 impl Row {
+    /// Where, as [`RelPath::key`] says it.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        self.key.value()
+    }
+
     /// Where.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use farshore_core::path::RelPath;
 
 use super::Held;
 use super::names::Names;
-use super::reader::{Found, Listing, Opened, Piece, Task};
+use super::reader::{Found, Listing, Opened, Piece, Room, Task};
 
 /// How far ahead of the consumer readers go.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +115,7 @@ pub(super) struct Queue<D> {
     more_to_report: Condvar,
     bounds: Bounds,
     pub(super) stopped: AtomicBool,
+    pub(super) room: Room,
 }
 
 impl<D> Queue<D> {
@@ -134,6 +135,7 @@ impl<D> Queue<D> {
             more_to_report: Condvar::new(),
             bounds,
             stopped: AtomicBool::new(false),
+            room: Room::default(),
         }
     }
 

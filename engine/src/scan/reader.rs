@@ -5,8 +5,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use farshore_core::entry::DeviceNumber;
 use farshore_core::path::{PathError, RelPath};
@@ -37,6 +37,39 @@ pub(super) enum Look {
 
 /// One name of a directory that was looked at: where it begins in the names, and what is there.
 pub(super) type Found = (u32, Look);
+
+/// Memory for what is found, used again: fresh pages for every piece cost as much as a tenth of the
+/// walk.
+#[derive(Debug, Default)]
+pub(super) struct Room(Mutex<Vec<Vec<Found>>>);
+
+impl Room {
+    /// Fewer are not worth it.
+    const LEN_MIN: usize = 128;
+    const SPARE_MAX: usize = 16;
+
+    /// Room for `len`, and not for many more: most of it is to be used.
+    fn of(&self, len: usize) -> Vec<Found> {
+        let fits = |found: &Vec<Found>| (len..=2 * len).contains(&found.capacity());
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match spare.iter().position(fits) {
+            Some(at) => spare.swap_remove(at),
+            None => Vec::with_capacity(len),
+        }
+    }
+
+    pub(super) fn give_back(&self, mut found: Vec<Found>) {
+        if found.capacity() < Self::LEN_MIN {
+            return;
+        }
+        found.clear();
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() == Self::SPARE_MAX {
+            spare.swap_remove(0);
+        }
+        spare.push(found);
+    }
+}
 
 /// What became of some names of a directory.
 #[derive(Debug, Default)]
@@ -79,6 +112,7 @@ pub(super) struct Reader<'a, S> {
     pub(super) own: &'a [u8],
     pub(super) device: DeviceNumber,
     pub(super) stopped: &'a AtomicBool,
+    pub(super) room: &'a Room,
 }
 
 impl<S: Storage> Reader<'_, S> {
@@ -142,7 +176,7 @@ impl<S: Storage> Reader<'_, S> {
         names: &Names,
         range: Range<usize>,
     ) -> Piece {
-        let mut piece = Piece { found: Vec::with_capacity(range.len()), below: Names::default() };
+        let mut piece = Piece { found: self.room.of(range.len()), below: Names::default() };
         for starts in names.starts()[range].chunks(BATCH) {
             if self.stopped.load(Ordering::Relaxed) {
                 break;
