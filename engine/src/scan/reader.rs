@@ -148,7 +148,7 @@ impl<S: Storage> Reader<'_, S> {
         };
         let mut names = Names::default();
         let (limit, mut fits) = (names_max.unwrap_or(usize::MAX), true);
-        let listed = self.storage.list(&handle, &mut |entry| {
+        let listed = self.storage.list_new(&handle, &mut |entry| {
             if fits && !(path.is_root() && entry.name == self.own) {
                 fits = names.len() < limit && names.push(entry.name);
             }
