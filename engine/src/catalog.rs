@@ -35,9 +35,11 @@ use crate::io::Stat;
 
 mod chunkings;
 mod pending;
+mod rows;
 mod tables;
 
 use pending::Pending;
+pub use rows::{Row, Rows};
 pub use tables::CatalogTables;
 
 type Bytes = &'static [u8];
@@ -485,7 +487,7 @@ impl Catalog {
     /// Adds what a crash kept from the indexes of contents and inodes. What they have already stays.
     fn index_anew(&self) -> Result<()> {
         let reader = self.reader()?;
-        let mut records = reader.records()?;
+        let mut records = reader.records_below(&RelPath::root())?;
         loop {
             let more = self.update(Durability::None, |t| {
                 for _ in 0..INDEXED_AT_ONCE {
@@ -670,15 +672,6 @@ impl CatalogReader {
     pub fn get(&self, path: &RelPath) -> Result<Option<Record>> {
         let value = self.entries.get(path.key().as_slice()).step("read entry")?;
         value.map(|v| Record::from_bytes(v.value()).map_err(damaged("entries"))).transpose()
-    }
-
-    /// All records in path order.
-    ///
-    /// # Errors
-    /// [`CatalogError::Database`].
-    pub fn records(&self) -> Result<Records> {
-        let range = self.entries.range::<&[u8]>(..).step("read entries")?;
-        Ok(Records { range })
     }
 
     /// Records below the directory `path`, itself not included, in path order.

@@ -31,18 +31,21 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
 }
 
-/// Checks the tree of `storage` against `catalog` by its inodes' facts, and reads what differs.
+/// Checks the tree of `storage` against `catalog` by its inodes' facts, with `threads`, and reads what
+/// differs.
 ///
 /// # Errors
 /// [`PlanError`]; what goes wrong with one entry is in the report.
 pub fn check<S: Storage>(
     storage: &S,
     catalog: &Catalog,
+    threads: usize,
     spool_folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, PlanError> {
     let reader = catalog.reader()?;
-    let mut found = plan(storage, &reader, &ReplicateAll, OWN_FOLDER, spool_folder, progress)?;
+    let mut found =
+        plan(storage, &reader, &ReplicateAll, OWN_FOLDER, threads, spool_folder, progress)?;
     let mut report =
         CheckReport { foreign_changes: 0, problems: std::mem::take(&mut found.problems) };
     if found.is_empty() {

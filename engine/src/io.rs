@@ -139,6 +139,19 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         visit: &mut dyn FnMut(Listed<'_>),
     ) -> io::Result<()>;
 
+    /// As [`Self::list`], for a directory that no other thread lists by the same handle meanwhile:
+    /// opening it again can be spared.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    fn list_new(
+        &self,
+        directory: &Self::Directory,
+        visit: &mut dyn FnMut(Listed<'_>),
+    ) -> io::Result<()> {
+        self.list(directory, visit)
+    }
+
     /// Facts of an object; a link is not followed.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! it. Memory holds neither tree: the lists spill to disk, only names of shared inodes and of paths
 //! that moved are kept.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
@@ -13,12 +14,12 @@ use std::path::Path;
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, decode_path};
 use farshore_core::guard::Tally;
-use farshore_core::path::RelPath;
+use farshore_core::path::{KeyBuffer, PathParts, RelPath};
 use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
-use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
+use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record, Row, Rows};
 use crate::io::{FileKind, Object, Stat, Storage};
-use crate::scan::{ScanEvent, candidate, scan};
+use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 /// Something to do at one path.
@@ -143,6 +144,8 @@ pub struct Plan {
     pub deferred: u64,
     /// Entries kept at the target although gone or excluded at the source.
     pub detached: u64,
+    /// The most the walk held at once.
+    pub held: Held,
     removed_files: Spool,
     looks: Spool,
     removed_directories: Spool,
@@ -218,7 +221,8 @@ impl Changes {
     }
 }
 
-/// Joins a walk of `storage` with the records of `catalog`.
+/// Joins a walk of `storage` with the records of `catalog`, on this thread, one of the `threads`
+/// that read the tree; see [`scan`].
 ///
 /// # Errors
 /// [`PlanError`]; what goes wrong in the tree is a [`Problem`].
@@ -227,6 +231,7 @@ pub fn plan<S: Storage>(
     catalog: &CatalogReader,
     policy: &dyn Policy,
     own: &[u8],
+    threads: usize,
     spool_folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Plan, PlanError> {
@@ -234,7 +239,8 @@ pub fn plan<S: Storage>(
         storage,
         catalog,
         policy,
-        records: catalog.records()?.peekable(),
+        rows: catalog.rows()?,
+        key: KeyBuffer::default(),
         protected: HashSet::new(),
         leaders: HashMap::new(),
         plan: Plan {
@@ -244,6 +250,7 @@ pub fn plan<S: Storage>(
             excluded: 0,
             deferred: 0,
             detached: 0,
+            held: Held::default(),
             removed_files: Spool::new(spool_folder),
             looks: Spool::new(spool_folder),
             removed_directories: Spool::new(spool_folder),
@@ -251,13 +258,14 @@ pub fn plan<S: Storage>(
             kept: HashSet::new(),
         },
     };
-    scan(storage, policy, own, &mut |event| {
+    let held = scan(storage, policy, own, threads, &mut |event| {
         join.handle(event)?;
         if join.plan.tally.found.is_multiple_of(1_024) {
             progress(join.plan.tally.found);
         }
         Ok::<_, PlanError>(())
     })?;
+    join.plan.held = held;
     join.finish()
 }
 
@@ -272,7 +280,8 @@ struct Join<'a, S: Storage> {
     storage: &'a S,
     catalog: &'a CatalogReader,
     policy: &'a dyn Policy,
-    records: std::iter::Peekable<crate::catalog::Records>,
+    rows: Rows,
+    key: KeyBuffer,
     /// Paths at and below which nothing may be concluded gone.
     protected: HashSet<RelPath>,
     leaders: HashMap<u64, Leader>,
@@ -280,14 +289,14 @@ struct Join<'a, S: Storage> {
 }
 
 impl<S: Storage> Join<'_, S> {
-    fn handle(&mut self, event: ScanEvent) -> Result<(), PlanError> {
+    fn handle(&mut self, event: ScanEvent<'_>) -> Result<(), PlanError> {
         match event {
             ScanEvent::Entry { path, stat } => {
-                let record = self.advance_to(&path)?;
+                let is_known = self.advance_to(path)?;
                 if !path.is_root() {
                     self.plan.tally.found += 1;
                 }
-                self.entry(path, stat, record)
+                self.entry(path, stat, is_known)
             }
             ScanEvent::Excluded { path, verdict } => {
                 match verdict.action {
@@ -307,30 +316,30 @@ impl<S: Storage> Join<'_, S> {
     }
 
     fn finish(mut self) -> Result<Plan, PlanError> {
-        while let Some(record) = self.records.next() {
-            let (path, record) = record?;
-            self.gone(path, &record)?;
+        while let Some(row) = self.rows.take()? {
+            self.gone(row.path()?, &row.record()?)?;
         }
         Ok(self.plan)
     }
 
-    /// Passes the records before `path`, which the walk did not meet; the one at `path`.
-    fn advance_to(&mut self, path: &RelPath) -> Result<Option<Record>, PlanError> {
+    /// Passes the records before `path`, which the walk did not meet; whether there is one at `path`.
+    fn advance_to(&mut self, path: PathParts<'_>) -> Result<bool, PlanError> {
+        let mut buffer = std::mem::take(&mut self.key);
+        let is_known = self.advance_to_key(buffer.key(path));
+        self.key = buffer;
+        is_known
+    }
+
+    fn advance_to_key(&mut self, wanted: &[u8]) -> Result<bool, PlanError> {
         loop {
-            let order = match self.records.peek() {
-                None => return Ok(None),
-                Some(Ok((known, _))) => known.cmp(path),
-                Some(Err(_)) => std::cmp::Ordering::Less,
-            };
-            if order.is_gt() {
-                return Ok(None);
+            let Some(row) = self.rows.current() else { return Ok(false) };
+            match row.key().cmp(wanted) {
+                Ordering::Greater => return Ok(false),
+                Ordering::Equal => return Ok(true),
+                Ordering::Less => {}
             }
-            let Some(next) = self.records.next() else { return Ok(None) };
-            let (known, record) = next?;
-            if order.is_eq() {
-                return Ok(Some(record));
-            }
-            self.gone(known, &record)?;
+            let Some(row) = self.rows.take()? else { return Ok(false) };
+            self.gone(row.path()?, &row.record()?)?;
         }
     }
 
@@ -414,29 +423,31 @@ impl<S: Storage> Join<'_, S> {
         verdict.unwrap_or(Verdict::REPLICATE).action == Action::Replicate
     }
 
-    fn entry(
-        &mut self,
-        path: RelPath,
-        stat: Stat,
-        record: Option<Record>,
-    ) -> Result<(), PlanError> {
-        let facts = LocalFacts::of(&stat);
-        let unchanged = record.as_ref().is_some_and(|r| r.facts == Some(facts));
-        if stat.kind != FileKind::Directory && stat.links > 1 {
-            return self.shared_inode(path, stat, record, unchanged);
-        }
+    fn entry(&mut self, path: PathParts<'_>, stat: &Stat, is_known: bool) -> Result<(), PlanError> {
+        let row = self.rows.current().filter(|_| is_known);
+        let known = row.map(Row::facts_and_kind).transpose()?;
+        let unchanged = known.is_some_and(|(facts, _)| facts == Some(LocalFacts::of(stat)));
+        let is_shared = stat.kind != FileKind::Directory && stat.links > 1;
         // An entry that was a further name and now stands alone is an entry of its own.
-        let stands_alone = record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
-        if unchanged && !stands_alone {
-            return Ok(());
+        let was_further = known.is_some_and(|(_, kind)| kind == EntryKind::HardLink);
+        if unchanged && !is_shared && !was_further {
+            return Ok(self.rows.advance()?);
         }
-        self.look(path, &stat, record)
+        let (path, record) = (path.to_path(), row.map(Row::record).transpose()?);
+        if is_known {
+            self.rows.advance()?;
+        }
+        if is_shared {
+            self.shared_inode(path, stat, record, unchanged)
+        } else {
+            self.look(path, stat, record)
+        }
     }
 
     fn shared_inode(
         &mut self,
         path: RelPath,
-        stat: Stat,
+        stat: &Stat,
         record: Option<Record>,
         unchanged: bool,
     ) -> Result<(), PlanError> {
@@ -445,7 +456,7 @@ impl<S: Storage> Join<'_, S> {
                 record.as_ref().is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
             let renewed = !unchanged || was_further;
             self.leaders.insert(stat.inode, Leader { path: path.clone(), renewed });
-            return if renewed { self.look(path, &stat, record) } else { Ok(()) };
+            return if renewed { self.look(path, stat, record) } else { Ok(()) };
         };
         let same_leader = record.as_ref().is_some_and(
             |r| matches!(&r.entry, Entry::HardLink { leader: l } if *l == leader.path),

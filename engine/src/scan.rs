@@ -1,30 +1,50 @@
 //! Walking a tree in path order.
 //!
-//! Guarantees: entries come in the order of [`RelPath`], each once; a directory's names are held
-//! while it is being read, the tree never. Below a directory that could not be read nothing is
-//! reported, and the directory is: nobody may conclude a deletion from it. Links are not followed,
-//! mount points below the root are reported and not entered.
+//! Guarantees: entries come in the order of [`RelPath`], each once, whatever the number of threads.
+//! Below a directory that could not be read nothing is reported, and the directory is: nobody may
+//! conclude a deletion from it. Links are not followed, mount points below the root are reported and
+//! not entered; every directory is opened by its name in its parent's handle. One thread alone makes
+//! the same calls in the same order every time.
+//!
+//! Several threads open directories and look at what is in them, ahead of the one that is told. What
+//! is held: up to [`BOUNDS`] of entries, of names, of directories and of handles; the names of one
+//! directory of any size, the one whose turn it is, which is looked at piece by piece; and of each
+//! directory above, its handle and the names of those of its subdirectories whose turn has not come.
+//! The tree never.
 
 use std::io;
+use std::thread;
 
 use farshore_core::entry::EntryKind;
-use farshore_core::path::{PathError, RelPath};
-use farshore_core::policy::{Action, Candidate, Policy, Verdict};
+use farshore_core::path::{PathParts, RelPath};
+use farshore_core::policy::{Candidate, Policy, Verdict};
 
 use crate::io::{FileKind, Object, Stat, Storage};
 
-/// Names looked at between two questions to the policy.
-const BATCH: usize = 256;
+mod names;
+mod queue;
+mod reader;
+
+#[cfg(test)]
+mod tests;
+
+use queue::{Bounds, Next, Queue, Ready};
+use reader::{Listing, Look, Reader, Task, no_path};
+
+/// How far reading goes ahead. An entry takes some 120 bytes, so all of it some 10 MiB. Pieces are
+/// large, since two threads that look at names of one directory wait for its count of users.
+const BOUNDS: Bounds =
+    Bounds { entries: 64 << 10, piece: 4_096, directories: 128, names: 64 << 10, handles: 256 };
 
 /// What a walk meets.
 #[derive(Debug)]
-pub enum ScanEvent {
+pub enum ScanEvent<'a> {
     /// An entry that travels.
     Entry {
         /// Where.
-        path: RelPath,
+        path: PathParts<'a>,
         /// Its facts.
-        stat: Stat,
+        stat: &'a Stat,
     },
     /// An entry that does not travel, nor anything below it.
     Excluded {
@@ -44,41 +64,33 @@ pub enum ScanEvent {
     },
 }
 
-/// Names of one directory in one piece of memory.
-#[derive(Default)]
-struct Names {
-    bytes: Vec<u8>,
-    spans: Vec<(usize, u8)>,
+/// What a walk held at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Entries looked at, or being looked at, and not yet reported.
+    pub entries: usize,
+    /// Names of directories opened and not yet wholly reported.
+    pub names: usize,
+    /// Directories opened and not yet wholly reported.
+    pub directories: usize,
+    /// Directories open, or as good as.
+    pub handles: usize,
 }
 
-impl Names {
-    fn push(&mut self, name: &[u8]) {
-        let Ok(len) = u8::try_from(name.len()) else { return };
-        self.spans.push((self.bytes.len(), len));
-        self.bytes.extend_from_slice(name);
-    }
-
-    fn get(&self, span: (usize, u8)) -> &[u8] {
-        &self.bytes[span.0..span.0 + usize::from(span.1)]
-    }
-
-    fn sort(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let name = |s: &(usize, u8)| &bytes[s.0..s.0 + usize::from(s.1)];
-        self.spans.sort_unstable_by(|a, b| name(a).cmp(name(b)));
-        self.bytes = bytes;
+impl Held {
+    fn max(self, other: Self) -> Self {
+        Self {
+            entries: self.entries.max(other.entries),
+            names: self.names.max(other.names),
+            directories: self.directories.max(other.directories),
+            handles: self.handles.max(other.handles),
+        }
     }
 }
 
-/// A directory whose children were reported and whose subdirectories are next.
-struct Level<D> {
-    directory: D,
-    path: RelPath,
-    subdirectories: std::vec::IntoIter<Box<[u8]>>,
-}
-
-/// Walks the tree below `storage`'s root and gives each event to `visit`. The name `own` at the root
-/// is Farshore's and is passed over.
+/// Walks the tree below `storage`'s root and gives each event to `visit`, on this thread. `threads`
+/// read the tree, this one among them: it reads when there is nothing to report. The name `own` at
+/// the root is Farshore's and is passed over. Answers the most that was held at once.
 ///
 /// # Errors
 /// Those of `visit`; what goes wrong in the tree is an event.
@@ -86,134 +98,153 @@ pub fn scan<S: Storage, E>(
     storage: &S,
     policy: &dyn Policy,
     own: &[u8],
-    visit: &mut dyn FnMut(ScanEvent) -> Result<(), E>,
-) -> Result<(), E> {
-    let unknown =
-        |path: &RelPath, step, source| ScanEvent::Unknown { path: path.clone(), step, source };
-    let root = RelPath::root();
-    let stat = match storage.stat(Object::Directory(storage.root())) {
+    threads: usize,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<Held, E> {
+    scan_within(BOUNDS, storage, policy, own, threads, visit)
+}
+
+fn scan_within<S: Storage, E>(
+    bounds: Bounds,
+    storage: &S,
+    policy: &dyn Policy,
+    own: &[u8],
+    threads: usize,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<Held, E> {
+    let root = match storage.stat(Object::Directory(storage.root())) {
         Ok(stat) => stat,
-        Err(source) => return visit(unknown(&root, "looking at it", source)),
+        Err(source) => {
+            visit(ScanEvent::Unknown { path: RelPath::root(), step: "looking at it", source })?;
+            return Ok(Held::default());
+        }
     };
-    visit(ScanEvent::Entry { path: root.clone(), stat })?;
-    let mut walk = Walk { storage, policy, own, device: stat.device };
-    let mut levels: Vec<Level<S::Directory>> = Vec::new();
-    match storage.open_directory(storage.root(), b"") {
-        Ok(directory) => levels.push(walk.read(directory, root, visit)?),
-        Err(source) => return visit(unknown(&root, "opening it", source)),
-    }
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.subdirectories.next() else {
-            levels.pop();
-            continue;
-        };
-        let Ok(path) = level.path.join(&name) else { continue };
-        match storage.open_directory(&level.directory, &name) {
-            Ok(directory) => {
-                let next = walk.read(directory, path, visit)?;
-                levels.push(next);
+    visit(ScanEvent::Entry { path: PathParts::root(), stat: &root })?;
+    let queue = Queue::new(bounds);
+    let reader = Reader {
+        storage,
+        policy,
+        own,
+        device: root.device,
+        stopped: &queue.stopped,
+        room: &queue.room,
+    };
+    let listing = reader.open(None, b"", bounds.piece, None).unwrap_or_else(|| {
+        Listing::Unknown(RelPath::root(), "opening it", io::ErrorKind::ResourceBusy.into())
+    });
+    queue.begin(listing);
+    thread::scope(|scope| {
+        // Whatever ends this, an error or a panic of `visit`, no reader is to wait for more.
+        let _stop = StopOnDrop(&queue);
+        for _ in 1..threads {
+            let reading = thread::Builder::new().name("scan".into()).spawn_scoped(scope, || {
+                // It ends because it was told to, or by a panic, and then all of it does.
+                let _stop = StopOnDrop(&queue);
+                while let Some(task) = queue.task() {
+                    read(&reader, &queue, bounds, task, false);
+                }
+            });
+            if reading.is_err() {
+                // Without further threads the walk goes on, on this one.
+                break;
             }
-            Err(source) => visit(unknown(&path, "opening it", source))?,
         }
-    }
-    Ok(())
+        consume(&reader, &queue, bounds, visit)
+    })?;
+    Ok(queue.most())
 }
 
-struct Walk<'a, S> {
-    storage: &'a S,
-    policy: &'a dyn Policy,
-    own: &'a [u8],
-    device: farshore_core::entry::DeviceNumber,
+struct StopOnDrop<'a, D>(&'a Queue<D>);
+
+impl<D> Drop for StopOnDrop<'_, D> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
-impl<S: Storage> Walk<'_, S> {
-    /// Reports the children of one directory.
-    fn read<E>(
-        &mut self,
-        directory: S::Directory,
-        path: RelPath,
-        visit: &mut dyn FnMut(ScanEvent) -> Result<(), E>,
-    ) -> Result<Level<S::Directory>, E> {
-        let mut names = Names::default();
-        let at_root = path.is_root();
-        let listed = self.storage.list(&directory, &mut |entry| {
-            if !(at_root && entry.name == self.own) {
-                names.push(entry.name);
-            }
-        });
-        let mut subdirectories = Vec::new();
-        if let Err(source) = listed {
-            // A listing cut short proves nothing about what it lacks.
-            visit(ScanEvent::Unknown { path: path.clone(), step: "listing it", source })?;
-            return Ok(Level { directory, path, subdirectories: subdirectories.into_iter() });
-        }
-        names.sort();
-        let mut batch: Vec<(RelPath, Result<Stat, io::Error>)> = Vec::with_capacity(BATCH);
-        for spans in names.spans.chunks(BATCH) {
-            batch.clear();
-            for &span in spans {
-                let name = names.get(span);
-                let stat = self.storage.stat(Object::Named(&directory, name));
-                match path.join(name) {
-                    Ok(child) => batch.push((child, stat)),
-                    Err(error) => {
-                        visit(ScanEvent::Unknown {
-                            path: path.clone(),
-                            step: "naming what lies below",
-                            source: path_too_long(error),
-                        })?;
-                    }
+/// Does one task. What is due is read whatever its size.
+fn read<S: Storage>(
+    reader: &Reader<'_, S>,
+    queue: &Queue<S::Directory>,
+    bounds: Bounds,
+    task: Task<S::Directory>,
+    is_due: bool,
+) {
+    match task {
+        Task::Open { id, parent, name } => {
+            let names_max = (!is_due).then_some(bounds.names);
+            match reader.open(Some(&parent), &name, bounds.piece, names_max) {
+                Some(listing) => {
+                    // Closed here, when it is closed, and not while all others wait.
+                    let _directory = listing.directory();
+                    queue.opened(id, listing);
                 }
+                None => queue.too_early(id, parent, name),
             }
-            self.report(&mut batch, &mut subdirectories, visit)?;
         }
-        Ok(Level { directory, path, subdirectories: subdirectories.into_iter() })
+        Task::Look { id, directory, names, range } => {
+            let piece = reader.look(&directory, &names, range.clone());
+            queue.looked(id, range, piece);
+        }
     }
+}
 
-    fn report<E>(
-        &self,
-        batch: &mut Vec<(RelPath, Result<Stat, io::Error>)>,
-        subdirectories: &mut Vec<Box<[u8]>>,
-        visit: &mut dyn FnMut(ScanEvent) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let verdicts = if self.policy.is_trivial() { Vec::new() } else { self.ask(batch) };
-        let mut verdicts = verdicts.into_iter();
-        for (path, stat) in batch.drain(..) {
-            let stat = match stat {
-                Ok(stat) => stat,
-                // Gone between listing and look: for this walk it was never there.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => {
-                    visit(ScanEvent::Unknown { path, step: "looking at it", source })?;
-                    continue;
+/// Reports what comes, in order, and reads when nothing does.
+fn consume<S: Storage, E>(
+    reader: &Reader<'_, S>,
+    queue: &Queue<S::Directory>,
+    bounds: Bounds,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut ready = Vec::new();
+    loop {
+        match queue.next(&mut ready) {
+            Next::Report => {
+                for item in ready.drain(..) {
+                    report(item, queue, visit)?;
                 }
-            };
-            let verdict = if self.policy.is_trivial() { None } else { verdicts.next() };
-            let verdict = verdict.unwrap_or(Verdict::REPLICATE);
-            if verdict.action != Action::Replicate {
-                visit(ScanEvent::Excluded { path, verdict })?;
+            }
+            Next::Read(task, is_due) => read(reader, queue, bounds, task, is_due),
+            Next::Done => return Ok(()),
+            // The end of a walk proves what is gone. This is no end.
+            Next::Broken => panic!("a thread that reads the tree is gone"),
+        }
+    }
+}
+
+fn report<D, E>(
+    ready: Ready,
+    queue: &Queue<D>,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (parent, names, mut found) = match ready {
+        Ready::Entries { path, names, found } => (path, names, found),
+        Ready::Unknown(path, step, source) => {
+            return visit(ScanEvent::Unknown { path, step, source });
+        }
+    };
+    for (start, look) in &mut found {
+        let path = match parent.child(names.get(*start)) {
+            Ok(path) => path,
+            Err(error) => {
+                let (step, source) = no_path(error);
+                visit(ScanEvent::Unknown { path: RelPath::clone(&parent), step, source })?;
                 continue;
             }
-            if stat.kind == FileKind::Directory {
-                if stat.device != self.device {
-                    let source = io::Error::from(io::ErrorKind::CrossesDevices);
-                    visit(ScanEvent::Unknown { path, step: "entering a mount point", source })?;
-                    continue;
-                }
-                subdirectories.push(path.name().into());
+        };
+        match look {
+            Look::Seen(stat) => visit(ScanEvent::Entry { path, stat }),
+            Look::Excluded(verdict) => {
+                visit(ScanEvent::Excluded { path: path.to_path(), verdict: *verdict })
             }
-            visit(ScanEvent::Entry { path, stat })?;
-        }
-        Ok(())
+            Look::Unknown(step, error) => {
+                let source = std::mem::replace(error, io::ErrorKind::Other.into());
+                visit(ScanEvent::Unknown { path: path.to_path(), step, source })
+            }
+        }?;
     }
-
-    fn ask(&self, batch: &[(RelPath, Result<Stat, io::Error>)]) -> Vec<Verdict> {
-        let candidates: Vec<_> = batch
-            .iter()
-            .filter_map(|(path, stat)| stat.as_ref().ok().map(|s| candidate(path, s)))
-            .collect();
-        self.policy.exclude(&candidates)
-    }
+    queue.room.give_back(found);
+    Ok(())
 }
 
 /// What a policy sees of a path with these facts.
@@ -236,8 +267,4 @@ pub fn candidate<'a>(path: &'a RelPath, stat: &Stat) -> Candidate<'a> {
         uid: stat.uid,
         gid: stat.gid,
     }
-}
-
-fn path_too_long(error: PathError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidFilename, error)
 }

@@ -74,7 +74,7 @@ pub struct SourceConfig<'a> {
     pub trust_target: bool,
     /// Whether only to say what would be done.
     pub dry_run: bool,
-    /// Threads that read and send.
+    /// Threads that scan, then read and send; with one, all is read in one order.
     pub workers: usize,
     /// When frames are compressed.
     pub compression: Compression,
@@ -394,6 +394,7 @@ impl<S: Storage> Source<'_, S> {
             &reader,
             self.config.policy,
             own,
+            self.config.workers,
             &self.config.spool_folder,
             &mut |n| {
                 self.progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed);
@@ -415,6 +416,7 @@ impl<S: Storage> Source<'_, S> {
                     &reader,
                     config.policy,
                     OWN_FOLDER,
+                    config.workers,
                     &config.spool_folder,
                     &mut |n| progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed),
                 )?)

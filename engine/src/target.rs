@@ -53,7 +53,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub struct TargetConfig {
     /// Identity given to a tree that has none yet: random.
     pub fresh_id: StoreId,
-    /// Threads that stage.
+    /// Threads that check the tree, then stage; with one, all is read in one order.
     pub stagers: usize,
     /// How objects are staged.
     pub stage: StageConfig,
@@ -217,12 +217,13 @@ impl<'a, S: Storage> Session<'a, S> {
         if !trust_target || never_sealed {
             let mut lost = None;
             let _checking = config.profile.enter(Stage::Check);
-            let checked = check(storage, catalog, &config.spool_folder, &mut |seen| {
-                let message = Message::Checking(seen);
-                if seen.is_multiple_of(8_192) && lost.is_none() {
-                    lost = link.send_control(Bytes::from(message.to_bytes())).err();
-                }
-            })?;
+            let checked =
+                check(storage, catalog, config.stagers, &config.spool_folder, &mut |seen| {
+                    let message = Message::Checking(seen);
+                    if seen.is_multiple_of(8_192) && lost.is_none() {
+                        lost = link.send_control(Bytes::from(message.to_bytes())).err();
+                    }
+                })?;
             if let Some(lost) = lost {
                 return Err(lost.into());
             }

@@ -55,6 +55,7 @@ macro_rules! storage_contract {
                     paths_beyond_path_max,
                     paths_of_just_path_max,
                     listing_is_complete_and_independent,
+                    listing_without_opening_again_finds_all_every_time,
                     unlink_and_remove_directory_keep_to_their_kind,
                     rename_replaces,
                     rename_of_one_inode_does_nothing,

@@ -156,6 +156,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
+    #[inline]
     pub fn take_u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         let (&first, rest) = self.rest.split_first().ok_or(DecodeError::Truncated { what })?;
         self.rest = rest;
@@ -166,6 +167,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`], or [`DecodeError::Invalid`] for an overlong or too large one.
+    #[inline]
     pub fn take_u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -189,6 +191,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// As [`Self::take_u64`], and [`DecodeError::LimitExceeded`].
+    #[inline]
     pub fn take_bounded(&mut self, what: &'static str, limit: u64) -> Result<u64, DecodeError> {
         let found = self.take_u64(what)?;
         if found > limit {
@@ -201,6 +204,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// As [`Self::take_bounded`].
+    #[inline]
     pub fn take_u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         let found = self.take_bounded(what, u64::from(u32::MAX))?;
         u32::try_from(found).map_err(|_| DecodeError::Invalid { what, found })
@@ -220,6 +224,7 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// As [`Self::take_u64`].
     #[allow(clippy::cast_possible_wrap)]
+    #[inline]
     pub fn take_i64(&mut self, what: &'static str) -> Result<i64, DecodeError> {
         let raw = self.take_u64(what)?;
         Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))

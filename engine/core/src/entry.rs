@@ -373,6 +373,26 @@ impl Entry {
         }
     }
 
+    /// Takes the kind of an entry off the front of `d`, where [`Self::decode`] would begin.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode_kind(d: &mut Decoder<'_>) -> Result<EntryKind, DecodeError> {
+        Ok(match d.take_u8("entry kind")? {
+            1 => EntryKind::File,
+            2 => EntryKind::Directory,
+            3 => EntryKind::Symlink,
+            4 => EntryKind::HardLink,
+            5 => EntryKind::Fifo,
+            6 => EntryKind::Socket,
+            7 => EntryKind::CharDevice,
+            8 => EntryKind::BlockDevice,
+            other => {
+                return Err(DecodeError::Invalid { what: "entry kind", found: u64::from(other) });
+            }
+        })
+    }
+
     /// BLAKE3 of the encoding.
     #[must_use]
     pub fn digest(&self) -> EntryDigest {
@@ -445,6 +465,7 @@ pub(crate) mod tests {
         fn entries_round_trip(entry in any_entry()) {
             let bytes = entry.to_bytes();
             let mut d = Decoder::new(&bytes);
+            prop_assert_eq!(Entry::decode_kind(&mut d.clone()), Ok(entry.kind()));
             prop_assert_eq!(Entry::decode(&mut d), Ok(entry));
             prop_assert_eq!(d.finish("entry"), Ok(()));
         }

@@ -71,32 +71,44 @@ impl RelPath {
     /// # Errors
     /// [`PathError`] when `name` is not one component or the whole grows too long.
     pub fn join(&self, name: &[u8]) -> Result<Self, PathError> {
+        self.child(name).map(PathParts::to_path)
+    }
+
+    /// The child called `name`, not put together.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    #[inline]
+    pub fn child<'a>(&'a self, name: &'a [u8]) -> Result<PathParts<'a>, PathError> {
         check_name(name)?;
         if name.contains(&b'/') {
             return Err(PathError::EmptyComponent);
         }
-        if self.is_root() {
-            return Ok(Self(name.into()));
-        }
-        let len = self.0.len() + 1 + name.len();
+        let parts = PathParts { parent: &self.0, name };
+        let len = parts.len();
         if len > limits::PATH_LEN_MAX {
             return Err(PathError::TooLong { len });
         }
-        let mut bytes = Vec::with_capacity(len);
-        bytes.extend_from_slice(&self.0);
-        bytes.push(b'/');
-        bytes.extend_from_slice(name);
-        Ok(Self(bytes.into()))
+        Ok(parts)
+    }
+
+    /// Parent and name beside each other.
+    #[must_use]
+    pub fn parts(&self) -> PathParts<'_> {
+        let (parent, name) = self.split_bytes().unwrap_or_default();
+        PathParts { parent, name }
     }
 
     /// Whether this is the root.
     #[must_use]
+    #[inline]
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The bytes, components joined by `/`.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -203,6 +215,7 @@ fn children_prefix(parent: &[u8]) -> Vec<u8> {
     key
 }
 
+#[inline]
 fn check_name(name: &[u8]) -> Result<(), PathError> {
     match name {
         b"" => Err(PathError::EmptyComponent),
@@ -210,6 +223,98 @@ fn check_name(name: &[u8]) -> Result<(), PathError> {
         _ if name.len() > limits::NAME_MAX => Err(PathError::NameTooLong { len: name.len() }),
         _ if name.contains(&0) => Err(PathError::Nul),
         _ => Ok(()),
+    }
+}
+
+/// A [`RelPath`] as parent and name, so that a walk need not put every path together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PathParts<'a> {
+    parent: &'a [u8],
+    /// Empty for the root alone.
+    name: &'a [u8],
+}
+
+impl<'a> PathParts<'a> {
+    /// The root itself.
+    #[must_use]
+    pub fn root() -> Self {
+        Self { parent: &[], name: &[] }
+    }
+
+    /// Whether this is the root.
+    #[must_use]
+    #[inline]
+    pub fn is_root(self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// The parent's bytes; empty for the root and its children.
+    #[must_use]
+    #[inline]
+    pub fn parent(self) -> &'a [u8] {
+        self.parent
+    }
+
+    /// The last component; empty for the root.
+    #[must_use]
+    #[inline]
+    pub fn name(self) -> &'a [u8] {
+        self.name
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn to_path(self) -> RelPath {
+        if self.parent.is_empty() {
+            return RelPath(self.name.into());
+        }
+        let mut bytes = Vec::with_capacity(self.len());
+        bytes.extend_from_slice(self.parent);
+        bytes.push(b'/');
+        bytes.extend_from_slice(self.name);
+        RelPath(bytes.into())
+    }
+
+    fn len(self) -> usize {
+        if self.parent.is_empty() {
+            self.name.len()
+        } else {
+            self.parent.len() + 1 + self.name.len()
+        }
+    }
+}
+
+impl fmt::Debug for PathParts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_path().fmt(f)
+    }
+}
+
+/// Room for one key after the other; the children of one directory share what comes before the name.
+#[derive(Debug, Default)]
+pub struct KeyBuffer {
+    parent: Vec<u8>,
+    key: Vec<u8>,
+    /// How much of `key` is the prefix of the children of `parent`; 0 before the first of them.
+    prefix_len: usize,
+}
+
+impl KeyBuffer {
+    /// What [`RelPath::key`] says of `path`.
+    #[inline]
+    pub fn key(&mut self, path: PathParts<'_>) -> &[u8] {
+        if path.is_root() {
+            return &[];
+        }
+        if self.prefix_len == 0 || self.parent != path.parent {
+            self.parent.clear();
+            self.parent.extend_from_slice(path.parent);
+            self.key = children_prefix(path.parent);
+            self.prefix_len = self.key.len();
+        }
+        self.key.truncate(self.prefix_len);
+        self.key.extend_from_slice(path.name);
+        &self.key
     }
 }
 
@@ -320,6 +425,15 @@ mod tests {
         #[test]
         fn order_of_paths_is_order_of_keys(a in any_path(), b in any_path()) {
             prop_assert_eq!(a.cmp(&b), a.key().cmp(&b.key()));
+        }
+
+        #[test]
+        fn parts_make_the_same_path_and_the_same_key(paths in prop::collection::vec(any_path(), 1..9)) {
+            let mut buffer = KeyBuffer::default();
+            for path in paths {
+                prop_assert_eq!(buffer.key(path.parts()), path.key());
+                prop_assert_eq!(path.parts().to_path(), path);
+            }
         }
 
         #[test]

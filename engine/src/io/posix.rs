@@ -23,6 +23,7 @@
 //! - EINTR is retried everywhere. EAGAIN from opening a file is reported: another process holds a
 //!   lease on it (Samba's oplocks), which is being broken; the open succeeds later.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -73,6 +74,8 @@ pub struct PosixDirectory {
     fd: OwnedFd,
     /// Open `O_PATH`: names only.
     path_only: bool,
+    /// Opened anew, so that no other handle moves its position.
+    is_own: bool,
 }
 
 /// An open regular file.
@@ -90,7 +93,7 @@ impl PosixStorage {
         attributes::check_proc()?;
         Ok(Self {
             has_openat2: resolve::has_openat2(fd.as_fd())?,
-            root: PosixDirectory { fd, path_only: false },
+            root: PosixDirectory { fd, path_only: false, is_own: false },
             omit_atime: AtomicBool::new(true),
             copy_in_kernel: AtomicBool::new(true),
             shares_blocks: OnceLock::new(),
@@ -162,15 +165,15 @@ impl Storage for PosixStorage {
     fn open_directory(&self, at: &PosixDirectory, path: &[u8]) -> io::Result<PosixDirectory> {
         if path.is_empty() {
             let fd = rustix::io::fcntl_dupfd_cloexec(&at.fd, 0)?;
-            return Ok(PosixDirectory { fd, path_only: at.path_only });
+            return Ok(PosixDirectory { fd, path_only: at.path_only, is_own: false });
         }
         match resolve::open_directory(self.has_openat2, at.fd.as_fd(), path, OFlags::RDONLY) {
             Err(Errno::ACCESS) => {
                 let fd =
                     resolve::open_directory(self.has_openat2, at.fd.as_fd(), path, OFlags::PATH)?;
-                Ok(PosixDirectory { fd, path_only: true })
+                Ok(PosixDirectory { fd, path_only: true, is_own: true })
             }
-            other => Ok(PosixDirectory { fd: other?, path_only: false }),
+            other => Ok(PosixDirectory { fd: other?, path_only: false, is_own: true }),
         }
     }
 
@@ -181,20 +184,21 @@ impl Storage for PosixStorage {
     ) -> io::Result<()> {
         // Of its own, so that its position is too.
         let fd = reopen(directory)?;
-        let mut buffer = Vec::<u8>::with_capacity(LIST_BUFFER_LEN);
-        let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Err(Errno::INTR) => continue,
-                other => other?,
-            };
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                let kind = kind(entry.file_type());
-                visit(Listed { name, inode: entry.ino(), kind });
-            }
+        list(&fd, visit)
+    }
+
+    fn list_new(
+        &self,
+        directory: &PosixDirectory,
+        visit: &mut dyn FnMut(Listed<'_>),
+    ) -> io::Result<()> {
+        // What is open for names only cannot be listed: to say so is the system's. A copy of a handle
+        // shares its position, and would find nothing where another stopped.
+        if directory.path_only || !directory.is_own {
+            return self.list(directory, visit);
         }
-        Ok(())
+        rustix::fs::seek(&directory.fd, SeekFrom::Start(0))?;
+        list(&directory.fd, visit)
     }
 
     fn stat(&self, object: Object<'_, Self>) -> io::Result<Stat> {
@@ -512,6 +516,32 @@ impl Storage for PosixStorage {
         let found = retry_on_intr(|| rustix::fs::fstatvfs(&self.root.fd))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
+}
+
+thread_local! {
+    /// One buffer a thread: given back and taken again for every directory, its pages would be too.
+    static LIST_BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lists from the descriptor's position.
+fn list(fd: &OwnedFd, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()> {
+    // Taken out, so that `visit` may list another directory.
+    let mut buffer = LIST_BUFFER.take();
+    buffer.reserve(LIST_BUFFER_LEN);
+    let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            let kind = kind(entry.file_type());
+            visit(Listed { name, inode: entry.ino(), kind });
+        }
+    }
+    LIST_BUFFER.set(buffer);
+    Ok(())
 }
 
 /// A further descriptor of the directory, to read.

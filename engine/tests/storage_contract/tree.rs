@@ -269,6 +269,39 @@ pub(crate) fn listing_is_complete_and_independent<S: Storage>(s: &S) {
     assert_eq!(seen, expected);
 }
 
+pub(crate) fn listing_without_opening_again_finds_all_every_time<S: Storage>(s: &S) {
+    let d = directory(s, s.root(), b"d");
+    for n in 0..3_000 {
+        drop(s.create_file(&d, format!("name{n:04}").as_bytes()).expect("create"));
+    }
+    let new_names = |at: &S::Directory| {
+        let mut names = Vec::new();
+        s.list_new(at, &mut |entry| names.push(entry.name.to_vec())).expect("list");
+        names.sort();
+        names
+    };
+    // Opened by name, and copies of a handle: whoever listed before, nothing may be missing.
+    let again = s.open_directory(s.root(), b"d").expect("open");
+    let copies = [(); 2].map(|()| s.open_directory(&again, b"").expect("open"));
+    for at in [&d, &again, &copies[0], &copies[1]] {
+        assert_eq!(new_names(at), names(s, &d));
+        assert_eq!(new_names(at), names(s, at));
+    }
+    let roots = [(); 2].map(|()| s.open_directory(s.root(), b"").expect("open"));
+    for at in [&roots[0], &roots[1], s.root()] {
+        assert_eq!(new_names(at), [b"d"]);
+    }
+    let mut outer = 0;
+    s.list_new(&d, &mut |_| {
+        outer += 1;
+        if outer == 1_500 {
+            assert_eq!(new_names(&again).len(), 3_000, "a list inside a list");
+        }
+    })
+    .expect("list");
+    assert_eq!(outer, 3_000);
+}
+
 pub(crate) fn unlink_and_remove_directory_keep_to_their_kind<S: Storage>(s: &S) {
     let root = s.root();
     let d = directory(s, root, b"d");
