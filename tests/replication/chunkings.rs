@@ -50,7 +50,8 @@ fn open(sites: &Sites, role: CatalogRole, name: &str) -> Catalog {
 }
 
 fn larger_files(catalog: &Catalog) -> Vec<(RelPath, Record)> {
-    let records = catalog.reader().and_then(|r| r.records()).expect("records");
+    let records =
+        catalog.reader().and_then(|r| r.records_below(&RelPath::root())).expect("records");
     let all = records.map(|r| r.expect("a record"));
     all.filter(|(_, r)| r.entry.content().is_some() && r.entry.size() > 64 << 10).collect()
 }
