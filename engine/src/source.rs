@@ -579,11 +579,12 @@ impl<S: Storage> Source<'_, S> {
                 return Ok(again);
             }
             let mut receipts = Vec::new();
-            let mut event = self.inbox.recv().ok();
+            let mut event = self.inbox.recv().unwrap_or(Event::Ended);
             // Receipts that wait together are recorded together.
-            while let Some(next) = event.take() {
-                receipts.extend(self.heard(next, &mut under_way)?);
-                event = self.inbox.try_recv().ok();
+            loop {
+                receipts.extend(self.heard(event, &mut under_way)?);
+                let Ok(next) = self.inbox.try_recv() else { break };
+                event = next;
             }
             if !receipts.is_empty() {
                 let profile = self.config.profile;
@@ -630,8 +631,10 @@ impl<S: Storage> Source<'_, S> {
     /// arrives first, the reason is what counts.
     fn reason(&mut self, e: SourceError) -> SourceError {
         let until = Instant::now() + REASON_WAIT;
-        while matches!(e, SourceError::Link(_)) {
-            let Ok(event) = self.inbox.recv_deadline(until) else { break };
+        if !matches!(e, SourceError::Link(_)) {
+            return e;
+        }
+        while let Ok(event) = self.inbox.recv_deadline(until) {
             match event {
                 Event::Message(message @ Message::Refused { .. }) => {
                     return self.session.handle(&message).map_or_else(SourceError::from, |()| e);
