@@ -207,8 +207,8 @@ pub fn to_folder(
             Compression::Auto => Compression::Never,
             chosen => chosen,
         };
-        let ran =
-            run_source(root, &parts, "local", &link, options, compression, progress, &profile);
+        let line = Line { compression, workers: worker_threads() };
+        let ran = run_source(root, &parts, "local", &link, options, line, progress, &profile);
         let stats = link.stats();
         drop(link);
         listener.close();
@@ -265,9 +265,16 @@ pub fn to_remote(
         dial(resolved, key, expected, &config).map_err(|e| Failure::new(Exit::Connection, &e))?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
     let profile = Arc::<Profile>::default();
-    let source =
-        run_source(root, &parts, share, &link, options, options.compression, progress, &profile)?;
+    let line = Line { compression: options.compression, workers: remote_threads() };
+    let source = run_source(root, &parts, share, &link, options, line, progress, &profile)?;
     Ok(RunResult { source, target: None, link: link.stats(), profile })
+}
+
+/// What the source makes of the line to its target.
+#[derive(Clone, Copy)]
+struct Line {
+    compression: Compression,
+    workers: usize,
 }
 
 fn run_source(
@@ -276,7 +283,7 @@ fn run_source(
     share: &str,
     link: &dyn Link,
     options: &RunOptions<'_>,
-    compression: Compression,
+    line: Line,
     progress: &Progress,
     profile: &Profile,
 ) -> Result<SourceReport, Failure> {
@@ -291,8 +298,8 @@ fn run_source(
         approved: options.approved,
         trust_target: options.trust_target,
         dry_run: options.dry_run,
-        workers: if share == "local" { worker_threads() } else { remote_threads() },
-        compression,
+        workers: line.workers,
+        compression: line.compression,
         spool_folder: folder,
         now: &now_timestamp,
         racy_ns: RACY_NS,
