@@ -178,7 +178,7 @@ fn session(
     let ran = target::run(&storage, &catalog, &link, &hello, &config);
     if options.profile {
         // Of the whole process: other sessions of this time are in it.
-        let usage = Usage::of_process(begun.elapsed());
+        let usage = Usage::of_process(begun.elapsed(), remote_threads());
         crate::report::profile::text(&profile, &usage).lines().for_each(log);
     }
     match ran {

@@ -10,7 +10,9 @@ use farshore_transport::SiteKey;
 
 use super::{ReplicateArgs, is_terminal, print, shown};
 use crate::exit::{Exit, Failure};
-use crate::replicate::{Destination, RunOptions, RunResult, to_folder, to_remote};
+use crate::replicate::{
+    Destination, RunOptions, RunResult, remote_threads, to_folder, to_remote, worker_threads,
+};
 use crate::report::{self, profile::Usage};
 use crate::roots::{RootError, RootRules, check_apart, check_root};
 use crate::state::State;
@@ -125,7 +127,10 @@ fn with_progress(
 
 fn show(result: &RunResult, progress: &Progress, start: Instant, args: &ReplicateArgs) {
     let took = start.elapsed();
-    let usage = args.profile.then(|| Usage::of_process(took));
+    let usage = args.profile.then(|| {
+        let both_ends_here = result.target.is_some();
+        Usage::of_process(took, if both_ends_here { worker_threads() } else { remote_threads() })
+    });
     if args.json {
         let mut object = report::json(result, progress, took);
         if let Some(usage) = &usage {

@@ -9,8 +9,6 @@ use std::time::Duration;
 use farshore_engine::profile::{Profile, Stage};
 use serde_json::{Value, json};
 
-use crate::replicate::worker_threads;
-
 /// A stage or the processors bind above this share of what they could have done.
 const BINDS: f64 = 0.85;
 
@@ -23,14 +21,17 @@ pub struct Usage {
     pub cpu: Duration,
     /// Processors it could use.
     pub processors: usize,
+    /// Threads that ingest, and as many that stage.
+    pub workers: usize,
 }
 
 impl Usage {
-    /// The usage of this process, of a run that took `took`.
+    /// The usage of this process, of a run that took `took` with so many workers at an end.
     #[must_use]
-    pub fn of_process(took: Duration) -> Self {
+    pub fn of_process(took: Duration, workers: usize) -> Self {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Self {
+            workers,
             took,
             cpu: Duration::new(
                 u64::try_from(cpu.tv_sec).unwrap_or(0),
@@ -41,10 +42,10 @@ impl Usage {
     }
 }
 
-fn threads(stage: Stage) -> usize {
+fn threads(stage: Stage, usage: &Usage) -> usize {
     match stage {
-        Stage::Ingest | Stage::Compress | Stage::Send => worker_threads(),
-        Stage::Receive | Stage::Stage | Stage::Queue => worker_threads(),
+        Stage::Ingest | Stage::Compress | Stage::Send => usage.workers,
+        Stage::Receive | Stage::Stage | Stage::Queue => usage.workers,
         _ => 1,
     }
 }
@@ -55,7 +56,8 @@ fn binding(profile: &Profile, usage: &Usage) -> Option<&'static str> {
     if usage.cpu.as_secs_f64() > BINDS * took * usage.processors as f64 {
         return Some("the processors");
     }
-    let share = |stage| profile.of(stage).wall.as_secs_f64() / (took * threads(stage) as f64);
+    let share =
+        |stage| profile.of(stage).wall.as_secs_f64() / (took * threads(stage, usage) as f64);
     Stage::ALL
         .into_iter()
         .filter(|s| !s.waits_for_others())
@@ -94,7 +96,7 @@ fn write_text(out: &mut String, profile: &Profile, usage: &Usage) -> std::fmt::R
             time.wall.as_secs_f64(),
             time.cpu.as_secs_f64(),
             time.wall.saturating_sub(time.cpu).as_secs_f64(),
-            100.0 * time.wall.as_secs_f64() / (took * threads(stage) as f64),
+            100.0 * time.wall.as_secs_f64() / (took * threads(stage, usage) as f64),
             time.entered,
         )?;
     }
@@ -122,7 +124,7 @@ pub fn json(profile: &Profile, usage: &Usage) -> Value {
             let fields = json!({
                 "wall_seconds": time.wall.as_secs_f64(),
                 "cpu_seconds": time.cpu.as_secs_f64(),
-                "threads": threads(stage),
+                "threads": threads(stage, usage),
                 "entered": time.entered,
             });
             (stage.name().to_owned(), fields)
@@ -142,7 +144,7 @@ mod tests {
 
     fn usage(took_ms: u64, cpu_ms: u64) -> Usage {
         let (took, cpu) = (Duration::from_millis(took_ms), Duration::from_millis(cpu_ms));
-        Usage { took, cpu, processors: 2 }
+        Usage { took, cpu, processors: 2, workers: 2 }
     }
 
     #[test]
@@ -152,9 +154,9 @@ mod tests {
         std::thread::yield_now();
         drop(entered);
         let wall = profile.of(Stage::SyncTree).wall;
-        let whole = Usage { took: wall, cpu: Duration::ZERO, processors: 2 };
+        let whole = Usage { took: wall, cpu: Duration::ZERO, processors: 2, workers: 2 };
         assert_eq!(binding(&profile, &whole), Some("sync-tree"));
-        let busy = Usage { took: wall, cpu: wall * 2, processors: 2 };
+        let busy = Usage { took: wall, cpu: wall * 2, processors: 2, workers: 2 };
         assert_eq!(binding(&profile, &busy), Some("the processors"));
         let long = Usage { took: wall * 10, ..whole };
         assert_eq!(binding(&profile, &long), None);
