@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farshore_engine::catalog::CatalogRole;
@@ -21,13 +21,17 @@ use farshore_engine::profile::Profile;
 use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
-use farshore_proto::message::{Message, StoreId};
-use farshore_transport::{Incoming, KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
+use farshore_proto::message::Message;
+use farshore_transport::{Incoming, KeySet, Listener, SiteKey, TransportConfig};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
 use crate::report::profile::Usage;
 use crate::state::{State, path_bytes};
+
+mod sessions;
+
+use sessions::{Claimant, Sessions, TAKE_OVER};
 
 /// What is served, and to whom.
 #[derive(Debug)]
@@ -74,62 +78,6 @@ pub fn serve(
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// Time a session that lost its source has to finish the batch it is applying.
-const TAKE_OVER: Duration = Duration::from_secs(30);
-
-/// Who uses a share.
-struct Holder {
-    peer: KeyId,
-    source: StoreId,
-    link: QuicLink,
-}
-
-/// The shares in use.
-#[derive(Default)]
-struct Sessions {
-    holders: Mutex<BTreeMap<String, Holder>>,
-    freed: Condvar,
-}
-
-/// A share is given back when its session ends, however it ends.
-struct InUse<'a> {
-    sessions: &'a Sessions,
-    share: String,
-}
-
-impl Sessions {
-    /// The share for `holder`; from a former session of the same source it is taken, from another
-    /// one it is not.
-    fn claim(&self, share: &str, holder: Holder) -> Option<InUse<'_>> {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(former) = holders.get(share) {
-            if (former.peer, former.source) != (holder.peer, holder.source) {
-                return None;
-            }
-            let reason = "a later session of this source took its place";
-            former.link.close(CloseCode::Busy as u32, reason);
-            holders = self
-                .freed
-                .wait_timeout_while(holders, TAKE_OVER, |h| h.contains_key(share))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        if holders.contains_key(share) {
-            return None;
-        }
-        holders.insert(share.to_owned(), holder);
-        Some(InUse { sessions: self, share: share.to_owned() })
-    }
-}
-
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
-        let holders = &self.sessions.holders;
-        holders.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.share);
-        self.sessions.freed.notify_all();
-    }
-}
-
 fn session(
     options: &ServeOptions,
     incoming: Incoming,
@@ -152,12 +100,14 @@ fn session(
         let text = format!("no share '{shown}' is served here");
         return target::refuse(&link, CloseCode::UnknownShare, &text);
     };
-    let holder = Holder { peer, source: *source, link: link.clone() };
-    let Some(_in_use) = sessions.claim(share, holder) else {
-        log(&format!("{remote}: share '{shown}' is in use by another session"));
-        let text =
-            format!("share '{shown}' is in use by another session; try again when it is over");
-        return target::refuse(&link, CloseCode::Busy, &text);
+    let claimant = Claimant { peer, source: *source, link: Arc::new(link.clone()) };
+    let _in_use = match sessions.claim(share, claimant, TAKE_OVER) {
+        Ok(in_use) => in_use,
+        Err(e) => {
+            let text = format!("share '{shown}' {e}");
+            log(&format!("{remote}: {text}"));
+            return target::refuse(&link, CloseCode::Busy, &text);
+        }
     };
     log(&format!("{remote}: share '{shown}': session begins"));
     let profile = Arc::<Profile>::default();

@@ -7,7 +7,7 @@
 //!   can be read by the peer even after the connection is closed.
 //! - Closing with code 0 ([`CloseCode::Done`]) and dropping the last handle (link or stream) drain
 //!   first, for at most the drain timeout; closing does so without blocking the caller. Closing with
-//!   any other code discards what is not acknowledged.
+//!   any other code discards what is not acknowledged, also when an earlier close still drains.
 //! - Acknowledged is neither read nor durable: only the peer's session can say that.
 //!
 //! It refuses control messages above the limit before it allocates for them, and streams that were
@@ -240,7 +240,8 @@ impl Link for QuicLink {
     }
 
     fn close(&self, code: u32, reason: &str) {
-        if self.0.closed_here.swap(true, Ordering::AcqRel) {
+        let earlier = self.0.closed_here.swap(true, Ordering::AcqRel);
+        if earlier && code == CloseCode::Done as u32 {
             return;
         }
         let (code, reason) = (VarInt::from_u32(code), cut_reason(reason).to_owned());

@@ -265,6 +265,32 @@ fn drain_gives_up_on_a_peer_that_takes_nothing() {
     assert_eq!(cause(&error), &LostCause::Undelivered);
 }
 
+/// A session whose peer vanished just before its end would hold its share for the drain timeout.
+#[test]
+fn a_close_that_drains_is_cut_short_by_one_that_does_not() {
+    let config = TransportConfig {
+        drain_timeout: Duration::from_secs(120),
+        idle_timeout: Duration::from_secs(120),
+        ..TransportConfig::loopback()
+    };
+    let (here, there) = (key(), key());
+    let (listener, _refused) = listener(&there, here.key_id().into(), config.clone());
+    let line = Line::to(listener.local_addr());
+    let dialed = dial(line.addr, &here, there.key_id().into(), &config).expect("dial");
+    line.cut();
+    dialed.send_control(Bytes::from_static(b"last words")).expect("send");
+    dialed.finish_control().expect("finish");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| dialed.accept_bulk().map(|_| ()).expect_err("closed"));
+        dialed.close(0, "done");
+        let began = Instant::now();
+        dialed.close(3, "taken over");
+        let error = waiting.join().expect("ends");
+        assert!(matches!(cause(&error), LostCause::ClosedHere), "{error:?}");
+        assert!(began.elapsed() < config.drain_timeout / 4, "{:?}", began.elapsed());
+    });
+}
+
 #[test]
 fn a_peer_that_vanishes_is_lost_within_the_idle_timeout_and_a_silent_one_is_not() {
     let config =

@@ -89,7 +89,8 @@ pub trait Link: Send + Sync {
     /// [`LinkError`] when the connection is gone.
     fn accept_bulk(&self) -> Result<Option<Box<dyn BulkReceive>>, LinkError>;
     /// Closes the connection at once with `code` (see [`crate::close::CloseCode`]) and a reason for
-    /// the peer's log (cut to 256 bytes). Later calls on this link fail.
+    /// the peer's log (cut to 256 bytes). Later calls on this link fail; closing again ends at once
+    /// what an earlier close with code 0 still delivers.
     fn close(&self, code: u32, reason: &str);
     /// Counters so far.
     fn stats(&self) -> LinkStats;
