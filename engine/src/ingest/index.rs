@@ -2,9 +2,10 @@
 //!
 //! Guarantees: content claimed by a batch is named, not sent, by later ones only, so that the target,
 //! which applies batches in order, always has it; two readers of files that may be the same do not
-//! send both. Nothing of it survives the run: what was acknowledged is in the catalog.
+//! send both; what was acknowledged is found here until every batch that began before it was in the
+//! catalog has ended. Nothing of it survives the run: what was acknowledged is in the catalog.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
@@ -24,6 +25,18 @@ struct IndexState {
     chunks: HashMap<ChunkId, (u64, FileDigest, u64)>,
     distrusted: HashSet<ChunkId>,
     large: Vec<LargeFile>,
+    /// Batches that are being read, each with the catalog as it was when it began.
+    reading: BTreeSet<u64>,
+    retiring: Vec<Retiring>,
+}
+
+/// An acknowledged batch that some batch being read does not find in its catalog.
+#[derive(Debug)]
+struct Retiring {
+    batch: u64,
+    contents: Vec<FileDigest>,
+    /// The last batch that had begun by then.
+    last_reading: u64,
 }
 
 #[derive(Debug)]
@@ -39,6 +52,17 @@ struct LargeFile {
 impl IndexState {
     fn next_ticket(&self) -> u64 {
         self.large.iter().map(|l| l.ticket).max().unwrap_or(0) + 1
+    }
+
+    fn remove(&mut self, batch: u64, contents: &[FileDigest]) {
+        for content in contents {
+            if self.contents.get(content).is_some_and(|(holder, _)| *holder == batch) {
+                self.contents.remove(content);
+            }
+        }
+        if !contents.is_empty() {
+            self.chunks.retain(|_, (holder, ..)| *holder != batch);
+        }
     }
 }
 
@@ -100,16 +124,21 @@ impl RunIndex {
         self.lock().distrusted.extend(chunks);
     }
 
-    /// A batch is acknowledged and in the catalog: its content is found there.
+    /// A batch is about to be read with the catalog as it is now or later.
+    pub fn begin(&self, batch: u64) {
+        self.lock().reading.insert(batch);
+    }
+
+    /// A batch is acknowledged and in the catalog: its content is found there by batches that begin
+    /// from now on.
     pub fn retire(&self, record: &BatchRecord, batch: u64) {
         let mut state = self.lock();
-        for content in &record.contents {
-            if state.contents.get(content).is_some_and(|(holder, _)| *holder == batch) {
-                state.contents.remove(content);
+        match state.reading.last() {
+            None => state.remove(batch, &record.contents),
+            Some(&last_reading) => {
+                let contents = record.contents.clone();
+                state.retiring.push(Retiring { batch, contents, last_reading });
             }
-        }
-        if !record.contents.is_empty() {
-            state.chunks.retain(|_, (holder, ..)| *holder != batch);
         }
     }
 
@@ -140,7 +169,16 @@ impl RunIndex {
 
     /// A batch is written, or will never be: nobody waits for its files any more.
     pub fn finish(&self, batch: u64) {
-        self.lock().large.retain(|l| l.batch != batch);
+        let mut state = self.lock();
+        state.large.retain(|l| l.batch != batch);
+        state.reading.remove(&batch);
+        let oldest = state.reading.first().copied().unwrap_or(u64::MAX);
+        let found_by_all = state.retiring.extract_if(.., |r| r.last_reading < oldest);
+        let found_by_all: Vec<_> = found_by_all.collect();
+        for retired in found_by_all {
+            state.remove(retired.batch, &retired.contents);
+        }
+        drop(state);
         self.large_done.notify_all();
     }
 
@@ -168,5 +206,36 @@ impl Drop for LargeGuard<'_> {
     fn drop(&mut self) {
         self.index.lock().large.retain(|l| l.ticket != self.ticket);
         self.index.large_done.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(content: FileDigest) -> BatchRecord {
+        BatchRecord { contents: vec![content], ..BatchRecord::default() }
+    }
+
+    /// A batch that began before an earlier one was acknowledged reads a catalog that lacks it.
+    #[test]
+    fn acknowledged_content_is_found_by_batches_that_began_before() {
+        let (index, content) = (RunIndex::default(), FileDigest([7; 32]));
+        (1..=3).for_each(|batch| index.begin(batch));
+        assert!(index.claim(content, 1));
+        index.finish(1);
+        index.retire(&record(content), 1);
+        assert!(!index.claim(content, 2), "sent again by the batch that was being read");
+        index.begin(4);
+        index.finish(2);
+        assert!(!index.claim(content, 3), "a batch that began as early still reads");
+        index.finish(3);
+        assert!(index.lock().contents.is_empty(), "only a batch that began later reads");
+        assert!(index.lock().retiring.is_empty());
+        index.retire(&record(content), 2);
+        index.finish(4);
+        index.retire(&record(content), 3);
+        let state = index.lock();
+        assert!(state.retiring.is_empty() && state.reading.is_empty(), "{state:?}");
     }
 }

@@ -83,6 +83,8 @@ impl<S: Storage> Worker<'_, S> {
             FrameWriter::begin(self.link.open_bulk()?, header, self.gauge, self.config.profile)
         });
         let mut writer = opened.ok_or(SourceError::WorkerGone)??;
+        // In this order: what is acknowledged meanwhile is in the catalog or still in the index.
+        self.index.begin(batch);
         let reader = self.catalog.reader()?;
         let mut ingest = Ingest::new(
             self.storage,
