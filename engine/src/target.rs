@@ -404,7 +404,7 @@ impl<'a, S: Storage> Session<'a, S> {
                 }
                 Err(e) => return Err(e.into()),
             };
-            if self.config.profile.time(Stage::Queue, || staged.send(done)).is_err() {
+            if self.config.profile.time(Stage::Queue, || staged.send(done).is_err()) {
                 return Ok(());
             }
         }

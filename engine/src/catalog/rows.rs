@@ -8,9 +8,8 @@ use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 use redb::AccessGuard;
 
-use super::{
-    Bytes, CatalogError, CatalogReader, LocalFacts, Record, Result, Step, damaged, take_facts,
-};
+use super::record::take_facts;
+use super::{Bytes, CatalogError, CatalogReader, LocalFacts, Record, Result, Step, damaged};
 
 /// The rows of all entries in path order, and the one it stands at.
 pub struct Rows {

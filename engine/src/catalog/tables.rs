@@ -16,10 +16,12 @@ use farshore_proto::message::StoreId;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::pending::Pending;
+use super::reader::{for_children, read_below};
+use super::record::{decode_history, location_key};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DIRECTORIES, DIRTY, ENTRIES,
     HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
-    Record, Result, Step, damaged, decode_history, for_children, location_key, read_below,
+    Record, Result, Step, damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.

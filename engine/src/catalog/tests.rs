@@ -1,0 +1,196 @@
+//! What a catalog keeps, finds and refuses.
+
+use farshore_core::entry::{Entry, Metadata, Timestamp};
+use farshore_core::recipe::FileDigest;
+use redb::backends::InMemoryBackend;
+
+use super::*;
+
+fn open(role: CatalogRole) -> Catalog {
+    let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([1; 16]) };
+    Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory")
+}
+
+fn path(s: &str) -> RelPath {
+    RelPath::new(s.as_bytes()).expect("valid")
+}
+
+fn file(content: &[u8], inode: u64) -> Record {
+    Record {
+        entry: Entry::File {
+            size: content.len() as u64,
+            content: FileDigest::of_small(content),
+            meta: Metadata::default(),
+        },
+        facts: Some(LocalFacts {
+            inode,
+            ctime: Timestamp::default(),
+            mtime: Timestamp { seconds: -1, nanos: 5 },
+            size: content.len() as u64,
+            owner_mode: (0o644, 1, 2),
+        }),
+    }
+}
+
+fn directory() -> Record {
+    Record { entry: Entry::Directory { meta: Metadata::default() }, facts: None }
+}
+
+fn put_all(catalog: &Catalog, records: &[(&str, Record)]) -> RootDigest {
+    catalog
+        .update(Durability::Immediate, |t| {
+            for (p, r) in records {
+                t.put(&path(p), r)?;
+            }
+            t.seal()
+        })
+        .expect("update")
+}
+
+#[test]
+fn root_depends_on_the_entries_not_on_the_way_there() {
+    let all = [
+        ("a", directory()),
+        ("b", directory()),
+        ("a/x", file(b"1", 10)),
+        ("a/y", file(b"2", 11)),
+        ("b/c", directory()),
+    ];
+    let straight = put_all(&open(CatalogRole::Source), &all);
+    let detour = open(CatalogRole::Target);
+    put_all(&detour, &[("a", file(b"was a file", 1)), ("z", directory()), ("z/q", file(b"3", 3))]);
+    detour
+        .update(Durability::Immediate, |t| {
+            t.remove_below(&path("z"))?;
+            t.remove(&path("z"))?;
+            t.remove(&path("a")).map(|_| ())
+        })
+        .expect("remove");
+    assert_eq!(put_all(&detour, &all), straight);
+    let reader = detour.reader().expect("reader");
+    assert_eq!(reader.entry_count().expect("count"), 5);
+    assert_eq!(reader.content_bytes().expect("bytes"), 2);
+    assert_eq!(reader.root_digest().expect("root"), straight);
+}
+
+#[test]
+fn contents_follow_puts_and_removals() {
+    let catalog = open(CatalogRole::Source);
+    put_all(&catalog, &[("a", file(b"same", 1)), ("b", file(b"same", 2))]);
+    let content = FileDigest::of_small(b"same");
+    let live = |s: &str| Location::Live(path(s));
+    let reader = catalog.reader().expect("reader");
+    assert_eq!(reader.locations(&content, 9).expect("locations"), [live("a"), live("b")]);
+    assert_eq!(reader.path_of_inode(2).expect("inode"), Some(path("b")));
+    put_all(&catalog, &[("a", file(b"other", 1))]);
+    catalog.update(Durability::None, |t| t.remove(&path("b"))).expect("remove");
+    let reader = catalog.reader().expect("reader");
+    assert!(!reader.has_content(&content).expect("contents"));
+    assert_eq!(reader.path_of_inode(2).expect("inode"), None);
+    assert_eq!(reader.path_of_inode(1).expect("inode"), Some(path("a")));
+}
+
+#[test]
+fn history_keeps_content_findable_until_it_is_pruned() {
+    let catalog = open(CatalogRole::Target);
+    let id = HistoryId { set: 7, number: 3 };
+    let record = HistoryRecord { path: path("a"), entry: Some(file(b"old", 1).entry) };
+    catalog
+        .update(Durability::Immediate, |t| {
+            t.put_history(id, &record)?;
+            t.put_history_set(7, &HistorySet { time_unix_ms: 1, bytes: 3, versions: 1 })
+        })
+        .expect("history");
+    let reader = catalog.reader().expect("reader");
+    let content = FileDigest::of_small(b"old");
+    assert_eq!(reader.locations(&content, 9).expect("locations"), [Location::History(id)]);
+    assert_eq!(reader.history(id).expect("history"), Some(record));
+    catalog.update(Durability::Immediate, |t| t.remove_history_set(7)).expect("prune");
+    let reader = catalog.reader().expect("reader");
+    assert!(!reader.has_content(&content).expect("contents"));
+    assert!(reader.history_sets().expect("sets").is_empty());
+}
+
+#[test]
+fn what_waits_for_the_indexes_is_found_before_and_after_it_is_settled() {
+    let catalog = open(CatalogRole::Source);
+    let same = FileDigest::of_small(b"same");
+    let found = |catalog: &Catalog| {
+        let reader = catalog.reader().expect("reader");
+        (reader.locations(&same, 9).expect("locations"), reader.path_of_inode(1).expect("inode"))
+    };
+    let put = |p: &str, record: Record| {
+        catalog.update(Durability::None, |t| t.put(&path(p), &record)).expect("put");
+    };
+    put("a", file(b"same", 1));
+    let expected = (vec![Location::Live(path("a"))], Some(path("a")));
+    assert_eq!(found(&catalog), expected);
+    catalog.settle().expect("settle");
+    assert_eq!(found(&catalog), expected);
+    // One in the table, one waiting, and both go.
+    put("b", file(b"same", 2));
+    assert_eq!(found(&catalog).0.len(), 2);
+    let gone = |p: &str| catalog.update(Durability::None, |t| t.remove(&path(p))).expect("remove");
+    gone("a");
+    gone("b");
+    assert_eq!(found(&catalog), (Vec::new(), None));
+    catalog.settle().expect("settle");
+    assert_eq!(found(&catalog), (Vec::new(), None));
+    // Settled and taken out within one transaction.
+    put("c", file(b"same", 1));
+    catalog
+        .update(Durability::None, |t| {
+            t.settle()?;
+            t.remove(&path("c"))
+        })
+        .expect("update");
+    assert_eq!(found(&catalog), (Vec::new(), None));
+}
+
+#[test]
+fn a_catalog_whose_indexes_a_crash_left_behind_is_indexed_anew() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (used, crashed) = (dir.path().join("used.redb"), dir.path().join("crashed.redb"));
+    let config = CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([9; 16]),
+    };
+    let content = FileDigest::of_small(b"same");
+    let id = HistoryId { set: 3, number: 1 };
+    {
+        let catalog = Catalog::open(&used, &config).expect("create");
+        catalog
+            .update(Durability::Immediate, |t| {
+                t.put(&path("a"), &file(b"same", 7))?;
+                let record = HistoryRecord { path: path("o"), entry: Some(file(b"same", 8).entry) };
+                t.put_history(id, &record)
+            })
+            .expect("put");
+        // As a crash would leave it: nothing was settled.
+        std::fs::copy(&used, &crashed).expect("copy");
+    }
+    let catalog = Catalog::open(&crashed, &config).expect("open");
+    let reader = catalog.reader().expect("reader");
+    let all = [Location::Live(path("a")), Location::History(id)];
+    assert_eq!(reader.locations(&content, 9).expect("locations"), all);
+    assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
+    assert!(lock(&catalog.pending).is_empty());
+}
+
+#[test]
+fn a_catalog_of_the_other_role_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let file = dir.path().join("catalog.redb");
+    let config = |role| CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([9; 16]) };
+    let first = Catalog::open(&file, &config(CatalogRole::Source)).expect("create");
+    assert!(matches!(
+        Catalog::open(&file, &config(CatalogRole::Source)),
+        Err(CatalogError::Busy { .. })
+    ));
+    drop(first);
+    assert!(matches!(
+        Catalog::open(&file, &config(CatalogRole::Target)),
+        Err(CatalogError::Foreign { .. })
+    ));
+}
