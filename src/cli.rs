@@ -70,6 +70,10 @@ struct TargetArgs {
     /// Keep at most this many bytes of them, e.g. 500G [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = farshore_core::size::parse_size)]
     history_size: Option<u64>,
+    /// Read and write the tree's content at this many bytes a second at most, e.g. 50M; a run that has
+    /// both ends here gives each of them as much
+    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    io_limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +183,9 @@ struct VerifyArgs {
     /// Let a repair pass that the guard held
     #[arg(long, requires = "repair")]
     approve: bool,
+    /// Read and write each tree's content at this many bytes a second at most, e.g. 50M
+    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    io_limit: Option<u64>,
     #[command(flatten)]
     rules: rules::RuleArgs,
     /// One JSON object on standard output (docs/output.md)

@@ -74,8 +74,10 @@ pub struct RunOptions<'a> {
     pub dry_run: bool,
     /// When frames are compressed.
     pub compression: Compression,
-    /// Bytes a second at most.
+    /// Bytes a second on the line, at most.
     pub bandwidth: Option<u64>,
+    /// Bytes a second at which the source's content is read, at most.
+    pub io_limit: Option<u64>,
     /// How the target runs when it is in this process.
     pub target: TargetOptions,
 }
@@ -95,6 +97,8 @@ pub struct TargetOptions {
     pub history_age_max_ms: i64,
     /// Kept versions take this many bytes at most.
     pub history_bytes_max: u64,
+    /// Bytes a second at which content is read and written, at most.
+    pub io_limit: Option<u64>,
 }
 
 impl Default for TargetOptions {
@@ -103,6 +107,7 @@ impl Default for TargetOptions {
             devices: true,
             history_age_max_ms: 14 * 24 * 3_600 * 1_000,
             history_bytes_max: u64::MAX,
+            io_limit: None,
         }
     }
 }
@@ -181,7 +186,7 @@ pub fn to_folder(
     let listener =
         Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
             .map_err(|e| internal(&e))?;
-    let storage = open_root("target", target)?;
+    let storage = open_root("target", target, options.target.io_limit)?;
     let (catalog, folder) =
         open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
     let profile = Arc::<Profile>::default();
@@ -287,7 +292,7 @@ fn run_source(
     progress: &Progress,
     profile: &Profile,
 ) -> Result<SourceReport, Failure> {
-    let storage = open_root("source", root)?;
+    let storage = open_root("source", root, options.io_limit)?;
     let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
     let epoch = catalog.reader().and_then(|r| r.epoch()).unwrap_or(Epoch(0));
     let config = SourceConfig {
@@ -308,15 +313,23 @@ fn run_source(
     source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
 }
 
-/// Opens a root that was checked.
+/// Opens a root that was checked, to be read and written at no more than `io_limit` bytes a second.
 ///
 /// # Errors
 /// [`Failure`] naming it.
-pub fn open_root(role: &'static str, root: &Path) -> Result<PosixStorage, Failure> {
-    PosixStorage::open(root).map_err(|e| Failure {
+pub fn open_root(
+    role: &'static str,
+    root: &Path,
+    io_limit: Option<u64>,
+) -> Result<PosixStorage, Failure> {
+    let storage = PosixStorage::open(root).map_err(|e| Failure {
         exit: Exit::Refused,
         message: format!("{role} {}: opening it: {e}", root.display()),
         hint: None,
+    })?;
+    Ok(match io_limit {
+        Some(rate) => storage.with_budget(rate),
+        None => storage,
     })
 }
 

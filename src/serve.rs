@@ -20,7 +20,6 @@ use farshore_engine::deadline::within;
 use farshore_engine::profile::Profile;
 use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::Link;
 use farshore_proto::message::Message;
 use farshore_transport::{Incoming, KeySet, Listener, SiteKey, TransportConfig};
 
@@ -111,7 +110,7 @@ fn session(
     };
     log(&format!("{remote}: share '{shown}': session begins"));
     let profile = Arc::<Profile>::default();
-    let opened = open_root("target", root).and_then(|storage| {
+    let opened = open_root("target", root, options.target.io_limit).and_then(|storage| {
         let (catalog, folder) =
             open_catalog(&options.state, CatalogRole::Target, &[path_bytes(root)])?;
         let config = options.target.config(folder, Arc::clone(&profile))?;

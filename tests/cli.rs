@@ -610,6 +610,26 @@ fn the_bandwidth_limit_limits() {
     assert_equal_trees(&site.source, &site.target);
 }
 
+/// Both ends, each by itself: the source reads, the target writes, a comparison reads.
+#[test]
+fn the_io_limit_limits() {
+    let site = Site::new();
+    std::fs::write(site.source.join("file"), Rng::new(7).bytes(3 << 20)).unwrap();
+    let server = site.serve_with(0, &["--io-limit", "1M"]);
+    let least = Duration::from_millis(1_900);
+    let start = Instant::now();
+    expect(&site.remote(server.port(), &["--io-limit", "1G"]), 0, &[]);
+    assert!(start.elapsed() > least, "target: {:?}", start.elapsed());
+    std::fs::write(site.source.join("file"), Rng::new(8).bytes(3 << 20)).unwrap();
+    let start = Instant::now();
+    expect(&site.local(&["--io-limit", "1M"]), 0, &[]);
+    assert!(start.elapsed() > least, "source: {:?}", start.elapsed());
+    let (a, b) = (site.source.to_str().unwrap(), site.target.to_str().unwrap());
+    let start = Instant::now();
+    expect(&farshore(&["verify", a, b, "--io-limit", "1M"]), 0, &[]);
+    assert!(start.elapsed() > least, "comparison: {:?}", start.elapsed());
+}
+
 #[test]
 fn more_is_said_on_request() {
     let site = Site::new();

@@ -55,6 +55,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
         dry_run: args.dry_run,
         compression: args.compress,
         bandwidth: args.bwlimit,
+        io_limit: args.target_args.io_limit,
         target: args.target_args.options(),
     };
     let progress = Progress::default();

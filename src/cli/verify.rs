@@ -41,13 +41,13 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
     let (a, b) = (root("source", &args.a)?, root("target", &args.b)?);
     check_apart(&a, &b).map_err(|e| super::replicate::root_failure(&e))?;
     let start = Instant::now();
-    let (found, differences) = compare(&a, &b, &policy)?;
+    let (found, differences) = compare(&a, &b, &policy, args.io_limit)?;
     let mut repaired = None;
     if args.repair && !differences.is_empty() {
         repaired = Some(repair(&a, &b, &policy, &differences, &args)?);
     }
     let left = match &repaired {
-        Some(_) => compare(&a, &b, &policy)?,
+        Some(_) => compare(&a, &b, &policy, args.io_limit)?,
         None => (found, Vec::new()),
     };
     if args.json {
@@ -99,8 +99,10 @@ fn compare(
     a: &Path,
     b: &Path,
     policy: &dyn Policy,
+    io_limit: Option<u64>,
 ) -> Result<(VerifyReport, Vec<Difference>), Failure> {
-    let (storage_a, storage_b) = (open_root("source", a)?, open_root("target", b)?);
+    let (storage_a, storage_b) =
+        (open_root("source", a, io_limit)?, open_root("target", b, io_limit)?);
     let config = VerifyConfig::new(policy, worker_threads());
     let mut differences = Vec::new();
     let report = verify(
@@ -146,6 +148,7 @@ fn repair(
         dry_run: false,
         compression: Compression::Auto,
         bandwidth: None,
+        io_limit: args.io_limit,
         target: TargetOptions::default(),
     };
     let progress = Progress::default();

@@ -69,6 +69,7 @@ impl Sites {
             dry_run: false,
             compression: Compression::Auto,
             bandwidth: None,
+            io_limit: None,
             target: TargetOptions::default(),
         }
     }

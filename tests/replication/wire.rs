@@ -38,7 +38,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
     let state = State::open(Some(&sites.state)).expect("a state folder");
     let open = |role, root| {
         let (catalog, folder) = state.catalog(role, &[b"wire"]).expect("a catalog");
-        (open_root("root", root).expect("a root"), catalog, folder)
+        (open_root("root", root, None).expect("a root"), catalog, folder)
     };
     let (a, source_catalog, source_folder) = open(CatalogRole::Source, &sites.a);
     let (b, target_catalog, target_folder) = open(CatalogRole::Target, &sites.b);

@@ -24,6 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use farshore_core::pacer::Pacer;
 use farshore_proto::{
     close::CloseCode,
     link::{BulkReceive, BulkSend, CONTROL_MESSAGE_MAX, Link, LinkError, LinkStats},
@@ -39,7 +40,6 @@ use crate::{
     identity::KeyId,
     path::GatePass,
     preamble::{self, PreambleError},
-    rate::Pacer,
     stream::{QuicBulkReceive, QuicBulkSend, Reader, write_all},
 };
 

@@ -12,6 +12,7 @@ pub mod digest;
 pub mod entry;
 pub mod guard;
 pub mod limits;
+pub mod pacer;
 pub mod path;
 pub mod policy;
 pub mod recipe;

@@ -1,4 +1,4 @@
-//! The bandwidth limit: how long a sender must wait before its next bytes.
+//! A rate that is kept: how long to wait before the next bytes may move.
 //!
 //! Guarantees that over any span `t` at most `rate * t + burst` bytes are let through, exactly, in
 //! integers, with time as an argument. It refuses nothing: it answers with a wait. Nothing survives
@@ -15,7 +15,7 @@ const PIECE_BYTES: std::ops::RangeInclusive<u64> = 16 << 10..=1 << 20;
 #[derive(Debug, Clone, Copy)]
 pub struct Pacer {
     rate_bytes_per_s: u64,
-    /// On the caller's clock, the instant at which the line is free again.
+    /// On the caller's clock, the instant at which all bytes let through are paid for.
     free_at: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Pacer {
         Self { rate_bytes_per_s: rate_bytes_per_s.max(1), free_at: now }
     }
 
-    /// Bytes to send between two calls of [`Pacer::reserve`], so that a wait stays short and a
+    /// Bytes to move between two calls of [`Pacer::reserve`], so that a wait stays short and a
     /// changed limit is felt soon.
     #[must_use]
     pub fn piece_bytes(&self) -> usize {
@@ -34,7 +34,7 @@ impl Pacer {
         usize::try_from(piece).unwrap_or(1 << 20)
     }
 
-    /// Books `bytes` and says how long to wait before sending them. Bookings are served in order.
+    /// Books `bytes` and says how long to wait before moving them. Bookings are served in order.
     pub fn reserve(&mut self, now: Duration, bytes: usize) -> Duration {
         let start = self.free_at.max(now.saturating_sub(BURST));
         let nanos = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(self.rate_bytes_per_s));

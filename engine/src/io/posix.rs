@@ -41,10 +41,12 @@ use rustix::io::{Errno, retry_on_intr};
 use super::{FileKind, Listed, NewNode, Object, Stat, Storage};
 
 mod attributes;
+mod budget;
 mod copy;
 pub mod probe;
 mod resolve;
 
+use self::budget::Budget;
 pub use self::probe::MountFeatures;
 
 /// Bytes of names one read of a directory asks for.
@@ -66,6 +68,7 @@ pub struct PosixStorage {
     /// once per descriptor; the lock and the count make every concurrent caller see it.
     sync_failures: AtomicU64,
     sync_error: Mutex<Option<Errno>>,
+    budget: Budget,
 }
 
 /// An open directory.
@@ -99,7 +102,15 @@ impl PosixStorage {
             shares_blocks: OnceLock::new(),
             sync_failures: AtomicU64::new(0),
             sync_error: Mutex::new(None),
+            budget: Budget::default(),
         })
+    }
+
+    /// The same tree with an I/O budget: content is read and written at no more than this rate.
+    #[must_use]
+    pub fn with_budget(mut self, bytes_per_s: u64) -> Self {
+        self.budget = Budget::of(bytes_per_s);
+        self
     }
 
     /// The same tree, as on a kernel or in a container without openat2 and `copy_file_range`. For
@@ -257,9 +268,13 @@ impl Storage for PosixStorage {
         let mut done = 0;
         while done < buf.len() {
             let at = offset.checked_add(done as u64).ok_or(Errno::INVAL)?;
-            match retry_on_intr(|| rustix::io::pread(&file.0, &mut buf[done..], at))? {
+            let end = done + self.budget.piece(buf.len() - done);
+            match retry_on_intr(|| rustix::io::pread(&file.0, &mut buf[done..end], at))? {
                 0 => break,
-                read => done += read,
+                read => {
+                    self.budget.spend(read);
+                    done += read;
+                }
             }
         }
         Ok(done)
@@ -269,7 +284,9 @@ impl Storage for PosixStorage {
         let mut done = 0;
         while done < bytes.len() {
             let at = offset.checked_add(done as u64).ok_or(Errno::FBIG)?;
-            match retry_on_intr(|| rustix::io::pwrite(&file.0, &bytes[done..], at))? {
+            let end = done + self.budget.piece(bytes.len() - done);
+            self.budget.spend(end - done);
+            match retry_on_intr(|| rustix::io::pwrite(&file.0, &bytes[done..end], at))? {
                 0 => return Err(Errno::IO.into()),
                 written => done += written,
             }

@@ -26,7 +26,12 @@ pub(super) fn copy_range(
     mut len: u64,
 ) -> io::Result<()> {
     while len > 0 && storage.copy_in_kernel.load(Ordering::Relaxed) {
-        let ask = usize::try_from(len).unwrap_or(KERNEL_LEN_MAX).min(KERNEL_LEN_MAX);
+        let mut ask = usize::try_from(len).unwrap_or(KERNEL_LEN_MAX).min(KERNEL_LEN_MAX);
+        // Blocks that are shared are neither read nor written.
+        if storage.shares_blocks.get() != Some(&true) {
+            ask = storage.budget.piece(ask);
+            storage.budget.spend(ask);
+        }
         let copied = retry_on_intr(|| {
             let (mut from_at, mut to_at) = (from_offset, to_offset);
             rustix::fs::copy_file_range(&from.0, Some(&mut from_at), &to.0, Some(&mut to_at), ask)
