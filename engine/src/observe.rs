@@ -18,7 +18,7 @@ use crate::io::{FileKind, Object, Stat, Storage};
 pub type Visit<'a, E> = &'a mut dyn FnMut(Extent, &[u8]) -> Result<(), E>;
 
 /// Bytes read at a time: stays in a core's cache while it is cut and hashed.
-const READ_WINDOW: usize = 256 * 1024;
+pub const READ_WINDOW: usize = 256 * 1024;
 
 /// Why an entry could not be described.
 #[derive(Debug, thiserror::Error)]

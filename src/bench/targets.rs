@@ -211,7 +211,10 @@ fn judge_one(
             Some((chain.min(wall), format!("longest chain {chain:.1}, wall time {wall:.1}")))
         }
     });
+    let spoilt = rows.iter().any(|row| row.tool == target.tool && row.runs > 0 && row.good == 0);
     let outcome = match found {
+        // Whatever the others did: what never ends with an equal tree reaches nothing.
+        None if spoilt => Outcome::Fail,
         None => Outcome::NotMeasured,
         Some((value, _)) if at_least && value >= bound => Outcome::Pass,
         // "Fewer than" is not reached by an equal number.
@@ -221,6 +224,7 @@ fn judge_one(
         Some(_) => Outcome::Fail,
     };
     let (value, note) = found.unzip();
+    let note = if spoilt { Some("no run was good".to_owned()) } else { note };
     Verdict {
         workload: target.workload.label(),
         congestion: congestion.map(str::to_owned),
@@ -298,13 +302,18 @@ mod tests {
         }
         results.records.push(record("W7", "farshore", 1, 1.0, None));
         results.records.push(record("W7", "rsync-ssh", 1, 9.0, Some("broken")));
+        results.records.push(record("W5", "farshore", 1, 1.0, Some("broken")));
+        results.records.push(record("W5", "rsync-ssh", 1, 9.0, None));
         let demand = Demand { changed_bytes: 3_000_000, ..Demand::default() };
         results.demands.insert("W4a".to_owned(), demand);
         let verdicts = judge(&results);
-        let outcomes: Vec<Outcome> = verdicts.iter().map(|verdict| verdict.outcome).collect();
+        let of = |step: &str| -> Vec<Outcome> {
+            verdicts.iter().filter(|v| v.workload == step).map(|verdict| verdict.outcome).collect()
+        };
         // The pairs are 4, 3 and 2.9; 5 MB for 3 MB changed is more than 1.6.
         assert_eq!(verdicts[0].found, Some(3.0));
-        let wanted = [Outcome::Pass, Outcome::Fail, Outcome::NotMeasured, Outcome::NotMeasured];
-        assert_eq!(outcomes, wanted);
+        assert_eq!(of("W4a"), [Outcome::Pass, Outcome::Fail]);
+        assert_eq!(of("W7"), [Outcome::NotMeasured; 2]);
+        assert_eq!(of("W5"), [Outcome::Fail; 2], "no run of ours was good");
     }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use farshore_core::chunking::{Chunker, ChunkingId};
 use farshore_core::recipe::{ChunkId, Recipe};
+use farshore_engine::observe::READ_WINDOW;
 use farshore_proto::link::Link;
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 use rustls::Side;
@@ -99,7 +100,7 @@ fn read(path: &Path, mut with: impl FnMut(&[u8])) -> Result<(), BenchError> {
 /// Reads, cuts and hashes a file as the source does.
 fn take(path: &Path) -> Result<(), BenchError> {
     let id = ChunkingId::for_size(1 << 30);
-    let mut chunker = Chunker::new(id, 512 << 10);
+    let mut chunker = Chunker::new(id, READ_WINDOW);
     let mut recipe = Recipe { chunking: chunker.id(), extents: Vec::new() };
     let mut file = File::open(path).at("open", path)?;
     loop {

@@ -33,10 +33,11 @@ impl Series<'_, '_> {
             Ok((cost, status)) => (cost, Some(format!("{status}: {}", first_and_last(&log)))),
             Err(error) => (Cost::default(), Some(chain_of(&error))),
         };
-        let comparison = if failure.is_none() && !self.args.no_verify {
-            Some(compare_trees(&job.source, &job.target)?)
-        } else {
-            None
+        let wanted = failure.is_none() && !self.args.no_verify;
+        let compared = wanted.then(|| compare_trees(&job.source, &job.target)).transpose();
+        let (comparison, failure) = match compared {
+            Ok(comparison) => (comparison, failure),
+            Err(error) => (None, Some(chain_of(&error))),
         };
         let claims = Peers::claims(tool);
         let own_report = last_line(&log).and_then(|line| serde_json::from_str(&line).ok());
