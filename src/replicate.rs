@@ -405,6 +405,7 @@ pub fn target_failure(e: &TargetError) -> Failure {
     match e {
         TargetError::Catalog(e) | TargetError::Apply(ApplyError::Catalog(e)) => catalog_failure(e),
         TargetError::Link(_) | TargetError::Session(_) => Failure::new(Exit::Connection, e),
+        TargetError::InUse => Failure::new(Exit::Refused, e),
         TargetError::OwnFolder(source) if !is_fatal(source) => Failure::new(Exit::Refused, e).hint(
             "the name .farshore in a target is Farshore's: see who put something else there, move it \
              away, and run again",

@@ -28,6 +28,7 @@ const SHOWN: usize = 50;
 pub fn exit_of(result: &RunResult) -> Exit {
     match &result.source.outcome {
         Outcome::Held(_) => Exit::Held,
+        Outcome::Preview(_) if result.source.would_hold.is_some() => Exit::Held,
         _ if !result.source.problems.is_empty() => Exit::Partial,
         _ => Exit::Done,
     }
@@ -114,7 +115,10 @@ fn write_text(
                 "  nothing was changed; look, and run again with --approve to let it pass"
             )
         }
-        Outcome::Preview(_) => Ok(()),
+        Outcome::Preview(_) => match &source.would_hold {
+            Some(hold) => writeln!(out, "would be held: {hold}"),
+            None => Ok(()),
+        },
     }
 }
 
@@ -159,7 +163,8 @@ pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
         Outcome::Preview(lines) => {
             let lines: Vec<_> =
                 lines.iter().map(|(p, w)| json!({"path": p.to_string(), "change": w})).collect();
-            ("dry-run", Value::Null, Value::Null, Value::Array(lines))
+            let hold = source.would_hold.as_ref().map(|hold| json!(hold.to_string()));
+            ("dry-run", Value::Null, hold.unwrap_or_default(), Value::Array(lines))
         }
     };
     json!({

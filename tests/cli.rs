@@ -511,6 +511,28 @@ fn a_read_only_target_is_a_matter_of_the_disk() {
     assert_equal_trees(&site.source, &memory.place);
 }
 
+/// The lock is the tree's own: another state folder does not make it another tree.
+#[test]
+fn two_processes_do_not_write_one_tree() {
+    let site = Site::new();
+    std::fs::write(site.source.join("big"), Rng::new(1).bytes(8 << 20)).unwrap();
+    let server = site.serve(0);
+    let mut args = site.remote_args(server.port());
+    args.extend(["--bwlimit".into(), "2M".into()]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let first = command(&args).spawn().unwrap();
+    server.logged("session begins");
+    // It has opened the folder once it has made the last part of it.
+    while !site.target.join(".farshore/history").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let out = replicate(&site.source, &site.target, &site.path("other"), &["--approve"]);
+    expect_error(&out, 3, &[".farshore", "another farshore process writes this tree"]);
+    expect(&finish(first, &args), 0, &[]);
+    expect(&replicate(&site.source, &site.target, &site.path("other"), &[]), 0, &[]);
+    assert_equal_trees(&site.source, &site.target);
+}
+
 #[test]
 fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let site = Site::new();
@@ -552,6 +574,12 @@ fn the_guard_holds_until_approved() {
     let out = site.local(&["--json"]);
     expect(&out, 5, &[]);
     assert_eq!(json(&out)["outcome"], "held");
+    expect(&site.local(&["-n"]), 5, &["remove    in/a", "would be held: the source is empty"]);
+    let out = site.local(&["-n", "--json"]);
+    expect(&out, 5, &[]);
+    assert_eq!(json(&out)["outcome"], "dry-run");
+    assert!(json(&out)["held"].as_str().unwrap().contains("is empty"));
+    expect(&site.local(&["-n", "--approve"]), 0, &[]);
     assert_eq!(common::files(&site.target).len(), 2);
     expect(&site.local(&["--approve"]), 0, &[]);
     assert_equal_trees(&site.source, &site.target);

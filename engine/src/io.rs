@@ -185,6 +185,17 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         self.create_file(at, name)
     }
 
+    /// Takes the lock of an open file, for as long as it is open; `false` when another process, or
+    /// another open of the file, has it. Where the file system has no locks everybody gets it, as
+    /// with this default, which is for a file system that only one process can see.
+    ///
+    /// # Errors
+    /// The file system's own.
+    fn try_lock(&self, file: &Self::File) -> io::Result<bool> {
+        let _ = file;
+        Ok(true)
+    }
+
     /// Opens a regular file to read, and its facts.
     ///
     /// # Errors

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! .farshore/identity        which tree this is: 16 random bytes, made once
+//! .farshore/lock            locked by the process that writes the tree
 //! .farshore/staging/b<N>/   what batch N will place; nothing in it is worth keeping without its journal
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
 //! ```
-//! It is mode 0700, on the target's own file system so that placing is a rename, outside every
+//! One session at a time has it open, of whatever process, where the file system has locks. It is mode
+//! 0700, on the target's own file system so that placing is a rename, outside every
 //! account, never replicated and refused on the wire.
 
 use std::io;
@@ -32,6 +34,8 @@ pub struct OwnFolder<S: Storage> {
     pub identity: StoreId,
     fresh: OnceLock<Fresh>,
     probing: Mutex<()>,
+    /// Open as long as this is.
+    _lock: S::File,
 }
 
 /// What an object in staging has when it is made.
@@ -45,14 +49,17 @@ pub struct Fresh {
 
 const IDENTITY: &[u8] = b"identity";
 const PROBE: &[u8] = b"probe";
+const LOCK: &[u8] = b"lock";
 
 impl<S: Storage> OwnFolder<S> {
     /// Opens the folder, or makes it; a tree that has no identity gets `fresh`.
     ///
     /// # Errors
-    /// What the file system says; ENOTDIR when somebody put something else there.
+    /// What the file system says; ENOTDIR when somebody put something else there;
+    /// [`io::ErrorKind::ResourceBusy`] when somebody else has it open.
     pub fn open(storage: &S, fresh: StoreId) -> io::Result<Self> {
         let top = ensure_directory(storage, storage.root(), OWN_FOLDER)?;
+        let lock = take_lock(storage, &top)?;
         let staging = ensure_directory(storage, &top, b"staging")?;
         let journal = ensure_directory(storage, &top, b"journal")?;
         let history = ensure_directory(storage, &top, b"history")?;
@@ -69,6 +76,7 @@ impl<S: Storage> OwnFolder<S> {
             identity,
             fresh: OnceLock::new(),
             probing: Mutex::new(()),
+            _lock: lock,
         })
     }
 
@@ -126,6 +134,16 @@ pub fn ensure_directory<S: Storage>(
         }
         opened => opened,
     }
+}
+
+fn take_lock<S: Storage>(storage: &S, top: &S::Directory) -> io::Result<S::File> {
+    let file = match storage.create_file(top, LOCK) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.open_file_writable(top, LOCK)?
+        }
+        made => made?,
+    };
+    if storage.try_lock(&file)? { Ok(file) } else { Err(io::ErrorKind::ResourceBusy.into()) }
 }
 
 fn read_identity<S: Storage>(storage: &S, top: &S::Directory) -> io::Result<Option<StoreId>> {

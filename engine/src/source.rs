@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use farshore_core::entry::EntryKind;
-use farshore_core::guard::{Hold, RootIdentity, Threshold, judge};
+use farshore_core::guard::{self, Hold, RootIdentity, Threshold, judge};
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
@@ -25,7 +25,7 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
-    DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, Welcome,
+    DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -110,6 +110,8 @@ pub enum Outcome {
 pub struct SourceReport {
     /// How it ended.
     pub outcome: Outcome,
+    /// After a preview: why the run itself would be held.
+    pub would_hold: Option<Hold>,
     /// The recovery point before this run.
     pub former: Option<RecoveryPoint>,
     /// Entries the walk met.
@@ -294,7 +296,10 @@ impl<S: Storage> Source<'_, S> {
         }
         let reader = self.catalog.reader()?;
         let former = reader.recovery_point()?;
-        let first_contact = welcome.sealed_with != Some(self.catalog.id());
+        // A catalog of before the tree was recorded has its own identity there.
+        let tree = reader.sealed_with()?.filter(|tree| *tree != self.catalog.id());
+        let first_contact = welcome.sealed_with != Some(self.catalog.id())
+            || tree.is_some_and(|tree| tree != welcome.target);
         let expected = reader.root_identity()?;
         let mut compared = false;
         if belief != welcome.root {
@@ -304,6 +309,7 @@ impl<S: Storage> Source<'_, S> {
         }
         let mut report = SourceReport {
             outcome: Outcome::Preview(Vec::new()),
+            would_hold: None,
             former,
             entries: plan.tally.found,
             excluded: plan.excluded,
@@ -314,13 +320,17 @@ impl<S: Storage> Source<'_, S> {
             problems: std::mem::take(&mut plan.problems),
             degraded: BTreeMap::new(),
         };
-        let hold = judge(expected, identity, plan.tally, self.config.threshold, first_contact);
+        let target =
+            guard::Target { first_contact, proven: former.map_or(0, |point| point.entries) };
+        let hold = judge(expected, identity, plan.tally, self.config.threshold, target)
+            .filter(|_| !self.config.approved);
         if self.config.dry_run {
             report.outcome = Outcome::Preview(self.preview(plan)?);
+            report.would_hold = hold;
             self.leave()?;
             return Ok(report);
         }
-        if let Some(hold) = hold.filter(|_| !self.config.approved) {
+        if let Some(hold) = hold {
             report.outcome = Outcome::Held(hold);
             self.leave()?;
             return Ok(report);
@@ -332,7 +342,7 @@ impl<S: Storage> Source<'_, S> {
             exceptions += problems.len() as u64;
             report.problems.extend(problems);
             self.progress.enter(Phase::Sealing);
-            if let Some(point) = self.seal(started, exceptions, identity, former)? {
+            if let Some(point) = self.seal(started, exceptions, identity, former, welcome.target)? {
                 report.outcome = Outcome::Sealed(point);
                 break;
             }
@@ -663,6 +673,7 @@ impl<S: Storage> Source<'_, S> {
         exceptions: u64,
         identity: RootIdentity,
         former: Option<RecoveryPoint>,
+        tree: StoreId,
     ) -> Result<Option<RecoveryPoint>, SourceError> {
         let (root, entries, bytes) = self.config.profile.time(Stage::Seal, || {
             self.catalog.update(Durability::None, |t| {
@@ -681,11 +692,10 @@ impl<S: Storage> Source<'_, S> {
         match self.message()? {
             Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
             Message::Sealed(sealed) => {
-                let peer = self.catalog.id();
                 self.catalog.update(Durability::Immediate, |t| {
                     t.set_root_identity(identity)?;
                     t.set_epoch(self.config.epoch)?;
-                    t.set_recovery_point(&sealed, peer)
+                    t.set_recovery_point(&sealed, tree)
                 })?;
                 Ok(Some(sealed))
             }

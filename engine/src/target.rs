@@ -99,6 +99,11 @@ pub enum TargetError {
     /// The tree cannot be checked.
     #[error("checking the target tree")]
     Check(#[from] PlanError),
+    /// Another process writes the tree.
+    #[error(
+        "target folder .farshore: another farshore process writes this tree; wait for it or stop it"
+    )]
+    InUse,
     /// Farshore's folder cannot be used.
     #[error("target folder .farshore: opening it")]
     OwnFolder(#[source] io::Error),
@@ -118,6 +123,7 @@ impl TargetError {
         match self {
             Self::Session(SessionError::VersionMismatch { .. }) => CloseCode::VersionMismatch,
             Self::Session(SessionError::EpochFenced { .. }) => CloseCode::EpochFenced,
+            Self::InUse => CloseCode::Busy,
             Self::Session(_) | Self::Stage(StageError::Decode(_) | StageError::Frame(_)) => {
                 CloseCode::ProtocolViolation
             }
@@ -203,7 +209,10 @@ impl<'a, S: Storage> Session<'a, S> {
         let Message::Hello { source, trust_target, epoch: theirs, .. } = hello else {
             return Err(TargetError::ThreadGone);
         };
-        let own = OwnFolder::open(storage, config.fresh_id).map_err(TargetError::OwnFolder)?;
+        let own = OwnFolder::open(storage, config.fresh_id).map_err(|e| match e.kind() {
+            io::ErrorKind::ResourceBusy => TargetError::InUse,
+            _ => TargetError::OwnFolder(e),
+        })?;
         let applier = Applier {
             storage,
             catalog,

@@ -77,10 +77,10 @@ impl Sessions {
         let claim = shares.claims;
         let mut waited = false;
         loop {
-            if let Some(holder) = shares.holders.get(share) {
-                if (holder.peer, holder.source) != (claimant.peer, claimant.source) {
-                    return Err(ClaimError::InUse);
-                }
+            if let Some(holder) = shares.holders.get(share)
+                && (holder.peer, holder.source) != (claimant.peer, claimant.source)
+            {
+                return Err(ClaimError::InUse);
             }
             if waited && shares.latest.get(share).is_some_and(|latest| *latest > claim) {
                 return Err(ClaimError::Superseded);

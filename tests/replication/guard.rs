@@ -149,6 +149,56 @@ fn a_dry_run_changes_nothing() {
     sites.converged("for real");
 }
 
+/// What a dry run shows is what the run would do: nothing, when it would be held.
+#[test]
+fn a_dry_run_says_that_it_would_be_held() {
+    let sites = Sites::new();
+    few_files(&sites);
+    sites.run();
+    fs::remove_dir_all(sites.a.join("home")).expect("removed");
+    let dry = RunOptions { dry_run: true, ..sites.options() };
+    let run = sites.run_with(&dry);
+    assert_eq!(run.result.source.would_hold, Some(Hold::RootEmptied { known: 11 }));
+    let run = sites.run_with(&RunOptions { approved: true, ..dry });
+    assert_eq!(run.result.source.would_hold, None);
+}
+
+/// A target that is not mounted shows the empty folder below it: nothing is poured in there.
+#[test]
+fn an_emptied_target_is_held() {
+    let sites = Sites::new();
+    few_files(&sites);
+    sites.run();
+    let aside = sites.top().join("aside");
+    fs::rename(&sites.b, &aside).expect("renamed");
+    fs::create_dir(&sites.b).expect("a folder");
+    let run = sites.run_with(&sites.options());
+    assert!(matches!(run.held(), Hold::TargetEmptied { proven: 11 }), "{:?}", run.held());
+    assert!(!sites.b.join("home").exists());
+    // It is mounted again.
+    fs::remove_dir_all(&sites.b).expect("removed");
+    fs::rename(&aside, &sites.b).expect("renamed");
+    sites.run();
+    sites.converged("mounted again");
+    fs::remove_dir_all(&sites.b).expect("removed");
+    fs::create_dir(&sites.b).expect("a folder");
+    sites.run_approved();
+    sites.converged("filled again because somebody said so");
+}
+
+/// Another tree in its place: what it has is not ours to delete, whatever is known of the path.
+#[test]
+fn another_tree_in_the_place_of_the_target_is_held() {
+    let sites = Sites::new();
+    few_files(&sites);
+    sites.run();
+    fs::rename(&sites.b, sites.top().join("aside")).expect("renamed");
+    put(&sites.b.join("theirs/file"), b"of somebody else");
+    let run = sites.run_with(&sites.options());
+    assert!(matches!(run.held(), Hold::UnknownTarget { deleted: 2, .. }), "{:?}", run.held());
+    assert!(sites.b.join("theirs/file").exists());
+}
+
 /// Something mounted within the source: what lies there is not replicated, what the target has of it
 /// stays, and the run says so. Nor is it a mass delete, or gone when the mount goes.
 #[test]

@@ -1,5 +1,5 @@
-//! The guard: a source that is empty, replaced, or changed en masse holds the run before its first
-//! delete.
+//! The guard: a source that is empty, replaced, or changed en masse, and a target that lost everything,
+//! hold the run before its first change.
 //!
 //! Pure: it is given counts and identities, and answers with a reason to hold or none. It holds
 //! until an operator approves; nothing has been changed at the target by then.
@@ -40,6 +40,15 @@ pub struct Tally {
     pub deleted: u64,
     /// Known files whose content or kind changed.
     pub rewritten: u64,
+}
+
+/// What is known of the target before anything is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// No earlier run joined this source and this very tree.
+    pub first_contact: bool,
+    /// Entries of the last recovery point; 0 when there is none.
+    pub proven: u64,
 }
 
 /// Why a run is held.
@@ -88,6 +97,14 @@ pub enum Hold {
         /// The threshold broken.
         threshold: Threshold,
     },
+    /// The target lost all that was proven to be there.
+    #[error(
+        "the target is empty, the last recovery point there has {proven} entries: is it mounted?"
+    )]
+    TargetEmptied {
+        /// Entries of the last recovery point.
+        proven: u64,
+    },
     /// The target has entries the source lacks, and no run has joined the two before.
     #[error(
         "the target was not made from this source, and {deleted} of its {known} entries are not at \
@@ -101,14 +118,14 @@ pub enum Hold {
     },
 }
 
-/// Whether to hold. `first_contact` says that no earlier run joined this source and this target.
+/// Whether to hold.
 #[must_use]
 pub fn judge(
     expected: Option<RootIdentity>,
     found: RootIdentity,
     tally: Tally,
     threshold: Threshold,
-    first_contact: bool,
+    target: Target,
 ) -> Option<Hold> {
     if let Some(expected) = expected.filter(|&e| e != found) {
         return Some(Hold::RootReplaced { expected: expected.inode, found: found.inode });
@@ -117,7 +134,10 @@ pub fn judge(
     if present == 0 && deleted > 0 {
         return Some(Hold::RootEmptied { known });
     }
-    if first_contact && deleted > 0 {
+    if known == 0 && present > 0 && target.proven > 0 {
+        return Some(Hold::TargetEmptied { proven: target.proven });
+    }
+    if target.first_contact && deleted > 0 {
         return Some(Hold::UnknownTarget { deleted, known });
     }
     let mass = |count: u64| {
@@ -144,8 +164,9 @@ mod tests {
 
     const ROOT: RootIdentity = RootIdentity { inode: 2, file_system: 0xef53 };
 
-    fn judged(tally: Tally, first: bool) -> Option<Hold> {
-        judge(Some(ROOT), ROOT, tally, Threshold::default(), first)
+    fn judged(tally: Tally, first_contact: bool) -> Option<Hold> {
+        let target = Target { first_contact, proven: 0 };
+        judge(Some(ROOT), ROOT, tally, Threshold::default(), target)
     }
 
     #[test]
@@ -169,8 +190,22 @@ mod tests {
         let tally = Tally { known: 3, found: 0, deleted: 3, rewritten: 0 };
         assert_eq!(judged(tally, false), Some(Hold::RootEmptied { known: 3 }));
         let other = RootIdentity { inode: 3, ..ROOT };
-        let hold = judge(Some(ROOT), other, Tally::default(), Threshold::default(), false);
+        let target = Target { first_contact: false, proven: 3 };
+        let hold = judge(Some(ROOT), other, Tally::default(), Threshold::default(), target);
         assert_eq!(hold, Some(Hold::RootReplaced { expected: 2, found: 3 }));
+    }
+
+    #[test]
+    fn an_emptied_target_holds_before_it_is_filled_again() {
+        let emptied = Tally { known: 0, found: 10, deleted: 0, rewritten: 0 };
+        let on = |tally, proven| {
+            let target = Target { first_contact: true, proven };
+            judge(Some(ROOT), ROOT, tally, Threshold::default(), target)
+        };
+        assert_eq!(on(emptied, 9), Some(Hold::TargetEmptied { proven: 9 }));
+        assert_eq!(on(emptied, 0), None, "a first run, or one that never came to its end");
+        assert_eq!(on(Tally { known: 1, ..emptied }, 9), None);
+        assert_eq!(on(Tally { found: 0, ..emptied }, 9), None, "both are empty");
     }
 
     #[test]

@@ -33,8 +33,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farshore_core::entry::{DeviceNumber, Timestamp};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RawDir, SeekFrom, Timespec,
-    Timestamps, Uid,
+    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom,
+    Timespec, Timestamps, Uid,
 };
 use rustix::io::{Errno, retry_on_intr};
 
@@ -292,6 +292,17 @@ impl Storage for PosixStorage {
             }
         }
         Ok(())
+    }
+
+    fn try_lock(&self, file: &PosixFile) -> io::Result<bool> {
+        let how = FlockOperation::NonBlockingLockExclusive;
+        match retry_on_intr(|| rustix::fs::flock(&file.0, how)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            // A mount without locks.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn set_len(&self, file: &PosixFile, len: u64) -> io::Result<()> {

@@ -325,6 +325,19 @@ fn directories_that_cannot_be_read() {
 }
 
 #[test]
+fn a_lock_has_one_holder_until_its_file_is_closed() {
+    for parent in ["/dev/shm", disk_parent()] {
+        let (s, _guard) = open_in(parent);
+        let first = s.create_file(s.root(), b"lock").expect("create");
+        assert!(s.try_lock(&first).expect("lock"));
+        let second = s.open_file_writable(s.root(), b"lock").expect("open");
+        assert!(!s.try_lock(&second).expect("asked"), "locked by two");
+        drop(first);
+        assert!(s.try_lock(&second).expect("lock"));
+    }
+}
+
+#[test]
 fn probing_leaves_nothing() {
     for parent in ["/dev/shm", disk_parent()] {
         let (s, _guard) = open_in(parent);
