@@ -390,6 +390,7 @@ fn source_failure(e: &SourceError) -> Failure {
         SourceError::Session(SessionError::EpochFenced { .. }) => {
             failure.hint("this site is not active any more; do not send from it")
         }
+        SourceError::WorkerGone => failure.hint(CATALOG_HINT),
         SourceError::Link(_) => failure.hint(
             "run the command again when the line is back: what was acknowledged is not sent again",
         ),

@@ -6,6 +6,7 @@
 //! SecureTransport keeps for account homes.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Folders of the operating system.
@@ -69,6 +70,14 @@ pub enum RootError {
         target_root: PathBuf,
         /// How.
         how: &'static str,
+    },
+    /// The state folder is in a root.
+    #[error("state folder {}: it lies in {}, which is replicated", state.display(), root.display())]
+    State {
+        /// The state folder, resolved.
+        state: PathBuf,
+        /// The root it lies in.
+        root: PathBuf,
     },
     /// A folder of the operating system.
     #[error(
@@ -156,12 +165,33 @@ pub fn check_root(
 /// [`RootError::Overlap`].
 pub fn check_apart(source: &Path, target: &Path) -> Result<(), RootError> {
     let how = match relation(target, source) {
+        // A bind mount gives one folder two paths.
+        None if is_one_folder(source, target) => "they are the same folder",
         None => return Ok(()),
         Some("is") => "they are the same folder",
         Some("lies in") => "the target lies in the source",
         Some(_) => "the source lies in the target",
     };
     Err(RootError::Overlap { source_root: source.into(), target_root: target.into(), how })
+}
+
+fn is_one_folder(a: &Path, b: &Path) -> bool {
+    let inode = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    inode(a).is_some_and(|a| inode(b) == Some(a))
+}
+
+/// Checks that the state folder lies in none of the `roots`: keys and catalogs are not replicated, and
+/// change with every run.
+///
+/// # Errors
+/// [`RootError::State`].
+pub fn check_state(state: &Path, roots: &[&Path]) -> Result<(), RootError> {
+    // What cannot be resolved cannot be used either, and is named when it is.
+    let state = state.canonicalize().unwrap_or_else(|_| state.to_path_buf());
+    match roots.iter().find(|root| state.starts_with(root)) {
+        None => Ok(()),
+        Some(root) => Err(RootError::State { state, root: root.to_path_buf() }),
+    }
 }
 
 fn relation(path: &Path, other: &Path) -> Option<&'static str> {
@@ -194,6 +224,17 @@ mod tests {
         }
         let inside = check_root("source", Path::new("/usr/share/doc"), &rules);
         assert!(matches!(inside, Err(RootError::Install { how: "lies in", .. })), "{inside:?}");
+    }
+
+    #[test]
+    fn a_state_folder_in_a_root_is_refused() {
+        let roots = [Path::new("/srv/a"), Path::new("/srv/b")];
+        assert!(check_state(Path::new("/srv/c/state"), &roots).is_ok());
+        assert!(check_state(Path::new("/srv/bb"), &roots).is_ok());
+        for state in ["/srv/a", "/srv/b/x/state"] {
+            let refused = check_state(Path::new(state), &roots);
+            assert!(matches!(refused, Err(RootError::State { .. })), "{state}: {refused:?}");
+        }
     }
 
     #[test]

@@ -403,6 +403,41 @@ fn a_damaged_catalog_is_named_and_moving_it_away_helps() {
     expect(&start.local(&["--approve"]), 0, &[]);
 }
 
+/// The database may panic over a damaged page, in whatever thread reads it: the run ends all the same.
+#[test]
+fn a_catalog_damaged_anywhere_ends_the_run() {
+    let site = Site::new();
+    for i in 0..600 {
+        std::fs::write(site.source.join(format!("file-{i}")), format!("content {i}")).unwrap();
+    }
+    expect(&site.local(&[]), 0, &[]);
+    let catalogs = catalogs(&site.source_state);
+    let whole: Vec<Vec<u8>> = catalogs.iter().map(|c| std::fs::read(c).unwrap()).collect();
+    let mut codes = std::collections::BTreeMap::new();
+    for (at, path) in catalogs.iter().enumerate() {
+        for page in 1..=24 {
+            for (path, bytes) in catalogs.iter().zip(&whole) {
+                std::fs::write(path, bytes).unwrap();
+            }
+            let mut damaged = whole[at].clone();
+            let Some(part) = damaged.get_mut(page * 4_096 + 8..page * 4_096 + 308) else { break };
+            part.fill(0xff);
+            std::fs::write(path, damaged).unwrap();
+            std::fs::write(site.source.join("file-3"), format!("changed {at} {page}")).unwrap();
+            // Ends: a run that waits for ever is killed, and its code is none of these.
+            let out = site.local(&["--approve"]);
+            let code = out.status.code();
+            assert!(
+                [0, 1, 3, 4, 6].map(Some).contains(&code),
+                "{at} {page}: {}",
+                common::shown(&out)
+            );
+            *codes.entry(code).or_insert(0) += 1;
+        }
+    }
+    assert!(codes.len() > 1, "nothing that mattered was damaged: {codes:?}");
+}
+
 #[test]
 fn a_torn_journal_record_is_dropped() {
     let site = Site::new();

@@ -244,7 +244,9 @@ impl<S: Storage> Applier<'_, S> {
         let mut sets = Vec::new();
         self.storage
             .list(&self.own.history, &mut |l| {
-                sets.extend(std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u64>().ok()));
+                let set = std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u64>().ok());
+                // A number that leaves no room for later ones was not given by us.
+                sets.extend(set.filter(|set| *set <= u64::MAX / 4));
             })
             .map_err(Self::disk(0, ApplyStep::CleanUp, &RelPath::root()))?;
         let reader = self.catalog.reader()?;
@@ -586,8 +588,9 @@ impl<S: Storage> Applier<'_, S> {
         let now = (self.now_ms)();
         let mut pruned = 0;
         for (set, facts) in sets {
+            // Younger ones may follow an older one: clocks are set back.
             if now.saturating_sub(facts.time_unix_ms) <= max_age_ms && bytes <= max_bytes {
-                break;
+                continue;
             }
             // The catalog forgets first: what it names is there.
             self.catalog.update(Durability::Immediate, |t| t.remove_history_set(set))?;

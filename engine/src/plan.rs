@@ -152,6 +152,8 @@ pub struct Plan {
     moved: HashSet<RelPath>,
     /// Directories above entries that are kept.
     kept: HashSet<RelPath>,
+    /// What cannot take the place of a directory, because something in that is kept.
+    barred: HashSet<RelPath>,
 }
 
 impl Plan {
@@ -186,6 +188,7 @@ impl Plan {
             ],
             moved: self.moved,
             kept: self.kept,
+            barred: self.barred,
         })
     }
 }
@@ -196,6 +199,7 @@ pub struct Changes {
     parts: Vec<SpoolReader>,
     moved: HashSet<RelPath>,
     kept: HashSet<RelPath>,
+    barred: HashSet<RelPath>,
 }
 
 impl Changes {
@@ -213,7 +217,7 @@ impl Changes {
             // What moved is removed by its move; a directory above what is kept stays.
             let passed = matches!(&change, Change::Remove { path, .. }
                 if self.moved.contains(path) || self.kept.contains(path));
-            if !passed {
+            if !passed && !self.barred.contains(change.path()) {
                 return Ok(Some(change));
             }
         }
@@ -256,6 +260,7 @@ pub fn plan<S: Storage>(
             removed_directories: Spool::new(spool_folder),
             moved: HashSet::new(),
             kept: HashSet::new(),
+            barred: HashSet::new(),
         },
     };
     let held = scan(storage, policy, own, threads, &mut |event| {
@@ -318,6 +323,14 @@ impl<S: Storage> Join<'_, S> {
     fn finish(mut self) -> Result<Plan, PlanError> {
         while let Some(row) = self.rows.take()? {
             self.gone(row.path()?, &row.record()?)?;
+        }
+        let plan = &mut self.plan;
+        // The root is above all that is kept, and stays a directory.
+        plan.barred.retain(|path| plan.kept.contains(path));
+        for path in &plan.barred {
+            let text = "it was a directory, and the target keeps something excluded in that: move \
+                        that away there, or do not exclude it";
+            plan.problems.push(Problem { path: path.clone(), text: text.to_owned() });
         }
         Ok(self.plan)
     }
@@ -434,6 +447,10 @@ impl<S: Storage> Join<'_, S> {
             return Ok(self.rows.advance()?);
         }
         let (path, record) = (path.to_path(), row.map(Row::record).transpose()?);
+        let was_directory = known.is_some_and(|(_, kind)| kind == EntryKind::Directory);
+        if was_directory && stat.kind != FileKind::Directory {
+            self.plan.barred.insert(path.clone());
+        }
         if is_known {
             self.rows.advance()?;
         }
@@ -480,8 +497,10 @@ impl<S: Storage> Join<'_, S> {
         }
         let facts = LocalFacts::of(stat);
         let content_changed = record.as_ref().is_some_and(|r| {
-            let same = r.facts.is_some_and(|f| (f.size, f.mtime) == (facts.size, facts.mtime));
-            r.entry.kind() == EntryKind::File && !same
+            // What is only believed of the target, as after a lost catalog, is judged by what it says.
+            let believed = (r.entry.size(), r.entry.meta().map_or(facts.mtime, |m| m.mtime));
+            let known = r.facts.map_or(believed, |f| (f.size, f.mtime));
+            r.entry.kind() == EntryKind::File && known != (facts.size, facts.mtime)
         });
         self.plan.tally.rewritten += u64::from(content_changed);
         let is_file = stat.kind == FileKind::Regular;

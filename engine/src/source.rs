@@ -227,7 +227,8 @@ pub fn run<S: Storage>(
             next_batch: 1,
             renewed: HashSet::new(),
         };
-        let result = source.run();
+        // A panic would leave the target, and the thread that hears it, waiting.
+        let result = caught(|| source.run());
         if result.is_err() {
             // Else the catalog is indexed anew when it is next opened.
             drop(catalog.settle());
@@ -235,6 +236,13 @@ pub fn run<S: Storage>(
         }
         result
     })
+}
+
+/// What `run` comes to; a panic in it is an error of its thread.
+fn caught<T>(run: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
+    // What it had in hand is of this session, which ends with it.
+    let run = std::panic::AssertUnwindSafe(run);
+    std::panic::catch_unwind(run).unwrap_or(Err(SourceError::WorkerGone))
 }
 
 /// Passes on what arrives on the control stream until it ends: signatures to the workers that wait
@@ -548,7 +556,7 @@ impl<S: Storage> Source<'_, S> {
                 scope.spawn(move || worker.run(&queue));
             }
             drop(queue);
-            let result = self.coordinate(next, &jobs, &index);
+            let result = caught(|| self.coordinate(next, &jobs, &index));
             drop(jobs);
             if result.is_err() {
                 // Workers blocked on the link or on their turn must end too.

@@ -222,8 +222,12 @@ impl<'a, S: Storage> Session<'a, S> {
         };
         applier.recover()?;
         let mut report = TargetReport::default();
-        let never_sealed = catalog.reader()?.recovery_point()?.is_none();
-        if !trust_target || never_sealed {
+        let reader = catalog.reader()?;
+        let never_sealed = reader.recovery_point()?.is_none();
+        // A catalog is found by the path of its tree; another tree at that path is none of its own.
+        let is_known = reader.tree()? == Some(own.identity);
+        drop(reader);
+        if !trust_target || never_sealed || !is_known {
             let mut lost = None;
             let _checking = config.profile.enter(Stage::Check);
             let checked =
@@ -238,6 +242,9 @@ impl<'a, S: Storage> Session<'a, S> {
             }
             report.foreign_changes = checked.foreign_changes;
             report.problems = checked.problems;
+        }
+        if !is_known {
+            catalog.update(Durability::Immediate, |t| t.set_tree(own.identity))?;
         }
         let root = catalog.sealed_root()?;
         let reader = catalog.reader()?;

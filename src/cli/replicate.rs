@@ -14,7 +14,7 @@ use crate::replicate::{
     Destination, RunOptions, RunResult, remote_threads, to_folder, to_remote, worker_threads,
 };
 use crate::report::{self, profile::Usage};
-use crate::roots::{RootError, RootRules, check_apart, check_root};
+use crate::roots::{RootError, RootRules, check_apart, check_root, check_state};
 use crate::state::State;
 
 pub(super) fn root_failure(e: &RootError) -> Failure {
@@ -23,6 +23,7 @@ pub(super) fn root_failure(e: &RootError) -> Failure {
         RootError::Protected { how: "lies in", .. } => {
             failure.hint("if that is on purpose, add --allow-protected")
         }
+        RootError::State { .. } => failure.hint("give another one with --state"),
         RootError::Look { role: "target", .. } => failure.hint("make the folder first"),
         _ => failure,
     }
@@ -64,7 +65,9 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
         Destination::Folder(folder) => {
             make_target(folder, &source, args.dry_run)?;
             let target = check_root("target", folder, &rules).map_err(|e| root_failure(&e))?;
-            check_apart(&source, &target).map_err(|e| root_failure(&e))?;
+            check_apart(&source, &target)
+                .and_then(|()| check_state(options.state.folder(), &[&source, &target]))
+                .map_err(|e| root_failure(&e))?;
             to_folder(&source, &target, &options, &progress)
         }
         Destination::Remote { address, share } => {
@@ -75,6 +78,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
                     hint: Some("give --peer KEYID; 'farshore key' on that host shows it".into()),
                 });
             }
+            check_state(options.state.folder(), &[&source]).map_err(|e| root_failure(&e))?;
             let key = load_key(args.key.as_deref(), &options.state)?;
             to_remote(&source, address, share, &key, &args.peer, &options, &progress)
         }

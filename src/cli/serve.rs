@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use farshore_core::path::escape_text;
 
@@ -10,7 +10,7 @@ use super::{ServeArgs, TargetArgs};
 use crate::exit::{Exit, Failure};
 use crate::replicate::TargetOptions;
 use crate::report::utc;
-use crate::roots::{RootRules, check_root};
+use crate::roots::{RootRules, check_root, check_state};
 use crate::serve::{ServeOptions, serve};
 use crate::state::{State, now_ms};
 
@@ -56,6 +56,8 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
             });
         }
     }
+    let roots: Vec<&Path> = shares.values().map(PathBuf::as_path).collect();
+    check_state(state.folder(), &roots).map_err(|e| super::replicate::root_failure(&e))?;
     let options = ServeOptions {
         listen: args.listen,
         key: super::replicate::load_key(args.key.as_deref(), &state)?,

@@ -175,6 +175,11 @@ fn an_emptied_target_is_held() {
     let run = sites.run_with(&sites.options());
     assert!(matches!(run.held(), Hold::TargetEmptied { proven: 11 }), "{:?}", run.held());
     assert!(!sites.b.join("home").exists());
+    // A target that need not check its tree looks at which one it is.
+    fs::remove_dir_all(&sites.b).expect("removed");
+    fs::create_dir(&sites.b).expect("a folder");
+    let run = sites.run_with(&RunOptions { trust_target: true, ..sites.options() });
+    assert!(matches!(run.held(), Hold::TargetEmptied { .. }), "{:?}", run.held());
     // It is mounted again.
     fs::remove_dir_all(&sites.b).expect("removed");
     fs::rename(&aside, &sites.b).expect("renamed");
@@ -197,6 +202,21 @@ fn another_tree_in_the_place_of_the_target_is_held() {
     let run = sites.run_with(&sites.options());
     assert!(matches!(run.held(), Hold::UnknownTarget { deleted: 2, .. }), "{:?}", run.held());
     assert!(sites.b.join("theirs/file").exists());
+}
+
+/// What the catalogs lost is believed of the target again, and is no rewriting of half of it.
+#[test]
+fn many_files_known_to_nobody_are_not_held_for_being_rewritten() {
+    let sites = Sites::in_memory();
+    for i in 0..1_500 {
+        put(&sites.a.join(format!("home/f{i}")), format!("content {i}"));
+    }
+    sites.run();
+    for _ in 0..2 {
+        fs::remove_dir_all(&sites.state).expect("removed");
+        let run = sites.run();
+        assert_eq!((run.counts(), run.literal()), (Counts::default(), 0));
+    }
 }
 
 /// Something mounted within the source: what lies there is not replicated, what the target has of it
@@ -363,6 +383,38 @@ fn removing_a_folder_keeps_what_is_excluded_in_it() {
     assert_eq!(fs::read(sites.b.join("home/dir/deep/new")).expect("new"), b"comes back");
     assert_eq!(fs::read(&kept).expect("kept"), b"never replicated again");
     assert_eq!(run_under(&sites, &policy).counts(), Counts::default());
+}
+
+/// A file cannot take the place of a folder in which something is kept.
+#[test]
+fn a_folder_that_becomes_a_file_keeps_what_is_excluded_in_it() {
+    for link in [false, true] {
+        let sites = Sites::new();
+        few_files(&sites);
+        put(&sites.a.join("home/dir/deep/state.db"), b"never replicated again");
+        put(&sites.a.join("home/dir/file"), b"goes");
+        run_under(&sites, &rules(&[]));
+        let policy = rules(&["*.db"]);
+        let dir = sites.a.join("home/dir");
+        fs::remove_dir_all(&dir).expect("removed");
+        if link {
+            std::os::unix::fs::symlink("f1", &dir).expect("a link");
+        } else {
+            put(&dir, b"a file now");
+        }
+        for again in [false, true] {
+            let options = RunOptions { policy: &policy, ..sites.options() };
+            let run = sites.run_with(&options);
+            let problems = run.problems();
+            assert!(problems.iter().any(|p| p.contains("home/dir")), "{again}: {problems:?}");
+            let kept = fs::read(sites.b.join("home/dir/deep/state.db")).expect("kept");
+            assert_eq!(kept, b"never replicated again", "{again}");
+            assert!(!sites.b.join("home/dir/file").exists(), "{again}");
+        }
+        fs::remove_dir_all(sites.b.join("home/dir")).expect("removed");
+        run_under(&sites, &policy);
+        assert!(!sites.b.join("home/dir").symlink_metadata().expect("there").is_dir());
+    }
 }
 
 /// An upload under a name that does not travel: it arrives under its final name, and what the target

@@ -107,6 +107,20 @@ fn history_is_bounded_by_bytes() {
 }
 
 /// A set older than the bound goes at the next run, whether that changes anything or not.
+/// A name in history that leaves no number for later batches is nobody's.
+#[test]
+fn absurd_numbers_in_history_are_left_alone() {
+    let sites = Sites::new();
+    put(&sites.a.join("home/file"), b"first");
+    sites.run();
+    for name in [u64::MAX, u64::MAX - 1, u64::MAX / 2] {
+        fs::create_dir(sites.b.join(format!(".farshore/history/{name}"))).expect("a folder");
+    }
+    put(&sites.a.join("home/file"), b"second");
+    sites.run();
+    sites.converged("with strange names in history");
+}
+
 #[test]
 fn history_is_bounded_by_age() {
     let sites = Sites::new();

@@ -107,6 +107,14 @@ impl CatalogReader {
         self.meta_u64("epoch").map(Epoch)
     }
 
+    /// The tree that was checked last.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn tree(&self) -> Result<Option<StoreId>> {
+        Ok(self.meta("tree")?.and_then(|b| b.try_into().ok()).map(StoreId))
+    }
+
     /// Who the other end was when the last recovery point was sealed, or when the tree was begun empty.
     ///
     /// # Errors

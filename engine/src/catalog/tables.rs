@@ -180,6 +180,14 @@ impl<'t> CatalogTables<'t> {
         self.set_meta("sealed_with", &peer.0)
     }
 
+    /// Records which tree was checked.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_tree(&mut self, tree: StoreId) -> Result<()> {
+        self.set_meta("tree", &tree.0)
+    }
+
     /// The record at `path`.
     ///
     /// # Errors

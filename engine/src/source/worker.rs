@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use farshore_proto::batch::BatchHeader;
 use farshore_proto::link::Link;
 
-use super::{Event, SourceConfig, SourceError};
+use super::{Event, SourceConfig, SourceError, caught};
 use crate::catalog::Catalog;
 use crate::frames::{FrameWriter, LineGauge};
 use crate::ingest::{Ingest, RunIndex, SignDesk};
@@ -66,7 +66,7 @@ pub(super) struct Worker<'a, S: Storage> {
 impl<S: Storage> Worker<'_, S> {
     pub(super) fn run(&self, queue: &Receiver<(u64, Vec<Change>)>) {
         while let Ok((batch, changes)) = queue.recv() {
-            let written = self.batch(batch, changes);
+            let written = caught(|| self.batch(batch, changes));
             self.index.finish(batch);
             if let Err(e) = written {
                 self.turnstile.abandon();
