@@ -387,7 +387,7 @@ fn source_failure(e: &SourceError) -> Failure {
     }
     match e {
         SourceError::Catalog(e) | SourceError::Plan(PlanError::Catalog(e)) => catalog_failure(e),
-        SourceError::Session(SessionError::EpochFenced { .. }) => {
+        SourceError::Session(SessionError::EpochOver { .. }) => {
             failure.hint("this site is not active any more; do not send from it")
         }
         SourceError::WorkerGone => failure.hint(CATALOG_HINT),

@@ -49,7 +49,7 @@ use crate::catalog::{
     Catalog, CatalogError, CatalogReader, CatalogTables, HistoryId, HistoryRecord, HistorySet,
     LocalFacts, Record,
 };
-use crate::io::{FileKind, Stat, Storage};
+use crate::io::{FileKind, Object, Stat, Storage};
 use crate::journal::{self, Action, Intent};
 use crate::metadata::Degraded;
 use crate::own_folder::{OwnFolder, remove_tree, set_name};
@@ -238,8 +238,8 @@ impl<S: Storage> Applier<'_, S> {
         Ok(failures)
     }
 
-    /// History the catalog does not know was made before the catalog: it counts from now on, and no
-    /// batch takes its number again.
+    /// History the catalog does not know was made before the catalog, or was about to be removed when
+    /// a crash came: it counts from now on, by what lies in it, and no batch takes its number again.
     fn adopt_history(&self) -> Result<(), ApplyError> {
         let mut sets = Vec::new();
         self.storage
@@ -257,12 +257,41 @@ impl<S: Storage> Applier<'_, S> {
             return Ok(());
         }
         let applied = reader.applied_batch()?.max(highest);
-        let facts = HistorySet { time_unix_ms: (self.now_ms)(), bytes: 0, versions: 0 };
+        let adopted: Vec<(u64, HistorySet)> = sets
+            .into_iter()
+            .map(|set| Ok((set, self.measured(set)?)))
+            .collect::<io::Result<_>>()
+            .map_err(Self::disk(0, ApplyStep::CleanUp, &RelPath::root()))?;
         self.catalog.update(Durability::Immediate, |t| {
-            sets.iter().try_for_each(|&set| t.put_history_set(set, &facts))?;
+            adopted.iter().try_for_each(|(set, facts)| t.put_history_set(*set, facts))?;
             t.set_applied_batch(applied)
         })?;
         Ok(())
+    }
+
+    /// What lies in a set of kept versions.
+    fn measured(&self, set: u64) -> io::Result<HistorySet> {
+        use io::ErrorKind as K;
+        let mut facts = HistorySet { time_unix_ms: (self.now_ms)(), bytes: 0, versions: 0 };
+        let folder = match self.storage.open_directory(&self.own.history, set_name(set).as_bytes())
+        {
+            Ok(folder) => folder,
+            // Not named as a set is, or no folder: nothing of it is counted.
+            Err(e) if matches!(e.kind(), K::NotFound | K::NotADirectory) => return Ok(facts),
+            Err(e) => return Err(e),
+        };
+        let mut names = Vec::new();
+        self.storage.list(&folder, &mut |l| names.push(l.name.to_vec()))?;
+        for name in names {
+            let is_version = std::str::from_utf8(&name).is_ok_and(|n| n.parse::<u32>().is_ok());
+            if is_version {
+                let stat = self.storage.stat(Object::Named(&folder, &name))?;
+                let size = if stat.kind == FileKind::Regular { stat.size } else { 0 };
+                facts.bytes = facts.bytes.saturating_add(size);
+                facts.versions += 1;
+            }
+        }
+        Ok(facts)
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -569,7 +598,11 @@ impl<S: Storage> Applier<'_, S> {
         if !history.is_empty() {
             let kept = HistorySet {
                 time_unix_ms: (self.now_ms)(),
-                bytes: history.iter().filter_map(|(_, r)| r.entry.as_ref()).map(Entry::size).sum(),
+                bytes: history
+                    .iter()
+                    .filter_map(|(_, r)| r.entry.as_ref())
+                    .map(Entry::size)
+                    .fold(0, u64::saturating_add),
                 versions: history.len() as u64,
             };
             t.put_history_set(batch, &kept)?;
@@ -584,19 +617,19 @@ impl<S: Storage> Applier<'_, S> {
     /// [`ApplyError`].
     pub fn prune_history(&self, max_age_ms: i64, max_bytes: u64) -> Result<u64, ApplyError> {
         let sets = self.catalog.reader()?.history_sets()?;
-        let mut bytes: u64 = sets.iter().map(|(_, s)| s.bytes).sum();
+        let mut bytes: u128 = sets.iter().map(|(_, s)| u128::from(s.bytes)).sum();
         let now = (self.now_ms)();
         let mut pruned = 0;
         for (set, facts) in sets {
             // Younger ones may follow an older one: clocks are set back.
-            if now.saturating_sub(facts.time_unix_ms) <= max_age_ms && bytes <= max_bytes {
+            if now.saturating_sub(facts.time_unix_ms) <= max_age_ms && bytes <= max_bytes.into() {
                 continue;
             }
             // The catalog forgets first: what it names is there.
             self.catalog.update(Durability::Immediate, |t| t.remove_history_set(set))?;
             remove_tree(self.storage, &self.own.history, set_name(set).as_bytes())
                 .map_err(Self::disk(set, ApplyStep::CleanUp, &RelPath::root()))?;
-            bytes = bytes.saturating_sub(facts.bytes);
+            bytes = bytes.saturating_sub(facts.bytes.into());
             pruned += 1;
         }
         Ok(pruned)

@@ -82,6 +82,8 @@ pub struct Catalog {
     role: CatalogRole,
     id: StoreId,
     pending: Arc<Mutex<Pending>>,
+    /// Held over a whole transaction, to the moment what was pending is told how it ended.
+    writing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -143,7 +145,8 @@ impl Catalog {
             other => CatalogError::Open { path: path.into(), source: Box::new(other.into()) },
         })?;
         let pending = Arc::default();
-        let mut catalog = Self { db, role: config.role, id: config.fresh_id, pending };
+        let (id, writing) = (config.fresh_id, Mutex::default());
+        let mut catalog = Self { db, role: config.role, id, pending, writing };
         let meta = catalog.reader_if_made()?;
         let Some(meta) = meta else {
             catalog.update(Durability::Immediate, |t| {
@@ -264,6 +267,7 @@ impl Catalog {
         durability: Durability,
         change: impl FnOnce(&mut CatalogTables<'_>) -> Result<T>,
     ) -> Result<T> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut txn = self.db.begin_write().step("begin to write")?;
         txn.set_durability(durability).map_err(redb::Error::from).step("set durability")?;
         // A killed process must not cost a walk of the whole database at the next start.
@@ -278,7 +282,7 @@ impl Catalog {
         })();
         match &result {
             Ok(_) => lock(&self.pending).committed(),
-            // The catalog on disk is marked as not indexed.
+            // The catalog on disk is marked as not indexed, and stays so.
             Err(_) => lock(&self.pending).forget_all(),
         }
         result

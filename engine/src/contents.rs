@@ -1,7 +1,8 @@
 //! Opening content the target already holds, by its digest.
 //!
-//! A location is a hint: it is used only while the file there has the facts the catalog recorded, and
-//! what is read from it is hashed by the caller before it counts.
+//! A location is a hint. A file of the tree whose facts the catalog recorded is used only while it has
+//! them; one whose record has no facts, and a kept version, is opened as it is. Either way what is read
+//! is hashed by the caller before it counts.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ const LOCATIONS_MAX: usize = 8;
 /// The number of the last batch applied, and a way to wait for it.
 #[derive(Debug)]
 pub struct Applied {
-    /// `None` when no further batch will ever be applied.
+    /// That number, and whether no further batch will ever be applied.
     state: Mutex<(u64, bool)>,
     moved: Condvar,
 }
@@ -53,7 +54,7 @@ impl Applied {
     }
 }
 
-/// Opens `content` from the tree or from history, with the length it has there.
+/// Opens `content` from the tree or from history.
 ///
 /// # Errors
 /// [`CatalogError`]; a place that does not hold it any more is passed over.

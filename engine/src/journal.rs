@@ -293,6 +293,28 @@ mod tests {
 
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_body_of_a_record_is_an_intent_or_refused(body: Vec<u8>, flip: u8) {
+            let mut record = MAGIC.to_vec();
+            record.extend((body.len() as u64).to_le_bytes());
+            record.extend(blake3::hash(&body).as_bytes());
+            record.extend(&body);
+            if let Ok(intent) = Intent::from_bytes(&record) {
+                assert_eq!(Intent::from_bytes(&intent.to_bytes()), Ok(intent));
+            }
+            // A true one with one byte of its body changed, its digest made anew.
+            let path = RelPath::new(*b"a/b").expect("valid");
+            let action = Action::RemoveFile { number: 2, path, inode: 8 };
+            let mut true_one = Intent { batch: 9, actions: vec![action] }.to_bytes();
+            let at = 48 + usize::from(flip) % (true_one.len() - 48);
+            true_one[at] ^= flip;
+            let digest = *blake3::hash(&true_one[48..]).as_bytes();
+            true_one[16..48].copy_from_slice(&digest);
+            let _decoded_or_refused = Intent::from_bytes(&true_one).is_ok();
+        }
+    }
+
     #[test]
     fn intents_round_trip_and_any_damage_is_found() {
         let path = |s: &str| RelPath::new(s.as_bytes()).expect("valid");

@@ -90,7 +90,7 @@ impl Change {
         let mut d = Decoder::new(bytes);
         let tag = d.take_u8("change")?;
         let path = decode_path(&mut d, "change path")?;
-        Ok(match tag {
+        let change = match tag {
             0 | 1 | 4 | 5 => Self::Look {
                 path,
                 size: d.take_u64("size")?,
@@ -101,8 +101,11 @@ impl Change {
                 },
             },
             2 => Self::Link { path, leader: decode_path(&mut d, "leader")? },
-            _ => Self::Remove { path, expected: EntryDigest(d.take_array("expected state")?) },
-        })
+            3 => Self::Remove { path, expected: EntryDigest(d.take_array("expected state")?) },
+            other => return Err(DecodeError::Invalid { what: "change", found: u64::from(other) }),
+        };
+        d.finish("change")?;
+        Ok(change)
     }
 }
 
@@ -138,7 +141,7 @@ pub struct Plan {
     pub bytes: u64,
     /// Entries and directories that cannot be vouched for.
     pub problems: Vec<Problem>,
-    /// Excluded entries, and the first of them by rule.
+    /// Excluded entries; what is below an excluded directory is not counted.
     pub excluded: u64,
     /// Entries the policy deferred.
     pub deferred: u64,
@@ -493,7 +496,8 @@ impl<S: Storage> Join<'_, S> {
     ) -> Result<(), PlanError> {
         let moved_from = self.moved_from(&path, stat, record.as_ref())?;
         if stat.kind == FileKind::Regular {
-            self.plan.bytes += stat.size;
+            // Sparse files may claim more than there are numbers for.
+            self.plan.bytes = self.plan.bytes.saturating_add(stat.size);
         }
         let facts = LocalFacts::of(stat);
         let content_changed = record.as_ref().is_some_and(|r| {
@@ -569,4 +573,41 @@ fn same_kind(entry: &Entry, kind: FileKind) -> bool {
             | (EntryKind::CharDevice, FileKind::CharDevice)
             | (EntryKind::BlockDevice, FileKind::BlockDevice)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_round_trip_and_damaged_ones_are_no_deletions() {
+        let path = |s: &str| RelPath::new(s.as_bytes()).expect("valid");
+        let look = |is_file, moved_from: Option<&str>| {
+            let moved_from = moved_from.map(path);
+            Change::Look { path: path("a/b"), size: u64::MAX, is_file, moved_from }
+        };
+        let all = [
+            look(false, None),
+            look(true, None),
+            look(false, Some("c")),
+            look(true, Some("c")),
+            Change::Link { path: path("a"), leader: path("b") },
+            Change::Remove { path: path("a"), expected: EntryDigest([3; 32]) },
+        ];
+        for change in all {
+            let mut bytes = change.to_bytes();
+            assert_eq!(Change::from_bytes(&bytes), Ok(change));
+            for len in 0..bytes.len() {
+                assert!(Change::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+            }
+            bytes.push(0);
+            assert!(Change::from_bytes(&bytes).is_err(), "with more behind it");
+        }
+        let mut bytes =
+            Change::Remove { path: path("a"), expected: EntryDigest([3; 32]) }.to_bytes();
+        for tag in 6..=u8::MAX {
+            bytes[0] = tag;
+            assert!(Change::from_bytes(&bytes).is_err(), "tag {tag}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //! One thread owns the session and the catalog: it feeds batches to the workers that read and send
 //! them, and alone acts on what the target answers. Guarantees: nothing is sent before the guard has
 //! judged the whole plan; the catalog learns of an operation when its receipt says it is durable;
-//! the recovery point is recorded when both ends have computed the same root digest.
+//! the recovery point is recorded when both ends have computed the same root digest. What the target
+//! says faster than it is acted on waits at the target, not in memory here.
 //!
 //! After a crash the catalog is behind the target at most; the roots then differ, the two are
 //! compared, and nothing acknowledged is sent again.
@@ -14,10 +15,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use farshore_core::entry::EntryKind;
 use farshore_core::guard::{self, Hold, RootIdentity, Threshold, judge};
-use farshore_core::limits::SMALL_FILE_MAX;
+use farshore_core::limits::{PATH_LEN_MAX, SMALL_FILE_MAX};
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
@@ -25,7 +26,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
-    DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, StoreId, Welcome,
+    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+    Receipt, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -40,15 +42,21 @@ use crate::plan::{Change, Plan, PlanError, Problem, plan};
 use crate::profile::{Profile, Stage};
 use crate::progress::{Phase, Progress};
 
+mod inbox;
 mod receipts;
 mod worker;
 
+use inbox::Inbox;
 use worker::{Turnstile, Worker};
 
 /// Changes in one batch, at most.
 const BATCH_CHANGES: usize = 4_096;
 /// Bytes of files in one batch before it is closed.
 const BATCH_BYTES: u64 = 32 << 20;
+/// Bytes of paths in one batch before it is closed, each with what else its failure may take: a file
+/// that is begun three times and was elsewhere before still leaves a batch whose receipt can name all.
+const BATCH_NAMES: usize = (1 << 20) - 2 * (PATH_LEN_MAX + FAILURE_COST);
+const _: () = assert!(3 * (BATCH_NAMES + 2 * (PATH_LEN_MAX + FAILURE_COST)) <= BATCH_NAMES_MAX);
 /// Batches sent and not yet acknowledged, at most: bounds what waits in memory and in staging.
 const BATCHES_UNDER_WAY: usize = 16;
 /// Rounds in which what the target could not build is sent again.
@@ -182,7 +190,12 @@ impl From<CompareError<CatalogError>> for SourceError {
     }
 }
 
+/// Messages of the target that wait for the coordinator: as many as an honest one sends unasked, a
+/// receipt for each batch under way and its last words. More than these wait at the target.
+const MESSAGES_MAX: usize = BATCHES_UNDER_WAY + 4;
+
 /// What the coordinator hears.
+#[derive(Debug)]
 enum Event {
     Message(Message),
     /// A batch is written but for its end.
@@ -203,13 +216,13 @@ pub fn run<S: Storage>(
     config: &SourceConfig<'_>,
     progress: &Progress,
 ) -> Result<SourceReport, SourceError> {
-    let (events, inbox) = unbounded();
+    let (events, from_workers) = unbounded();
+    let (messages, from_target) = bounded(MESSAGES_MAX);
     let desk = SignDesk::new(link, config.workers);
     std::thread::scope(|scope| {
-        let sender = events.clone();
         let desk = &desk;
         scope.spawn(move || {
-            receive(link, desk, &sender);
+            receive(link, desk, &messages);
             desk.close();
         });
         let mut source = Source {
@@ -219,7 +232,7 @@ pub fn run<S: Storage>(
             config,
             progress,
             session: SourceSession::new(config.epoch),
-            inbox,
+            inbox: Inbox::new(from_workers, from_target),
             events,
             desk,
             index: RunIndex::default(),
@@ -275,7 +288,7 @@ struct Source<'a, S: Storage> {
     config: &'a SourceConfig<'a>,
     progress: &'a Progress,
     session: SourceSession,
-    inbox: Receiver<Event>,
+    inbox: Inbox,
     events: Sender<Event>,
     desk: &'a SignDesk<'a>,
     index: RunIndex,
@@ -389,16 +402,16 @@ impl<S: Storage> Source<'_, S> {
     /// The next message of the target, checked.
     fn message(&mut self) -> Result<Message, SourceError> {
         match self.inbox.recv() {
-            Ok(Event::Message(message)) => {
+            Event::Message(message) => {
                 self.session.handle(&message)?;
                 Ok(message)
             }
-            Ok(Event::Failed(e)) => Err(e),
-            Ok(Event::Ended) | Err(_) => {
+            Event::Failed(e) => Err(e),
+            Event::Ended => {
                 Err(SessionError::EndedEarly { state: self.session.state_name() }.into())
             }
             // Nothing is being written while the session waits for a message.
-            Ok(Event::Written(..)) => Err(SourceError::WorkerGone),
+            Event::Written(..) => Err(SourceError::WorkerGone),
         }
     }
 
@@ -562,6 +575,8 @@ impl<S: Storage> Source<'_, S> {
                 // Workers blocked on the link or on their turn must end too.
                 self.link.close(CloseCode::Internal as u32, "the source stopped");
                 turnstile.abandon();
+                // Nobody takes the target's messages any more, so that no signatures arrive either.
+                self.desk.close();
             }
             result
         });
@@ -597,11 +612,11 @@ impl<S: Storage> Source<'_, S> {
                 return Ok(again);
             }
             let mut receipts = Vec::new();
-            let mut event = self.inbox.recv().unwrap_or(Event::Ended);
+            let mut event = self.inbox.recv();
             // Receipts that wait together are recorded together.
             loop {
                 receipts.extend(self.heard(event, &mut under_way)?);
-                let Ok(next) = self.inbox.try_recv() else { break };
+                let Some(next) = self.inbox.try_recv() else { break };
                 event = next;
             }
             if !receipts.is_empty() {
@@ -652,7 +667,7 @@ impl<S: Storage> Source<'_, S> {
         if !matches!(e, SourceError::Link(_)) {
             return e;
         }
-        while let Ok(event) = self.inbox.recv_deadline(until) {
+        while let Some(event) = self.inbox.recv_until(until) {
             match event {
                 Event::Message(message @ Message::Refused { .. }) => {
                     return self.session.handle(&message).map_or_else(SourceError::from, |()| e);
@@ -666,7 +681,7 @@ impl<S: Storage> Source<'_, S> {
 
     /// All workers are gone: one of them said why.
     fn worker_error(&mut self) -> SourceError {
-        while let Ok(event) = self.inbox.try_recv() {
+        while let Some(event) = self.inbox.try_recv() {
             if let Event::Failed(e) = event {
                 return self.reason(e);
             }
@@ -718,9 +733,8 @@ impl<S: Storage> Source<'_, S> {
             // The target may have heard it and left already.
             drop(self.link.finish_control());
             loop {
-                match self.inbox.recv() {
-                    Ok(Event::Ended | Event::Failed(_)) | Err(_) => return Ok(()),
-                    Ok(_) => {}
+                if matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {
+                    return Ok(());
                 }
             }
         })
@@ -763,20 +777,32 @@ fn large_size(change: &Change) -> Option<u64> {
     }
 }
 
-/// The changes of the next batch: so many, or so many bytes of files.
+/// The changes of the next batch: so many, or so many bytes of files or of paths.
 fn next_batch(
     next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
 ) -> Result<Vec<Change>, SourceError> {
     let mut changes = Vec::new();
-    let mut bytes = 0u64;
-    while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES {
+    let (mut bytes, mut names) = (0u64, 0);
+    while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES && names < BATCH_NAMES {
         let Some(change) = next()? else { break };
         if let Change::Look { size, .. } = &change {
             bytes = bytes.saturating_add(*size);
         }
+        names += names_of(&change);
         changes.push(change);
     }
     Ok(changes)
+}
+
+/// What a receipt takes to name all of a change.
+fn names_of(change: &Change) -> usize {
+    let other = match change {
+        Change::Look { moved_from, .. } => moved_from.as_ref(),
+        Change::Link { leader, .. } => Some(leader),
+        Change::Remove { .. } => None,
+    };
+    let paths = [Some(change.path()), other];
+    paths.iter().flatten().map(|path| path.as_bytes().len() + FAILURE_COST).sum()
 }
 
 /// A wall clock from the operating system.
@@ -786,5 +812,47 @@ pub fn system_wall_clock() -> farshore_core::entry::Timestamp {
     farshore_core::entry::Timestamp {
         seconds: now.tv_sec,
         nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::entry::EntryDigest;
+
+    use super::*;
+
+    /// Whatever the paths are, a receipt can name all of a batch, sent three times over.
+    #[test]
+    fn batches_are_closed_by_their_paths() {
+        let long = |n: usize| {
+            let name = format!("{}/{n}", ["x".repeat(250).as_str(); 120].join("/"));
+            RelPath::new(name.as_bytes()).expect("a path")
+        };
+        let mut left = (0..500).map(|n| match n % 3 {
+            0 => Change::Remove { path: long(n), expected: EntryDigest([0; 32]) },
+            1 => Change::Link { path: long(n), leader: long(n + 1) },
+            _ => {
+                let (path, from) = (long(n), Some(long(n + 1)));
+                Change::Look { path, size: 1, is_file: true, moved_from: from }
+            }
+        });
+        let mut sent = 0;
+        loop {
+            let batch = next_batch(&mut || Ok(left.next())).expect("a batch");
+            if batch.is_empty() {
+                break;
+            }
+            let names: usize = batch.iter().map(names_of).sum();
+            assert!(3 * names <= BATCH_NAMES_MAX, "{} changes, {names} bytes", batch.len());
+            sent += batch.len();
+        }
+        assert_eq!(sent, 500);
+        let short = |_| {
+            let path = RelPath::new(*b"an/ordinary/path/of/some/length").expect("a path");
+            Change::Look { path, size: 1, is_file: true, moved_from: None }
+        };
+        let mut short = (0..5_000).map(short);
+        let batch = next_batch(&mut || Ok(short.next())).expect("a batch");
+        assert_eq!(batch.len(), BATCH_CHANGES);
     }
 }

@@ -14,7 +14,7 @@ use farshore_core::codec::{DecodeError, Decoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, Xattrs};
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
-use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind};
+use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind, PROTOCOL_VERSION};
 use farshore_proto::op::Op;
 
 use crate::OWN_FOLDER;
@@ -28,6 +28,7 @@ use crate::own_folder::{OwnFolder, remove_tree};
 use crate::profile::{Profile, Stage};
 
 mod assembly;
+mod bounds;
 mod patch;
 
 use assembly::Assembly;
@@ -39,7 +40,7 @@ const WRITEBACK: u64 = 8 << 20;
 const HOLE: usize = 4096;
 
 /// A file has at most so many extents, and one more for each [`CHUNK_MEAN`] bytes of chunks: no
-/// chunking makes more, and the memory of a recipe stays below what was sent.
+/// chunking makes more. A run names many with a few bytes: see [`bounds`] for what else is bounded.
 const SHORT_CHUNKS: u64 = 4_096;
 /// See [`SHORT_CHUNKS`]: a block of the finest holes there are.
 const CHUNK_MEAN: u64 = 512;
@@ -191,6 +192,13 @@ pub struct Stager<'a, S: Storage> {
     /// The recipe used last.
     parts: Option<Parts>,
     assembly: Option<Assembly<S>>,
+    /// The version of the protocol that is spoken.
+    version: u16,
+    /// What a receipt takes to name all operations so far, in bytes.
+    names: usize,
+    /// Missing chunks that the receipt will tell of.
+    told: usize,
+    kept: bounds::Kept,
     chunker: Option<Chunker>,
     buf: Vec<u8>,
 }
@@ -268,6 +276,10 @@ impl<'a, S: Storage> Stager<'a, S> {
             basis: None,
             parts: None,
             assembly: None,
+            version: PROTOCOL_VERSION,
+            names: 0,
+            told: 0,
+            kept: bounds::Kept::default(),
             chunker: None,
             buf: Vec::new(),
         })
@@ -316,6 +328,7 @@ impl<'a, S: Storage> Stager<'a, S> {
 
     fn op(&mut self, op: Op<'_>) -> Result<(), StageError> {
         check_paths(&op)?;
+        self.check_version(&op)?;
         let in_file = matches!(
             op,
             Op::Literal { .. }
@@ -339,6 +352,7 @@ impl<'a, S: Storage> Stager<'a, S> {
                 DecodeError::LimitExceeded { what: "operations of a batch", found, limit }.into()
             );
         }
+        self.count_names(&op)?;
         self.number += 1;
         let path = path_of(&op);
         match self.entry_op(op) {
@@ -592,7 +606,9 @@ impl<'a, S: Storage> Stager<'a, S> {
             }
             Some(recipe) => {
                 let facts = self.finish_file(&slot, (&file, Some(mode)), &path, &entry)?;
-                self.out.recipes.extend(recipe.map(|r| (content, r)));
+                if let Some(recipe) = recipe {
+                    self.kept.keep(&mut self.out.recipes, content, recipe);
+                }
                 self.staged(&slot, path, entry, facts);
                 Ok(())
             }
@@ -633,9 +649,15 @@ impl<'a, S: Storage> Stager<'a, S> {
         storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
         let mut written = false;
         for id in Expected::chunkings(Some(&expected), stat.size) {
-            let into = (!written).then_some(file);
+            let recipe = if written {
+                // What counts is what was written, whatever the basis reads like the second time.
+                let object = Object::File(file);
+                let stat = storage.stat(object).map_err(Self::failed(path, "looking at it"))?;
+                self.copy_extents(file, &stat, None, path, id)?
+            } else {
+                self.copy_extents(basis, stat, Some(file), path, id)?
+            };
             written = true;
-            let recipe = self.copy_extents(basis, stat, into, path, id)?;
             if let Some(recipe) = recipe.filter(|r| r.digest() == *content) {
                 return Ok(Some(Some(recipe)));
             }

@@ -8,10 +8,11 @@
 //!             └──► signer                             (reads the tree)
 //! ```
 //! Guarantees: a receipt is sent when its batch is durable, never before; one session at a time has a
-//! share; an older epoch and a used batch number are refused. An error of any thread ends the
-//! session: the source hears why, and the next start finishes what was journaled.
+//! share; an older epoch and a used batch number are refused. An error of any thread, or a panic in
+//! it, ends the session: the source hears why, and the next start finishes what was journaled.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -182,6 +183,18 @@ pub fn run<S: Storage>(
     result
 }
 
+/// What `run` comes to; a panic in it is an error of its thread.
+fn caught<T>(run: impl FnOnce() -> Result<T, TargetError>) -> Result<T, TargetError> {
+    // What it had in hand is of this session, which ends with it.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(TargetError::ThreadGone))
+}
+
+/// Runs one thread's part of a session. However it fails, the session does: the peer would wait for
+/// what it owes, and the other threads for the peer.
+fn part<T>(fail: &impl Fn(TargetError), run: impl FnOnce() -> Result<T, TargetError>) -> Option<T> {
+    caught(run).map_err(fail).ok()
+}
+
 struct Session<'a, S: Storage> {
     storage: &'a S,
     catalog: &'a Catalog,
@@ -310,19 +323,13 @@ impl<'a, S: Storage> Session<'a, S> {
         let (streams, incoming) = bounded(0);
         let (staged, to_apply) = bounded::<StagedBatch>(STAGED_MAX);
         let control = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                if let Err(e) = self.accept(streams) {
-                    fail(e);
-                }
-            });
+            scope.spawn(|| part(&fail, || self.accept(streams)));
             for _ in 0..self.config.stagers.max(1) {
                 let (incoming, staged) = (incoming.clone(), staged.clone());
                 let (fail, applied) = (&fail, &applied);
                 let session = &self;
                 scope.spawn(move || {
-                    if let Err(e) = session.stage(own, applied, &incoming, &staged) {
-                        fail(e);
-                    }
+                    part(fail, || session.stage(own, applied, &incoming, &staged));
                 });
             }
             drop((incoming, staged));
@@ -335,10 +342,7 @@ impl<'a, S: Storage> Session<'a, S> {
                     now_ms: &session.config.now_ms,
                     profile: &session.config.profile,
                 };
-                session.apply(&applier, to_apply, advanced).unwrap_or_else(|e| {
-                    fail_all(e);
-                    0
-                })
+                part(fail_all, || session.apply(&applier, to_apply, advanced)).unwrap_or(0)
             });
             scope.spawn(|| {
                 select! {
@@ -352,8 +356,13 @@ impl<'a, S: Storage> Session<'a, S> {
             // As many as the session's machine lets pass: the control loop never waits for room.
             let (ask, asked) = bounded::<Sign>(SIGNS_UNDER_WAY_MAX);
             let session = &self;
-            scope.spawn(move || session.sign(own, &asked));
-            let control = self.control(own, ask);
+            scope.spawn(move || {
+                part(fail_all, || {
+                    session.sign(own, &asked);
+                    Ok(())
+                })
+            });
+            let control = caught(|| self.control(own, ask));
             drop(control_over);
             // A link that broke tells nobody anything; of an error elsewhere the peer knows.
             if let Err(e) = &control
@@ -404,7 +413,8 @@ impl<'a, S: Storage> Session<'a, S> {
     ) -> Result<(), TargetError> {
         while let Ok((mut reader, batch)) = incoming.recv() {
             let stager =
-                Stager::new(self.storage, self.catalog, own, applied, self.config.stage, batch)?;
+                Stager::new(self.storage, self.catalog, own, applied, self.config.stage, batch)?
+                    .speaking(self.machine().version());
             let profile = &*self.config.profile;
             let done = match profile.time(Stage::Stage, || stager.run(&mut reader, profile)) {
                 Ok(done) => done,
@@ -448,7 +458,7 @@ impl<'a, S: Storage> Session<'a, S> {
                 for receipt in applier.apply(group)? {
                     applied.advance(receipt.batch);
                     self.machine().batch_applied(receipt.batch);
-                    let message = Message::Receipt(receipt);
+                    let message = Message::Receipt(receipt.fitted());
                     self.link.send_control(Bytes::from(message.to_bytes()))?;
                 }
             }

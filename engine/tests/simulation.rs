@@ -32,6 +32,8 @@ mod link;
 mod oracle;
 #[path = "simulation/sites.rs"]
 mod sites;
+#[path = "simulation/staging.rs"]
+mod staging;
 #[path = "simulation/storage.rs"]
 mod storage;
 #[path = "simulation/trees.rs"]

@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
     ("version 9", &[4], &["versions 9 to 9"], |l| {
         say(l, &Message::Welcome(Welcome { version: 9, ..welcome() }))
     }),
-    ("epoch of the future", &[4], &["epoch", "hint:"], |l| {
+    ("epoch of the future", &[4], &["epoch 18446744073709551615 is in force", "hint:"], |l| {
         say(l, &Message::Welcome(Welcome { epoch: Epoch(u64::MAX), ..welcome() }));
     }),
     ("all batches applied", &[4], &["batch 18446744073709551615"], |l| {
@@ -218,7 +218,7 @@ const CASES: &[Case] = &[
             text: "\u{1b}[2J\u{202e}\n".into(),
         });
         let number = batch(l).unwrap_or(0);
-        let degraded = vec![("\u{1b}[2J\u{202e}".to_owned(), u64::MAX)];
+        let degraded = vec![("\u{1b}[2J\u{202e}".to_owned(), u64::MAX); 2];
         say(l, &Message::Receipt(Receipt { batch: number, failures: failures.into(), degraded }));
         seal(l, Message::Sealed);
     }),

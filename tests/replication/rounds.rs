@@ -56,6 +56,29 @@ fn deep_wide_and_huge_trees_arrive_whole() {
     sites.converged("one more file");
 }
 
+/// Files of holes that claim more bytes together than 64 bits count: they arrive, and go again into
+/// history, and the runs after that count right.
+#[test]
+fn sizes_beyond_all_numbers_arrive_and_go() {
+    let sites = Sites::in_memory();
+    let names = ["one", "two", "three"].map(|name| sites.a.join(name));
+    for name in &names {
+        let made = fs::File::create(name).expect("a file");
+        if let Err(e) = made.set_len(i64::MAX.cast_unsigned()) {
+            println!("no files of 2^63 bytes here: {e}");
+            return;
+        }
+    }
+    put(&sites.a.join("home/small"), b"with them");
+    let first = sites.run();
+    assert_eq!(first.sealed().bytes, u64::MAX);
+    sites.converged("huge files");
+    names.iter().for_each(|name| fs::remove_file(name).expect("removed"));
+    let second = sites.run_approved();
+    assert_eq!(second.sealed().bytes, 9);
+    sites.converged("without them");
+}
+
 /// After any changes at the source a run makes the target equal, and the run after it does nothing.
 fn rounds(sites: &Sites, seed: u64, count: u64) {
     fs::remove_dir(&sites.a).expect("removed");

@@ -33,8 +33,8 @@ pub const ZERO_RUN_MIN: u64 = 64 * 1024;
 /// Largest file, in bytes: what a signed 64-bit offset can address.
 pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 
-/// Most pieces of one patched chunk: as many as a largest chunk has of the 64 bytes below which a copy
-/// is not worth its place in the list.
+/// Most pieces of one patched chunk: as many as a largest chunk has of 64 bytes. Copies of 16 bytes are
+/// worth their place already; a chunk of more pieces than these is sent as it is.
 pub const PATCH_PIECES_MAX: usize = CHUNK_LEN_MAX / 64;
 
 /// Payload of one frame before compression, in bytes: one largest chunk or one entry with all its

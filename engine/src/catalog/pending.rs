@@ -6,8 +6,8 @@
 //!
 //! Guarantees: what is pending is found as if it were in the tables; at most [`PENDING_MAX`] of each
 //! wait. It does not survive a crash, nor a transaction that fails: the catalog is marked as not
-//! indexed in the transaction that leaves anything here, and is indexed anew from its entries when
-//! it is next opened.
+//! indexed in the transaction that leaves anything here, stays so when that was lost, and is indexed
+//! anew from its entries when it is next opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -25,6 +25,8 @@ pub(super) struct Pending {
     new: Keys,
     /// In the tables of a transaction that is not committed: still to be found here.
     settling: Arc<Keys>,
+    /// Keys of committed entries are gone: only indexing anew brings them back.
+    lost: bool,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -48,6 +50,11 @@ impl Keys {
 }
 
 impl Pending {
+    /// Whether the tables have all keys once the transaction under way is committed.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.lost && self.is_empty()
+    }
+
     /// Whether nothing waits for a later transaction than the one under way.
     pub(super) fn is_empty(&self) -> bool {
         self.new.is_empty()
@@ -80,7 +87,7 @@ impl Pending {
 
     /// The transaction failed: what it added is of no entry, and with it goes what waited.
     pub(super) fn forget_all(&mut self) {
-        *self = Self::default();
+        *self = Self { lost: true, ..Self::default() };
     }
 
     pub(super) fn add_content(&mut self, location: Vec<u8>) {

@@ -83,12 +83,12 @@ impl CatalogReader {
         self.meta_u64("entries")
     }
 
-    /// Bytes of content of all files; a file with several names counts once.
+    /// Bytes of content of all files, as far as 64 bits go; a file with several names counts once.
     ///
     /// # Errors
     /// [`CatalogError`].
     pub fn content_bytes(&self) -> Result<u64> {
-        self.meta_u64("bytes")
+        Ok(if self.meta_u64("bytes_over")? > 0 { u64::MAX } else { self.meta_u64("bytes")? })
     }
 
     /// The last batch applied.

@@ -45,7 +45,10 @@ pub struct CatalogTables<'t> {
     history: Table<'t, (u64, u32), Bytes>,
     history_sets: Table<'t, u64, Bytes>,
     entry_count: u64,
-    content_bytes: u64,
+    /// May exceed 64 bits: a sparse file may claim 2^63 bytes, and there may be many.
+    content_bytes: u128,
+    /// Its upper half as it is stored.
+    stored_over: u64,
     /// Whether the tables of contents and inodes have all of the entries.
     indexed: bool,
 }
@@ -69,7 +72,8 @@ impl<'t> CatalogTables<'t> {
                 Decoder::new(v.value()).take_u64("meta").map_err(damaged("meta"))
             })
         };
-        let (entry_count, content_bytes) = (count("entries")?, count("bytes")?);
+        let (entry_count, stored_over) = (count("entries")?, count("bytes_over")?);
+        let content_bytes = u128::from(stored_over) << 64 | u128::from(count("bytes")?);
         let indexed = count("indexed")? == 1;
         Ok(Self {
             role,
@@ -86,6 +90,7 @@ impl<'t> CatalogTables<'t> {
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             entry_count,
             content_bytes,
+            stored_over,
             indexed,
             pending,
             meta,
@@ -118,12 +123,18 @@ impl<'t> CatalogTables<'t> {
 
     fn store_counts(&mut self) -> Result<()> {
         self.set_meta_u64("entries", self.entry_count)?;
-        self.set_meta_u64("bytes", self.content_bytes)?;
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(u64::MAX);
+        let (over, bytes) = (half(self.content_bytes >> 64), half(self.content_bytes));
+        self.set_meta_u64("bytes", bytes)?;
+        if over != self.stored_over {
+            self.set_meta_u64("bytes_over", over)?;
+            self.stored_over = over;
+        }
         let full = self.pending().is_full();
         if full {
             self.settle()?;
         }
-        let complete = self.pending().is_empty();
+        let complete = self.pending().is_complete();
         if complete != self.indexed {
             self.set_meta_u64("indexed", u64::from(complete))?;
             self.indexed = complete;
@@ -223,7 +234,7 @@ impl<'t> CatalogTables<'t> {
             self.entry_count += 1;
         }
         if let Entry::File { size, content, .. } = &record.entry {
-            self.content_bytes += size;
+            self.content_bytes += u128::from(*size);
             if old.as_ref().and_then(|o| o.entry.content()) != Some(content) {
                 let location = location_key(content, &Location::Live(path.clone()));
                 self.pending().add_content(location);
@@ -269,7 +280,7 @@ impl<'t> CatalogTables<'t> {
         drop(old);
         self.mark_parent_dirty(path);
         if !path.is_root() {
-            self.entry_count -= 1;
+            self.entry_count = less(self.entry_count, 1)?;
         }
         // What lies below the root stays, and its digest with it: nobody would make it again.
         if matches!(old_record.entry, Entry::Directory { .. }) && !path.is_root() {
@@ -310,7 +321,7 @@ impl<'t> CatalogTables<'t> {
     /// Drops what the indexes say of `old`, unless `new` at the same path says it too.
     fn forget(&mut self, path: &RelPath, old: &Record, new: Option<&Record>) -> Result<()> {
         if let Entry::File { size, content, .. } = &old.entry {
-            self.content_bytes -= size;
+            self.content_bytes = less(self.content_bytes, *size)?;
             if new.and_then(|n| n.entry.content()) != Some(content) {
                 self.remove_content(&location_key(content, &Location::Live(path.clone())))?;
                 if *size > SMALL_FILE_MAX {
@@ -433,7 +444,8 @@ impl<'t> CatalogTables<'t> {
         Ok(())
     }
 
-    /// Forgets a set of kept versions, after its files were removed.
+    /// Forgets a set of kept versions, before its files are removed: what is named is there. A crash
+    /// in between leaves a set that the next start adopts again.
     ///
     /// # Errors
     /// [`CatalogError`].
@@ -509,9 +521,17 @@ impl<'t> CatalogTables<'t> {
         Ok(root_digest(root.as_ref().map(|r| &r.entry), &below))
     }
 
-    /// Entries now, the root not counted, and bytes of content.
+    /// Entries now, the root not counted, and bytes of content, as far as 64 bits go.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
-        (self.entry_count, self.content_bytes)
+        (self.entry_count, u64::try_from(self.content_bytes).unwrap_or(u64::MAX))
     }
+}
+
+/// A stored count without what is taken out of the tables: less than that cannot be true.
+fn less<N: Into<u128> + TryFrom<u128>>(count: N, taken: u64) -> Result<N> {
+    let count: u128 = count.into();
+    let left = count.checked_sub(taken.into()).and_then(|left| N::try_from(left).ok());
+    let found = u64::try_from(count).unwrap_or(u64::MAX);
+    left.ok_or_else(|| damaged("meta")(DecodeError::Invalid { what: "stored count", found }))
 }

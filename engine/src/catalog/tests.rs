@@ -1,9 +1,11 @@
 //! What a catalog keeps, finds and refuses.
 
+use farshore_core::codec::Encoder;
 use farshore_core::entry::{Entry, Metadata, Timestamp};
 use farshore_core::recipe::FileDigest;
 use redb::backends::InMemoryBackend;
 
+use super::record::{decode_history, decode_history_set, location_key, parse_location};
 use super::*;
 
 fn open(role: CatalogRole) -> Catalog {
@@ -176,6 +178,84 @@ fn a_catalog_whose_indexes_a_crash_left_behind_is_indexed_anew() {
     assert_eq!(reader.locations(&content, 9).expect("locations"), all);
     assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
     assert!(lock(&catalog.pending).is_empty());
+}
+
+/// A transaction that fails loses what waited; the next ones do not make up for it.
+#[test]
+fn what_a_failed_transaction_lost_is_indexed_anew() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let file_path = dir.path().join("catalog.redb");
+    let config = CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([9; 16]),
+    };
+    let catalog = Catalog::open(&file_path, &config).expect("create");
+    let put = |p: &str, record: &Record| {
+        catalog.update(Durability::Immediate, |t| t.put(&path(p), record)).expect("put");
+    };
+    put("a", &file(b"waits", 7));
+    let failed: Result<()> = catalog.update(Durability::Immediate, |_| {
+        Err(damaged("entries")(DecodeError::Truncated { what: "a test" }))
+    });
+    assert!(failed.is_err());
+    put("d", &directory());
+    catalog.settle().expect("settle");
+    drop(catalog);
+    let catalog = Catalog::open(&file_path, &config).expect("open");
+    let reader = catalog.reader().expect("reader");
+    let content = FileDigest::of_small(b"waits");
+    assert_eq!(reader.locations(&content, 9).expect("found"), [Location::Live(path("a"))]);
+    assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_a_row_or_refused(bytes: Vec<u8>, at: proptest::sample::Index, to: u8) {
+        let mut damaged = file(b"a row", 3).to_bytes();
+        let at = at.index(damaged.len());
+        damaged[at] = to;
+        for row in [&bytes, &damaged] {
+            if let Ok(record) = Record::from_bytes(row) {
+                assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
+            }
+            let _decoded_or_refused = (decode_history(row).is_ok(), decode_history_set(row).is_ok());
+            let key = [[7; 32].as_slice(), row].concat();
+            if let Some(location) = parse_location(&key) {
+                assert_eq!(location_key(&FileDigest([7; 32]), &location), key);
+            }
+        }
+    }
+}
+
+#[test]
+fn counts_hold_any_sizes_and_damaged_ones_are_an_error() {
+    let huge = |n| {
+        let mut record = file(b"huge", n);
+        if let Entry::File { size, .. } = &mut record.entry {
+            *size = u64::MAX >> 1;
+        }
+        record
+    };
+    let catalog = open(CatalogRole::Target);
+    put_all(&catalog, &[("a", huge(1)), ("b", huge(2)), ("c", huge(3)), ("d", file(b"1", 4))]);
+    let bytes = |c: &Catalog| c.reader().expect("reader").content_bytes().expect("bytes");
+    assert_eq!(bytes(&catalog), u64::MAX);
+    for gone in ["a", "b", "c"] {
+        catalog.update(Durability::None, |t| t.remove(&path(gone))).expect("remove");
+    }
+    assert_eq!(bytes(&catalog), 1);
+    for count in ["bytes", "entries"] {
+        let txn = catalog.db.begin_write().expect("begin");
+        let mut e = Encoder::new();
+        e.put_u64(0);
+        let mut meta = txn.open_table(META).expect("meta");
+        meta.insert(count, e.as_slice()).expect("damage");
+        drop(meta);
+        txn.commit().expect("commit");
+        let removed = catalog.update(Durability::None, |t| t.remove(&path("d")));
+        assert!(matches!(removed, Err(CatalogError::Damaged { .. })), "{count}");
+    }
 }
 
 #[test]

@@ -60,6 +60,13 @@ const FINE_EDGE: usize = 4 * 1024;
 /// Old bytes between two blocks that were found may exceed the new ones by so much.
 const FINE_REACH: u64 = 8 * 1024;
 
+// Each range by itself fits a request, and without credit any is asked for.
+const _: () = {
+    assert!(REQUEST_BYTES <= SIGNED_LEN_MAX);
+    assert!(FINE_WHOLE as u64 + FINE_REACH <= SIGNED_LEN_MAX);
+    assert!(2 * FINE_EDGE as u64 <= SIGNED_LEN_MAX && 2 * FINE_EDGE <= FINE_WHOLE);
+};
+
 /// What a range was asked for.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
@@ -130,6 +137,7 @@ pub(super) struct Delta<'d> {
     anchor: Option<(FileDigest, u64)>,
     open: Option<Section>,
     fine_answers: HashMap<u64, Vec<u8>>,
+    fine_arrived: bool,
     next_ticket: u64,
     /// Bytes that came by, for the age of requests.
     read: u64,
@@ -153,6 +161,7 @@ impl<'d> Delta<'d> {
             anchor: None,
             open: None,
             fine_answers: HashMap::new(),
+            fine_arrived: false,
             next_ticket: 0,
             read: 0,
             searched: 0,
@@ -395,7 +404,7 @@ impl<'d> Delta<'d> {
     }
 
     /// Sends requests that have waited for others long enough.
-    fn send_old(&mut self) -> Result<(), LinkError> {
+    pub(super) fn send_old(&mut self) -> Result<(), LinkError> {
         for coarse in [true, false] {
             let request = if coarse { &self.coarse } else { &self.fine };
             if self.read.saturating_sub(request.since) >= REQUEST_AGE {
@@ -434,15 +443,15 @@ impl<'d> Delta<'d> {
                 }
                 Purpose::Fine { ticket } => {
                     self.fine_answers.insert(*ticket, part.unwrap_or_default().into());
+                    self.fine_arrived = true;
                 }
             }
         }
     }
 
-    /// Finds out more about a section, as far as the answers go; `false` when those behind it have to
-    /// wait as well.
+    /// Searches a section that was not, once its answers are there; `false` when those behind it have
+    /// to wait as well.
     pub(super) fn advance(&mut self, section: &mut Section) -> Result<bool, LinkError> {
-        self.send_old()?;
         if let Stage::Coarse(asked) = section.stage {
             let gap = self.gaps.get(&section.gap);
             if gap.is_some_and(|gap| !gap.strange && gap.answered < asked) {
@@ -450,12 +459,21 @@ impl<'d> Delta<'d> {
             }
             self.search(section)?;
         }
-        if let Stage::Fine(parts) = &section.stage
-            && parts.iter().all(|part| self.fine_answers.contains_key(&part.ticket))
-        {
-            self.refine(section);
-        }
         Ok(true)
+    }
+
+    /// Finds out more about the sections that were searched, as far as fine answers came since.
+    pub(super) fn use_arrived<'s>(&mut self, searched: impl Iterator<Item = &'s mut Section>) {
+        if !std::mem::take(&mut self.fine_arrived) {
+            return;
+        }
+        for section in searched {
+            if let Stage::Fine(parts) = &section.stage
+                && parts.iter().all(|part| self.fine_answers.contains_key(&part.ticket))
+            {
+                self.refine(section);
+            }
+        }
     }
 
     /// Finds coarse blocks, and asks for fine ones between them.
@@ -539,7 +557,8 @@ impl<'d> Delta<'d> {
         Ok(())
     }
 
-    /// Which of these old bytes are worth asking for, and which new ones they may be.
+    /// Which of these old bytes are worth asking for, and which new ones they may be; no range is longer
+    /// than a request may be.
     fn worth(
         &mut self,
         new: &Range<usize>,
@@ -554,7 +573,7 @@ impl<'d> Delta<'d> {
             return vec![(new.clone(), old.clone())];
         }
         let asked = i64::try_from(old_len).unwrap_or(i64::MAX);
-        if self.credit >= asked {
+        if old_len <= SIGNED_LEN_MAX && self.credit >= asked {
             self.credit -= asked;
             return vec![(new.clone(), old.clone())];
         }
@@ -611,3 +630,6 @@ impl<'d> Delta<'d> {
         section.found = found;
     }
 }
+
+#[cfg(test)]
+mod tests;

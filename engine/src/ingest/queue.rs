@@ -43,6 +43,15 @@ enum Item {
     Section(Section),
 }
 
+impl Item {
+    fn section(&mut self) -> Option<&mut Section> {
+        match self {
+            Self::Section(section) => Some(section),
+            _ => None,
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct OpQueue<'w, 'g, 'd> {
     writer: &'w mut FrameWriter<'g>,
@@ -50,6 +59,9 @@ pub(super) struct OpQueue<'w, 'g, 'd> {
     /// `None` when the target does not speak of bases, runs and patches.
     pub(super) delta: Option<Delta<'d>>,
     items: VecDeque<Item>,
+    /// Items at the front that need not be searched any more: each is looked at once, not each time
+    /// something comes behind it.
+    searched: usize,
     bytes: usize,
     /// The base named last in the file that is being written.
     base: Option<FileDigest>,
@@ -64,7 +76,8 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
         progress: &'d Progress,
     ) -> Self {
         let delta = desk.is_open().then(|| Delta::new(desk));
-        Self { writer, progress, delta, items: VecDeque::new(), bytes: 0, base: None, work: 0 }
+        let items = VecDeque::new();
+        Self { writer, progress, delta, items, searched: 0, bytes: 0, base: None, work: 0 }
     }
 
     /// Appends an operation; files begin with [`Self::begin`].
@@ -205,13 +218,20 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
     fn search(&mut self) -> Result<(), LinkError> {
         let Some(delta) = &mut self.delta else { return Ok(()) };
         delta.take_answers(false);
-        for item in &mut self.items {
+        delta.send_old()?;
+        let (items, searched) = (&mut self.items, self.searched);
+        delta.use_arrived(items.iter_mut().take(searched).filter_map(Item::section));
+        while let Some(item) = self.items.get_mut(self.searched) {
             if let Item::Section(section) = item
                 && !delta.advance(section)?
             {
                 break;
             }
+            self.searched += 1;
         }
+        // Waiting for room to ask may have taken some.
+        let (items, searched) = (&mut self.items, self.searched);
+        delta.use_arrived(items.iter_mut().take(searched).filter_map(Item::section));
         Ok(())
     }
 
@@ -229,6 +249,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
                 self.items.push_front(item);
                 break;
             }
+            self.searched = self.searched.saturating_sub(1);
             self.write(item)?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Acting on receipts: what is durable at the target enters the catalog, what could not be built is sent
 //! again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
 use farshore_core::entry::Entry;
@@ -15,6 +15,11 @@ use crate::ingest::{BatchRecord, Effect, EffectKind, RunIndex};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
+
+/// Kinds of facts that were not kept, told apart.
+const KINDS_MAX: usize = 64;
+/// What further kinds are counted as.
+const FURTHER_KINDS: &str = "facts of further kinds";
 
 impl<S: Storage> Source<'_, S> {
     /// Records what receipts say is durable; the changes to send again.
@@ -32,9 +37,7 @@ impl<S: Storage> Source<'_, S> {
         })?;
         self.renewed = renewed;
         for (record, receipt) in receipts {
-            for (what, count) in &receipt.degraded {
-                *self.degraded.entry(what.clone()).or_default() += count;
-            }
+            count_degraded(&mut self.degraded, &receipt.degraded);
             let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
             for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
                 let text = format!("the target reports: {}", stray.text);
@@ -155,6 +158,18 @@ impl<S: Storage> Source<'_, S> {
     }
 }
 
+/// Adds what a receipt counted. Numbers and words are the peer's: neither may overflow or fill memory.
+fn count_degraded(total: &mut BTreeMap<String, u64>, receipt: &[(String, u64)]) {
+    for (what, count) in receipt {
+        let room = total.len() < KINDS_MAX || total.contains_key(what);
+        let kind = if room { what.as_str() } else { FURTHER_KINDS };
+        match total.get_mut(kind) {
+            Some(sum) => *sum = sum.saturating_add(*count),
+            None => drop(total.insert(kind.to_owned(), *count)),
+        }
+    }
+}
+
 /// The name and the first name of a further name.
 fn link_of(effect: &Effect) -> Option<(&RelPath, &RelPath)> {
     match effect {
@@ -163,5 +178,23 @@ fn link_of(effect: &Effect) -> Option<(&RelPath, &RelPath)> {
             _ => None,
         },
         Effect::Remove { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_hostile_target_neither_overflow_nor_grow_without_end() {
+        let mut total = BTreeMap::new();
+        let owner = ("owner".to_owned(), u64::MAX);
+        count_degraded(&mut total, &[owner.clone(), owner]);
+        for n in 0..1_000 {
+            count_degraded(&mut total, &[(format!("kind {n}"), 1)]);
+        }
+        assert_eq!(total.get("owner"), Some(&u64::MAX));
+        assert_eq!(total.len(), KINDS_MAX + 1);
+        assert_eq!(total.get(FURTHER_KINDS), Some(&(1_000 + 1 - KINDS_MAX as u64)));
     }
 }

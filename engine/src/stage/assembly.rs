@@ -7,6 +7,7 @@ use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_proto::message::Failure;
 use farshore_proto::op::Op;
 
+use super::bounds::{FILE_EXTENTS_MAX, Missing};
 use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
     write_extent,
@@ -34,7 +35,7 @@ pub(super) struct Assembly<S: Storage> {
     /// Whether space for all of it is reserved.
     reserved: bool,
     flushed: u64,
-    missing: Vec<ChunkId>,
+    missing: Missing,
     refused: Option<String>,
 }
 
@@ -62,7 +63,7 @@ impl<S: Storage> Stager<'_, S> {
             sparse,
             reserved: sparse,
             flushed: 0,
-            missing: Vec::new(),
+            missing: Missing::default(),
             refused: None,
         };
         match created {
@@ -145,7 +146,7 @@ impl<S: Storage> Stager<'_, S> {
         let result = if read == bytes.len() && ChunkId::of(&bytes) == id {
             self.extent(assembly, extent, Some(&bytes))
         } else {
-            self.missing(assembly, extent, id)
+            self.missing(assembly, extent, id, Some(from))
         };
         self.buf = bytes;
         result
@@ -166,9 +167,10 @@ impl<S: Storage> Stager<'_, S> {
         assembly: &mut Assembly<S>,
         extent: Extent,
         id: ChunkId,
+        from: Option<FileDigest>,
     ) -> Result<(), OpError> {
         self.extent(assembly, extent, None)?;
-        assembly.missing.push(id);
+        assembly.missing.chunk(id, from);
         Ok(())
     }
 
@@ -184,10 +186,7 @@ impl<S: Storage> Stager<'_, S> {
             return Err(refused("it is longer than announced"));
         }
         assembly.offset += len;
-        let id = ChunkId(content.0);
-        if assembly.missing.last() != Some(&id) {
-            assembly.missing.push(id);
-        }
+        assembly.missing.content(content);
         Ok(())
     }
 
@@ -224,6 +223,9 @@ impl<S: Storage> Stager<'_, S> {
             return Err(refused("it is longer than announced"));
         }
         if matches!(extent, Extent::Chunk { .. }) {
+            if assembly.recipe.extents.len() >= FILE_EXTENTS_MAX {
+                return Err(refused("it has too many chunks"));
+            }
             if assembly.recipe.extents.len() as u64
                 > SHORT_CHUNKS + assembly.chunk_bytes / CHUNK_MEAN
             {
@@ -270,7 +272,7 @@ impl<S: Storage> Stager<'_, S> {
                 Err(refused("its content does not have its digest"))
             }
         } else {
-            Err(basis_missing(missing))
+            Err(basis_missing(self.told(missing)))
         };
         if let Err(e) = checked {
             self.discard(&slot);
@@ -278,7 +280,7 @@ impl<S: Storage> Stager<'_, S> {
         }
         let facts = self.finish_file(&slot, (&file, None), &path, &entry)?;
         if let Some(content) = entry.content() {
-            self.out.recipes.insert(*content, recipe);
+            self.kept.keep(&mut self.out.recipes, *content, recipe);
         }
         self.staged(&slot, path, entry, facts);
         Ok(())

@@ -3,7 +3,8 @@
 //! Guarantees: every chunk is hashed before it counts, whoever says what it is; blocks shared with
 //! the base are read back from the file that is kept. A base that is not here, whose recipe is not, or
 //! whose chunks do not begin where they are said to, makes this file fail and nothing else; the
-//! source is told which content not to build on. Memory is one chunk and one recipe.
+//! source is told which content not to build on. Memory is one chunk, the recipe of the base and the
+//! one that grows, which a run of a few bytes lengthens by all of its chunks: see `bounds` for the most.
 
 use farshore_core::codec::DecodeError;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest};
@@ -111,11 +112,11 @@ impl<S: Storage> Stager<'_, S> {
             (Some((_, basis)), _) => self.storage.read_at(basis, from, &mut bytes),
             _ => Ok(0),
         };
-        let extent = Extent::Chunk { id, len };
+        let (extent, base) = (Extent::Chunk { id, len }, assembly.base);
         let result = if read.is_ok_and(|n| n == bytes.len()) && ChunkId::of(&bytes) == id {
             self.extent(assembly, extent, (!shared).then_some(&bytes))
         } else {
-            self.missing(assembly, extent, id)
+            self.missing(assembly, extent, id, base)
         };
         self.buf = bytes;
         result
@@ -191,7 +192,7 @@ impl<S: Storage> Stager<'_, S> {
         let result = if whole && ChunkId::of(&bytes) == id {
             self.extent(assembly, extent, Some(&bytes))
         } else {
-            self.missing(assembly, extent, id)
+            self.missing(assembly, extent, id, Some(base))
         };
         self.buf = bytes;
         result

@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    fn catalog(&self, role: CatalogRole) -> Result<Catalog, String> {
+    pub(crate) fn catalog(&self, role: CatalogRole) -> Result<Catalog, String> {
         let (disk, id) = match role {
             CatalogRole::Source => (&self.source, 1),
             CatalogRole::Target => (&self.target, 2),
@@ -311,9 +311,10 @@ pub(crate) enum Touch {
     MovedHere,
 }
 
-struct Recorded {
-    bytes: Vec<u8>,
-    at: usize,
+/// A stream that was recorded.
+pub(crate) struct Recorded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) at: usize,
 }
 
 impl BulkReceive for Recorded {

@@ -1,14 +1,17 @@
-//! The simulated file system with a witness, and with syncs that can be left out on purpose.
+//! The simulated file system with a witness, and with syncs that can be left out, reads that lie, and
+//! calls that panic on purpose.
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use farshore_core::entry::Timestamp;
 use farshore_engine::io::sim::{SimDirectory, SimFile, SimStorage};
 use farshore_engine::io::{Listed, NewNode, Object, Stat, Storage};
 
-/// Which syncs do nothing and say they did: a controlled bug, to prove that the test finds it.
+/// What goes wrong on purpose: a controlled bug, to prove that it is found. A sync here does nothing
+/// and says it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Careless {
     /// All are done.
@@ -17,6 +20,10 @@ pub(crate) enum Careless {
     SyncAll,
     SyncFile,
     SyncDirectory,
+    /// The first longer read has a bit flipped.
+    FirstRead,
+    /// The mutating call of this name panics.
+    Panics(&'static str),
 }
 
 /// A [`SimStorage`] that notes what changes below its root.
@@ -25,11 +32,13 @@ pub(crate) struct Watched {
     inner: SimStorage,
     careless: Careless,
     changes: Mutex<Vec<String>>,
+    lied: AtomicBool,
 }
 
 impl Watched {
     pub(crate) fn new(inner: SimStorage, careless: Careless) -> Self {
-        Self { inner, careless, changes: Mutex::new(Vec::new()) }
+        let (changes, lied) = (Mutex::default(), AtomicBool::new(false));
+        Self { inner, careless, changes, lied }
     }
 
     /// Every mutating call so far.
@@ -38,6 +47,7 @@ impl Watched {
     }
 
     fn note(&self, call: &str, name: &[u8]) {
+        assert!(!matches!(self.careless, Careless::Panics(at) if at == call), "as it was told to");
         let line = format!("{call} {}", name.escape_ascii());
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
@@ -96,7 +106,11 @@ impl Storage for Watched {
     }
 
     fn read_at(&self, file: &SimFile, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(file, offset, buf)
+        let read = self.inner.read_at(file, offset, buf)?;
+        if self.careless == Careless::FirstRead && read > 1_000 && !self.lied.swap(true, Relaxed) {
+            buf[read / 2] ^= 1;
+        }
+        Ok(read)
     }
 
     fn write_at(&self, file: &SimFile, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::bench::limits::{self, Demand, Limit};
 use crate::bench::measure::Cost;
 use crate::bench::peer::{Job, Peers, Server, Tool};
 use crate::bench::report::Record;
-use crate::bench::verify::compare_trees;
+use crate::bench::verify::{Comparison, compare_trees};
 use crate::bench::workload::Workload;
 use crate::bench::{BenchError, Context};
 
@@ -33,11 +33,9 @@ impl Series<'_, '_> {
             Ok((cost, status)) => (cost, Some(format!("{status}: {}", first_and_last(&log)))),
             Err(error) => (Cost::default(), Some(chain_of(&error))),
         };
-        let wanted = failure.is_none() && !self.args.no_verify;
-        let compared = wanted.then(|| compare_trees(&job.source, &job.target)).transpose();
-        let (comparison, failure) = match compared {
-            Ok(comparison) => (comparison, failure),
-            Err(error) => (None, Some(chain_of(&error))),
+        let (comparison, failure) = match failure {
+            None if !self.args.no_verify => compared(&job.source, &job.target),
+            failure => (None, failure),
         };
         let claims = Peers::claims(tool);
         let own_report = last_line(&log).and_then(|line| serde_json::from_str(&line).ok());
@@ -120,6 +118,14 @@ impl Series<'_, '_> {
     }
 }
 
+/// What comparing the trees came to, or why it could not be done: the run has failed then.
+fn compared(source: &Path, target: &Path) -> (Option<Comparison>, Option<String>) {
+    match compare_trees(source, target) {
+        Ok(found) => (Some(found), None),
+        Err(error) => (None, Some(format!("not compared: {}", chain_of(&error)))),
+    }
+}
+
 /// The last line of a log that has one.
 fn last_line(log: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&std::fs::read(log).ok()?).into_owned();
@@ -144,4 +150,17 @@ fn chain_of(error: &BenchError) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_whose_trees_cannot_be_compared_has_failed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (found, failure) = compared(folder.path(), &folder.path().join("none"));
+        assert!(found.is_none());
+        assert!(failure.is_some_and(|why| why.starts_with("not compared: ")));
+    }
 }

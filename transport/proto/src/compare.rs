@@ -14,6 +14,16 @@ use farshore_core::path::RelPath;
 use crate::message::{Answer, BUCKET_CHILDREN_MAX, COMPARE_QUERIES_MAX, Query, WIDE};
 use crate::session::SessionError;
 
+/// What a query takes at most beside its path.
+const QUERY_COST: usize = 8;
+/// Bytes of queries in one message at most: paths may be long. Always room for one.
+const QUERIES_BYTES_MAX: usize = 1 << 20;
+
+const _: () = {
+    assert!(QUERIES_BYTES_MAX + 16 <= crate::link::CONTROL_MESSAGE_MAX);
+    assert!(farshore_core::limits::PATH_LEN_MAX + QUERY_COST <= QUERIES_BYTES_MAX);
+};
+
 /// What one side holds, as the comparison needs it.
 pub trait TreeView {
     /// Why it cannot be read.
@@ -72,7 +82,13 @@ impl Default for Comparison {
 impl Comparison {
     /// Queries to send in one message; empty while enough are under way.
     pub fn poll_queries(&mut self) -> Vec<Query> {
-        let room = COMPARE_QUERIES_MAX.saturating_sub(self.asked.len()).min(self.to_ask.len());
+        let room = COMPARE_QUERIES_MAX.saturating_sub(self.asked.len());
+        let mut bytes = 0;
+        let fits = |query: &&Query| {
+            bytes += query.directory.as_bytes().len() + QUERY_COST;
+            bytes <= QUERIES_BYTES_MAX
+        };
+        let room = self.to_ask.iter().take(room).take_while(fits).count();
         let batch: Vec<_> = self.to_ask.drain(..room).collect();
         self.asked.extend(batch.iter().cloned());
         batch
@@ -310,6 +326,27 @@ mod tests {
             differences.into_iter().for_each(|d| belief.apply(d));
             prop_assert_eq!(belief.0, theirs.0);
         }
+    }
+
+    #[test]
+    fn queries_of_long_paths_go_in_several_messages() {
+        let deep = [b"x".repeat(250).as_slice(); 125].join(b"/".as_slice());
+        let query = |n: u32| {
+            let name = [deep.as_slice(), n.to_string().as_bytes()].join(b"/".as_slice());
+            Query { directory: RelPath::new(name).expect("a path"), bucket: Some(1) }
+        };
+        let mut comparison =
+            Comparison { to_ask: (0..2_000).map(query).collect(), ..Comparison::default() };
+        let mut asked = 0;
+        while !comparison.is_finished() {
+            let queries = comparison.poll_queries();
+            assert!(!queries.is_empty());
+            asked += queries.len();
+            let len = crate::message::Message::Compare(queries).to_bytes().len();
+            assert!(len <= crate::link::CONTROL_MESSAGE_MAX, "{len} bytes");
+            comparison.asked.clear();
+        }
+        assert_eq!(asked, 2_000);
     }
 
     #[test]

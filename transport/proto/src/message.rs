@@ -28,6 +28,29 @@ pub const TEXT_MAX: usize = 1_024;
 /// Most failures one receipt lists; a batch never has more operations.
 pub const BATCH_OPS_MAX: usize = 65_536;
 
+/// What one failure takes of a receipt at most beside its path, with one missing chunk and no text.
+pub const FAILURE_COST: usize = 40;
+
+/// Most bytes that the paths of a batch have together, each with [`FAILURE_COST`]: one receipt can
+/// name them all.
+pub const BATCH_NAMES_MAX: usize = 3 << 20;
+
+/// Most missing chunks one receipt lists beyond the first of each failure.
+pub const MISSING_CHUNKS_MAX: usize = 8_192;
+
+/// Most kinds of facts not kept that one receipt lists.
+const DEGRADED_MAX: usize = 64;
+
+/// What a receipt takes at most beside its failures.
+const RECEIPT_REST: usize = DEGRADED_MAX * (TEXT_MAX + 16) + 64;
+
+const _: () = {
+    let fixed = BATCH_NAMES_MAX + 32 * MISSING_CHUNKS_MAX + RECEIPT_REST;
+    // Room for a word about each of the most failures.
+    assert!(fixed + 8 * BATCH_OPS_MAX <= crate::link::CONTROL_MESSAGE_MAX);
+    assert!(FAILURE_COST * BATCH_OPS_MAX <= BATCH_NAMES_MAX);
+};
+
 /// Most directories one [`Message::Compare`] asks for.
 pub const COMPARE_QUERIES_MAX: usize = 1_024;
 
@@ -130,6 +153,34 @@ pub struct Receipt {
     pub failures: Vec<Failure>,
     /// Facts the target's mount could not keep (an attribute, an owner), by what it was.
     pub degraded: Vec<(String, u64)>,
+}
+
+impl Receipt {
+    /// The same in no more bytes than a message has. Every failure stays; texts are cut, and of
+    /// missing chunks the first ones stay: the source asks again without them and is told the rest.
+    /// Holds for what paths a batch within [`BATCH_NAMES_MAX`] has.
+    #[must_use]
+    pub fn fitted(mut self) -> Self {
+        let mut spare = MISSING_CHUNKS_MAX;
+        let mut taken = RECEIPT_REST;
+        for failure in &mut self.failures {
+            taken += failure.path.as_bytes().len() + FAILURE_COST;
+            if let FailureKind::Basis(chunks) = &mut failure.kind {
+                chunks.truncate(spare + 1);
+                let further = chunks.len().saturating_sub(1);
+                spare -= further;
+                taken += 32 * further;
+            }
+        }
+        self.degraded.truncate(DEGRADED_MAX);
+        let room = crate::link::CONTROL_MESSAGE_MAX.saturating_sub(taken);
+        let each = room / self.failures.len().max(1);
+        for failure in &mut self.failures {
+            let len = cut(&failure.text, each).len();
+            failure.text.truncate(len);
+        }
+        self
+    }
 }
 
 /// What blocks are to be signed.
@@ -380,12 +431,17 @@ fn decode_sign(d: &mut Decoder<'_>) -> Result<Sign, DecodeError> {
     Ok(Sign { id, content, signing, ranges })
 }
 
-fn put_text(text: &str, e: &mut Encoder) {
-    let mut end = text.len().min(TEXT_MAX);
+/// The beginning of `text`, at most so many bytes.
+fn cut(text: &str, len_max: usize) -> &str {
+    let mut end = text.len().min(len_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    e.put_bytes(&text.as_bytes()[..end]);
+    &text[..end]
+}
+
+fn put_text(text: &str, e: &mut Encoder) {
+    e.put_bytes(cut(text, TEXT_MAX).as_bytes());
 }
 
 fn take_text(d: &mut Decoder<'_>, what: &'static str, limit: usize) -> Result<String, DecodeError> {
@@ -534,7 +590,7 @@ fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
         };
         failures.push(Failure { path, kind, text: take_text(d, "failure", TEXT_MAX)? });
     }
-    let count = d.take_len("degraded kinds", 64)?;
+    let count = d.take_len("degraded kinds", DEGRADED_MAX)?;
     let mut degraded = Vec::new();
     for _ in 0..count {
         degraded.push((take_text(d, "degraded", TEXT_MAX)?, d.take_u64("degraded count")?));
@@ -624,6 +680,58 @@ mod tests {
     }
 
     #[test]
+    fn every_tag_has_a_sample() {
+        let mut tags: Vec<u8> = samples().iter().map(|m| m.to_bytes()[0]).collect();
+        tags.dedup();
+        // A tag that is known fails for want of its fields, if at all.
+        let known = |tag: &u8| {
+            let unknown = DecodeError::Invalid { what: "message", found: u64::from(*tag) };
+            Message::from_bytes(&[*tag]) != Err(unknown)
+        };
+        assert_eq!(tags, (0..=u8::MAX).filter(known).collect::<Vec<_>>());
+    }
+
+    /// A batch of the most operations, or of the longest paths, all of them refused at length.
+    #[test]
+    fn a_receipt_that_refuses_a_whole_batch_fits_a_message() {
+        let shapes = [
+            (BATCH_OPS_MAX, BATCH_NAMES_MAX / BATCH_OPS_MAX - FAILURE_COST),
+            (4_096, BATCH_NAMES_MAX / 4_096 - FAILURE_COST),
+            (95, 32 * 1024),
+        ];
+        for (count, path_len) in shapes {
+            let mut name = vec![b'p'; path_len];
+            name.iter_mut().skip(200).step_by(200).for_each(|b| *b = b'/');
+            if name.ends_with(b"/") {
+                name.pop();
+            }
+            let path = RelPath::new(name).expect("a path");
+            let failure = |n: usize| Failure {
+                path: path.clone(),
+                kind: match n % 3 {
+                    0 => FailureKind::Refused,
+                    1 => FailureKind::Basis(Vec::new()),
+                    _ => FailureKind::Basis(vec![ChunkId([1; 32]); 100]),
+                },
+                text: "\u{fc}ber".repeat(400),
+            };
+            let degraded = vec![("d".repeat(2_000), u64::MAX); 100];
+            let failures = (0..count).map(failure).collect();
+            let receipt = Receipt { batch: u64::MAX, failures, degraded }.fitted();
+            assert_eq!(receipt.failures.len(), count);
+            let bytes = Message::Receipt(receipt).to_bytes();
+            assert!(bytes.len() <= crate::link::CONTROL_MESSAGE_MAX, "{count}: {}", bytes.len());
+            let Ok(Message::Receipt(read)) = Message::from_bytes(&bytes) else {
+                panic!("{count} failures are no receipt");
+            };
+            let named = read.failures.iter().filter(|f| !f.text.is_empty()).count();
+            assert_eq!(named, count, "a word about each");
+        }
+        let short = Receipt { failures: vec![], ..Receipt::default() };
+        assert_eq!(short.clone().fitted(), short);
+    }
+
+    #[test]
     fn requests_to_sign_beyond_their_bounds_are_refused() {
         let signing = Signing::new(64, 3).expect("within bounds");
         let with = |ranges: Vec<(u64, u64)>| {
@@ -668,8 +776,10 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_a_message_or_refused(which in 0usize..14, at: prop::sample::Index, to: u8) {
-            let mut bytes = samples()[which].to_bytes();
+        fn damage_is_a_message_or_refused(
+            which: prop::sample::Index, at: prop::sample::Index, to: u8
+        ) {
+            let mut bytes = samples()[which.index(samples().len())].to_bytes();
             let at = at.index(bytes.len());
             bytes[at] = to;
             let _decoded_or_refused = Message::from_bytes(&bytes).is_ok();

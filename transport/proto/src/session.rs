@@ -62,6 +62,16 @@ pub enum SessionError {
         /// The peer's.
         theirs: u64,
     },
+    /// The epoch this source acts under is over.
+    #[error(
+        "epoch {theirs} is in force at the target, this site acts under epoch {ours}: its is over"
+    )]
+    EpochOver {
+        /// This source's.
+        ours: u64,
+        /// The target's.
+        theirs: u64,
+    },
     /// The target would not serve.
     #[error("the target refused: {text}")]
     Refused {
@@ -165,10 +175,8 @@ impl SourceSession {
                     return Err(SessionError::VersionMismatch { lowest: v, highest: v });
                 }
                 if w.epoch > self.epoch {
-                    return Err(SessionError::EpochFenced {
-                        ours: w.epoch.0,
-                        theirs: self.epoch.0,
-                    });
+                    let (ours, theirs) = (self.epoch.0, w.epoch.0);
+                    return Err(SessionError::EpochOver { ours, theirs });
                 }
                 self.state = S::Ready;
                 Ok(())
@@ -467,7 +475,9 @@ mod tests {
         target.welcome_sent(0);
         assert!(target.batch_began(1, Epoch(2)).is_err());
         let mut source = SourceSession::new(Epoch(2));
-        assert!(matches!(source.handle(&welcome(3)), Err(SessionError::EpochFenced { .. })));
+        let over = SessionError::EpochOver { ours: 2, theirs: 3 };
+        assert_eq!(over.to_string().matches("epoch 3 is in force at the target").count(), 1);
+        assert_eq!(source.handle(&welcome(3)), Err(over));
     }
 
     #[test]
