@@ -10,6 +10,7 @@ use farshore_core::policy::Policy;
 use farshore_core::size::HumanBytes;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
+use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
 use farshore_engine::verify::{
     Difference, VerifyConfig, VerifyProgress, VerifyReport, distrust, verify,
@@ -100,7 +101,9 @@ fn compare(
     b: &Path,
     policy: &dyn Policy,
 ) -> Result<(VerifyReport, Vec<Difference>), Failure> {
-    let (storage_a, storage_b) = (open_root("source", a)?, open_root("target", b)?);
+    // Whole files, large and small alike: there is nothing for batches.
+    let open = |role, root| open_root(role, root, IoMode::Posix);
+    let (storage_a, storage_b) = (open("source", a)?, open("target", b)?);
     let config = VerifyConfig::new(policy, worker_threads());
     let mut differences = Vec::new();
     let report = verify(
@@ -146,6 +149,7 @@ fn repair(
         dry_run: false,
         compression: Compression::Auto,
         bandwidth: None,
+        io: IoMode::default(),
         target: TargetOptions::default(),
     };
     let progress = Progress::default();
