@@ -42,6 +42,9 @@ use large::LargeSender;
 use queue::OpQueue;
 pub use signing::SignDesk;
 
+#[cfg(test)]
+mod tests;
+
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
 

@@ -35,6 +35,9 @@ use assembly::Assembly;
 use patch::Parts;
 use small::Waiting;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes written to a large file before its writing back is started.
 const WRITEBACK: u64 = 8 << 20;
 /// Blocks of zeros this long become holes in a file that has holes at the source.

@@ -1,8 +1,9 @@
 //! Which way a batch goes, found by going both.
 //!
 //! Guarantees: a way is chosen on what both took on this very mount, in this very run, and looked at
-//! again as it goes on, since a tree that was cold is warm later; plain calls win a tie, they take less of the
-//! other threads' processors. Nothing is written or read for the sake of the measurement.
+//! again as it goes on, since a tree that was cold is warm later; plain calls win a tie, they take less
+//! of the other threads' processors. Nothing is written or read for the sake of the measurement: files
+//! that are due anyway are done either way.
 
 use std::fmt;
 use std::io;
@@ -68,7 +69,8 @@ const WINS_BELOW: u64 = 80;
 #[derive(Debug, Default)]
 struct Pace {
     files: AtomicU64,
-    /// Nanoseconds a file, of late: each batch counts for a quarter.
+    /// Nanoseconds a file, of late. A shorter time counts for half; a longer one adds half of what was
+    /// there at most, since a batch may be long for what others do: a sync, a busy processor.
     nanos: AtomicU64,
 }
 
@@ -79,10 +81,14 @@ impl Pace {
         else {
             return;
         };
-        // Of two threads at the same moment one is forgotten: it is a mean of many.
+        // Of two threads at the same moment one is forgotten: there are many more.
         let before = self.nanos.load(Relaxed);
-        let mean = if before == 0 { now } else { before - before / 4 + now / 4 };
-        self.nanos.store(mean.max(1), Relaxed);
+        let after = match before {
+            0 => now,
+            _ if now <= before => now + (before - now) / 2,
+            _ => now.min(before + before / 2),
+        };
+        self.nanos.store(after.max(1), Relaxed);
     }
 }
 
@@ -247,6 +253,20 @@ mod tests {
             assert_eq!(trial.usage().plain_nanos, Some(plain * 1_000));
             assert_eq!(trial.usage().ring_nanos, Some(ring * 1_000));
         }
+    }
+
+    #[test]
+    fn a_batch_held_up_by_others_decides_nothing() {
+        let trial = Trial::default();
+        run(&trial, 10, 40, 60);
+        trial.took(Way::Plain, 100, Duration::from_secs(1));
+        let plain = trial.usage().plain_nanos.expect("measured");
+        assert!(plain <= 60_000, "{plain}");
+        // If it stays that slow, that is seen within a few batches.
+        for _ in 0..16 {
+            trial.took(Way::Plain, 100, Duration::from_secs(1));
+        }
+        assert_eq!(trial.better(), Way::Ring);
     }
 
     #[test]

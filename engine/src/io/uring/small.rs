@@ -128,7 +128,7 @@ fn read_all(
         for opened in &*open {
             // Regular files all of them: whoever reads one waits for its disk alone. Where this is
             // refused, plain calls read.
-            rustix::fs::fcntl_setfl(&opened.file.0, OFlags::NOATIME & noatime(&opened.file))
+            rustix::fs::fcntl_setfl(&opened.file.0, OFlags::NOATIME & flags_of(&opened.file))
                 .unwrap_or(());
         }
     }
@@ -143,8 +143,8 @@ fn read_all(
     read
 }
 
-/// The flag as the file has it: it stays as it is.
-fn noatime(file: &PosixFile) -> OFlags {
+/// The flags a file was opened with.
+fn flags_of(file: &PosixFile) -> OFlags {
     rustix::fs::fcntl_getfl(&file.0).unwrap_or(OFlags::empty())
 }
 
@@ -226,5 +226,77 @@ fn write_rest(
             storage.write_at(file, done as u64, rest).map_err(StepError::at(step::WRITE))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::uring::{IoMode, with_ring};
+
+    /// Reads `old` (before it was changed) as the batch does, `change` coming between the look and the
+    /// read.
+    fn read_while(old: &[u8], change: impl Fn(&Path)) -> Option<SmallContent> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("f");
+        fs::write(&path, old).expect("written");
+        let storage = UringStorage::open(folder.path(), IoMode::Uring).expect("open");
+        let (file, before) = storage.open_file_and_stat(storage.root(), b"f").expect("open");
+        let bytes = buffer_for(&before, 1 << 16);
+        change(&path);
+        let mut open = [Opened { number: 0, file, before, bytes }];
+        let read = with_ring(|ring| read_all(&storage, ring, &mut open))?[0];
+        let [Opened { file, bytes, .. }] = open;
+        let bytes = read_rest(&storage, &file, &before, bytes, read).expect("read");
+        Some(complete(&storage, &file, before, bytes).expect("looked at"))
+    }
+
+    #[test]
+    fn a_file_that_grows_or_shrinks_is_seen_to() {
+        let cases: [(&[u8], &str, &[u8]); 4] = [
+            (b"content", "content and more", b"content "),
+            (b"content", "con", b"con"),
+            (b"content", "", b""),
+            (b"", "more", b"m"),
+        ];
+        for (old, new, read) in cases {
+            let Some(found) = read_while(old, |path| fs::write(path, new).expect("written")) else {
+                return;
+            };
+            assert_eq!(found.bytes, read);
+            assert_eq!(found.before.size, old.len() as u64);
+            assert_eq!(found.after.size, new.len() as u64, "the second look is after the read");
+        }
+    }
+
+    #[test]
+    fn a_name_that_vanishes_leaves_what_is_open() {
+        let gone = read_while(b"content", |path| fs::remove_file(path).expect("removed"));
+        let Some(found) = gone else { return };
+        assert_eq!((&found.bytes[..], found.after.links), (&b"content"[..], 0));
+    }
+
+    /// What a ring leaves half done, or not done, plain calls finish.
+    #[test]
+    fn what_the_ring_leaves_is_done_plainly() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = UringStorage::open(folder.path(), IoMode::Uring).expect("open");
+        let file = storage.create_file(storage.root(), b"f").expect("created");
+        for wrote in [Ok(0), Ok(3), Ok(7), Err(Errno::AGAIN), Err(Errno::CANCELED)] {
+            storage.set_len(&file, 0).expect("emptied");
+            let done = *wrote.as_ref().unwrap_or(&0);
+            storage.write_at(&file, 0, &b"content"[..done]).expect("written");
+            write_rest(&storage, &file, b"content", wrote).expect("written");
+            let (open, before) = storage.open_file_and_stat(storage.root(), b"f").expect("open");
+            let mut bytes = buffer_for(&before, 10);
+            bytes[..done].copy_from_slice(&b"content"[..done]);
+            let read = read_rest(&storage, &open, &before, bytes, wrote).expect("read");
+            assert_eq!(read, b"content", "{wrote:?}");
+        }
+        let failed = write_rest(&storage, &file, b"content", Err(Errno::NOSPC));
+        assert_eq!(failed.expect_err("full").step, step::WRITE);
     }
 }
