@@ -35,9 +35,9 @@ impl BulkReceive for Kept {
         if kept.is_empty() {
             return Ok(false);
         }
-        for (to, from) in buf.iter_mut().zip(kept.drain(..buf.len())) {
-            *to = from;
-        }
+        let rest = kept.split_off(buf.len());
+        buf.copy_from_slice(&kept);
+        *kept = rest;
         Ok(true)
     }
 }
