@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
-use farshore_engine::io::uring::IoMode;
+use farshore_engine::io::uring::{IoMode, VerbUsage};
 use farshore_engine::profile::Profile;
 use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
@@ -186,7 +186,10 @@ fn session(
         // Of the whole process: other sessions of this time are in it.
         let usage = Usage::of_process(begun.elapsed(), remote_threads());
         crate::report::profile::text(&profile, &usage).lines().for_each(log);
-        log(&format!("share '{shown}': io: {}", storage.usage()));
+    }
+    let usage = storage.usage();
+    if options.profile || usage.creates != VerbUsage::default() {
+        log(&format!("share '{shown}': io: {usage}"));
     }
     match ran {
         Ok(report) => log(&format!(
