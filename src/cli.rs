@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use farshore_engine::frames::Compression;
+use farshore_engine::io::uring::IoMode;
 
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
@@ -76,6 +77,14 @@ struct TargetArgs {
     io_limit: Option<u64>,
 }
 
+/// How small files are read and created.
+#[derive(Debug, Args)]
+struct IoArgs {
+    /// Small files: auto (the faster way, found by trying both), posix (plain calls), or uring
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    io: IoMode,
+}
+
 #[derive(Debug, Args)]
 struct ReplicateArgs {
     /// The folder to replicate
@@ -127,6 +136,8 @@ struct ReplicateArgs {
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
+    io: IoArgs,
+    #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]
     roots: RootArgs,
@@ -151,6 +162,8 @@ struct ServeArgs {
     /// Show after each session how long each stage worked and waited
     #[arg(long)]
     profile: bool,
+    #[command(flatten)]
+    io: IoArgs,
     #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use farshore_core::policy::Policy;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::Compression;
-use farshore_engine::io::posix::PosixStorage;
+use farshore_engine::io::uring::{IoMode, IoUsage, UringStorage};
 use farshore_engine::plan::PlanError;
 use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
@@ -78,6 +78,8 @@ pub struct RunOptions<'a> {
     pub bandwidth: Option<u64>,
     /// Bytes a second at which the source's content is read, at most.
     pub io_limit: Option<u64>,
+    /// How small files are read and created, at every end in this process.
+    pub io: IoMode,
     /// How the target runs when it is in this process.
     pub target: TargetOptions,
 }
@@ -142,6 +144,8 @@ pub struct RunResult {
     pub link: LinkStats,
     /// Where the time went, at every end that ran in this process.
     pub profile: Arc<Profile>,
+    /// How small files were read and created, by the names of these ends.
+    pub io: Vec<(&'static str, IoUsage)>,
 }
 
 /// Threads that read at the source, and as many that stage at the target.
@@ -186,7 +190,7 @@ pub fn to_folder(
     let listener =
         Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
             .map_err(|e| internal(&e))?;
-    let storage = open_root("target", target, options.target.io_limit)?;
+    let storage = open_root("target", target, options.io, options.target.io_limit)?;
     let (catalog, folder) =
         open_catalog(&options.state, CatalogRole::Target, &[path_bytes(target)])?;
     let profile = Arc::<Profile>::default();
@@ -213,17 +217,21 @@ pub fn to_folder(
             chosen => chosen,
         };
         let line = Line { compression, workers: worker_threads() };
-        let ran = run_source(root, &parts, "local", &link, options, line, progress, &profile);
+        let ran = open_root("source", root, options.io, options.io_limit).and_then(|from| {
+            let ran = run_source(&from, &parts, "local", &link, options, line, progress, &profile);
+            ran.map(|source| (source, from.usage()))
+        });
         let stats = link.stats();
         drop(link);
         listener.close();
         let served = serving.join().map_err(|_| internal(&TargetError::ThreadGone))?;
         match (ran, served) {
-            (Ok(source), Ok(target)) => Ok(RunResult {
+            (Ok((source, from)), Ok(target)) => Ok(RunResult {
                 source,
                 target: Some(target),
                 link: stats,
                 profile: Arc::clone(&profile),
+                io: vec![("source", from), ("target", storage.usage())],
             }),
             // The source's own trouble comes first; else it only heard of the target's.
             (Err(failure), Err(target)) if failure.exit == Exit::Connection => {
@@ -271,8 +279,10 @@ pub fn to_remote(
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
     let profile = Arc::<Profile>::default();
     let line = Line { compression: options.compression, workers: remote_threads() };
-    let source = run_source(root, &parts, share, &link, options, line, progress, &profile)?;
-    Ok(RunResult { source, target: None, link: link.stats(), profile })
+    let from = open_root("source", root, options.io, options.io_limit)?;
+    let source = run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
+    let io = vec![("source", from.usage())];
+    Ok(RunResult { source, target: None, link: link.stats(), profile, io })
 }
 
 /// What the source makes of the line to its target.
@@ -283,7 +293,7 @@ struct Line {
 }
 
 fn run_source(
-    root: &Path,
+    storage: &UringStorage,
     parts: &[&[u8]],
     share: &str,
     link: &dyn Link,
@@ -292,7 +302,6 @@ fn run_source(
     progress: &Progress,
     profile: &Profile,
 ) -> Result<SourceReport, Failure> {
-    let storage = open_root("source", root, options.io_limit)?;
     let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
     let epoch = catalog.reader().and_then(|r| r.epoch()).unwrap_or(Epoch(0));
     let config = SourceConfig {
@@ -310,7 +319,7 @@ fn run_source(
         racy_ns: RACY_NS,
         profile,
     };
-    source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
+    source::run(storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
 }
 
 /// Opens a root that was checked, to be read and written at no more than `io_limit` bytes a second.
@@ -320,9 +329,10 @@ fn run_source(
 pub fn open_root(
     role: &'static str,
     root: &Path,
+    io: IoMode,
     io_limit: Option<u64>,
-) -> Result<PosixStorage, Failure> {
-    let storage = PosixStorage::open(root).map_err(|e| Failure {
+) -> Result<UringStorage, Failure> {
+    let storage = UringStorage::open(root, io).map_err(|e| Failure {
         exit: Exit::Refused,
         message: format!("{role} {}: opening it: {e}", root.display()),
         hint: None,

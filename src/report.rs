@@ -11,6 +11,7 @@ use std::time::Duration;
 use farshore_core::path::escape_text;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_core::size::HumanBytes;
+use farshore_engine::io::uring::{IoMode, IoUsage, VerbUsage};
 use farshore_engine::progress::Progress;
 use farshore_engine::source::Outcome;
 use serde_json::{Value, json};
@@ -122,6 +123,34 @@ fn write_text(
     }
 }
 
+/// How small files were read and created: what was asked for and could not be had always, the rest
+/// where it is wanted.
+#[must_use]
+pub fn io_text(result: &RunResult, all: bool) -> String {
+    let asked = |usage: &IoUsage| usage.mode == IoMode::Uring && usage.refused.is_some();
+    let shown = result.io.iter().filter(|(_, usage)| all || asked(usage));
+    shown
+        .map(|(end, usage)| format!("io at the {end}: {}\n", escape_text(&usage.to_string())))
+        .collect()
+}
+
+fn io_json(usage: &IoUsage) -> Value {
+    let verb = |verb: &VerbUsage| {
+        json!({
+            "plain_files": verb.plain_files,
+            "uring_files": verb.ring_files,
+            "plain_nanos_each": verb.plain_nanos,
+            "uring_nanos_each": verb.ring_nanos,
+        })
+    };
+    json!({
+        "asked": usage.mode.name(),
+        "uring_refused": usage.refused,
+        "reading": verb(&usage.reads),
+        "creating": verb(&usage.creates),
+    })
+}
+
 /// A recovery point in one line.
 #[must_use]
 pub fn point_line(point: &RecoveryPoint) -> String {
@@ -194,6 +223,9 @@ pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
         "problems": source.problems.iter()
             .map(|p| json!({"path": p.path.to_string(), "text": p.text}))
             .collect::<Vec<_>>(),
+        "io": result.io.iter()
+            .map(|(end, usage)| ((*end).to_owned(), io_json(usage)))
+            .collect::<serde_json::Map<_, _>>(),
         "history_sets_pruned": result.target.as_ref().map(|t| t.history_pruned),
     })
 }

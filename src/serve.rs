@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
+use farshore_engine::io::uring::{IoMode, VerbUsage};
 use farshore_engine::profile::Profile;
 use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
@@ -47,6 +48,8 @@ pub struct ServeOptions {
     pub state: State,
     /// How targets run.
     pub target: TargetOptions,
+    /// How small files are created.
+    pub io: IoMode,
     /// Whether the log says where each session's time went.
     pub profile: bool,
 }
@@ -110,12 +113,13 @@ fn session(
     };
     log(&format!("{remote}: share '{shown}': session begins"));
     let profile = Arc::<Profile>::default();
-    let opened = open_root("target", root, options.target.io_limit).and_then(|storage| {
-        let (catalog, folder) =
-            open_catalog(&options.state, CatalogRole::Target, &[path_bytes(root)])?;
-        let config = options.target.config(folder, Arc::clone(&profile))?;
-        Ok((storage, catalog, TargetConfig { stagers: remote_threads(), ..config }))
-    });
+    let opened =
+        open_root("target", root, options.io, options.target.io_limit).and_then(|storage| {
+            let (catalog, folder) =
+                open_catalog(&options.state, CatalogRole::Target, &[path_bytes(root)])?;
+            let config = options.target.config(folder, Arc::clone(&profile))?;
+            Ok((storage, catalog, TargetConfig { stagers: remote_threads(), ..config }))
+        });
     let (storage, catalog, config) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
@@ -123,12 +127,19 @@ fn session(
             return target::refuse(&link, CloseCode::Internal, &failure.message);
         }
     };
+    if let Some(why) = storage.usage().refused {
+        log(&format!("share '{shown}': io_uring is not used: {why}"));
+    }
     let begun = Instant::now();
     let ran = target::run(&storage, &catalog, &link, &hello, &config);
     if options.profile {
         // Of the whole process: other sessions of this time are in it.
         let usage = Usage::of_process(begun.elapsed(), remote_threads());
         crate::report::profile::text(&profile, &usage).lines().for_each(log);
+    }
+    let usage = storage.usage();
+    if options.profile || usage.creates != VerbUsage::default() {
+        log(&format!("share '{shown}': io: {usage}"));
     }
     match ran {
         Ok(report) => log(&format!(

@@ -56,7 +56,7 @@ fn assert_plain(out: &Output) {
 
 #[test]
 fn wrong_options_are_usage() {
-    let cases: [&[&str]; 15] = [
+    let cases: [&[&str]; 17] = [
         &[],
         &["replicat"],
         &["replicate"],
@@ -66,6 +66,8 @@ fn wrong_options_are_usage() {
         &["replicate", "/tmp/a", "/tmp/b", "--bwlimit", "fast"],
         &["replicate", "/tmp/a", "/tmp/b", "--compress", "20"],
         &["replicate", "/tmp/a", "/tmp/b", "--peer", "no-key"],
+        &["replicate", "/tmp/a", "/tmp/b", "--io", "fast"],
+        &["serve", "--share", "a=/tmp", "--listen", "127.0.0.1:0", "--allow", "x", "--io", "no"],
         &["replicate", "/tmp/a", "farshore://host/share"],
         &["replicate", "/tmp/a", "farshore://host:7000/"],
         &["replicate", "/tmp/a", "farshore://host:7000/a/b"],
@@ -654,6 +656,29 @@ fn json_has_the_documented_fields_and_no_other() {
     );
     assert_eq!(point["root"].as_str().unwrap().len(), 64);
     assert!(object["former_recovery_point"].is_null() && object["held"].is_null());
+}
+
+#[test]
+fn the_way_of_small_files_is_chosen_and_said() {
+    for way in ["auto", "posix", "uring"] {
+        let site = Site::new();
+        small_tree(&site.source);
+        let out = site.local(&["--io", way, "--json"]);
+        expect(&out, 0, &[]);
+        assert_equal_trees(&site.source, &site.target);
+        let io = &json(&out)["io"];
+        for (end, verb) in [("source", "reading"), ("target", "creating")] {
+            let said = &io[end];
+            assert_eq!(said["asked"], way);
+            let files = |name: &str| said[verb][name].as_u64().unwrap();
+            assert_eq!(files("plain_files") + files("uring_files"), 2, "{io}");
+            let by_ring = way == "uring" && said["uring_refused"].is_null();
+            assert_eq!(files("uring_files"), if by_ring { 2 } else { 0 }, "{io}");
+            assert!(way != "posix" || said["uring_refused"].is_null(), "{io}");
+        }
+        let out = site.local(&["--io", way, "-v"]);
+        expect(&out, 0, &[&format!("io at the source: {way}"), "io at the target: "]);
+    }
 }
 
 #[test]

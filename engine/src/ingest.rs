@@ -6,6 +6,7 @@
 //! such claim. What a batch will have changed once it is acknowledged is its [`BatchRecord`]; nothing
 //! enters the catalog before.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -19,24 +20,30 @@ use farshore_proto::op::Op;
 
 use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record};
 use crate::frames::FrameWriter;
+use crate::io::batch::{SmallContent, SmallFile};
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::observe::{
     ObserveError, SystemStep, chunker_for, describe_file, describe_node, first_extent, metadata,
-    read_extents, read_small, same_content_facts,
+    metadata_with, read_extents, same_content_facts,
 };
 use crate::plan::{Change, Problem};
 use crate::progress::Progress;
 
+mod ahead;
 mod delta;
 mod index;
 mod large;
 mod queue;
 mod signing;
 
+use ahead::{Ahead, SmallRead, is_plain_small};
 pub use index::RunIndex;
 use large::LargeSender;
 use queue::OpQueue;
 pub use signing::SignDesk;
+
+#[cfg(test)]
+mod tests;
 
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
@@ -133,7 +140,6 @@ pub struct Ingest<'a, S: Storage> {
     /// Whether the catalog has files cut by an older chunking, once asked.
     older_held: Option<bool>,
     older_chunker: Option<Chunker>,
-    small: Vec<u8>,
 }
 
 impl<S: Storage> std::fmt::Debug for Ingest<'_, S> {
@@ -207,7 +213,6 @@ impl<'a, S: Storage> Ingest<'a, S> {
             chunker: None,
             older_held: None,
             older_chunker: None,
-            small: Vec::new(),
         }
     }
 
@@ -224,9 +229,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let writer = OpQueue::new(writer, self.desk, self.progress);
         let mut batch = Batch { number, writer, record: BatchRecord::default() };
         self.parent = None;
-        for change in changes {
+        let mut ahead = Ahead::default();
+        let mut changes = VecDeque::from(changes);
+        for number in 0.. {
+            let read = ahead.take(self.storage, self.now, number, &changes);
+            let Some(change) = changes.pop_front() else { break };
             let path = change.path().clone();
-            match self.change(change, &mut batch) {
+            match self.change(change, read, &mut batch) {
                 Ok(()) => {}
                 Err(Failure::Batch(e)) => return Err(e),
                 // Gone since the walk: the next run sees it so.
@@ -247,7 +256,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
         Ok(batch.record)
     }
 
-    fn change(&mut self, change: Change, batch: &mut Batch<'_, '_, '_>) -> Result<(), Failure> {
+    fn change(
+        &mut self,
+        change: Change,
+        mut read: Option<SmallRead>,
+        batch: &mut Batch<'_, '_, '_>,
+    ) -> Result<(), Failure> {
+        let mut plain = is_plain_small(&change);
         match change {
             Change::Remove { path, expected } => Ok(self.remove(path, expected, batch)?),
             Change::Link { path, leader } => {
@@ -260,14 +275,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
                 let op = Op::Put { path: path.clone(), entry };
                 Ok(batch.put(&op, path, record, None, EffectKind::Written)?)
             }
-            Change::Look { path, size, is_file, moved_from } => {
+            Change::Look { path, moved_from, .. } => {
                 let mut tries = 1;
-                let mut plain = is_file && size <= SMALL_FILE_MAX && moved_from.is_none();
                 loop {
                     // At first as the walk saw it; a race with a change of kind is seen in opening.
                     let looked = if std::mem::take(&mut plain) {
                         let known = self.catalog.get(&path)?.map(|r| r.entry);
-                        self.small_file(&path, known, batch)
+                        self.small_file(&path, known, read.take(), batch)
                     } else {
                         self.look(&path, moved_from.as_ref(), batch)
                     };
@@ -316,7 +330,12 @@ impl<'a, S: Storage> Ingest<'a, S> {
     /// Facts to compare the next walk with; none when the file changed so lately that a later
     /// change may carry the same time.
     fn facts(&self, stat: &Stat) -> Option<LocalFacts> {
-        let age = (self.now)().nanos_since(stat.ctime);
+        self.facts_seen(stat, (self.now)())
+    }
+
+    /// The same of facts that were looked at after `seen`.
+    fn facts_seen(&self, stat: &Stat, seen: Timestamp) -> Option<LocalFacts> {
+        let age = seen.nanos_since(stat.ctime);
         (age >= self.racy_ns).then(|| LocalFacts::of(stat))
     }
 
@@ -351,7 +370,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
             return Ok(());
         }
         if stat.size <= SMALL_FILE_MAX {
-            self.small_file(path, known, batch)
+            self.small_file(path, known, None, batch)
         } else {
             self.large_file(path, known, batch)
         }
@@ -444,54 +463,50 @@ impl<'a, S: Storage> Ingest<'a, S> {
         self.try_move(from, path, &entry, recipe.map(Arc::new), &stat, batch)
     }
 
+    /// Reads a small file, unless it was `read` already, and sends it.
     fn small_file(
         &mut self,
         path: &RelPath,
         known: Option<Entry>,
+        read: Option<SmallRead>,
         batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
-        let storage = self.storage;
-        let mut bytes = std::mem::take(&mut self.small);
-        let (directory, name) = self.parent_of(path)?;
-        let read = (|| {
-            let (file, before) =
-                storage.open_file_and_stat(directory, &name).at_step("opening it")?;
-            if before.size > SMALL_FILE_MAX {
-                return Err(ObserveError::Changed);
-            }
-            read_small(storage, &file, &before, &mut bytes)?;
-            let meta = metadata(storage, Object::File(&file), &before)?;
-            let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;
-            if !same_content_facts(&before, &after) {
-                return Err(ObserveError::Changed);
-            }
-            Ok((meta, after))
-        })();
-        let (meta, stat) = match read {
-            Ok(read) => read,
-            Err(e) => {
-                self.small = bytes;
-                return Err(e.into());
-            }
+        let SmallRead { read, seen } = match read {
+            Some(read) => read,
+            None => self.read_small(path)?,
         };
+        let SmallContent { before, bytes, xattrs, after: stat } =
+            read.map_err(ObserveError::from)?;
+        if bytes.len() as u64 != before.size || !same_content_facts(&before, &stat) {
+            return Err(ObserveError::Changed.into());
+        }
+        let meta = metadata_with(xattrs, &before)?;
         Progress::add(&self.progress.read_bytes, stat.size);
         let content = FileDigest::of_small(&bytes);
         let entry = Entry::File { size: stat.size, content, meta };
-        let sent = self.send_small(path, entry, &bytes, &stat, known, batch);
-        self.small = bytes;
-        sent
+        let record = Record { entry, facts: self.facts_seen(&stat, seen) };
+        self.send_small(path, record, &bytes, known, batch)
+    }
+
+    fn read_small(&mut self, path: &RelPath) -> Result<SmallRead, ObserveError> {
+        let (storage, seen) = (self.storage, (self.now)());
+        let (at, name) = self.parent_of(path)?;
+        let file = SmallFile { at, name: &name };
+        match storage.read_small_files(&[file], SMALL_FILE_MAX).pop() {
+            Some(read) => Ok(SmallRead { read, seen }),
+            None => Err(ObserveError::Changed),
+        }
     }
 
     fn send_small(
         &self,
         path: &RelPath,
-        entry: Entry,
+        record: Record,
         bytes: &[u8],
-        stat: &Stat,
         known: Option<Entry>,
         batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
-        let record = Record { entry: entry.clone(), facts: self.facts(stat) };
+        let (entry, size) = (record.entry.clone(), bytes.len() as u64);
         if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
             return self.unchanged_content(path, &known, record, None, batch);
         }
@@ -501,10 +516,10 @@ impl<'a, S: Storage> Ingest<'a, S> {
             && !self.index.is_distrusted(&id)
             && (self.catalog.has_content(&content)? || !self.index.claim(content, batch.number));
         let op = if held {
-            Progress::add(&self.progress.reused_bytes, stat.size);
+            Progress::add(&self.progress.reused_bytes, size);
             Op::Reuse { path: path.clone(), entry }
         } else {
-            Progress::add(&self.progress.literal_bytes, stat.size);
+            Progress::add(&self.progress.literal_bytes, size);
             batch.record.contents.push(content);
             Op::Small { path: path.clone(), entry, bytes }
         };

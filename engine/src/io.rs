@@ -6,17 +6,21 @@
 //! [`Storage::sync_file`], [`Storage::sync_directory`] and [`Storage::sync_all`], and nothing else
 //! does. A sync that failed once is final: the caller throws away what it wrote and starts over.
 //!
-//! Backends: [`posix`], plain system calls, and [`sim`], a seeded disk in memory that loses what was
-//! not synced, tears writes and fails calls on demand. `tests/storage_contract.rs` runs the same
-//! suite over all of them.
+//! Backends: [`posix`], plain system calls; [`uring`], the same with many small files at a time by
+//! io_uring; and [`sim`], a seeded disk in memory that loses what was not synced, tears writes and
+//! fails calls on demand. `tests/storage_contract.rs` runs the same suite over all of them.
 
 use std::io;
 use std::ops::Range;
 
 use farshore_core::entry::{DeviceNumber, NameAndValue, Timestamp};
 
+pub mod batch;
 pub mod posix;
 pub mod sim;
+pub mod uring;
+
+use batch::{Finish, NewSmallFile, SmallContent, SmallFile, StepError};
 
 /// What kind of object a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,9 +183,9 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         &self,
         at: &Self::Directory,
         name: &[u8],
-        mode: u32,
+        _mode: u32,
     ) -> io::Result<Self::File> {
-        let _given_later: u32 = mode;
+        // A mode that cannot be given at once is given later, by handle.
         self.create_file(at, name)
     }
 
@@ -208,6 +212,40 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         let file = self.open_file(at, name)?;
         let stat = self.stat(Object::File(&file))?;
         Ok((file, stat))
+    }
+
+    /// How many small files it takes for one call to be worth collecting them; 1 where one by one is
+    /// as good.
+    fn batch_files(&self) -> usize {
+        1
+    }
+
+    /// Reads small files: opens, looks, reads, lists the attributes, looks again and closes. Of a file
+    /// longer than `size_max` nothing is read. Each has its own result, in the order of `files`.
+    ///
+    /// # Errors
+    /// Of each file, as of [`Self::open_file_and_stat`], [`Self::read_at`] and [`Self::xattrs`].
+    fn read_small_files(
+        &self,
+        files: &[SmallFile<'_, Self>],
+        size_max: u64,
+    ) -> Vec<Result<SmallContent, StepError>> {
+        files.iter().map(|file| batch::read_one(self, file, size_max)).collect()
+    }
+
+    /// Makes small files: creates and writes each, gives its handle to `finish` and closes it. Each
+    /// has its own result, in the order of `files`; `finish` hears of those that went well. What
+    /// fails after it was created stays behind as it is.
+    ///
+    /// # Errors
+    /// Of each file, as of [`Self::create_file_as`] and [`Self::write_at`].
+    fn create_small_files(
+        &self,
+        files: &[NewSmallFile<'_, Self>],
+        finish: Finish<'_, Self>,
+    ) -> Vec<Result<(), StepError>> {
+        let create = |(number, file)| batch::create_one(self, number, file, finish);
+        files.iter().enumerate().map(create).collect()
     }
 
     /// Opens a regular file to read and write.

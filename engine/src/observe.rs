@@ -8,10 +8,11 @@ use std::io;
 
 use farshore_core::chunking::{Chunker, ChunkingId, zero_part};
 use farshore_core::codec::DecodeError;
-use farshore_core::entry::{DeviceNumber, Entry, Metadata, Xattrs};
+use farshore_core::entry::{DeviceNumber, Entry, Metadata, NameAndValue, Xattrs};
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::recipe::{Extent, FileDigest, Recipe};
 
+use crate::io::batch::StepError;
 use crate::io::{FileKind, Object, Stat, Storage};
 
 /// What is given each extent and its bytes.
@@ -38,6 +39,12 @@ pub enum ObserveError {
     /// Its attributes are beyond what an entry holds.
     #[error("its attributes")]
     Attributes(#[from] DecodeError),
+}
+
+impl From<StepError> for ObserveError {
+    fn from(StepError { step, source }: StepError) -> Self {
+        Self::System { step, source }
+    }
 }
 
 impl ObserveError {
@@ -67,14 +74,22 @@ pub fn metadata<S: Storage>(
     object: Object<'_, S>,
     stat: &Stat,
 ) -> Result<Metadata, ObserveError> {
-    let pairs = storage.xattrs(object).at_step("reading its attributes")?;
+    let xattrs = storage.xattrs(object).at_step("reading its attributes")?;
+    metadata_with(xattrs, stat)
+}
+
+/// Metadata of an object with these attributes and facts.
+///
+/// # Errors
+/// [`ObserveError::Attributes`].
+pub fn metadata_with(xattrs: Vec<NameAndValue>, stat: &Stat) -> Result<Metadata, ObserveError> {
     let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
     Ok(Metadata {
         mode,
         uid: stat.uid,
         gid: stat.gid,
         mtime: stat.mtime,
-        xattrs: Xattrs::new(pairs)?,
+        xattrs: Xattrs::new(xattrs)?,
     })
 }
 
@@ -260,7 +275,7 @@ pub fn first_extent<S: Storage>(
 ///
 /// # Errors
 /// [`ObserveError::Changed`] when it is longer or shorter than `stat` says.
-pub fn read_small<S: Storage>(
+fn read_small<S: Storage>(
     storage: &S,
     file: &S::File,
     stat: &Stat,

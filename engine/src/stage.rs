@@ -30,9 +30,14 @@ use crate::profile::{Profile, Stage};
 mod assembly;
 mod bounds;
 mod patch;
+mod small;
 
 use assembly::Assembly;
 use patch::Parts;
+use small::Waiting;
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes written to a large file before its writing back is started.
 const WRITEBACK: u64 = 8 << 20;
@@ -299,6 +304,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         let mut ops = 0u64;
         while profile.time(Stage::Receive, || reader.next_frame(&mut payload))? {
             let mut d = Decoder::new(&payload);
+            let mut waiting = Vec::new();
             while d.remaining() > 0 {
                 let op = Op::decode(&mut d)?;
                 if closed {
@@ -317,8 +323,9 @@ impl<'a, S: Storage> Stager<'a, S> {
                     continue;
                 }
                 ops += 1;
-                self.op(op)?;
+                self.op(op, &mut waiting)?;
             }
+            self.create_waiting(&mut waiting)?;
         }
         if !closed {
             return Err(FrameError::EndedEarly.into());
@@ -326,7 +333,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         Ok(self.out)
     }
 
-    fn op(&mut self, op: Op<'_>) -> Result<(), StageError> {
+    fn op<'p>(&mut self, op: Op<'p>, waiting: &mut Vec<Waiting<'p>>) -> Result<(), StageError> {
         check_paths(&op)?;
         self.check_version(&op)?;
         let in_file = matches!(
@@ -343,6 +350,10 @@ impl<'a, S: Storage> Stager<'a, S> {
         if in_file != self.assembly.is_some() {
             return Err(DecodeError::Invalid { what: "operation out of order", found: 0 }.into());
         }
+        if in_file || matches!(op, Op::Reuse { .. } | Op::Begin { .. }) {
+            // It may look for their content.
+            self.create_waiting(waiting)?;
+        }
         if in_file {
             return self.file_op(op);
         }
@@ -355,7 +366,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         self.count_names(&op)?;
         self.number += 1;
         let path = path_of(&op);
-        match self.entry_op(op) {
+        match self.entry_op(op, waiting) {
             Ok(()) => Ok(()),
             Err(OpError::Failure(kind, text)) => {
                 self.out.failures.push(Failure { path, kind, text });
@@ -365,7 +376,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         }
     }
 
-    fn entry_op(&mut self, op: Op<'_>) -> Result<(), OpError> {
+    fn entry_op<'p>(&mut self, op: Op<'p>, waiting: &mut Vec<Waiting<'p>>) -> Result<(), OpError> {
         let number = self.number;
         match op {
             Op::Remove { path, expected } => {
@@ -381,7 +392,7 @@ impl<'a, S: Storage> Stager<'a, S> {
                 Ok(())
             }
             Op::Put { path, entry } => self.put(path, entry),
-            Op::Small { path, entry, bytes } => self.small(path, entry, bytes),
+            Op::Small { path, entry, bytes } => self.small(path, entry, bytes, waiting),
             Op::Reuse { path, entry } => self.reuse(path, entry),
             Op::Begin { path, size, sparse } => self.begin(path, size, sparse),
             _ => Err(refused("operation out of order")),
@@ -415,9 +426,18 @@ impl<'a, S: Storage> Stager<'a, S> {
     }
 
     fn staged(&mut self, slot: &Slot, path: RelPath, entry: Entry, facts: Option<LocalFacts>) {
+        self.holds(slot, &entry);
+        self.list(slot, path, entry, facts);
+    }
+
+    /// What is staged at `slot` may be copied from now on.
+    fn holds(&mut self, slot: &Slot, entry: &Entry) {
         if let Some(content) = entry.content() {
             self.contents.insert(*content, (slot.parent.clone(), slot.name.clone()));
         }
+    }
+
+    fn list(&mut self, slot: &Slot, path: RelPath, entry: Entry, facts: Option<LocalFacts>) {
         self.out.staged.push(match slot.parent {
             Some(_) => Staged::Inside { path, entry, facts },
             None => Staged::Place { number: self.number, path, entry },
@@ -510,64 +530,57 @@ impl<'a, S: Storage> Stager<'a, S> {
         self.storage.open_directory(self.storage.root(), path.as_bytes()).is_ok()
     }
 
-    fn small(&mut self, path: RelPath, entry: Entry, bytes: &[u8]) -> Result<(), OpError> {
-        let content = FileDigest::of_small(bytes);
-        if entry.content() != Some(&content) || entry.size() != bytes.len() as u64 {
-            return Err(refused("its content does not have its digest"));
-        }
-        let slot = self.slot(&path);
-        let facts = self.write_small(&slot, &path, &entry, bytes)?;
-        self.staged(&slot, path, entry, facts);
-        Ok(())
-    }
-
     /// Makes the file for `entry`, with the mode it is to have where that can be given at once; and
     /// that mode.
     fn create(&self, slot: &Slot, entry: &Entry) -> io::Result<(S::File, u32)> {
-        const OURS: u32 = 0o600;
-        let wanted = entry.meta().map_or(OURS, |m| m.mode & 0o777);
-        // What its owner may not write is closed when its content is complete.
-        let mode = if wanted & OURS == OURS { wanted } else { OURS };
-        let kept = mode & self.own.fresh(self.storage)?.mode_kept;
+        let (mode, kept) = self.mode_of(entry)?;
         let file = self.storage.create_file_as(self.slot_directory(slot), &slot.name, mode)?;
         Ok((file, kept))
     }
 
-    fn write_small(
-        &mut self,
-        slot: &Slot,
-        path: &RelPath,
-        entry: &Entry,
-        bytes: &[u8],
-    ) -> Result<Option<LocalFacts>, OpError> {
-        let (file, mode) = self.create(slot, entry).map_err(Self::failed(path, "creating it"))?;
-        if !bytes.is_empty() {
-            self.storage.write_at(&file, 0, bytes).map_err(Self::failed(path, "writing it"))?;
-        }
-        self.finish_file(slot, (&file, Some(mode)), path, entry)
+    /// The permission bits to create a file with, and those of them it keeps.
+    fn mode_of(&self, entry: &Entry) -> io::Result<(u32, u32)> {
+        const OURS: u32 = 0o600;
+        let wanted = entry.meta().map_or(OURS, |m| m.mode & 0o777);
+        // What its owner may not write is closed when its content is complete.
+        let mode = if wanted & OURS == OURS { wanted } else { OURS };
+        Ok((mode, mode & self.own.fresh(self.storage)?.mode_kept))
     }
 
     /// Gives a file whose content is complete its metadata; with it comes the mode it was made with, if
     /// that is known. Answers its facts when nothing will change
     /// them any more: within a new directory it comes into place without being touched itself.
-    fn finish_file(
-        &mut self,
+    fn finish(
+        &self,
         slot: &Slot,
         (file, mode): (&S::File, Option<u32>),
         path: &RelPath,
         entry: &Entry,
+        degraded: &mut Degraded,
     ) -> Result<Option<LocalFacts>, OpError> {
         let Some(meta) = entry.meta() else { return Ok(None) };
-        let mut degraded = Degraded::default();
-        self.set_metadata(Object::File(file), FileKind::Regular, meta, mode, &mut degraded)
+        self.set_metadata(Object::File(file), FileKind::Regular, meta, mode, degraded)
             .map_err(Self::failed(path, "setting its metadata"))?;
-        self.out.degraded.merge(&degraded);
         if slot.parent.is_none() || !self.times_settle {
             return Ok(None);
         }
         let stat =
             self.storage.stat(Object::File(file)).map_err(Self::failed(path, "looking at it"))?;
         Ok((stat.size == entry.size()).then(|| LocalFacts::of(&stat)))
+    }
+
+    /// The same, what the mount could not keep counted for the batch.
+    fn finish_file(
+        &mut self,
+        slot: &Slot,
+        file: (&S::File, Option<u32>),
+        path: &RelPath,
+        entry: &Entry,
+    ) -> Result<Option<LocalFacts>, OpError> {
+        let mut degraded = Degraded::default();
+        let facts = self.finish(slot, file, path, entry, &mut degraded);
+        self.out.degraded.merge(&degraded);
+        facts
     }
 
     /// Opens content staged in this batch or held by the target; waits for earlier batches that may

@@ -8,8 +8,12 @@ use std::path::Path;
 
 use farshore_engine::io::posix::PosixStorage;
 use farshore_engine::io::sim::{SimConfig, SimDisk, SimStorage};
+use farshore_engine::io::uring::{IoMode, UringStorage};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
+#[path = "storage_contract/batch.rs"]
+mod batch;
 #[path = "storage_contract/data.rs"]
 mod data;
 #[path = "storage_contract/metadata.rs"]
@@ -96,6 +100,17 @@ macro_rules! storage_contract {
                     attribute_that_is_not_there,
                     trusted_attributes_of_anything,
                 ]
+                batch: [
+                    none_one_and_more_than_a_ring_holds,
+                    files_of_several_directories,
+                    what_is_no_name_is_refused_alone,
+                    only_regular_files_are_read,
+                    what_is_there_stays,
+                    facts_and_attributes_come_along,
+                    modes_are_given_and_handles_are_of_the_file,
+                    of_longer_files_nothing_is_read,
+                    directories_that_vanished,
+                ]
             }
         }
     };
@@ -123,6 +138,26 @@ fn posix_without_recent_calls() -> (PosixStorage, TempDir) {
     (storage.without_recent_calls(), guard)
 }
 
+fn by_ring(parent: &str) -> (UringStorage, TempDir) {
+    let guard = TempDir::new_in(parent).expect("temporary directory");
+    (UringStorage::open(guard.path(), IoMode::Uring).expect("open"), guard)
+}
+
+fn ring_in_memory() -> (UringStorage, TempDir) {
+    by_ring("/dev/shm")
+}
+
+fn ring_on_disk() -> (UringStorage, TempDir) {
+    by_ring(disk_parent())
+}
+
+fn ring_refused() -> (UringStorage, TempDir) {
+    let guard = TempDir::new_in("/dev/shm").expect("temporary directory");
+    let refusing = || Err(Errno::PERM.into());
+    let storage = UringStorage::open_where(guard.path(), IoMode::Uring, refusing).expect("open");
+    (storage, guard)
+}
+
 fn simulated() -> (SimStorage, ()) {
     (SimDisk::new(SimConfig::default()).mount("").expect("mount"), ())
 }
@@ -130,4 +165,7 @@ fn simulated() -> (SimStorage, ()) {
 storage_contract!(in_memory, crate::posix_in_memory);
 storage_contract!(on_disk, crate::posix_on_disk);
 storage_contract!(without_recent_calls, crate::posix_without_recent_calls);
+storage_contract!(uring_in_memory, crate::ring_in_memory);
+storage_contract!(uring_on_disk, crate::ring_on_disk);
+storage_contract!(uring_refused, crate::ring_refused);
 storage_contract!(simulation, crate::simulated);

@@ -57,6 +57,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
         compression: args.compress,
         bandwidth: args.bwlimit,
         io_limit: args.target_args.io_limit,
+        io: args.io.io,
         target: args.target_args.options(),
     };
     let progress = Progress::default();
@@ -145,6 +146,7 @@ fn show(result: &RunResult, progress: &Progress, start: Instant, args: &Replicat
         return;
     }
     print(&report::text(result, progress, took, args.verbose));
+    print(&report::io_text(result, args.verbose || args.profile));
     if let Some(usage) = &usage {
         print(&report::profile::text(&result.profile, usage));
     }

@@ -65,6 +65,7 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
         shares,
         state,
         target: args.target_args.options(),
+        io: args.io.io,
         profile: args.profile,
     };
     let log = |line: &str| {

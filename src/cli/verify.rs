@@ -10,6 +10,7 @@ use farshore_core::policy::Policy;
 use farshore_core::size::HumanBytes;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
+use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
 use farshore_engine::verify::{
     Difference, VerifyConfig, VerifyProgress, VerifyReport, distrust, verify,
@@ -101,8 +102,9 @@ fn compare(
     policy: &dyn Policy,
     io_limit: Option<u64>,
 ) -> Result<(VerifyReport, Vec<Difference>), Failure> {
-    let (storage_a, storage_b) =
-        (open_root("source", a, io_limit)?, open_root("target", b, io_limit)?);
+    // Whole files, large and small alike: there is nothing for batches.
+    let open = |role, root| open_root(role, root, IoMode::Posix, io_limit);
+    let (storage_a, storage_b) = (open("source", a)?, open("target", b)?);
     let config = VerifyConfig::new(policy, worker_threads());
     let mut differences = Vec::new();
     let report = verify(
@@ -149,6 +151,7 @@ fn repair(
         compression: Compression::Auto,
         bandwidth: None,
         io_limit: args.io_limit,
+        io: IoMode::default(),
         target: TargetOptions::default(),
     };
     let progress = Progress::default();

@@ -14,6 +14,7 @@ use farshore_core::guard::{Hold, Threshold};
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::frames::Compression;
+use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::Outcome;
 use farshore_test_support::{Rng, Tree, compare, remove_tree};
@@ -22,6 +23,11 @@ use tempfile::TempDir;
 
 /// What a run looks at again when it changed this lately; tests wait it out where they count.
 const RACY: Duration = Duration::from_millis(40);
+
+/// How small files are read and created: `FARSHORE_TEST_IO`, as `--io`.
+fn io_mode() -> IoMode {
+    std::env::var("FARSHORE_TEST_IO").map_or(IoMode::Auto, |io| io.parse().expect("a way"))
+}
 
 /// The two trees and the state between them.
 pub(crate) struct Sites {
@@ -70,6 +76,7 @@ impl Sites {
             compression: Compression::Auto,
             bandwidth: None,
             io_limit: None,
+            io: io_mode(),
             target: TargetOptions::default(),
         }
     }

@@ -12,6 +12,7 @@ use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
+use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, SourceConfig, system_wall_clock};
 use farshore_engine::target;
@@ -38,7 +39,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
     let state = State::open(Some(&sites.state)).expect("a state folder");
     let open = |role, root| {
         let (catalog, folder) = state.catalog(role, &[b"wire"]).expect("a catalog");
-        (open_root("root", root, None).expect("a root"), catalog, folder)
+        (open_root("root", root, IoMode::default(), None).expect("a root"), catalog, folder)
     };
     let (a, source_catalog, source_folder) = open(CatalogRole::Source, &sites.a);
     let (b, target_catalog, target_folder) = open(CatalogRole::Target, &sites.b);
@@ -78,6 +79,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
             target: Some(target),
             link: stats,
             profile: Default::default(),
+            io: Vec::new(),
         }
     });
     let run = Run { result, progress };

@@ -48,6 +48,11 @@ mod resolve;
 
 use self::budget::Budget;
 pub use self::probe::MountFeatures;
+pub(super) use self::resolve::{RESOLVE, check_name};
+
+/// How a name is opened for data, beside the access.
+pub(super) const DATA_FLAGS: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Bytes of names one read of a directory asks for.
 const LIST_BUFFER_LEN: usize = 64 * 1024;
@@ -57,9 +62,9 @@ const LIST_BUFFER_LEN: usize = 64 * 1024;
 pub struct PosixStorage {
     root: PosixDirectory,
     /// The kernel resolves paths for us; where not, we walk.
-    has_openat2: bool,
+    pub(super) has_openat2: bool,
     /// `O_NOATIME` has not been refused yet.
-    omit_atime: AtomicBool,
+    pub(super) omit_atime: AtomicBool,
     /// `copy_file_range` has not been found missing yet.
     copy_in_kernel: AtomicBool,
     /// Whether files share blocks here, once it was tried.
@@ -74,7 +79,7 @@ pub struct PosixStorage {
 /// An open directory.
 #[derive(Debug)]
 pub struct PosixDirectory {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     /// Open `O_PATH`: names only.
     path_only: bool,
     /// Opened anew, so that no other handle moves its position.
@@ -83,7 +88,7 @@ pub struct PosixDirectory {
 
 /// An open regular file.
 #[derive(Debug)]
-pub struct PosixFile(OwnedFd);
+pub struct PosixFile(pub(super) OwnedFd);
 
 impl PosixStorage {
     /// Opens the tree at `root`. Only here are symbolic links and mount points followed.
@@ -113,6 +118,11 @@ impl PosixStorage {
         self
     }
 
+    /// Books bytes that were moved by other calls than its own.
+    pub(super) fn spend(&self, bytes: usize) {
+        self.budget.spend(bytes);
+    }
+
     /// The same tree, as on a kernel or in a container without openat2 and `copy_file_range`. For
     /// tests of that case.
     #[must_use]
@@ -140,7 +150,7 @@ impl PosixStorage {
         mode: Mode,
     ) -> io::Result<OwnedFd> {
         resolve::check_name(name)?;
-        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = access | DATA_FLAGS;
         let open = |flags| retry_on_intr(|| rustix::fs::openat(&at.fd, name, flags, mode));
         let opened = if self.omit_atime.load(Ordering::Relaxed) && !access.contains(OFlags::CREATE)
         {
@@ -158,9 +168,8 @@ impl PosixStorage {
             open(flags)
         };
         match opened {
-            // What it says of sockets, of devices without a driver, of directories to be written.
-            Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => Err(Errno::INVAL.into()),
-            other => Ok(other?),
+            Err(e) => Err(no_file(e).into()),
+            Ok(fd) => Ok(fd),
         }
     }
 }
@@ -234,10 +243,7 @@ impl Storage for PosixStorage {
         at: &PosixDirectory,
         name: &[u8],
     ) -> io::Result<(PosixFile, Stat)> {
-        let fd = self.open_data(at, name, OFlags::RDONLY, Mode::empty())?;
-        let found = rustix::fs::fstat(&fd)?;
-        require_regular(&found)?;
-        Ok((PosixFile(fd), stat_from(&found)?))
+        opened(self.open_data(at, name, OFlags::RDONLY, Mode::empty())?)
     }
 
     fn create_file(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<PosixFile> {
@@ -576,6 +582,21 @@ fn list(fd: &OwnedFd, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()> {
 fn reopen(directory: &PosixDirectory) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     retry_on_intr(|| rustix::fs::openat(&directory.fd, ".", flags, Mode::empty()))
+}
+
+/// What was opened for data, if it is a regular file, and its facts.
+pub(super) fn opened(fd: OwnedFd) -> io::Result<(PosixFile, Stat)> {
+    let found = rustix::fs::fstat(&fd)?;
+    require_regular(&found)?;
+    Ok((PosixFile(fd), stat_from(&found)?))
+}
+
+/// What opening says of sockets, of devices without a driver, of directories to be written.
+pub(super) fn no_file(e: Errno) -> Errno {
+    match e {
+        Errno::NXIO | Errno::NODEV | Errno::ISDIR => Errno::INVAL,
+        other => other,
+    }
 }
 
 fn require_regular(found: &rustix::fs::Stat) -> io::Result<()> {

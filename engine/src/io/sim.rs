@@ -103,6 +103,8 @@ pub struct SimConfig {
     pub trace_max: usize,
     /// What statfs calls the file system.
     pub file_system: u64,
+    /// Small files it likes to be given at a time.
+    pub batch_files: usize,
 }
 
 impl Default for SimConfig {
@@ -123,6 +125,7 @@ impl Default for SimConfig {
             zero_overwritten_pages: false,
             trace_max: 0,
             file_system: 0xef53,
+            batch_files: 16,
         }
     }
 }

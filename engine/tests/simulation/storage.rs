@@ -96,6 +96,10 @@ impl Storage for Watched {
         self.inner.open_file(at, name)
     }
 
+    fn batch_files(&self) -> usize {
+        self.inner.batch_files()
+    }
+
     fn create_file(&self, at: &SimDirectory, name: &[u8]) -> io::Result<SimFile> {
         self.note("create", name);
         self.inner.create_file(at, name)

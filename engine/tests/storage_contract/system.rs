@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use farshore_core::entry::Timestamp;
+use farshore_engine::io::batch::{NewSmallFile, SmallFile};
 use farshore_engine::io::posix::PosixStorage;
+use farshore_engine::io::uring::{IoMode, UringStorage};
 use farshore_engine::io::{FileKind, Object, Storage};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -60,7 +62,7 @@ impl Seen {
 
 /// Everything an engine does below a directory and to a file that somebody swaps with links to
 /// outside. `turn` makes the names differ.
-fn work_below(s: &PosixStorage, turn: usize, seen: &mut Seen) {
+fn work_below<S: Storage>(s: &S, turn: usize, seen: &mut Seen) {
     let root = s.root();
     let name = format!("made-{turn}").into_bytes();
     for path in [b"dir".as_slice(), b"dir/sub"] {
@@ -79,6 +81,22 @@ fn work_below(s: &PosixStorage, turn: usize, seen: &mut Seen) {
         .expect("list");
         assert!(listed >= 2);
         s.unlink(&d, &name).expect("unlink");
+    }
+    // Many by one call: the swapped one among others that stay.
+    let names = [b"steady".as_slice(), b"file", b"dir", b"file-link", b"dir-link", b"steady"];
+    let asked: Vec<_> = names.iter().map(|name| SmallFile { at: root, name }).collect();
+    for (name, read) in names.iter().zip(s.read_small_files(&asked, 1 << 16)) {
+        let read = read.map_err(|e| e.source);
+        if *name == b"steady" {
+            assert_eq!(read.expect("nobody touches it").bytes, b"steady");
+        } else if let Some(read) = seen.note(read) {
+            assert_eq!(&read.bytes[..6], b"inside", "read outside");
+        }
+    }
+    let new = |name| NewSmallFile { at: root, name, mode: 0o600, bytes: b"made outside" };
+    let there = names.map(new);
+    for made in s.create_small_files(&there, &mut |_, _| panic!("made through a link")) {
+        refused(made.map_err(|e| e.source), &[Errno::EXIST]);
     }
     let new = Timestamp { seconds: 77, nanos: 77 };
     for swapped in [b"dir".as_slice(), b"file"] {
@@ -115,7 +133,7 @@ impl Drop for StopOnDrop<'_> {
 
 /// A local user swaps a directory and a file with links to outside, over and over, while the engine
 /// works there.
-fn race(parent: &str, storage: impl Fn(&Path) -> PosixStorage) {
+fn race<S: Storage>(parent: &str, storage: impl Fn(&Path) -> S) {
     let guard = tempfile::TempDir::new_in(parent).expect("temporary directory");
     let (inside, outside) = (guard.path().join("root"), guard.path().join("outside"));
     for d in [inside.join("dir/sub"), outside.join("sub")] {
@@ -125,6 +143,7 @@ fn race(parent: &str, storage: impl Fn(&Path) -> PosixStorage) {
         fs::write(inside.join(d).join("canary"), "inside").expect("canary");
     }
     fs::write(inside.join("file"), "inside").expect("file");
+    fs::write(inside.join("steady"), "steady").expect("file");
     let secret = "s".repeat(4_321);
     for name in ["canary", "sub/canary", "outside-only", "sub/outside-only"] {
         fs::write(outside.join(name), &secret).expect("canary");
@@ -187,6 +206,114 @@ fn links_swapped_in_lead_nowhere_on_disk() {
 #[test]
 fn links_swapped_in_lead_nowhere_without_recent_calls() {
     race("/dev/shm", |root| PosixStorage::open(root).expect("open").without_recent_calls());
+}
+
+#[test]
+fn links_swapped_in_lead_nowhere_by_a_ring() {
+    race("/dev/shm", |root| UringStorage::open(root, IoMode::Uring).expect("open"));
+}
+
+/// A ring is used where it was asked for, none where it was not; a refusal is said and does no harm.
+#[test]
+fn the_way_is_said() {
+    let guard = tempfile::TempDir::new_in("/dev/shm").expect("temporary directory");
+    let turn = |s: &UringStorage, name: &[u8]| {
+        let file = NewSmallFile { at: s.root(), name, mode: 0o600, bytes: b"x" };
+        assert!(s.create_small_files(&[file], &mut |_, _| {})[0].is_ok());
+        let read = s.read_small_files(&[SmallFile { at: s.root(), name }], 10);
+        assert_eq!(read[0].as_ref().expect("read").bytes, b"x");
+        s.usage()
+    };
+    let asked = UringStorage::open(guard.path(), IoMode::Uring).expect("open");
+    let usage = turn(&asked, b"asked");
+    let files = |u: &farshore_engine::io::uring::VerbUsage| (u.plain_files, u.ring_files);
+    if usage.refused.is_none() {
+        assert_eq!((files(&usage.reads), files(&usage.creates)), ((0, 1), (0, 1)));
+        assert!(asked.batch_files() > 1);
+    }
+    let plain = UringStorage::open_where(guard.path(), IoMode::Posix, || panic!("not asked for"));
+    let plain = plain.expect("open");
+    let usage = turn(&plain, b"plain");
+    assert_eq!((files(&usage.reads), files(&usage.creates)), ((1, 0), (1, 0)));
+    assert_eq!((usage.refused, plain.batch_files()), (None, 1));
+    for mode in [IoMode::Auto, IoMode::Uring] {
+        for code in [Errno::PERM, Errno::NOSYS, Errno::NOMEM, Errno::INVAL, Errno::OPNOTSUPP] {
+            let refusing = || Err(code.into());
+            let s = UringStorage::open_where(guard.path(), mode, refusing).expect("open");
+            let usage = turn(&s, format!("{mode:?}-{code:?}").as_bytes());
+            assert_eq!((files(&usage.reads), files(&usage.creates)), ((1, 0), (1, 0)));
+            assert_eq!(s.batch_files(), 1);
+            let said = usage.to_string();
+            assert!(said.contains("io_uring not used: "), "{said}");
+            assert!(said.contains(&std::io::Error::from(code).to_string()), "{said}");
+        }
+    }
+}
+
+/// A disk that is full fails the files that do not fit, and them alone.
+#[test]
+fn a_full_disk_fails_what_does_not_fit() {
+    if let Some(root) = std::env::var_os(MOUNTED) {
+        return fill(Path::new(&root));
+    }
+    if !is_root() {
+        return;
+    }
+    let guard = tempfile::TempDir::new_in(disk_parent()).expect("temporary directory");
+    let script = r#"mount -t tmpfs -o size=256k none "$1" || exit 99
+        exec "$2" --exact system::a_full_disk_fails_what_does_not_fit --nocapture"#;
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(guard.path())
+        .arg(std::env::current_exe().expect("this test"))
+        .env(MOUNTED, guard.path())
+        .status()
+        .expect("unshare");
+    // 1 and 99: this container does not let us mount.
+    assert!(matches!(status.code(), Some(0 | 1 | 99)), "{status}");
+}
+
+fn fill(root: &Path) {
+    for mode in [IoMode::Posix, IoMode::Uring] {
+        let s = UringStorage::open(root, mode).expect("open");
+        let bytes = vec![7; 16 * 1024];
+        let names: Vec<_> = (0..40).map(|i| format!("f{i}").into_bytes()).collect();
+        let new = |name| NewSmallFile { at: s.root(), name, mode: 0o600, bytes: &bytes };
+        let mut files: Vec<_> = names.iter().map(|name| new(&name[..])).collect();
+        files.push(NewSmallFile { bytes: b"", ..new(b"empty") });
+        let mut finished = 0;
+        let made = s.create_small_files(&files, &mut |_, _| finished += 1);
+        let (good, failed): (Vec<_>, Vec<_>) = made.iter().partition(|m| m.is_ok());
+        assert!(good.len() > 8 && failed.len() > 20, "{mode:?}: {} fit", good.len());
+        assert_eq!(finished, good.len());
+        assert!(made[40].is_ok(), "what takes no space fits");
+        for failed in failed {
+            let e = failed.as_ref().expect_err("failed");
+            assert_eq!(Errno::from_io_error(&e.source), Some(Errno::NOSPC), "{e}");
+        }
+        for (name, made) in names.iter().zip(&made) {
+            if made.is_ok() {
+                assert_eq!(content(&s, s.root(), name), bytes);
+            }
+        }
+        for file in &files {
+            s.unlink(s.root(), file.name).expect("unlink");
+        }
+    }
+}
+
+#[test]
+fn access_time_is_left_by_a_ring() {
+    let guard = tempfile::TempDir::new_in(disk_parent()).expect("temporary directory");
+    let s = UringStorage::open(guard.path(), IoMode::Uring).expect("open");
+    drop(put(&s, s.root(), b"f", b"content"));
+    let path = guard.path().join("f");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(500);
+    let times = fs::FileTimes::new().set_accessed(time);
+    fs::File::open(&path).and_then(|f| f.set_times(times)).expect("set access time");
+    let read = s.read_small_files(&[SmallFile { at: s.root(), name: b"f" }], 10);
+    assert_eq!(read[0].as_ref().expect("read").bytes, b"content");
+    assert_eq!(fs::metadata(&path).expect("facts").atime(), 500);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlag
 use rustix::io::{Errno, retry_on_intr};
 
 /// What openat2 refuses.
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+pub(in crate::io) const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -35,7 +35,7 @@ pub(super) fn has_openat2(root: BorrowedFd<'_>) -> Result<bool, Errno> {
 }
 
 /// Refuses what is no name of one component.
-pub(super) fn check_name(name: &[u8]) -> Result<(), Errno> {
+pub(in crate::io) fn check_name(name: &[u8]) -> Result<(), Errno> {
     if matches!(name, b"" | b"." | b"..") || name.iter().any(|&b| b == b'/' || b == 0) {
         return Err(Errno::INVAL);
     }

@@ -267,6 +267,10 @@ impl Storage for SimStorage {
         self.open(at, name, false)
     }
 
+    fn batch_files(&self) -> usize {
+        self.disk.lock().config.batch_files
+    }
+
     fn create_file(&self, at: &SimDirectory, name: &[u8]) -> io::Result<SimFile> {
         self.change(
             |state| format!("create file {}", state.path(at.0.id, name)),
