@@ -12,7 +12,7 @@ use farshore_core::guard::Threshold;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
-use farshore_engine::frames::Compression;
+use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::{IoMode, IoUsage, UringStorage};
 use farshore_engine::plan::PlanError;
 use farshore_engine::profile::Profile;
@@ -21,8 +21,10 @@ use farshore_engine::source::{self, SourceConfig, SourceError, SourceReport, sys
 use farshore_engine::stage::{StageConfig, is_fatal};
 use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::{Link, LinkStats};
-use farshore_transport::{KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
+use farshore_proto::link::{Link, LinkError, LinkStats};
+use farshore_transport::{
+    KeyId, KeySet, Listener, LostCause, SiteKey, TransportConfig, dial, dial_eager,
+};
 
 use crate::exit::{Exit, Failure};
 use crate::state::{State, StateError, now_ms, path_bytes, random_id};
@@ -216,7 +218,7 @@ pub fn to_folder(
             Compression::Auto => Compression::Never,
             chosen => chosen,
         };
-        let line = Line { compression, workers: worker_threads() };
+        let line = Line { compression, striping: Striping::ONE, workers: worker_threads() };
         let ran = open_root("source", root, options.io, options.io_limit).and_then(|from| {
             let ran = run_source(&from, &parts, "local", &link, options, line, progress, &profile);
             ran.map(|source| (source, from.usage()))
@@ -274,11 +276,16 @@ pub fn to_remote(
         ..TransportConfig::for_addr(resolved)
     };
     let expected: KeySet = peers.iter().copied().collect();
-    let link =
-        dial(resolved, key, expected, &config).map_err(|e| Failure::new(Exit::Connection, &e))?;
+    // The hello goes out with the end of the handshake: that the peer refuses our key shows by then.
+    let link = dial_eager(resolved, key, expected, &config)
+        .map_err(|e| Failure::new(Exit::Connection, &e))?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
     let profile = Arc::<Profile>::default();
-    let line = Line { compression: options.compression, workers: remote_threads() };
+    let striping = match is_distant(link.stats().rtt) {
+        true => Striping::up_to(config.bulk_stripes),
+        false => Striping::ONE,
+    };
+    let line = Line { compression: options.compression, striping, workers: remote_threads() };
     let from = open_root("source", root, options.io, options.io_limit)?;
     let source = run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
     let io = vec![("source", from.usage())];
@@ -289,6 +296,7 @@ pub fn to_remote(
 #[derive(Clone, Copy)]
 struct Line {
     compression: Compression,
+    striping: Striping,
     workers: usize,
 }
 
@@ -314,6 +322,7 @@ fn run_source(
         dry_run: options.dry_run,
         workers: line.workers,
         compression: line.compression,
+        striping: line.striping,
         spool_folder: folder,
         now: &now_timestamp,
         racy_ns: RACY_NS,
@@ -401,6 +410,12 @@ fn source_failure(e: &SourceError) -> Failure {
             failure.hint("this site is not active any more; do not send from it")
         }
         SourceError::WorkerGone => failure.hint(CATALOG_HINT),
+        SourceError::Link(LinkError::Lost { source, .. })
+            if source.downcast_ref() == Some(&LostCause::KeyRefused) =>
+        {
+            failure
+                .hint("'farshore key' shows this site's key; give it to the one who serves there")
+        }
         SourceError::Link(_) => failure.hint(
             "run the command again when the line is back: what was acknowledged is not sent again",
         ),

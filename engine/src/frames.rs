@@ -2,7 +2,8 @@
 //!
 //! Whether it pays is measured: while the line takes bytes more slowly than zstd makes them, frames
 //! are compressed; on a faster line they are not. Data whose byte histogram is flat is never tried.
-//! A reader allocates at most one frame, whatever the peer announces.
+//! A reader allocates at most one frame, whatever the peer announces. A batch may lie on several streams,
+//! see `frames/stripes.rs`.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,12 +11,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use farshore_core::codec::{DecodeError, Encoder};
 use farshore_proto::batch::{
-    BATCH_HEADER_LEN, BatchHeader, FRAME_HEADER_LEN, FRAME_PAYLOAD_GOAL, FrameHeader,
+    BatchHeader, FRAME_HEADER_LEN, FRAME_PAYLOAD_GOAL, FrameHeader, Stripe,
 };
-use farshore_proto::link::{BulkReceive, BulkSend, LinkError};
+use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::op::Op;
 
 use crate::profile::{Profile, Stage};
+
+mod stripes;
+
+pub use stripes::Striping;
+use stripes::{StripedReceive, StripedSend};
 
 /// When frames are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +44,12 @@ const THIN_LINE: f64 = 30e6;
 const THIN_LEVEL: i32 = 3;
 /// A round trip above this is a line between sites, not a cable.
 const DISTANT: Duration = Duration::from_millis(3);
+
+/// Whether a line with this round trip joins two sites.
+#[must_use]
+pub fn is_distant(rtt: Duration) -> bool {
+    rtt > DISTANT
+}
 /// Bytes between two judgements of the line.
 const WINDOW: u64 = 4 << 20;
 /// Bytes a distant line's send buffers may swallow at once: until more is sent, how fast they were
@@ -68,9 +80,9 @@ impl LineGauge {
         let level = match setting {
             Compression::Never => None,
             Compression::Level(level) => Some(level),
-            Compression::Auto => (rtt > DISTANT).then_some(THIN_LEVEL),
+            Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
         };
-        let unjudged = if rtt > DISTANT { BUFFERED } else { 0 };
+        let unjudged = if is_distant(rtt) { BUFFERED } else { 0 };
         let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
         Self { setting, state: Mutex::new(gauge) }
     }
@@ -141,7 +153,7 @@ pub fn looks_compressible(data: &[u8]) -> bool {
 
 /// Writes one batch.
 pub struct FrameWriter<'g> {
-    stream: Box<dyn BulkSend>,
+    streams: StripedSend,
     gauge: &'g LineGauge,
     profile: &'g Profile,
     payload: Encoder,
@@ -168,24 +180,26 @@ fn empty_frame(mut buf: Vec<u8>) -> Encoder {
 }
 
 impl<'g> FrameWriter<'g> {
-    /// Begins a batch on `stream`.
+    /// Begins a batch on so many streams of `link`, which it opens. Nobody else may open any meanwhile.
     ///
     /// # Errors
     /// [`LinkError`].
     pub fn begin(
-        mut stream: Box<dyn BulkSend>,
+        link: &dyn Link,
         header: BatchHeader,
+        stripes: u8,
         gauge: &'g LineGauge,
         profile: &'g Profile,
     ) -> Result<Self, LinkError> {
-        stream.write(Bytes::copy_from_slice(&header.to_bytes()))?;
+        let streams = StripedSend::open(link, header, stripes)?;
+        let stored_bytes = streams.header_bytes();
         Ok(Self {
-            stream,
+            streams,
             gauge,
             profile,
             payload: empty_frame(Vec::new()),
             ops: 0,
-            stored_bytes: BATCH_HEADER_LEN as u64,
+            stored_bytes,
             zstd: zstd::bulk::Compressor::default(),
             level: 0,
         })
@@ -243,7 +257,7 @@ impl<'g> FrameWriter<'g> {
         let len = sent.len() as u64;
         self.stored_bytes += len;
         let start = Instant::now();
-        self.profile.time(Stage::Send, || self.stream.write(Bytes::from(sent)))?;
+        self.profile.time(Stage::Send, || self.streams.frame(Bytes::from(sent)))?;
         let end = Instant::now();
         self.gauge.sent(len, end.saturating_duration_since(start), end);
         self.payload = empty_frame(kept.unwrap_or_else(|| Vec::with_capacity(FRAME_ROOM)));
@@ -278,7 +292,7 @@ impl<'g> FrameWriter<'g> {
         self.op(&Op::Close { ops })?;
         self.flush()?;
         let bytes = self.stored_bytes;
-        self.stream.finish()?;
+        self.streams.finish()?;
         Ok(bytes)
     }
 }
@@ -298,11 +312,51 @@ pub enum FrameError {
     /// It ended before its last operation.
     #[error("batch stream ended before its end")]
     EndedEarly,
+    /// A stream was opened and nothing was said on it.
+    #[error("stream {index} of a batch is open and does not begin")]
+    NoHeader {
+        /// Its place among the batch's streams.
+        index: u8,
+    },
+    /// A stream is not the stripe whose turn it is.
+    #[error("{found} of a batch where {expected} was due")]
+    OtherStripe {
+        /// What it says it is.
+        found: Stripe,
+        /// What it should be.
+        expected: Stripe,
+    },
+    /// A stream of another batch, or epoch, was opened before all of this one were.
+    #[error("a stream of batch {found} where {expected} of batch {batch} was due")]
+    OtherBatch {
+        /// What it should be.
+        expected: Stripe,
+        /// Of which batch.
+        batch: u64,
+        /// Of which batch it says it is.
+        found: u64,
+    },
+    /// A stripe says nothing although its sender went on to the others.
+    #[error("{idle} of a batch is idle, {other} is not")]
+    IdleStripe {
+        /// The one that is due.
+        idle: Stripe,
+        /// The one that goes on.
+        other: Stripe,
+    },
+    /// A stripe goes on behind the end of the batch.
+    #[error("{ended} of a batch ended and {other} goes on")]
+    UnevenStripes {
+        /// The one that was due.
+        ended: Stripe,
+        /// The one that goes on.
+        other: Stripe,
+    },
 }
 
 /// Reads one batch.
 pub struct FrameReader {
-    stream: Box<dyn BulkReceive>,
+    streams: StripedReceive,
     zstd: zstd::bulk::Decompressor<'static>,
     stored: Vec<u8>,
 }
@@ -314,35 +368,44 @@ impl std::fmt::Debug for FrameReader {
 }
 
 impl FrameReader {
-    /// Reads the header.
+    /// Reads the header of the batch's first stream.
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn begin(mut stream: Box<dyn BulkReceive>) -> Result<(Self, BatchHeader), FrameError> {
-        let mut header = [0; BATCH_HEADER_LEN];
-        if !stream.read_exact(&mut header)? {
-            return Err(FrameError::EndedEarly);
-        }
-        let header = BatchHeader::from_bytes(&header)?;
+    pub fn begin(stream: Box<dyn BulkReceive>) -> Result<(Self, BatchHeader), FrameError> {
+        let streams = StripedReceive::begin(stream)?;
+        let header = streams.header();
         let zstd = zstd::bulk::Decompressor::new().map_err(FrameError::Damaged)?;
-        Ok((Self { stream, zstd, stored: Vec::new() }, header))
+        Ok((Self { streams, zstd, stored: Vec::new() }, header))
     }
 
-    /// Reads the next frame's payload into `payload`; `false` at the end of the stream.
+    /// Whether further streams of the batch are to [`FrameReader::join`] before it can be read.
+    #[must_use]
+    pub fn is_missing_streams(&self) -> bool {
+        self.streams.is_missing_any()
+    }
+
+    /// Reads the header of the stream that was opened next.
+    ///
+    /// # Errors
+    /// [`FrameError`] unless it is the batch's next stripe.
+    pub fn join(&mut self, stream: Box<dyn BulkReceive>) -> Result<(), FrameError> {
+        self.streams.join(stream)
+    }
+
+    /// Reads the next frame's payload into `payload`; `false` at the end of the batch.
     ///
     /// # Errors
     /// [`FrameError`].
     pub fn next_frame(&mut self, payload: &mut Vec<u8>) -> Result<bool, FrameError> {
         let mut header = [0; FRAME_HEADER_LEN];
-        if !self.stream.read_exact(&mut header)? {
+        if !self.streams.next_frame(&mut header)? {
             return Ok(false);
         }
         let header = FrameHeader::from_bytes(&header)?;
         let into = if header.compressed { &mut self.stored } else { &mut *payload };
         into.resize(header.stored_len, 0);
-        if header.stored_len > 0 && !self.stream.read_exact(into)? {
-            return Err(FrameError::EndedEarly);
-        }
+        self.streams.rest_of_frame(into)?;
         if header.compressed {
             payload.resize(header.payload_len, 0);
             let len = self

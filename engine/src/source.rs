@@ -26,8 +26,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{CompareError, Comparison, Difference};
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
-    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    Receipt, StoreId, Welcome,
+    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, Receipt, STRIPES_VERSION, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -35,7 +35,7 @@ use redb::Durability;
 use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
-use crate::frames::{Compression, LineGauge};
+use crate::frames::{Compression, LineGauge, Striping};
 use crate::ingest::{BatchRecord, IngestError, RunIndex, SignDesk, WallClock, preview};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, Plan, PlanError, Problem, plan};
@@ -86,6 +86,8 @@ pub struct SourceConfig<'a> {
     pub workers: usize,
     /// When frames are compressed.
     pub compression: Compression,
+    /// How many streams a batch gets, where the target knows of more than one.
+    pub striping: Striping,
     /// Where lists too long for memory go.
     pub spool_folder: PathBuf,
     /// The wall clock.
@@ -238,6 +240,7 @@ pub fn run<S: Storage>(
             index: RunIndex::default(),
             degraded: BTreeMap::new(),
             next_batch: 1,
+            striping: Striping::ONE,
             renewed: HashSet::new(),
         };
         // A panic would leave the target, and the thread that hears it, waiting.
@@ -294,6 +297,7 @@ struct Source<'a, S: Storage> {
     index: RunIndex,
     degraded: BTreeMap<String, u64>,
     next_batch: u64,
+    striping: Striping,
     /// Paths that this round could not build: the next one sends them again.
     renewed: HashSet<RelPath>,
 }
@@ -314,6 +318,9 @@ impl<S: Storage> Source<'_, S> {
         self.next_batch = first_batch(&welcome)?;
         if welcome.version >= DELTA_VERSION {
             self.desk.open();
+        }
+        if welcome.version >= STRIPES_VERSION {
+            self.striping = self.config.striping;
         }
         let reader = self.catalog.reader()?;
         let former = reader.recovery_point()?;
@@ -376,7 +383,11 @@ impl<S: Storage> Source<'_, S> {
             plan.problems.clear();
         }
         report.degraded = std::mem::take(&mut self.degraded);
-        self.leave()?;
+        if welcome.version >= LEAVE_VERSION {
+            self.leave_sealed();
+        } else {
+            self.leave()?;
+        }
         Ok(report)
     }
 
@@ -563,6 +574,7 @@ impl<S: Storage> Source<'_, S> {
                     desk: self.desk,
                     gauge: &gauge,
                     turnstile: &turnstile,
+                    striping: self.striping,
                     events: self.events.clone(),
                 };
                 let queue = queue.clone();
@@ -726,18 +738,27 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
+    /// Ends a session of which both ends recorded the recovery point: nothing is left to say, and nothing
+    /// to wait for. A target that does not hear of it leaves by itself, see `target.rs`.
+    fn leave_sealed(&self) {
+        self.link.close(CloseCode::Done as u32, "");
+        self.await_end();
+    }
+
     /// Ends the session in order.
     fn leave(&mut self) -> Result<(), SourceError> {
         within(self.link, FAREWELL, CloseCode::Done, "", || {
             self.send(&Message::Goodbye)?;
             // The target may have heard it and left already.
             drop(self.link.finish_control());
-            loop {
-                if matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {
-                    return Ok(());
-                }
-            }
+            self.await_end();
+            Ok(())
         })
+    }
+
+    /// Waits until nothing more can come.
+    fn await_end(&self) {
+        while !matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {}
     }
 }
 

@@ -396,8 +396,13 @@ impl<'a, S: Storage> Session<'a, S> {
                 // The session is over; an error is the control loop's to report.
                 Ok(None) | Err(_) => return Ok(()),
             };
-            let (reader, header) = FrameReader::begin(stream).map_err(StageError::from)?;
-            self.machine().batch_began(header.batch, header.epoch)?;
+            let (mut reader, header) = FrameReader::begin(stream).map_err(StageError::from)?;
+            self.machine().batch_began(&header)?;
+            // The streams of a batch are opened one after another.
+            while reader.is_missing_streams() {
+                let Ok(Some(stream)) = self.link.accept_bulk() else { return Ok(()) };
+                reader.join(stream).map_err(StageError::from)?;
+            }
             if streams.send((reader, header.batch)).is_err() {
                 return Ok(());
             }
@@ -471,8 +476,7 @@ impl<'a, S: Storage> Session<'a, S> {
     fn control(&self, own: &OwnFolder<S>, ask: Sender<Sign>) -> Result<(bool, u64), TargetError> {
         let (mut sealed, mut pruned) = (false, 0);
         loop {
-            let state = self.machine().state_name();
-            let bytes = self.link.recv_control()?.ok_or(SessionError::EndedEarly { state })?;
+            let Some(bytes) = self.next_control()? else { return Ok((sealed, pruned)) };
             let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
             self.machine().handle(&message)?;
             match message {
@@ -490,8 +494,9 @@ impl<'a, S: Storage> Session<'a, S> {
                         }
                         Ok(root)
                     })?;
+                    sealed |= root == point.root;
                     let answer = if root == point.root {
-                        sealed = true;
+                        self.machine().sealed();
                         Message::Sealed(point)
                     } else {
                         Message::SealMismatch(root)
@@ -509,6 +514,28 @@ impl<'a, S: Storage> Session<'a, S> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The next message of the source; `None` when it needs no more and is gone. Once all is sealed, how
+    /// its end of the link ends says nothing, and it has [`FAREWELL`] for it: the close that a source
+    /// sends may be lost, and nobody would repeat it.
+    fn next_control(&self) -> Result<Option<Bytes>, TargetError> {
+        let (state, over) = {
+            let machine = self.machine();
+            (machine.state_name(), machine.may_be_left())
+        };
+        let heard = match over {
+            true => within(self.link, FAREWELL, CloseCode::Done, "", || self.link.recv_control()),
+            false => self.link.recv_control(),
+        };
+        match heard {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) | Err(LinkError::ClosedByPeer { .. } | LinkError::Lost { .. }) if over => {
+                Ok(None)
+            }
+            Ok(None) => Err(SessionError::EndedEarly { state }.into()),
+            Err(e) => Err(e.into()),
         }
     }
 

@@ -13,7 +13,7 @@ use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::deadline::within;
-use farshore_proto::batch::{BatchHeader, FrameHeader};
+use farshore_proto::batch::{BatchHeader, FrameHeader, Stripe};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{Answer, Message, Query, Receipt, Sign, StoreId, Welcome};
@@ -148,7 +148,14 @@ fn outcome(link: &QuicLink) -> Outcome {
 }
 
 fn header(batch: u64) -> Vec<u8> {
-    BatchHeader { batch, epoch: Epoch(0) }.to_bytes().to_vec()
+    BatchHeader::of(batch, Epoch(0)).to_bytes()
+}
+
+/// One of several streams of the next batch: its header and frames of nothing.
+fn striped(a: &Attack, index: u8, of: u8, frames: usize) -> Vec<u8> {
+    let stripe = Stripe { index, of };
+    let header = BatchHeader { stripe, ..BatchHeader::of(a.next(), Epoch(0)) };
+    [header.to_bytes(), frame(&[]).repeat(frames)].concat()
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {
@@ -306,6 +313,57 @@ const CASES: &[Case] = &[
     ("nothing on the stream", Ended, |a| a.stream(Vec::new(), true)),
     ("half a header", Ended, |a| a.stream(header(a.next())[..9].to_vec(), true)),
     ("no frame", Ended, |a| a.stream(header(a.next()), true)),
+    // Batches of several streams.
+    ("two stripes", Fine, |a| {
+        a.stream([striped(a, 0, 2, 0), frame(&closed(&[]))].concat(), true);
+        a.stream(striped(a, 1, 2, 0), true);
+    }),
+    ("a stripe beyond their number", Ended, |a| a.stream(striped(a, 2, 2, 0), true)),
+    ("more stripes than allowed", Ended, |a| a.stream(striped(a, 0, 9, 0), true)),
+    ("one stripe of one", Ended, |a| {
+        let only = [b"FSB2".as_slice(), &header(a.next())[4..], &[0, 1]].concat();
+        a.stream([only, frame(&closed(&[]))].concat(), true);
+    }),
+    ("no stripe at all", Ended, |a| {
+        a.stream([b"FSB2".as_slice(), &header(a.next())[4..], &[0, 0]].concat(), true);
+    }),
+    ("a batch that begins with its second stripe", Ended, |a| {
+        a.stream(striped(a, 1, 2, 0), true);
+        a.stream(striped(a, 0, 2, 0), true);
+    }),
+    ("the same stripe twice", Ended, |a| {
+        a.stream([striped(a, 0, 3, 0), frame(&closed(&[]))].concat(), true);
+        a.stream(striped(a, 1, 3, 0), true);
+        a.stream(striped(a, 1, 3, 0), true);
+    }),
+    ("a missing stripe", Ended, |a| {
+        a.stream([striped(a, 0, 3, 0), frame(&closed(&[]))].concat(), true);
+        a.stream(striped(a, 1, 3, 0), true);
+        a.stream([header(a.next() + 1), frame(&closed(&[]))].concat(), true);
+    }),
+    ("a missing stripe, then seal", Ended, |a| {
+        a.stream([striped(a, 0, 2, 0), frame(&closed(&[]))].concat(), true);
+        std::thread::sleep(Duration::from_millis(100));
+        say(&a.link, &Message::Seal(point(a.welcome.root)));
+    }),
+    ("stripes that do not agree how many they are", Ended, |a| {
+        a.stream([striped(a, 0, 2, 0), frame(&closed(&[]))].concat(), true);
+        a.stream(striped(a, 1, 3, 0), true);
+    }),
+    ("a stripe of another batch", Ended, |a| {
+        a.stream([striped(a, 0, 2, 0), frame(&closed(&[]))].concat(), true);
+        let stripe = Stripe { index: 1, of: 2 };
+        let other = BatchHeader { stripe, ..BatchHeader::of(a.next() + 1, Epoch(0)) };
+        a.stream(other.to_bytes(), true);
+    }),
+    ("a stripe that ends early", Ended, |a| {
+        a.stream(striped(a, 0, 2, 3), true);
+        a.stream(striped(a, 1, 2, 1), true);
+    }),
+    ("a stripe that is reset", Ended, |a| {
+        a.stream([striped(a, 0, 2, 0), frame(&closed(&[]))].concat(), true);
+        a.stream(striped(a, 1, 2, 0), false);
+    }),
     ("frame of 4 GiB", Ended, |a| {
         let frame = raw_frame(&[], u32::MAX as usize, 0);
         a.stream([header(a.next()), frame].concat(), true);
@@ -737,7 +795,7 @@ const CASES: &[Case] = &[
         }
     }),
     ("batch of another epoch, then seal", Ended, |a| {
-        let far = BatchHeader { batch: u64::MAX, epoch: Epoch(u64::MAX) }.to_bytes().to_vec();
+        let far = BatchHeader::of(u64::MAX, Epoch(u64::MAX)).to_bytes();
         a.stream([far, frame(&closed(&[]))].concat(), true);
         std::thread::sleep(Duration::from_millis(100));
         say(&a.link, &Message::Seal(point(a.welcome.root)));
@@ -945,6 +1003,31 @@ fn a_hostile_source_gets_nowhere() {
     assert_sound(&site, &mut server, memory);
     println!("{} hostile sequences, {} MiB at most", CASES.len(), server.memory().1 >> 20);
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", server.log());
+}
+
+/// A source that closes as soon as all is sealed, or is not heard of any more, leaves a session that is
+/// over: the share is free for others at the latest when it had time enough to leave.
+#[test]
+fn a_share_is_given_back_when_all_is_sealed_whatever_the_source_does() {
+    let site = site();
+    let mut server = site.serve(0);
+    expect(&site.remote(server.port(), &[]), 0, &[]);
+    for closes in [true, false] {
+        let end = Attack::begin(&site, &server);
+        say(&end.link, &Message::Seal(point(end.welcome.root)));
+        let sealed = within(&end.link, SOON, CloseCode::Internal, "", || hear(&end.link));
+        assert!(matches!(sealed, Some(Message::Sealed(_))), "{sealed:?}");
+        if closes {
+            end.link.close(CloseCode::Done as u32, "");
+        }
+        let over = if closes { 2 } else { 3 };
+        let start = Instant::now();
+        while server.log().matches("session over").count() < over {
+            assert!(start.elapsed() < SOON, "closes: {closes}: {}", server.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!server.log().contains("session failed"), "{}", server.log());
+    }
 }
 
 #[test]

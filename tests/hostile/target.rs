@@ -5,6 +5,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farshore_core::codec::DecodeError;
 use farshore_core::delta::Signing;
 use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
 use farshore_core::entry::{Entry, Metadata};
@@ -14,7 +15,7 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::deadline::within;
 use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::Link;
+use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
     Answer, Failure, FailureKind, Message, Receipt, Sign, StoreId, Welcome,
 };
@@ -67,14 +68,14 @@ fn empty(link: &QuicLink) {
     }
 }
 
-/// Takes the next batch whole; its number.
+/// Takes the next batch whole, of one stream; its number.
 fn batch(link: &QuicLink) -> Option<u64> {
     let mut stream = link.accept_bulk().ok().flatten()?;
     let mut header = [0; BATCH_HEADER_LEN];
     stream.read_exact(&mut header).ok()?;
     let mut byte = [0; 1];
     while stream.read_exact(&mut byte).unwrap_or(false) {}
-    Some(BatchHeader::from_bytes(&header).ok()?.batch)
+    Some(BatchHeader::read(&header, || Err(DecodeError::Truncated { what: "" })).ok()?.batch)
 }
 
 /// Waits for `Seal` and answers by `answer`; afterwards for the end.
@@ -264,6 +265,22 @@ const CASES: &[Case] = &[
         seal(l, |_| Message::SealMismatch(RootDigest([5; 32])));
         l.close(CloseCode::Done as u32, "");
         taking.join().unwrap();
+    }),
+    ("sealed, of version 2, and silent", &[0], &["recovery point 1"], |l| {
+        say(l, &Message::Welcome(Welcome { version: 2, ..welcome() }));
+        while !matches!(hear(l), None | Some(Message::Compare(_))) {}
+        say(l, &children(true, Vec::new()));
+        let number = batch(l).unwrap_or(0);
+        say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+        while let Some(message) = hear(l) {
+            if let Message::Seal(point) = message {
+                say(l, &Message::Sealed(point));
+                break;
+            }
+        }
+        // The source leaves at once: no goodbye, and no wait for this end's.
+        let end = l.recv_control();
+        assert!(matches!(end, Err(LinkError::ClosedByPeer { code: 0, .. })), "{end:?}");
     }),
     ("never leaves", &[0], &["recovery point 1"], |l| {
         empty(l);

@@ -11,7 +11,7 @@ use farshore_core::guard::Threshold;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
-use farshore_engine::frames::Compression;
+use farshore_engine::frames::{Compression, Striping};
 use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, SourceConfig, system_wall_clock};
@@ -28,6 +28,16 @@ const WORKERS: usize = 2;
 
 /// One run as between two sites; `rate` in bytes a second.
 fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u64>) -> Run {
+    run_striped(sites, compression, rate, Striping::ONE)
+}
+
+/// The same with batches of several streams.
+fn run_striped(
+    sites: &Sites,
+    compression: Compression,
+    rate: Option<u64>,
+    striping: Striping,
+) -> Run {
     std::thread::sleep(std::time::Duration::from_millis(40));
     let (source_key, target_key) =
         (SiteKey::generate().expect("a key"), SiteKey::generate().expect("a key"));
@@ -55,6 +65,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
         dry_run: false,
         workers: WORKERS,
         compression,
+        striping,
         spool_folder: source_folder,
         now: &system_wall_clock,
         racy_ns: 20_000_000,
@@ -103,6 +114,29 @@ fn a_run_without_changes_is_nearly_free() {
     assert_eq!(again.counts(), Counts::default());
     assert_eq!(again.frames(), 0);
     assert!(again.sent() < 16 << 10, "{} bytes sent", again.sent());
+}
+
+/// As a long line is used: every batch on several streams.
+#[test]
+fn batches_of_several_streams_make_the_same_tree() {
+    let sites = Sites::in_memory();
+    let content = noise(63, 40 * MIB);
+    put(&sites.a.join("home/large.bin"), &content);
+    for i in 0..500 {
+        put(&sites.a.join(format!("home/f{i}")), i.to_string().repeat(900));
+    }
+    for (compression, striping) in [
+        (Compression::Never, Striping::up_to(4)),
+        (Compression::Level(1), Striping { most: 8, bytes_each: 1 }),
+    ] {
+        let run = run_striped(&sites, compression, None, striping);
+        assert!(run.counts().written > 500, "{:?}", run.counts());
+        sites.equal("over several streams");
+        put(&sites.a.join("home/large.bin"), [&content[9..], b"appended"].concat());
+        for i in 0..500 {
+            put(&sites.a.join(format!("home/f{i}")), i.to_string().repeat(901));
+        }
+    }
 }
 
 /// 100 bytes inserted at the start of a large file and at twenty places cost those places alone.

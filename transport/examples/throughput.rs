@@ -130,7 +130,7 @@ fn report(link: &QuicLink, settings: &Settings, run: impl FnOnce() -> Outcome<()
     let gigabytes = settings.mib as f64 * 1_048_576.0 / 1e9;
     let stats = link.stats();
     println!(
-        "{:.2} GB/s, {:.2} CPU-s/GB, datagram {} B, lost {} packets, rtt {:?}",
+        "{:.4} GB/s, {:.2} CPU-s/GB, datagram {} B, lost {} packets, rtt {:?}",
         gigabytes / wall,
         cpu / gigabytes,
         link.datagram_bytes(),

@@ -35,8 +35,23 @@ const STREAM_PIECES_MAX: u32 = 1_024;
 const STREAM_BYTES_PER_DATAGRAM_MIN: u32 = 1_160;
 /// Window of one stream on a line that loses packets. At worst every second datagram of it is missing,
 /// as where a sender starts at twice the rate of a short queue: the pieces must stay few enough. At
-/// 80 ms it lets one stream flow at 29 Mbyte/s; batches are streams of their own.
+/// 80 ms it lets one stream flow at 29 Mbyte/s; a batch may lie on several.
 const STREAM_WINDOW_BYTES: u32 = 9 << 18;
+/// Windows of all streams of a link together: the memory a peer can make us hold.
+const RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
+/// Streams of one batch on a long line: 9 MiB, 115 Mbyte/s at 80 ms.
+const STRIPES: u8 = 4;
+/// Window of one stream within this machine.
+const STREAM_WINDOW_BYTES_LOCAL: u32 = 2 << 20;
+
+/// Bulk streams that may be open while each of them, and the control stream, holds a full window that
+/// nobody reads. With one more, streams that wait for an earlier one could take all the window there is
+/// from that one, and a session would stand still for ever.
+const fn streams_max(stream_window: u32) -> u32 {
+    RECEIVE_WINDOW_BYTES / stream_window - 1
+}
+
+const _: () = assert!(STRIPES as u32 <= streams_max(STREAM_WINDOW_BYTES));
 
 const _: () =
     assert!(STREAM_WINDOW_BYTES / (2 * STREAM_BYTES_PER_DATAGRAM_MIN) < STREAM_PIECES_MAX);
@@ -75,8 +90,11 @@ pub struct TransportConfig {
     pub receive_window_bytes: u32,
     /// Bytes written by us and not yet acknowledged.
     pub send_window_bytes: u32,
-    /// Bulk streams the peer may hold open.
+    /// Bulk streams the peer may hold open. The windows of so many and of the control stream must fit
+    /// the window of all, or streams that nobody reads yet stop the one that is read.
     pub bulk_streams_max: u32,
+    /// Streams a batch should be spread over, if the line is long.
+    pub bulk_stripes: u8,
     /// Kernel buffers of the socket, each way.
     pub socket_buffer_bytes: usize,
     /// Congestion control of what we send.
@@ -102,9 +120,10 @@ impl TransportConfig {
             drain_timeout: Duration::from_secs(10),
             bandwidth_limit_bytes_per_s: None,
             stream_window_bytes: STREAM_WINDOW_BYTES,
-            receive_window_bytes: 32 << 20,
-            send_window_bytes: 32 << 20,
-            bulk_streams_max: 64,
+            receive_window_bytes: RECEIVE_WINDOW_BYTES,
+            send_window_bytes: RECEIVE_WINDOW_BYTES,
+            bulk_streams_max: streams_max(STREAM_WINDOW_BYTES),
+            bulk_stripes: STRIPES,
             socket_buffer_bytes: 4 << 20,
             congestion: Congestion::Rate,
             half_open_max: 256,
@@ -113,13 +132,15 @@ impl TransportConfig {
         }
     }
 
-    /// For two ends on one machine: the largest datagrams, windows that fit the socket buffer.
+    /// For two ends on one machine: the largest datagrams, windows that fit the socket
+    /// buffer.
     #[must_use]
     pub fn loopback() -> Self {
         Self {
             mtu_upper_bound: DATAGRAM_BYTES_MAX,
-            stream_window_bytes: 4 << 20,
-            receive_window_bytes: 16 << 20,
+            stream_window_bytes: STREAM_WINDOW_BYTES_LOCAL,
+            bulk_streams_max: streams_max(STREAM_WINDOW_BYTES_LOCAL),
+            bulk_stripes: 1,
             send_window_bytes: 16 << 20,
             congestion: Congestion::Cubic,
             ..Self::network()

@@ -4,12 +4,12 @@
 //! stream which was not finished never looks finished to the peer. It refuses nothing the link's
 //! windows allow. Nothing survives a crash.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use farshore_proto::link::{BulkReceive, BulkSend, LinkError};
+use farshore_proto::link::{BulkReceive, BulkSend, LinkError, ReadSome};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     error::{LostCause, connection_lost},
@@ -101,6 +101,12 @@ impl BulkReceive for QuicBulkReceive {
         self.link.check_open(STEP)?;
         self.reader.read_exact(&self.link.net.handle, buf, STEP)
     }
+
+    fn read_some(&mut self, buf: &mut [u8], patience: Duration) -> Result<ReadSome, LinkError> {
+        const STEP: &str = "receive bulk data";
+        self.link.check_open(STEP)?;
+        self.reader.read_some(&self.link.net.handle, buf, patience, STEP)
+    }
 }
 
 /// Reads a stream, many datagrams under one lock.
@@ -124,18 +130,57 @@ impl Reader {
         handle: &Handle,
         step: &'static str,
     ) -> Result<Option<&mut Bytes>, LinkError> {
+        if self.is_empty() && !self.ended {
+            let read = handle.block_on(self.stream.read_chunks(&mut self.chunks[..]));
+            self.took(read, step)?;
+        }
+        Ok(self.chunks[..self.filled].get_mut(self.at))
+    }
+
+    /// Whether all that was taken from the stream is read.
+    fn is_empty(&mut self) -> bool {
         while self.at < self.filled && self.chunks[self.at].is_empty() {
             self.at += 1;
         }
-        if self.at == self.filled && !self.ended {
-            let read = handle.block_on(self.stream.read_chunks(&mut self.chunks[..]));
-            (self.at, self.filled) = (0, 0);
-            match read.map_err(|error| read_error(step, &error))? {
-                Some(filled) => self.filled = filled,
-                None => self.ended = true,
+        self.at == self.filled
+    }
+
+    fn took(
+        &mut self,
+        read: Result<Option<usize>, ReadError>,
+        step: &'static str,
+    ) -> Result<(), LinkError> {
+        (self.at, self.filled) = (0, 0);
+        match read.map_err(|error| read_error(step, &error))? {
+            Some(filled) => self.filled = filled,
+            None => self.ended = true,
+        }
+        Ok(())
+    }
+
+    /// See [`BulkReceive::read_some`].
+    fn read_some(
+        &mut self,
+        handle: &Handle,
+        buf: &mut [u8],
+        patience: Duration,
+        step: &'static str,
+    ) -> Result<ReadSome, LinkError> {
+        if self.is_empty() && !self.ended {
+            // What is given up here has taken nothing from the stream yet.
+            let wait =
+                async { timeout(patience, self.stream.read_chunks(&mut self.chunks[..])).await };
+            match handle.block_on(wait) {
+                Ok(read) => self.took(read, step)?,
+                Err(_) => return Ok(ReadSome::Nothing),
             }
         }
-        Ok(self.chunks[..self.filled].get_mut(self.at))
+        let Some(chunk) = self.chunks[..self.filled].get_mut(self.at) else {
+            return Ok(ReadSome::End);
+        };
+        let len = chunk.len().min(buf.len());
+        chunk.copy_to_slice(&mut buf[..len]);
+        Ok(ReadSome::Bytes(len))
     }
 
     /// See [`BulkReceive::read_exact`].

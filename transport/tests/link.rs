@@ -78,6 +78,61 @@ fn both_ends_send_and_receive_everything() {
     }
 }
 
+/// A target takes batches in order; those behind wait, with whatever has arrived of them.
+#[test]
+fn streams_nobody_reads_leave_the_others_their_window() {
+    for config in [TransportConfig::loopback(), TransportConfig::network()] {
+        let (dialed, accepted, _listener) = pair(&config);
+        let window = config.stream_window_bytes as usize;
+        let mut first = dialed.open_bulk().expect("open");
+        first.write(Bytes::from_static(b"first")).expect("write");
+        let mut reader = accepted.accept_bulk().expect("accept").expect("a stream");
+        let others: Vec<_> = (1..config.bulk_streams_max)
+            .map(|_| {
+                let mut other = dialed.open_bulk().expect("as many as the peer allows");
+                other.write(Bytes::from(vec![0; window])).expect("a window of it");
+                other
+            })
+            .collect();
+        assert_eq!(others.len() + 1, config.bulk_streams_max as usize);
+        // If they held what the first needs, it would wait for them, and they for it.
+        let (done, waited) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let sent = first.write(Bytes::from(vec![7; 3 * window]));
+            done.send(sent.is_ok()).unwrap_or(());
+            first.finish().unwrap_or(());
+        });
+        let reading = thread::spawn(move || {
+            let mut found = vec![0; 5 + 3 * window];
+            reader.read_exact(&mut found).unwrap_or(false)
+        });
+        let moved = waited.recv_timeout(support::PATIENCE);
+        assert_eq!(moved, Ok(true), "the first stream stands still");
+        assert!(reading.join().expect("the reader"));
+        drop(others);
+    }
+}
+
+#[test]
+fn waiting_for_bytes_that_do_not_come_loses_none() {
+    use farshore_proto::link::ReadSome;
+    let (dialed, accepted, _listener) = pair(&TransportConfig::loopback());
+    let mut bulk = dialed.open_bulk().expect("open");
+    bulk.write(Bytes::from_static(b"abc")).expect("write");
+    let mut incoming = accepted.accept_bulk().expect("accept").expect("a stream");
+    let mut buf = [0; 2];
+    let mut some = |patience| incoming.read_some(&mut buf, patience).map(|found| (found, buf));
+    let (now, later) = (Duration::ZERO, Duration::from_secs(20));
+    assert_eq!(some(later).expect("read"), (ReadSome::Bytes(2), *b"ab"));
+    assert_eq!(some(later).expect("read"), (ReadSome::Bytes(1), *b"cb"));
+    assert_eq!(some(now).expect("read").0, ReadSome::Nothing);
+    bulk.write(Bytes::from_static(b"d")).expect("write");
+    assert_eq!(some(later).expect("read"), (ReadSome::Bytes(1), *b"db"));
+    bulk.finish().expect("finish");
+    assert_eq!(some(later).expect("read").0, ReadSome::End);
+    assert_eq!(some(now).expect("read").0, ReadSome::End);
+}
+
 #[test]
 fn loopback_reaches_the_largest_datagram_and_network_its_own() {
     for (config, expected) in

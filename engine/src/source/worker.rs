@@ -11,7 +11,7 @@ use farshore_proto::link::Link;
 
 use super::{Event, SourceConfig, SourceError, caught};
 use crate::catalog::Catalog;
-use crate::frames::{FrameWriter, LineGauge};
+use crate::frames::{FrameWriter, LineGauge, Striping};
 use crate::ingest::{Ingest, RunIndex, SignDesk};
 use crate::io::Storage;
 use crate::plan::Change;
@@ -60,6 +60,7 @@ pub(super) struct Worker<'a, S: Storage> {
     pub(super) desk: &'a SignDesk<'a>,
     pub(super) gauge: &'a LineGauge,
     pub(super) turnstile: &'a Turnstile,
+    pub(super) striping: Striping,
     pub(super) events: Sender<Event>,
 }
 
@@ -78,9 +79,10 @@ impl<S: Storage> Worker<'_, S> {
     }
 
     fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
-        let header = BatchHeader { batch, epoch: self.config.epoch };
+        let header = BatchHeader::of(batch, self.config.epoch);
+        let stripes = self.striping.streams(bytes_of(&changes));
         let opened = self.turnstile.pass(batch, || {
-            FrameWriter::begin(self.link.open_bulk()?, header, self.gauge, self.config.profile)
+            FrameWriter::begin(self.link, header, stripes, self.gauge, self.config.profile)
         });
         let mut writer = opened.ok_or(SourceError::WorkerGone)??;
         // In this order: what is acknowledged meanwhile is in the catalog or still in the index.
@@ -103,4 +105,13 @@ impl<S: Storage> Worker<'_, S> {
         Progress::add(&self.progress.frame_bytes, bytes);
         Ok(())
     }
+}
+
+/// Bytes of the files that will be looked at.
+fn bytes_of(changes: &[Change]) -> u64 {
+    let sizes = changes.iter().map(|change| match change {
+        Change::Look { size, .. } => *size,
+        _ => 0,
+    });
+    sizes.fold(0, u64::saturating_add)
 }

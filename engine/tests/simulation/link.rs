@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
+use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats, ReadSome};
 use farshore_proto::message::Message;
 
 /// Control messages under way in one direction.
@@ -271,6 +272,8 @@ impl Drop for Sender {
     }
 }
 
+const STEP: &str = "read from a bulk stream";
+
 struct Receiver {
     shared: Arc<Shared>,
     side: usize,
@@ -281,29 +284,37 @@ struct Receiver {
 
 impl BulkReceive for Receiver {
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, LinkError> {
-        const STEP: &str = "read from a bulk stream";
         let mut filled = 0;
         while filled < buf.len() {
-            if self.chunk.is_empty() {
-                let next = self.shared.wait(self.side, STEP, |state| {
-                    let stream = &mut state.streams[self.stream];
-                    match stream.queue.pop_front() {
-                        _ if stream.reset => Some(Err(lost(STEP, "reset by the peer"))),
-                        Some(chunk) => Some(Ok(Some(chunk))),
-                        None => stream.finished.then_some(Ok(None)),
-                    }
-                })?;
-                match next {
-                    Some(chunk) => self.chunk = chunk,
-                    None if filled == 0 => return Ok(false),
-                    None => return Err(lost(STEP, "ended early")),
-                }
+            match self.read_some(&mut buf[filled..], Duration::MAX)? {
+                ReadSome::Bytes(count) => filled += count,
+                _ if filled == 0 => return Ok(false),
+                _ => return Err(lost(STEP, "ended early")),
             }
-            let len = self.chunk.len().min(buf.len() - filled);
-            buf[filled..filled + len].copy_from_slice(&self.chunk.split_to(len));
-            filled += len;
         }
         Ok(true)
+    }
+
+    /// Has all the patience there is, or none: nobody's clock runs here.
+    fn read_some(&mut self, buf: &mut [u8], patience: Duration) -> Result<ReadSome, LinkError> {
+        if self.chunk.is_empty() {
+            let next = self.shared.wait(self.side, STEP, |state| {
+                let stream = &mut state.streams[self.stream];
+                match stream.queue.pop_front() {
+                    _ if stream.reset => Some(Err(lost(STEP, "reset by the peer"))),
+                    Some(chunk) => Some(Ok(Ok(chunk))),
+                    None if stream.finished => Some(Ok(Err(ReadSome::End))),
+                    None => patience.is_zero().then_some(Ok(Err(ReadSome::Nothing))),
+                }
+            })?;
+            match next {
+                Ok(chunk) => self.chunk = chunk,
+                Err(none) => return Ok(none),
+            }
+        }
+        let len = self.chunk.len().min(buf.len());
+        buf[..len].copy_from_slice(&self.chunk.split_to(len));
+        Ok(ReadSome::Bytes(len))
     }
 }
 

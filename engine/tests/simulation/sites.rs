@@ -11,7 +11,7 @@ use farshore_core::guard::Threshold;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole};
-use farshore_engine::frames::{Compression, FrameReader};
+use farshore_engine::frames::{Compression, FrameReader, Striping};
 use farshore_engine::ingest::describe;
 use farshore_engine::io::Storage;
 use farshore_engine::io::sim::{CrashModel, SimConfig, SimDisk, SimEntry};
@@ -20,7 +20,7 @@ use farshore_engine::source::{self, Outcome, SourceConfig};
 use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, TargetConfig};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::{BulkReceive, Link, LinkError};
+use farshore_proto::link::{BulkReceive, Link, LinkError, ReadSome};
 use farshore_proto::message::{Message, StoreId};
 use farshore_proto::op::{Op, Piece};
 
@@ -170,6 +170,7 @@ impl World {
             dry_run: false,
             workers: 1,
             compression: Compression::Never,
+            striping: Striping { most: 3, bytes_each: 1 },
             spool_folder: std::env::temp_dir(),
             now: &now,
             racy_ns: 0,
@@ -331,13 +332,28 @@ impl BulkReceive for Recorded {
         self.at += buf.len();
         Ok(true)
     }
+
+    fn read_some(&mut self, buf: &mut [u8], _: Duration) -> Result<ReadSome, LinkError> {
+        let rest = &self.bytes[self.at..];
+        let count = rest.len().min(buf.len());
+        buf[..count].copy_from_slice(&rest[..count]);
+        self.at += count;
+        Ok(if count == 0 { ReadSome::End } else { ReadSome::Bytes(count) })
+    }
 }
 
 fn batches(record: &Record) -> Vec<Batch> {
     let mut by_number: BTreeMap<u64, Batch> = BTreeMap::new();
-    for bytes in &record.streams {
-        let stream = Box::new(Recorded { bytes: bytes.clone(), at: 0 });
+    let recorded = |bytes: &Vec<u8>| Box::new(Recorded { bytes: bytes.clone(), at: 0 });
+    let mut streams = record.streams.iter().map(recorded);
+    while let Some(stream) = streams.next() {
         let Ok((mut reader, header)) = FrameReader::begin(stream) else { continue };
+        while reader.is_missing_streams()
+            && streams.next().is_some_and(|stream| reader.join(stream).is_ok())
+        {}
+        if reader.is_missing_streams() {
+            continue;
+        }
         let batch = by_number.entry(header.batch).or_default();
         let (mut payload, mut begun) = (Vec::new(), None);
         while let Ok(true) = reader.next_frame(&mut payload) {

@@ -1,18 +1,27 @@
-//! How a batch lies on its bulk stream: a header, then frames of whole operations.
+//! How a batch lies on its bulk streams: a header on each, then frames of whole operations.
 //!
 //! ```text
-//! header  "FSB1"  batch u64 LE  epoch u64 LE
+//! header  "FSB1"  batch u64 LE  epoch u64 LE                              the only stream
+//!         "FSB2"  batch u64 LE  epoch u64 LE  stripe u8  stripes u8       one of several
 //! frame   stored length u32 LE  payload length u32 LE  flags u8   stored bytes
 //! ```
 //! Flag 1: the stored bytes are one zstd frame of the payload; else they are the payload. The last
 //! operation of the last frame is [`crate::op::Op::Close`]; a stream that ends before it is no batch.
+//! Of several streams the first frame is on stripe 0, each next one on the next stripe, after the last
+//! on stripe 0 again; the streams are opened one after another, in the order of their stripes.
 
 use farshore_core::codec::DecodeError;
 use farshore_core::limits;
 use farshore_core::recovery_point::Epoch;
 
-/// Bytes of a batch header.
+/// Bytes of the header of a batch's only stream, and of what every header begins with.
 pub const BATCH_HEADER_LEN: usize = 20;
+
+/// Bytes that follow where a batch has several streams.
+pub const STRIPE_LEN: usize = 2;
+
+/// Most streams of one batch: what one takes of the window of its link is bounded by it.
+pub const STRIPES_MAX: u8 = 8;
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_LEN: usize = 9;
@@ -21,8 +30,29 @@ pub const FRAME_HEADER_LEN: usize = 9;
 pub const FRAME_PAYLOAD_GOAL: usize = 256 * 1024;
 
 const MAGIC: [u8; 4] = *b"FSB1";
+const MAGIC_STRIPED: [u8; 4] = *b"FSB2";
 
 const _: () = assert!(FRAME_PAYLOAD_GOAL < limits::FRAME_PAYLOAD_MAX);
+
+/// Which of a batch's streams this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stripe {
+    /// Its number, below `of`.
+    pub index: u8,
+    /// How many there are: 1 to [`STRIPES_MAX`].
+    pub of: u8,
+}
+
+impl Stripe {
+    /// The only stream.
+    pub const ONLY: Self = Self { index: 0, of: 1 };
+}
+
+impl std::fmt::Display for Stripe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stripe {} of {}", self.index, self.of)
+    }
+}
 
 /// Begins a batch stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,32 +61,67 @@ pub struct BatchHeader {
     pub batch: u64,
     /// The epoch the source acts under.
     pub epoch: Epoch,
+    /// Which of the batch's streams it begins.
+    pub stripe: Stripe,
 }
 
 impl BatchHeader {
+    /// The header of the only stream of `batch`.
+    #[must_use]
+    pub const fn of(batch: u64, epoch: Epoch) -> Self {
+        Self { batch, epoch, stripe: Stripe::ONLY }
+    }
+
     /// The bytes.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; BATCH_HEADER_LEN] {
-        let mut out = [0; BATCH_HEADER_LEN];
-        out[..4].copy_from_slice(&MAGIC);
-        out[4..12].copy_from_slice(&self.batch.to_le_bytes());
-        out[12..].copy_from_slice(&self.epoch.0.to_le_bytes());
+    pub fn to_bytes(self) -> Vec<u8> {
+        let only = self.stripe == Stripe::ONLY;
+        let mut out = Vec::with_capacity(BATCH_HEADER_LEN + STRIPE_LEN);
+        out.extend(if only { MAGIC } else { MAGIC_STRIPED });
+        out.extend(self.batch.to_le_bytes());
+        out.extend(self.epoch.0.to_le_bytes());
+        if !only {
+            out.extend([self.stripe.index, self.stripe.of]);
+        }
         out
     }
 
-    /// The header that `bytes` are.
+    /// The header that begins with `bytes`; `more` is called for what follows where the batch has
+    /// several streams.
     ///
     /// # Errors
-    /// [`DecodeError::Invalid`] when the magic is another.
-    pub fn from_bytes(bytes: &[u8; BATCH_HEADER_LEN]) -> Result<Self, DecodeError> {
+    /// [`DecodeError`] when the magic is another or the stripe none of 2 to [`STRIPES_MAX`]; what `more`
+    /// answers.
+    pub fn read<E: From<DecodeError>>(
+        bytes: &[u8; BATCH_HEADER_LEN],
+        more: impl FnOnce() -> Result<[u8; STRIPE_LEN], E>,
+    ) -> Result<Self, E> {
         let mut d = farshore_core::codec::Decoder::new(bytes);
-        if d.take_array::<4>("batch header")? != MAGIC {
-            return Err(DecodeError::Invalid { what: "batch header magic", found: 0 });
-        }
+        let magic = d.take_array::<4>("batch header")?;
         let batch = u64::from_le_bytes(d.take_array("batch number")?);
         let epoch = Epoch(u64::from_le_bytes(d.take_array("epoch")?));
-        Ok(Self { batch, epoch })
+        let stripe = match magic {
+            MAGIC => Stripe::ONLY,
+            MAGIC_STRIPED => stripe(more()?)?,
+            _ => return Err(DecodeError::Invalid { what: "batch header magic", found: 0 }.into()),
+        };
+        Ok(Self { batch, epoch, stripe })
     }
+}
+
+/// One stripe of several; a lone one is said by the magic.
+fn stripe([index, of]: [u8; STRIPE_LEN]) -> Result<Stripe, DecodeError> {
+    if of > STRIPES_MAX {
+        let (found, limit) = (u64::from(of), u64::from(STRIPES_MAX));
+        return Err(DecodeError::LimitExceeded { what: "stripes of a batch", found, limit });
+    }
+    if of < 2 {
+        return Err(DecodeError::Invalid { what: "number of stripes", found: u64::from(of) });
+    }
+    if index >= of {
+        return Err(DecodeError::Invalid { what: "stripe", found: u64::from(index) });
+    }
+    Ok(Stripe { index, of })
 }
 
 /// Begins a frame.
@@ -114,12 +179,38 @@ impl FrameHeader {
 mod tests {
     use super::*;
 
+    fn parsed(bytes: &[u8]) -> Result<BatchHeader, DecodeError> {
+        let (head, rest) = bytes.split_first_chunk().expect("a header");
+        BatchHeader::read(head, || Ok(rest.try_into().expect("a stripe")))
+    }
+
     #[test]
     fn headers_round_trip() {
-        let header = BatchHeader { batch: u64::MAX, epoch: Epoch(7) };
-        assert_eq!(BatchHeader::from_bytes(&header.to_bytes()), Ok(header));
+        let only = BatchHeader::of(u64::MAX, Epoch(7));
+        assert_eq!(only.to_bytes().len(), BATCH_HEADER_LEN);
+        assert_eq!(parsed(&only.to_bytes()), Ok(only));
+        let last = Stripe { index: STRIPES_MAX - 1, of: STRIPES_MAX };
+        let striped = BatchHeader { stripe: last, ..only };
+        assert_eq!(parsed(&striped.to_bytes()), Ok(striped));
         let frame = FrameHeader { stored_len: 10, payload_len: 20, compressed: true };
         assert_eq!(FrameHeader::from_bytes(&frame.to_bytes()), Ok(frame));
+    }
+
+    #[test]
+    fn stripes_are_two_to_the_most_and_numbered_below_that() {
+        let header = |index, of| {
+            let mut bytes = BatchHeader::of(5, Epoch(0)).to_bytes();
+            bytes[..4].copy_from_slice(&MAGIC_STRIPED);
+            bytes.extend([index, of]);
+            parsed(&bytes)
+        };
+        assert_eq!(header(1, 2).map(|h| h.stripe), Ok(Stripe { index: 1, of: 2 }));
+        for (index, of) in [(0, 0), (0, 1), (2, 2), (255, 8), (0, STRIPES_MAX + 1), (7, 255)] {
+            assert!(header(index, of).is_err(), "{index} of {of}");
+        }
+        let mut other = BatchHeader::of(5, Epoch(0)).to_bytes();
+        other[3] = b'3';
+        assert!(parsed(&other).is_err());
     }
 
     #[test]

@@ -118,4 +118,21 @@ pub trait BulkReceive: Send {
     /// # Errors
     /// [`LinkError`] when the connection is gone, the stream was reset, or it ended within `buf`.
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, LinkError>;
+    /// Reads what is there, at least one byte unless `buf` is empty; waits for it for at most
+    /// `patience`.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the connection is gone or the stream was reset.
+    fn read_some(&mut self, buf: &mut [u8], patience: Duration) -> Result<ReadSome, LinkError>;
+}
+
+/// What [`BulkReceive::read_some`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadSome {
+    /// So many bytes.
+    Bytes(usize),
+    /// The stream ended cleanly.
+    End,
+    /// Nothing came in time; nothing is lost by that.
+    Nothing,
 }

@@ -9,8 +9,9 @@ use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
-/// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches; with a
-/// peer that speaks 1 alone they are left out.
+/// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
+/// of several streams, and a source that closes when it has heard that all is sealed; with a peer that
+/// speaks 1 alone they are left out.
 pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The lowest version this build still speaks.
@@ -18,6 +19,13 @@ pub const PROTOCOL_VERSION_MIN: u16 = 1;
 
 /// The version from which on the second level of the delta is spoken.
 pub const DELTA_VERSION: u16 = 2;
+
+/// The version from which on a batch may lie on several streams.
+pub const STRIPES_VERSION: u16 = 2;
+
+/// The version from which on a source may close the link, with code 0, once it has heard of its seal:
+/// it need not say goodbye first.
+pub const LEAVE_VERSION: u16 = 2;
 
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;

@@ -14,9 +14,10 @@ use std::collections::{BTreeSet, VecDeque};
 use farshore_core::codec::DecodeError;
 use farshore_core::recovery_point::Epoch;
 
+use crate::batch::BatchHeader;
 use crate::message::{
-    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
-    Sign,
+    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, STRIPES_VERSION, Sign,
 };
 
 /// Most batches a source may have under way.
@@ -275,6 +276,8 @@ pub struct TargetSession {
     under_way: BTreeSet<u64>,
     signs: usize,
     next_sign: u64,
+    /// The last thing said was that all is sealed.
+    sealed: bool,
 }
 
 impl TargetSession {
@@ -289,6 +292,7 @@ impl TargetSession {
             under_way: BTreeSet::new(),
             signs: 0,
             next_sign: 0,
+            sealed: false,
         }
     }
 
@@ -304,6 +308,7 @@ impl TargetSession {
     /// [`SessionError`]; the session is over then.
     pub fn handle(&mut self, message: &Message) -> Result<(), SessionError> {
         use TargetState as T;
+        self.sealed = false;
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
@@ -353,18 +358,35 @@ impl TargetSession {
         self.next_batch = applied + 1;
     }
 
-    /// A batch stream began.
+    /// `Sealed` is about to be sent.
+    pub fn sealed(&mut self) {
+        self.sealed = true;
+    }
+
+    /// Whether the source may close the link now without a word.
+    #[must_use]
+    pub fn may_be_left(&self) -> bool {
+        self.sealed && self.version >= LEAVE_VERSION
+    }
+
+    /// The first stream of a batch began.
     ///
     /// # Errors
-    /// [`SessionError`] when its epoch is over, its number was used, or too many are under way.
-    pub fn batch_began(&mut self, batch: u64, epoch: Epoch) -> Result<(), SessionError> {
+    /// [`SessionError`] when its epoch is over, its number was used, too many are under way, or it has
+    /// several streams and the source speaks a version without.
+    pub fn batch_began(&mut self, header: &BatchHeader) -> Result<(), SessionError> {
+        let BatchHeader { batch, epoch, stripe } = *header;
         self.check_epoch(epoch)?;
+        if stripe.of > 1 && self.version < STRIPES_VERSION {
+            return Err(SessionError::TooMany { what: "streams of a batch", limit: 1 });
+        }
         if self.state != TargetState::Ready || batch < self.next_batch {
             return Err(SessionError::UnknownBatch { batch });
         }
         if self.under_way.len() >= BATCHES_UNDER_WAY_MAX || !self.under_way.insert(batch) {
             return Err(SessionError::TooMany { what: "batches", limit: BATCHES_UNDER_WAY_MAX });
         }
+        self.sealed = false;
         Ok(())
     }
 
@@ -404,6 +426,7 @@ mod tests {
     use farshore_core::recovery_point::RecoveryPoint;
 
     use super::*;
+    use crate::batch::Stripe;
     use crate::message::{Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
@@ -430,6 +453,10 @@ mod tests {
         })
     }
 
+    fn began(batch: u64, epoch: u64) -> BatchHeader {
+        BatchHeader::of(batch, Epoch(epoch))
+    }
+
     fn point() -> RecoveryPoint {
         RecoveryPoint {
             sequence: 1,
@@ -450,7 +477,7 @@ mod tests {
         source.handle(&Message::Checking(1)).expect("checking");
         source.handle(&welcome(2)).expect("welcome");
         source.batch_sent(5);
-        target.batch_began(5, Epoch(2)).expect("batch");
+        target.batch_began(&began(5, 2)).expect("batch");
         assert!(target.handle(&Message::Seal(point())).is_err(), "a batch is under way");
         target.batch_applied(5);
         source
@@ -473,7 +500,7 @@ mod tests {
         let mut target = TargetSession::new(Epoch(3));
         target.handle(&hello((1, 1), 3)).expect("hello");
         target.welcome_sent(0);
-        assert!(target.batch_began(1, Epoch(2)).is_err());
+        assert!(target.batch_began(&began(1, 2)).is_err());
         let mut source = SourceSession::new(Epoch(2));
         let over = SessionError::EpochOver { ours: 2, theirs: 3 };
         assert_eq!(over.to_string().matches("epoch 3 is in force at the target").count(), 1);
@@ -495,7 +522,7 @@ mod tests {
     #[test]
     fn replayed_batches_and_foreign_versions_are_refused() {
         let mut target = TargetSession::new(Epoch(0));
-        assert!(target.batch_began(1, Epoch(0)).is_err(), "before the hello");
+        assert!(target.batch_began(&began(1, 0)).is_err(), "before the hello");
         assert!(matches!(
             target.handle(&hello((3, 9), 0)),
             Err(SessionError::VersionMismatch { lowest: 3, highest: 9 })
@@ -505,11 +532,34 @@ mod tests {
         target.handle(&hello((0, 9), 0)).expect("a range that holds ours");
         assert_eq!(target.version(), PROTOCOL_VERSION);
         target.welcome_sent(4);
-        assert_eq!(target.batch_began(4, Epoch(0)), Err(SessionError::UnknownBatch { batch: 4 }));
-        target.batch_began(5, Epoch(0)).expect("the next");
-        assert!(target.batch_began(5, Epoch(0)).is_err(), "twice");
+        assert_eq!(target.batch_began(&began(4, 0)), Err(SessionError::UnknownBatch { batch: 4 }));
+        target.batch_began(&began(5, 0)).expect("the next");
+        assert!(target.batch_began(&began(5, 0)).is_err(), "twice");
         target.batch_applied(5);
-        assert!(target.batch_began(5, Epoch(0)).is_err(), "replayed");
+        assert!(target.batch_began(&began(5, 0)).is_err(), "replayed");
+    }
+
+    #[test]
+    fn batches_of_several_streams_are_for_those_who_speak_of_them() {
+        let header = BatchHeader { stripe: Stripe { index: 0, of: 2 }, ..began(1, 0) };
+        assert!(ready((1, 1)).batch_began(&header).is_err(), "version 1");
+        ready((1, 2)).batch_began(&header).expect("version 2");
+    }
+
+    #[test]
+    fn a_target_may_be_left_when_all_is_sealed_and_not_before() {
+        let mut target = ready((1, 2));
+        assert!(!target.may_be_left());
+        target.handle(&Message::Seal(point())).expect("seal");
+        assert!(!target.may_be_left(), "the roots may differ");
+        target.sealed();
+        assert!(target.may_be_left());
+        target.batch_began(&began(1, 0)).expect("more to do");
+        assert!(!target.may_be_left());
+        let mut target = ready((1, 1));
+        target.handle(&Message::Seal(point())).expect("seal");
+        target.sealed();
+        assert!(!target.may_be_left(), "version 1 says goodbye");
     }
 
     fn sign(id: u64) -> Sign {

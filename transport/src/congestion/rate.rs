@@ -5,12 +5,17 @@
 //! measures, round by round, how many bytes are acknowledged in what time, and keeps a little more
 //! in flight than that rate fills at the shortest round trip seen.
 //!
-//! - *Start*: the window doubles every round until two rounds that filled it delivered less than a
-//!   quarter more than the best before, or even the fastest answer of such a round stood in a queue,
-//!   or a tenth of it was lost. Rounds of a few control messages end nothing.
+//! - *Start*: the window triples every round, later doubles, until two rounds that filled it delivered less than a
+//!   quarter more than the best before, or [`QUEUED_SAMPLES`] answers in a row stood in a queue, or a
+//!   tenth of a round was lost. A queue ends it at once, not with the round, so that what was sent too
+//!   much drains before more is. Rounds of a few control messages end nothing.
 //! - *Cruise*: the window is [`CRUISE`] of rate x shortest round trip, the rate being the best of the
 //!   last [`ROUNDS_KEPT`] rounds; every [`PROBE_EVERY`] rounds one round is sent with [`PROBE`], and
 //!   the next with no more than the line holds, so that a queue it built drains.
+//!
+//! - *Company*: where answers come late although the round before held back, others fill the queue. The
+//!   window is then [`CROWDED`] of rate x shortest round trip: with less, whoever fills the queue until
+//!   it overflows, as TCP does, takes all of the line.
 //!
 //! Stray losses change nothing. A round that loses more than [`LOSS_MAX`] forgets the best rounds and
 //! follows itself: so it makes room for others at a full queue. Rounds in which the application sent
@@ -32,11 +37,27 @@ const CRUISE: u64 = 125;
 /// The same in a round that looks for more.
 const PROBE: u64 = 160;
 /// The same in the round after it.
-const DRAIN: u64 = 100;
+const DRAIN: u64 = 105;
+/// The same where others fill the queue: what a line with a queue as long as itself holds.
+const CROWDED: u64 = 200;
+/// Answers that come later than the shortest by this many hundredths of it stood in a queue that is not
+/// ours: after a round with [`DRAIN`] that is shorter.
+const CROWDED_LATE: u32 = 18;
 /// Rounds from one look for more to the next.
 const PROBE_EVERY: u32 = 8;
 /// Loss of a round, in hundredths, above which it is taken for congestion.
 const LOSS_MAX: u64 = 8;
+/// How many times its size the window is after a round of the start, at first ...
+const START_GROWTH: u64 = 3;
+/// ... and from this size on: what is under way when the first late answer comes is then at most twice
+/// what the line holds, and its queue takes the rest.
+const START_FAST_MAX: u64 = 256 << 10;
+const START_GROWTH_LATER: u64 = 2;
+/// Answers in a row that must be late before they count as a queue: one alone is chance.
+const QUEUED_SAMPLES: u32 = 8;
+/// Answers later than the fastest by this share of it are late, if they are by this time as well.
+const LATE_SHARE: u32 = 8;
+const LATE_MIN: Duration = Duration::from_millis(4);
 /// Loss that ends the start, in hundredths.
 const START_LOSS_MAX: u64 = 10;
 /// Smallest window in datagrams.
@@ -58,6 +79,8 @@ pub(super) struct Rate {
     /// Rounds of the start that brought nothing more.
     flat_rounds: u32,
     rounds_since_probe: u32,
+    /// Whether others fill the queue.
+    crowded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +102,24 @@ struct Round {
     app_limited: bool,
     /// The shortest time from sending to acknowledgement.
     fastest: Duration,
+    /// Late answers since the last that was not.
+    late: u32,
+    /// Whether there were [`QUEUED_SAMPLES`] of them.
+    queued: bool,
 }
 
 impl Round {
     fn new(began: Instant, window: u64) -> Self {
-        Self { began, window, acked: 0, lost: 0, app_limited: false, fastest: Duration::MAX }
+        let fastest = Duration::MAX;
+        let (acked, lost, app_limited, late, queued) = (0, 0, false, 0, false);
+        Self { began, window, acked, lost, app_limited, fastest, late, queued }
+    }
+
+    fn answered(&mut self, after: Duration, shortest: Duration) {
+        self.fastest = self.fastest.min(after);
+        let late = after > shortest + (shortest / LATE_SHARE).max(LATE_MIN);
+        self.late = if late { self.late + 1 } else { 0 };
+        self.queued |= self.late >= QUEUED_SAMPLES;
     }
 
     /// Whether about as much was under way as the window let.
@@ -109,6 +145,7 @@ impl Rate {
             best_at_start: 0,
             flat_rounds: 0,
             rounds_since_probe: 0,
+            crowded: false,
         }
     }
 
@@ -130,14 +167,21 @@ impl Rate {
             self.rates.clear();
         }
         let best = self.rates.iter().copied().max().unwrap_or(0);
-        if !round.app_limited || rate > best {
+        // A start that ends within a round has seen too little of it to judge by that.
+        let whole = took >= (shortest / 4).as_nanos() || self.rates.is_empty();
+        if whole && (!round.app_limited || rate > best) {
             self.rates.push_back(rate);
             if self.rates.len() > ROUNDS_KEPT {
                 self.rates.pop_front();
             }
         }
-        if self.phase == Phase::Start && !self.start_is_over(&round, rate, shortest) {
+        if self.phase == Phase::Start && !self.start_is_over(&round, rate) {
             return;
+        }
+        if self.phase == Phase::Cruise && self.rounds_since_probe == 1 && !round.app_limited {
+            // What it heard of was sent in the round that held back.
+            let late = (shortest * CROWDED_LATE / 100).max(LATE_MIN);
+            self.crowded = round.fastest > shortest + late;
         }
         self.phase = match self.phase {
             Phase::Start | Phase::Probe => Phase::Drain,
@@ -151,15 +195,16 @@ impl Rate {
             _ => self.rounds_since_probe + 1,
         };
         let hundredths = match self.phase {
-            Phase::Probe => PROBE,
             Phase::Drain => DRAIN,
+            _ if self.crowded => CROWDED,
+            Phase::Probe => PROBE,
             _ => CRUISE,
         };
         self.window = self.share_of_line(shortest, hundredths);
     }
 
-    fn start_is_over(&mut self, round: &Round, rate: u64, shortest: Duration) -> bool {
-        if round.lost_more_than(START_LOSS_MAX) {
+    fn start_is_over(&mut self, round: &Round, rate: u64) -> bool {
+        if round.queued || round.lost_more_than(START_LOSS_MAX) {
             return true;
         }
         if !round.filled_the_window() {
@@ -168,8 +213,7 @@ impl Rate {
         let grew = rate > self.best_at_start + self.best_at_start / 4;
         self.best_at_start = self.best_at_start.max(rate);
         self.flat_rounds = if grew { 0 } else { self.flat_rounds + 1 };
-        let queued = round.fastest > shortest + (shortest / 4).max(Duration::from_millis(4));
-        self.flat_rounds >= 2 || queued
+        self.flat_rounds >= 2
     }
 
     fn acknowledged(
@@ -182,11 +226,19 @@ impl Rate {
     ) {
         self.round.acked += bytes;
         self.round.app_limited |= app_limited;
-        self.round.fastest = self.round.fastest.min(now.saturating_duration_since(sent));
-        if self.phase == Phase::Start && !app_limited {
-            self.window = (self.window + bytes).min(WINDOW_MAX);
+        if !app_limited {
+            // What answers a few messages waits for more of them.
+            self.round.answered(now.saturating_duration_since(sent), shortest);
         }
-        if sent >= self.round.began {
+        if self.phase == Phase::Start && !app_limited {
+            let growth = match self.window < START_FAST_MAX {
+                true => START_GROWTH,
+                false => START_GROWTH_LATER,
+            };
+            self.window = (self.window + bytes * (growth - 1)).min(WINDOW_MAX);
+        }
+        let start_is_over = self.phase == Phase::Start && self.round.queued;
+        if sent >= self.round.began || start_is_over {
             self.round_ended(now, shortest);
         }
     }
@@ -245,93 +297,4 @@ impl Controller for Rate {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A line in rounds: `rate` bytes a second, `shortest` there and back, room for `queue` bytes; so
-    /// many hundredths of what is sent are lost besides. Answers bytes delivered in `rounds` rounds.
-    struct Line {
-        rate: u64,
-        shortest: Duration,
-        queue: u64,
-        loss_hundredths: u64,
-    }
-
-    fn run(line: &Line, rounds: u32, control: &mut Rate) -> u64 {
-        let mut now = control.round.began;
-        let holds = line.rate * line.shortest.as_millis() as u64 / 1_000;
-        let mut delivered = 0;
-        for _ in 0..rounds {
-            let sent = control.window();
-            let queued = sent.saturating_sub(holds).min(line.queue);
-            let dropped =
-                sent.saturating_sub(holds + line.queue) + sent * line.loss_hundredths / 100;
-            let took = line.shortest + Duration::from_nanos(queued * 1_000_000_000 / line.rate);
-            let began = now;
-            now += took;
-            if dropped > 0 {
-                control.on_congestion_event(now, began, false, dropped);
-            }
-            let arrived = sent.saturating_sub(dropped);
-            delivered += arrived;
-            // The last of them is the first of the next round.
-            let rest = arrived.saturating_sub(1_400);
-            control.acknowledged(now, began - Duration::from_nanos(1), rest, false, line.shortest);
-            control.acknowledged(now, began, arrived.min(1_400), false, line.shortest);
-        }
-        delivered
-    }
-
-    const LONG: Line = Line {
-        rate: 25_000_000,
-        shortest: Duration::from_millis(80),
-        queue: 500_000,
-        loss_hundredths: 0,
-    };
-
-    #[test]
-    fn a_long_line_is_filled_with_or_without_stray_losses() {
-        for loss_hundredths in [0, 1, 3] {
-            let line = Line { loss_hundredths, ..LONG };
-            let mut control = Rate::new(Instant::now(), 1_400, 14_720);
-            // The start and its overshoot.
-            run(&line, 14, &mut control);
-            let delivered = run(&line, 100, &mut control);
-            let holds = 2_000_000;
-            assert!(delivered > 100 * holds * 85 / 100, "{loss_hundredths}: {delivered}");
-        }
-    }
-
-    #[test]
-    fn it_makes_room_when_the_line_becomes_narrow() {
-        let mut control = Rate::new(Instant::now(), 1_400, 14_720);
-        run(&LONG, 40, &mut control);
-        let wide = control.window();
-        let narrow = Line { rate: 2_500_000, queue: 50_000, ..LONG };
-        run(&narrow, 20, &mut control);
-        assert!(control.window() < wide / 4, "{} of {wide}", control.window());
-        run(&LONG, 60, &mut control);
-        assert!(control.window() > wide * 3 / 4, "{} of {wide}", control.window());
-    }
-
-    #[test]
-    fn control_messages_do_not_end_the_start() {
-        let mut control = Rate::new(Instant::now(), 1_200, 14_720);
-        let mut now = Instant::now();
-        for took in [110, 80, 81, 80] {
-            let sent = now;
-            now += Duration::from_millis(took);
-            control.acknowledged(now, sent, 300, false, Duration::from_millis(80));
-        }
-        assert_eq!(control.phase, Phase::Start);
-        assert!(control.window() >= 14_720);
-    }
-
-    #[test]
-    fn a_line_that_was_gone_starts_over() {
-        let mut control = Rate::new(Instant::now(), 1_400, 14_720);
-        run(&LONG, 40, &mut control);
-        control.on_congestion_event(Instant::now(), Instant::now(), true, 1_000_000);
-        assert_eq!((control.window(), control.phase), (14_720, Phase::Start));
-    }
-}
+mod tests;

@@ -1,0 +1,243 @@
+use super::*;
+
+/// A line in rounds: `rate` bytes a second, `shortest` there and back, room for `queue` bytes; so
+/// many hundredths of what is sent are lost besides. Answers bytes delivered in `rounds` rounds.
+struct Line {
+    rate: u64,
+    shortest: Duration,
+    queue: u64,
+    loss_hundredths: u64,
+}
+
+fn run(line: &Line, rounds: u32, control: &mut Rate) -> u64 {
+    let mut now = control.round.began;
+    let holds = line.rate * line.shortest.as_millis() as u64 / 1_000;
+    let mut delivered = 0;
+    for _ in 0..rounds {
+        let sent = control.window();
+        let queued = sent.saturating_sub(holds).min(line.queue);
+        let dropped = sent.saturating_sub(holds + line.queue) + sent * line.loss_hundredths / 100;
+        let took = line.shortest + Duration::from_nanos(queued * 1_000_000_000 / line.rate);
+        let began = now;
+        now += took;
+        if dropped > 0 {
+            control.on_congestion_event(now, began, false, dropped);
+        }
+        let arrived = sent.saturating_sub(dropped);
+        delivered += arrived;
+        // The last of them is the first of the next round.
+        let rest = arrived.saturating_sub(1_400);
+        control.acknowledged(now, began - Duration::from_nanos(1), rest, false, line.shortest);
+        control.acknowledged(now, began, arrived.min(1_400), false, line.shortest);
+    }
+    delivered
+}
+
+const LONG: Line = Line {
+    rate: 25_000_000,
+    shortest: Duration::from_millis(80),
+    queue: 500_000,
+    loss_hundredths: 0,
+};
+
+#[test]
+fn a_long_line_is_filled_with_or_without_stray_losses() {
+    for loss_hundredths in [0, 1, 3] {
+        let line = Line { loss_hundredths, ..LONG };
+        let mut control = Rate::new(Instant::now(), 1_400, 14_720);
+        // The start and its overshoot.
+        run(&line, 14, &mut control);
+        let delivered = run(&line, 100, &mut control);
+        let holds = 2_000_000;
+        assert!(delivered > 100 * holds * 85 / 100, "{loss_hundredths}: {delivered}");
+    }
+}
+
+#[test]
+fn it_makes_room_when_the_line_becomes_narrow() {
+    let mut control = Rate::new(Instant::now(), 1_400, 14_720);
+    run(&LONG, 40, &mut control);
+    let wide = control.window();
+    let narrow = Line { rate: 2_500_000, queue: 50_000, ..LONG };
+    run(&narrow, 20, &mut control);
+    assert!(control.window() < wide / 4, "{} of {wide}", control.window());
+    run(&LONG, 60, &mut control);
+    assert!(control.window() > wide * 3 / 4, "{} of {wide}", control.window());
+}
+
+#[test]
+fn control_messages_do_not_end_the_start() {
+    let mut control = Rate::new(Instant::now(), 1_200, 14_720);
+    let mut now = Instant::now();
+    for took in [110, 80, 81, 80] {
+        let sent = now;
+        now += Duration::from_millis(took);
+        control.acknowledged(now, sent, 300, false, Duration::from_millis(80));
+    }
+    assert_eq!(control.phase, Phase::Start);
+    assert!(control.window() >= 14_720);
+}
+
+#[test]
+fn a_line_that_was_gone_starts_over() {
+    let mut control = Rate::new(Instant::now(), 1_400, 14_720);
+    run(&LONG, 40, &mut control);
+    control.on_congestion_event(Instant::now(), Instant::now(), true, 1_000_000);
+    assert_eq!((control.window(), control.phase), (14_720, Phase::Start));
+}
+
+/// Beside one who keeps the queue full, late answers after a round that held back say so; alone they
+/// are in time.
+#[test]
+fn it_holds_its_ground_where_others_fill_the_queue_and_only_there() {
+    let mut control = Rate::new(Instant::now(), 1_400, 14_720);
+    let alone = SITES.send(128 << 20, &mut control);
+    assert!(!control.crowded, "alone: {alone:?}");
+    assert!(control.window() < 2_000_000 * 17 / 10, "{}", control.window());
+    // The shortest round trip is known; every answer now comes 60 ms later, at half the rate.
+    let shortest = LONG.shortest;
+    let mut now = control.round.began;
+    for _ in 0..30 {
+        let began = now;
+        let took = shortest + Duration::from_millis(60);
+        now += took;
+        let arrived = control.window().min(12_500_000 * 140 / 1_000);
+        let before = began - Duration::from_nanos(1);
+        control.acknowledged(now, before, arrived - 1_400, false, shortest);
+        control.acknowledged(now, began, 1_400, false, shortest);
+    }
+    assert!(control.crowded, "in company");
+    let fair = 12_500_000 * 80 / 1_000;
+    let held = control.window();
+    assert!(held > fair * 3 / 2 || control.phase == Phase::Drain, "{held} of {fair}");
+    // The others are gone: each packet is answered in time again.
+    for _ in 0..30 {
+        let began = now;
+        now += shortest;
+        let before = began - Duration::from_nanos(1);
+        control.acknowledged(now, before, 1_998_600, false, shortest);
+        control.acknowledged(now, began, 1_400, false, shortest);
+    }
+    assert!(!control.crowded, "alone again");
+}
+
+/// A line packet by packet, and one transfer over it that paces as quinn does.
+struct Packets {
+    /// Bytes a second.
+    rate: u64,
+    shortest: Duration,
+    /// Bytes that may wait.
+    queue: u64,
+    /// One packet in so many is lost; 0 for none.
+    lost_one_in: u64,
+}
+
+/// How a transfer went.
+#[derive(Debug)]
+struct Transfer {
+    took: Duration,
+    /// Packets that found the queue full.
+    dropped: u64,
+    /// Most bytes that waited, and those waiting in the mean of the second half.
+    most_waiting: u64,
+    mean_waiting: u64,
+}
+
+const PACKET: u64 = 1_400;
+
+impl Packets {
+    fn send(&self, bytes: u64, control: &mut Rate) -> Transfer {
+        let start = control.round.began;
+        let shortest = self.shortest.as_nanos() as u64;
+        let (mut now, mut left, mut in_flight) = (0u64, bytes, 0u64);
+        let (mut free_at, mut paced_at, mut smoothed) = (0u64, 0u64, shortest);
+        // Answer at, sent at, whether it arrived.
+        let mut answers: VecDeque<(u64, u64, bool)> = VecDeque::new();
+        let (mut lost_before_next, mut number, mut dropped) = (0, 0u64, 0);
+        let (mut most_waiting, mut waited, mut looks) = (0u64, 0u64, 0u64);
+        while left > 0 || in_flight > 0 {
+            let interval = PACKET * smoothed * 4 / 5 / control.window().max(1);
+            let may_send = left > 0 && in_flight + PACKET <= control.window();
+            let send_at = now.max(paced_at.saturating_sub(10 * interval));
+            match answers.front().copied() {
+                Some((at, sent, arrived)) if !may_send || at <= send_at => {
+                    answers.pop_front();
+                    now = now.max(at);
+                    in_flight -= PACKET;
+                    if !arrived {
+                        lost_before_next += PACKET;
+                        left += PACKET;
+                        continue;
+                    }
+                    let instant = |ns| start + Duration::from_nanos(ns);
+                    smoothed = (smoothed * 7 + (now - sent)) / 8;
+                    if lost_before_next > 0 {
+                        let lost = std::mem::take(&mut lost_before_next);
+                        control.on_congestion_event(instant(now), instant(sent), false, lost);
+                    }
+                    control.acknowledged(
+                        instant(now),
+                        instant(sent),
+                        PACKET,
+                        left == 0,
+                        self.shortest,
+                    );
+                }
+                _ if !may_send => break,
+                _ => {
+                    now = send_at;
+                    paced_at = paced_at.max(now) + interval;
+                    number += 1;
+                    left -= PACKET.min(left);
+                    in_flight += PACKET;
+                    let begins = free_at.max(now);
+                    let waiting = (begins - now) * self.rate / 1_000_000_000;
+                    most_waiting = most_waiting.max(waiting);
+                    if left < bytes / 2 {
+                        (waited, looks) = (waited + waiting, looks + 1);
+                    }
+                    let fits = waiting + PACKET <= self.queue;
+                    dropped += u64::from(!fits);
+                    if fits {
+                        free_at = begins + PACKET * 1_000_000_000 / self.rate;
+                    }
+                    let stray = self.lost_one_in > 0 && number.is_multiple_of(self.lost_one_in);
+                    answers.push_back((free_at + shortest, now, fits && !stray));
+                }
+            }
+        }
+        let took = Duration::from_nanos(now);
+        Transfer { took, dropped, most_waiting, mean_waiting: waited / looks.max(1) }
+    }
+}
+
+/// A line of 80 ms and 200 Mbit/s, with a queue of one bandwidth-delay product.
+const SITES: Packets = Packets {
+    rate: 25_000_000,
+    shortest: Duration::from_millis(80),
+    queue: 2_000_000,
+    lost_one_in: 0,
+};
+
+#[test]
+fn a_transfer_soon_fills_the_line_and_drops_next_to_nothing() {
+    for rtt in [20, 80, 200] {
+        for lost_one_in in [0, 1_000, 100] {
+            let shortest = Duration::from_millis(rtt);
+            let queue = SITES.rate * rtt / 1_000;
+            let line = Packets { shortest, queue, lost_one_in, ..SITES };
+            let mut control = Rate::new(Instant::now(), 1_400, 14_720);
+            let sent = line.send(64 << 20, &mut control);
+            assert!(!control.crowded, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
+            // At the full rate, and nine and a half round trips to begin, to mend and to end.
+            let least = Duration::from_secs_f64((64 << 20) as f64 / 25e6);
+            assert!(
+                sent.took < least + shortest * 19 / 2,
+                "{rtt} ms, 1 in {lost_one_in}: {sent:?}"
+            );
+            // 46,000 packets; the queue is short most of the time.
+            assert!(sent.dropped < 1_000, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
+            assert!(sent.mean_waiting < queue / 3, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
+        }
+    }
+}
