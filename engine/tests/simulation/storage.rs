@@ -2,6 +2,8 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 use farshore_core::entry::Timestamp;
@@ -24,12 +26,25 @@ pub(crate) enum Careless {
 pub(crate) struct Watched {
     inner: SimStorage,
     careless: Careless,
+    /// At the next copy, and not again.
+    meddles: AtomicBool,
     changes: Mutex<Vec<String>>,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: SimStorage, careless: Careless) -> Self {
-        Self { inner, careless, changes: Mutex::new(Vec::new()) }
+    pub(crate) fn new(inner: SimStorage, careless: Careless, meddles: bool) -> Self {
+        let meddles = AtomicBool::new(meddles);
+        Self { inner, careless, meddles, changes: Mutex::new(Vec::new()) }
+    }
+
+    /// Somebody else turns a bit of `from`, a file with this content that stands at `file`.
+    fn meddle(&self, from: &SimFile, at: u64) -> io::Result<()> {
+        let mut byte = [0];
+        self.inner.read_at(from, at, &mut byte)?;
+        let live = self.inner.open_file_writable(self.inner.root(), b"file")?;
+        let mtime = self.inner.stat(Object::File(&live))?.mtime;
+        self.inner.write_at(&live, at, &[byte[0] ^ 1])?;
+        self.inner.set_mtime(Object::File(&live), mtime)
     }
 
     /// Every mutating call so far.
@@ -131,7 +146,15 @@ impl Storage for Watched {
         len: u64,
     ) -> io::Result<()> {
         self.note("copy", b"");
-        self.inner.copy_range(from, from_offset, to, to_offset, len)
+        let meddles = self.meddles.swap(false, Relaxed);
+        if meddles {
+            self.meddle(from, from_offset)?;
+        }
+        let copied = self.inner.copy_range(from, from_offset, to, to_offset, len);
+        if meddles {
+            self.meddle(from, from_offset)?;
+        }
+        copied
     }
 
     fn shares_blocks(&self, scratch: &SimDirectory) -> bool {
