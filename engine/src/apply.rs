@@ -33,7 +33,8 @@
 //! record or, before step 3, by the source.
 //!
 //! Batches that wait together are applied as a *group*: one sync for step 1, then steps 2 to 4 of each
-//! in order, one sync for step 5, one transaction for step 6. No two batches of a group touch the
+//! in order, one sync for step 5, one transaction for step 6. Batches that only add do step 2 together,
+//! then step 3, then step 4: none of them finds what another took away. No two batches of a group touch the
 //! same path, so that what a batch is to find is what stood there before the group; see [`group`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -170,28 +171,25 @@ impl<S: Storage> Applier<'_, S> {
         }
         let mut performed: Vec<Performed> = Vec::with_capacity(group.len());
         let mut directories = HashMap::new();
-        for staged in group {
-            let StagedBatch { batch, staged, mut failures, degraded, recipes } = staged;
-            let (actions, made) =
-                self.profile.time(Stage::Apply, || self.prepare(batch, staged, &mut failures))?;
-            let mut next = Performed {
-                intent: Intent { batch, actions },
-                made,
-                recipes,
-                failures,
-                degraded,
-                failed: BTreeMap::new(),
-            };
-            if !next.intent.actions.is_empty() {
-                self.profile
-                    .time(Stage::Journal, || {
-                        journal::write(self.storage, self.own, &next.intent)?;
-                        self.storage.sync_directory(&self.own.journal)
-                    })
-                    .map_err(Self::disk(batch, ApplyStep::Journal, &root))?;
-                self.perform(&mut next, &mut directories)?;
+        // What one batch takes away, another may look at.
+        let apart = if group.iter().all(StagedBatch::only_adds) { group.len().max(1) } else { 1 };
+        let mut group = group.into_iter().peekable();
+        while group.peek().is_some() {
+            let mut together = Vec::new();
+            for staged in group.by_ref().take(apart) {
+                together.push(self.profile.time(Stage::Apply, || self.prepared(staged))?);
             }
-            performed.push(next);
+            let begun = |p: &&Performed| !p.intent.actions.is_empty();
+            let intents = together.iter().filter(begun).map(|p| &p.intent);
+            self.profile
+                .time(Stage::Journal, || journal::write(self.storage, self.own, intents))
+                .map_err(Self::disk(first, ApplyStep::Journal, &root))?;
+            for mut next in together {
+                if !next.intent.actions.is_empty() {
+                    self.perform(&mut next, &mut directories)?;
+                }
+                performed.push(next);
+            }
         }
         self.complete(performed)
     }
@@ -292,6 +290,15 @@ impl<S: Storage> Applier<'_, S> {
             }
         }
         Ok(facts)
+    }
+
+    /// Step 2 for one batch.
+    fn prepared(&self, staged: StagedBatch) -> Result<Performed, ApplyError> {
+        let StagedBatch { batch, staged, mut failures, degraded, recipes } = staged;
+        let (actions, made) = self.prepare(batch, staged, &mut failures)?;
+        let intent = Intent { batch, actions };
+        let failed = BTreeMap::new();
+        Ok(Performed { intent, made, recipes, failures, degraded, failed })
     }
 
     /// Step 2: what is not as expected becomes a failure.

@@ -27,24 +27,29 @@ use crate::observe::{
     metadata_with, read_extents, same_content_facts,
 };
 use crate::plan::{Change, Problem};
+use crate::profile::Profile;
 use crate::progress::Progress;
 
 mod ahead;
 mod delta;
 mod index;
 mod large;
+mod large_ahead;
 mod queue;
 mod signing;
 
 use ahead::{Ahead, SmallRead, is_plain_small};
 pub use index::RunIndex;
 use large::LargeSender;
+use large_ahead::read_ahead;
 use queue::OpQueue;
 pub use signing::SignDesk;
 
 #[cfg(test)]
 mod tests;
 
+/// A file this long in bytes is read by two threads when it is the only larger one at hand.
+const AHEAD_MIN: u64 = 4 << 20;
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
 
@@ -134,6 +139,9 @@ pub struct Ingest<'a, S: Storage> {
     pub now: WallClock<'a>,
     /// Files whose change time is closer to now than this are looked at again by the next run.
     pub racy_ns: i64,
+    /// Where the time of further threads is counted; without it there are none, and all is read in one
+    /// order.
+    pub helped: Option<&'a Profile>,
     /// The directory opened last.
     parent: Option<(RelPath, S::Directory)>,
     chunker: Option<Chunker>,
@@ -209,6 +217,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
             progress,
             now,
             racy_ns,
+            helped: None,
             parent: None,
             chunker: None,
             older_held: None,
@@ -628,11 +637,13 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let chunker = chunker_for(chunking, &mut kept);
         let basis = known.as_ref().and_then(|k| Some((*k.content()?, k.size())));
         let mut sender = LargeSender::new(self, path, &before, basis, chunker.id(), batch)?;
-        let read =
-            read_extents::<S, Failure>(storage, &file, &before, chunker, &mut |extent, bytes| {
-                sender.extent(extent, bytes)
-            })
-            .and_then(|()| sender.complete());
+        let visit = &mut |extent, bytes: &[u8]| sender.extent(extent, bytes);
+        let helped = self.helped.filter(|_| before.size >= AHEAD_MIN && self.index.is_only_large());
+        let read = match helped {
+            Some(_) => read_ahead(storage, &file, &before, chunker, helped, visit),
+            None => read_extents::<S, Failure>(storage, &file, &before, chunker, visit),
+        };
+        let read = read.and_then(|()| sender.complete());
         let LargeSender { begun, recipe, guard, .. } = sender;
         self.chunker = kept;
         let whole = read.and_then(|()| {

@@ -219,20 +219,31 @@ impl Intent {
     }
 }
 
-/// Writes a batch's record; its name is durable after [`OwnFolder::journal`] was synced, its bytes
-/// when this returns.
+/// Writes the records of some batches; durable, names and all, when this returns.
 ///
 /// # Errors
-/// The file system's own; the record counts for nothing then.
-pub fn write<S: Storage>(storage: &S, own: &OwnFolder<S>, intent: &Intent) -> io::Result<()> {
-    let name = set_name(intent.batch);
-    match storage.unlink(&own.journal, name.as_bytes()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+/// The file system's own; none of the batches may be begun then.
+pub fn write<'i, S: Storage>(
+    storage: &S,
+    own: &OwnFolder<S>,
+    intents: impl Iterator<Item = &'i Intent>,
+) -> io::Result<()> {
+    let mut files = Vec::new();
+    for intent in intents {
+        let name = set_name(intent.batch);
+        match storage.unlink(&own.journal, name.as_bytes()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = storage.create_file(&own.journal, name.as_bytes())?;
+        storage.write_at(&file, 0, &intent.to_bytes())?;
+        files.push(file);
     }
-    let file = storage.create_file(&own.journal, name.as_bytes())?;
-    storage.write_at(&file, 0, &intent.to_bytes())?;
-    storage.sync_file(&file)
+    if files.is_empty() {
+        return Ok(());
+    }
+    files.iter().try_for_each(|file| storage.sync_file(file))?;
+    storage.sync_directory(&own.journal)
 }
 
 /// Writes a record found at the start once more, durable when this returns. The old one stands until

@@ -29,18 +29,19 @@ use crate::profile::{Profile, Stage};
 
 mod assembly;
 mod bounds;
+mod laid;
 mod patch;
 mod small;
 
-use assembly::Assembly;
+use assembly::{Assembly, Basis};
 use patch::Parts;
 use small::Waiting;
 
 #[cfg(test)]
 mod tests;
 
-/// Bytes written to a large file before its writing back is started.
-const WRITEBACK: u64 = 8 << 20;
+/// Bytes of a large file after which its writing back is started, again and again.
+const WRITEBACK: u64 = 64 << 20;
 /// Blocks of zeros this long become holes in a file that has holes at the source.
 const HOLE: usize = 4096;
 
@@ -151,6 +152,18 @@ pub struct StagedBatch {
     pub recipes: HashMap<FileDigest, Recipe>,
 }
 
+impl StagedBatch {
+    /// Whether it neither removes, moves, nor needs a file to be as it was.
+    #[must_use]
+    pub fn only_adds(&self) -> bool {
+        self.staged.iter().all(|staged| match staged {
+            Staged::Place { .. } | Staged::Inside { .. } | Staged::Link { .. } => true,
+            Staged::Meta { entry, .. } => entry.kind() == EntryKind::Directory,
+            Staged::Remove { .. } | Staged::Move { .. } => false,
+        })
+    }
+}
+
 /// The name of a batch's staging folder.
 #[must_use]
 pub fn folder_name(batch: u64) -> String {
@@ -193,7 +206,8 @@ pub struct Stager<'a, S: Storage> {
     directories: HashMap<RelPath, S::Directory>,
     /// Content staged in this batch: a directory of this batch (or its folder) and a name.
     contents: HashMap<FileDigest, (Option<RelPath>, Vec<u8>)>,
-    basis: Option<(FileDigest, S::File)>,
+    basis: Option<Basis<S>>,
+    former_basis: Option<Basis<S>>,
     /// The recipe used last.
     parts: Option<Parts>,
     assembly: Option<Assembly<S>>,
@@ -279,6 +293,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             directories: HashMap::new(),
             contents: HashMap::new(),
             basis: None,
+            former_basis: None,
             parts: None,
             assembly: None,
             version: PROTOCOL_VERSION,

@@ -53,9 +53,9 @@ fn sum(block: &[u8]) -> u64 {
     let mut h = 0u64;
     for eight in eights {
         // Eight products that do not wait for each other, and one that does.
-        let part = eight.iter().rev().zip(POWERS).fold(0u64, |part, (&byte, power)| {
-            part.wrapping_add(u64::from(byte).wrapping_mul(power))
-        });
+        let product = |i: usize| u64::from(eight[i]).wrapping_mul(POWERS[7 - i]);
+        let pair = |i: usize| product(i).wrapping_add(product(i + 1));
+        let part = (pair(0).wrapping_add(pair(2))).wrapping_add(pair(4).wrapping_add(pair(6)));
         h = h.wrapping_mul(POWERS[8]).wrapping_add(part);
     }
     rest.iter().fold(h, |h, &byte| h.wrapping_mul(BASE).wrapping_add(u64::from(byte)))

@@ -139,6 +139,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_takes_nothing_away_is_prepared_together() {
+        assert!(placing(1, &["a", "b"]).only_adds());
+        let (path, meta) = (path("a"), Metadata::default());
+        let (number, expected) = (1, EntryDigest([0; 32]));
+        let entry = Entry::Fifo { meta };
+        for staged in [
+            Staged::Remove { number, path: path.clone(), expected },
+            Staged::Meta { path: path.clone(), entry: entry.clone() },
+            Staged::Move { number, from: path.clone(), expected, to: path.clone(), entry },
+        ] {
+            let mut batch = placing(1, &["b"]);
+            batch.staged.push(staged);
+            assert!(!batch.only_adds(), "{batch:?}");
+        }
+    }
+
+    #[test]
     fn batches_that_touch_one_path_are_applied_apart() {
         let moving = |batch, from, to| StagedBatch {
             batch,

@@ -182,6 +182,11 @@ impl RunIndex {
         self.large_done.notify_all();
     }
 
+    /// Whether no larger file but one is at hand: whoever reads it may use another thread.
+    pub(super) fn is_only_large(&self) -> bool {
+        self.lock().large.len() <= 1
+    }
+
     pub(super) fn begin_large(&self, batch: u64, size: u64) -> LargeGuard<'_> {
         let mut state = self.lock();
         let announced =

@@ -29,6 +29,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use farshore_core::entry::{DeviceNumber, Timestamp};
@@ -74,6 +75,8 @@ pub struct PosixStorage {
     sync_failures: AtomicU64,
     sync_error: Mutex<Option<Errno>>,
     budget: Budget,
+    /// Takes files whose writing back is to start, when its thread has nothing else to do.
+    writeback: OnceLock<Option<SyncSender<OwnedFd>>>,
 }
 
 /// An open directory.
@@ -108,6 +111,7 @@ impl PosixStorage {
             sync_failures: AtomicU64::new(0),
             sync_error: Mutex::new(None),
             budget: Budget::default(),
+            writeback: OnceLock::new(),
         })
     }
 
@@ -327,9 +331,15 @@ impl Storage for PosixStorage {
         }
     }
 
-    /// Does nothing: rustix has no `sync_file_range`, and this crate no `unsafe`. Its neighbour
-    /// `POSIX_FADV_DONTNEED` would also throw the pages out, which are verified by reading them back.
-    fn start_writeback(&self, _file: &PosixFile, _range: Range<u64>) {}
+    /// Has a thread sync the data of all of the file, unless it is still at the one before: rustix has
+    /// no `sync_file_range`, and this crate no `unsafe`; `POSIX_FADV_DONTNEED` would also throw out
+    /// pages. An error it meets is no secret: the kernel keeps one for each sync of the file system too.
+    fn start_writeback(&self, file: &PosixFile, _range: Range<u64>) {
+        let Some(queue) = self.writeback.get_or_init(start_writeback_thread) else { return };
+        if let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(&file.0, 0) {
+            queue.try_send(fd).unwrap_or(());
+        }
+    }
 
     fn next_data(
         &self,
@@ -550,6 +560,19 @@ impl Storage for PosixStorage {
         let found = retry_on_intr(|| rustix::fs::fstatvfs(&self.root.fd))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
+}
+
+/// A thread that writes files back, until the tree is closed; none where none can be had.
+fn start_writeback_thread() -> Option<SyncSender<OwnedFd>> {
+    let (queue, files) = sync_channel::<OwnedFd>(0);
+    let work = move || {
+        for file in files {
+            // What could not be written is reported by the sync that counts.
+            let _reported_there = rustix::fs::fdatasync(&file);
+        }
+    };
+    let started = std::thread::Builder::new().name("farshore-writeback".into()).spawn(work);
+    started.is_ok().then_some(queue)
 }
 
 thread_local! {

@@ -97,6 +97,7 @@ impl<S: Storage> Worker<'_, S> {
             self.config.now,
             self.config.racy_ns,
         );
+        ingest.helped = (self.config.workers > 1).then_some(self.config.profile);
         let _reading = self.config.profile.enter(Stage::Ingest);
         let record = ingest.write_batch(batch, changes, &mut writer)?;
         // Before the batch can be acknowledged, the coordinator knows what it holds.

@@ -1,5 +1,7 @@
 //! A larger file while its extents arrive: literal bytes, and stretches of content held here.
 
+use std::sync::Arc;
+
 use farshore_core::chunking::ChunkingId;
 use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
@@ -8,9 +10,9 @@ use farshore_proto::message::Failure;
 use farshore_proto::op::Op;
 
 use super::bounds::{FILE_EXTENTS_MAX, Missing};
+use super::laid::Laid;
 use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
-    write_extent,
 };
 use crate::catalog::CatalogError;
 use crate::io::Storage;
@@ -19,6 +21,9 @@ use crate::io::Storage;
 /// saves.
 const ALLOCATED_MIN: u64 = 8 << 20;
 
+/// Content that is copied from, open.
+pub(super) type Basis<S> = (FileDigest, Arc<<S as Storage>::File>);
+
 /// A larger file while its extents arrive.
 pub(super) struct Assembly<S: Storage> {
     path: RelPath,
@@ -26,7 +31,7 @@ pub(super) struct Assembly<S: Storage> {
     pub(super) file: Option<(S::File, Slot)>,
     /// What runs and patches copy from.
     pub(super) base: Option<FileDigest>,
-    recipe: Recipe,
+    pub(super) recipe: Recipe,
     pub(super) offset: u64,
     /// Bytes of it that were no zeros.
     chunk_bytes: u64,
@@ -35,8 +40,10 @@ pub(super) struct Assembly<S: Storage> {
     /// Whether space for all of it is reserved.
     reserved: bool,
     flushed: u64,
-    missing: Missing,
+    pub(super) missing: Missing,
     refused: Option<String>,
+    /// What it shares with content held here.
+    pub(super) laid: Laid<S>,
 }
 
 impl<S: Storage> Stager<'_, S> {
@@ -65,6 +72,7 @@ impl<S: Storage> Stager<'_, S> {
             flushed: 0,
             missing: Missing::default(),
             refused: None,
+            laid: Laid::default(),
         };
         match created {
             Ok(file) => assembly.file = Some((file, slot)),
@@ -152,10 +160,15 @@ impl<S: Storage> Stager<'_, S> {
         result
     }
 
-    /// Opens what is copied from, unless it is what was copied from last.
+    /// Opens what is copied from, unless it is one of the two that were copied from last.
     pub(super) fn hold_basis(&mut self, content: FileDigest) -> Result<(), CatalogError> {
-        if self.basis.as_ref().is_none_or(|(held, _)| *held != content) {
-            self.basis = self.open_basis(&content)?.map(|file| (content, file));
+        let is_held = |held: &Option<Basis<S>>| held.as_ref().is_some_and(|(c, _)| *c == content);
+        if is_held(&self.basis) {
+            return Ok(());
+        }
+        std::mem::swap(&mut self.basis, &mut self.former_basis);
+        if !is_held(&self.basis) {
+            self.basis = self.open_basis(&content)?.map(|file| (content, Arc::new(file)));
         }
         Ok(())
     }
@@ -234,9 +247,10 @@ impl<S: Storage> Stager<'_, S> {
             assembly.chunk_bytes += extent.len();
         }
         self.reserve(assembly, extent)?;
-        if let (Some(bytes), Some((file, _))) = (bytes, &assembly.file) {
-            write_extent(self.storage, file, assembly.offset, bytes, assembly.sparse)
-                .map_err(Self::failed(&assembly.path, "writing it"))?;
+        match (bytes, extent) {
+            (Some(bytes), _) => self.write(assembly, bytes, 0..bytes.len())?,
+            (None, Extent::Zero { len }) => self.write_zeros(assembly, len)?,
+            (None, Extent::Chunk { .. }) => {}
         }
         assembly.offset += extent.len();
         assembly.recipe.push(extent);
@@ -255,10 +269,11 @@ impl<S: Storage> Stager<'_, S> {
 
     fn end(
         &mut self,
-        assembly: Assembly<S>,
+        mut assembly: Assembly<S>,
         entry: Entry,
         chunking: ChunkingId,
     ) -> Result<(), OpError> {
+        self.settle(&mut assembly)?;
         let Assembly { path, file, mut recipe, offset, size, missing, refused: why, .. } = assembly;
         recipe.chunking = chunking;
         let Some((file, slot)) = file else {

@@ -1,22 +1,22 @@
 //! Building a file from its former version: runs of whole chunks, and chunks pieced together.
 //!
-//! Guarantees: every chunk is hashed before it counts, whoever says what it is; blocks shared with
-//! the base are read back from the file that is kept. A base that is not here, whose recipe is not, or
+//! Guarantees: every chunk is hashed before it counts, whoever says what it is; what is shared with the
+//! base is proven to be what was hashed, by the rules of [`super::laid`]. A base that is not here, whose recipe is not, or
 //! whose chunks do not begin where they are said to, makes this file fail and nothing else; the
 //! source is told which content not to build on. Memory is one chunk, the recipe of the base and the
 //! one that grows, which a run of a few bytes lengthens by all of its chunks: see `bounds` for the most.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use farshore_core::codec::DecodeError;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest};
 use farshore_proto::op::Piece;
 
 use super::assembly::Assembly;
-use super::{HOLE, OpError, Stager, is_fatal};
+use super::{HOLE, OpError, Stager};
 use crate::catalog::CatalogError;
-use crate::io::{Object, Storage};
-
-/// Shorter runs are copied: sharing blocks is a transaction of the file system.
-const SHARE_MIN: u64 = 64 * 1024;
+use crate::io::Storage;
 
 /// What content is made of, and where each part begins.
 pub(super) struct Parts {
@@ -40,6 +40,30 @@ impl Parts {
         }
         (left == 0).then_some(chunks)
     }
+
+    /// Where the first zeros at or after `offset` begin, or all of it ends; known up to `limit`.
+    fn data_end(&self, offset: u64, limit: u64) -> u64 {
+        let first = self.extents.partition_point(|(at, extent)| at + extent.len() <= offset);
+        let mut end = offset;
+        for (at, extent) in &self.extents[first..] {
+            if end >= limit || matches!(extent, Extent::Zero { .. }) {
+                break;
+            }
+            end = at + extent.len();
+        }
+        end
+    }
+}
+
+/// How the bytes of a run come into the file.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Those of chunks that are laid stand there; others are written.
+    Laid,
+    /// They stand there; what the base says is proof of it, or not.
+    Shared { sure: bool },
+    /// They are written.
+    Written,
 }
 
 impl<S: Storage> Stager<'_, S> {
@@ -80,83 +104,78 @@ impl<S: Storage> Stager<'_, S> {
         offset: u64,
         len: u64,
     ) -> Result<(), OpError> {
-        let base = Self::base_of(assembly)?;
+        let content = Self::base_of(assembly)?;
         // Opened first: that may wait for the batch that brings it, and its recipe with it.
-        self.hold_basis(base)?;
-        let known = self.basis.is_some() && self.hold_parts(base)?;
+        self.hold_basis(content)?;
+        let base = self.basis.as_ref().map(|(_, file)| Arc::clone(file));
+        let known = base.is_some() && self.hold_parts(content)?;
         let chunks = self.parts.as_ref().filter(|_| known).and_then(|p| p.run(offset, len));
-        let Some(chunks) = chunks else { return self.without(assembly, len, base) };
-        let shared = self.share(assembly, offset, len)?;
+        let (Some(base), Some(chunks)) = (base, chunks) else {
+            return self.without(assembly, len, content);
+        };
+        let way = if self.lay_in_place(assembly, &base, offset, len)? {
+            Way::Laid
+        } else {
+            let shared = self.share(assembly, &base, offset, len)?;
+            shared.map_or(Way::Written, |sure| Way::Shared { sure })
+        };
         let mut from = offset;
         for (id, len) in chunks {
-            self.copy_chunk(assembly, from, shared, id, len)?;
+            self.copy_chunk(assembly, &base, from, way, Extent::Chunk { id, len })?;
             from += u64::from(len);
         }
         Ok(())
     }
 
+    /// Lays the file as its base if what comes next stands at the same place there; whether the next
+    /// byte is laid now.
+    fn lay_in_place(
+        &self,
+        assembly: &mut Assembly<S>,
+        base: &Arc<S::File>,
+        from: u64,
+        len: u64,
+    ) -> Result<bool, OpError> {
+        let at = assembly.offset;
+        let Some(parts) = self.parts.as_ref().filter(|_| from == at) else { return Ok(false) };
+        if !assembly.laid.covers(base, &(at..at + len)) {
+            self.lay(assembly, base, at + len, |from, limit| parts.data_end(from, limit))?;
+        }
+        Ok(assembly.laid.covers(base, &(at..at + 1)))
+    }
+
     fn copy_chunk(
         &mut self,
         assembly: &mut Assembly<S>,
+        base: &Arc<S::File>,
         from: u64,
-        shared: bool,
-        id: ChunkId,
-        len: u32,
+        way: Way,
+        extent: Extent,
     ) -> Result<(), OpError> {
+        let Extent::Chunk { id, len } = extent else { return Ok(()) };
         let mut bytes = std::mem::take(&mut self.buf);
         bytes.resize(len as usize, 0);
-        let read = match (&self.basis, &assembly.file) {
-            (_, Some((file, _))) if shared => {
+        let read = match (way, &assembly.file) {
+            (Way::Shared { sure: false }, Some((file, _))) => {
                 self.storage.read_at(file, assembly.offset, &mut bytes)
             }
-            (Some((_, basis)), _) => self.storage.read_at(basis, from, &mut bytes),
-            _ => Ok(0),
+            _ => self.storage.read_at(base, from, &mut bytes),
         };
-        let (extent, base) = (Extent::Chunk { id, len }, assembly.base);
+        let stands = match way {
+            Way::Laid => {
+                assembly.laid.covers(base, &(assembly.offset..assembly.offset + extent.len()))
+            }
+            Way::Shared { .. } => true,
+            Way::Written => false,
+        };
         let result = if read.is_ok_and(|n| n == bytes.len()) && ChunkId::of(&bytes) == id {
-            self.extent(assembly, extent, (!shared).then_some(&bytes))
+            self.extent(assembly, extent, (!stands).then_some(&bytes))
         } else {
-            self.missing(assembly, extent, id, base)
+            let content = assembly.base;
+            self.missing(assembly, extent, id, content)
         };
         self.buf = bytes;
         result
-    }
-
-    /// Has the file share the blocks of a run with the base, where blocks line up and the file
-    /// system can; whether the bytes stand in the file now. A file with holes, or from one with
-    /// holes, is written block by block instead, since those may not be the same.
-    fn share(&self, assembly: &Assembly<S>, from: u64, len: u64) -> Result<bool, OpError> {
-        let (block, to) = (HOLE as u64, assembly.offset);
-        let (Some((file, _)), Some((_, basis))) = (&assembly.file, &self.basis) else {
-            return Ok(false);
-        };
-        let lines_up = from % block == to % block && len <= assembly.size - to;
-        if assembly.sparse || !lines_up || len < SHARE_MIN {
-            return Ok(false);
-        }
-        let dense = self.storage.stat(Object::File(basis)).is_ok_and(|s| s.allocated >= s.size);
-        if !dense || !self.storage.shares_blocks(&self.folder) {
-            return Ok(false);
-        }
-        let (start, end) = (to.next_multiple_of(block), (to + len) / block * block);
-        let edge = |range: std::ops::Range<u64>| {
-            let mut bytes = [0; HOLE];
-            // Shorter than a block.
-            let bytes = &mut bytes[..usize::try_from(range.end - range.start).unwrap_or(HOLE)];
-            let read = self.storage.read_at(basis, from + (range.start - to), bytes)?;
-            // What is missing is found out when it is read back.
-            self.storage.write_at(file, range.start, &bytes[..read])
-        };
-        let shared = self
-            .storage
-            .copy_range(basis, from + (start - to), file, start, end - start)
-            .and_then(|()| edge(to..start))
-            .and_then(|()| edge(end..to + len));
-        match shared {
-            Ok(()) => Ok(true),
-            Err(e) if is_fatal(&e) => Err(self.write_failed(assembly, e)),
-            Err(_) => Ok(false),
-        }
     }
 
     /// Appends a chunk made of pieces of the base and new bytes.
@@ -166,35 +185,88 @@ impl<S: Storage> Stager<'_, S> {
         id: ChunkId,
         pieces: &[Piece<'_>],
     ) -> Result<(), OpError> {
-        let base = Self::base_of(assembly)?;
-        self.hold_basis(base)?;
+        let content = Self::base_of(assembly)?;
+        self.hold_basis(content)?;
+        let base = self.basis.as_ref().map(|(_, file)| Arc::clone(file));
         let mut bytes = std::mem::take(&mut self.buf);
         bytes.clear();
         let mut whole = true;
+        // What does not stand at the same place in the base.
+        let mut changed = Changed::default();
         for piece in pieces {
+            let at = bytes.len();
             match piece {
-                Piece::New(new) => bytes.extend_from_slice(new),
+                Piece::New(new) => {
+                    bytes.extend_from_slice(new);
+                    changed.add(at..bytes.len());
+                }
                 Piece::Old { offset, len } => {
-                    let at = bytes.len();
                     bytes.resize(at + *len as usize, 0);
-                    let read = match &self.basis {
-                        Some((_, basis)) => {
-                            self.storage.read_at(basis, *offset, &mut bytes[at..]).unwrap_or(0)
-                        }
-                        None => 0,
-                    };
-                    whole &= read == *len as usize;
+                    let read = base.as_ref().map_or(Ok(0), |base| {
+                        self.storage.read_at(base, *offset, &mut bytes[at..])
+                    });
+                    whole &= read.is_ok_and(|n| n == *len as usize);
+                    if *offset != assembly.offset + at as u64 {
+                        changed.add(at..bytes.len());
+                    }
                 }
             }
         }
         // The decoder saw to it that it is at most CHUNK_LEN_MAX.
         let extent = Extent::Chunk { id, len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
         let result = if whole && ChunkId::of(&bytes) == id {
-            self.extent(assembly, extent, Some(&bytes))
+            self.patched(assembly, base.as_ref(), content, extent, &bytes, &changed)
         } else {
-            self.missing(assembly, extent, id, Some(base))
+            self.missing(assembly, extent, id, Some(content))
         };
         self.buf = bytes;
         result
+    }
+
+    /// Appends a chunk that was pieced together: where the file is laid as its base and little of the
+    /// chunk changed, that alone is written.
+    fn patched(
+        &mut self,
+        assembly: &mut Assembly<S>,
+        base: Option<&Arc<S::File>>,
+        content: FileDigest,
+        extent: Extent,
+        bytes: &[u8],
+        changed: &Changed,
+    ) -> Result<(), OpError> {
+        let at = assembly.offset;
+        let range = at..at + extent.len();
+        if let Some(base) = base.filter(|_| changed.is_little_of(bytes.len()))
+            && extent.len() <= assembly.size - at
+            && self.hold_parts(content)?
+            && self.lay_in_place(assembly, base, at, extent.len())?
+            && assembly.laid.covers(base, &range)
+        {
+            for part in &changed.0 {
+                self.write(assembly, bytes, part.clone())?;
+            }
+            return self.extent(assembly, extent, None);
+        }
+        self.extent(assembly, extent, Some(bytes))
+    }
+}
+
+/// Parts of a chunk, in their order.
+#[derive(Default)]
+struct Changed(Vec<Range<usize>>);
+
+impl Changed {
+    /// Adds a part after all others; those within a block of each other are one.
+    fn add(&mut self, part: Range<usize>) {
+        match self.0.last_mut() {
+            Some(last) if part.start <= last.end + HOLE => last.end = part.end,
+            _ => self.0.push(part),
+        }
+    }
+
+    /// Whether writing the blocks of these parts is less than half of writing all of `len` bytes.
+    fn is_little_of(&self, len: usize) -> bool {
+        let blocks = |part: &Range<usize>| part.end.div_ceil(HOLE) - part.start / HOLE;
+        self.0.iter().map(blocks).sum::<usize>() * 2 * HOLE < len
     }
 }

@@ -1,7 +1,7 @@
 //! One larger file, edited at random: the target gets exactly what the source has, whatever is said
 //! on the way about what it had, and few bytes where that is true.
 
-use farshore_engine::io::Storage;
+use farshore_engine::io::{Object, Storage};
 use proptest::prelude::*;
 
 use crate::link::Forged;
@@ -82,6 +82,10 @@ fn edited(old: &[u8], new: &[u8], forged: Forged) -> World {
     Hands(&tree).file("file", new).expect("the new version");
     tree.sync_all().expect("sync");
     world.forged = forged;
+    // Later by more than a tick of any clock: what the target has is taken for settled.
+    let mut now = world.target.time();
+    now.seconds += 1;
+    world.target.set_time(now);
     world
 }
 
@@ -144,4 +148,37 @@ fn without_signatures_the_chunk_is_sent() {
     run.sealed().expect("it arrives");
     assert!(run.literal_bytes > 16_384, "{} bytes of content", run.literal_bytes);
     assert_eq!(run.batches.len(), 1);
+}
+
+/// Zeros are not written where a new file has a hole anyway; where it took the blocks of its base they are.
+#[test]
+fn zeros_over_what_was_shared_arrive() {
+    let old = noise(9, 1 << 20);
+    let mut new = old.clone();
+    new[200_000..600_000].fill(0);
+    let world = edited(&old, &new, Forged::Not);
+    world.run().sealed().expect("it arrives");
+    assert!(world.target.read_file("tree/file").expect("it is there") == new);
+}
+
+/// What was shared is not what was read from the base afterwards, nor what stands there in the end: only
+/// the facts of the base say so, or the staged file itself when those are too young to be relied on.
+#[test]
+fn a_base_that_changes_and_changes_back_while_it_is_shared_is_found_out() {
+    for settled in [true, false] {
+        let (mut world, new) = one_page(Forged::Not);
+        world.meddles = true;
+        if !settled {
+            let tree = world.target.mount("tree").expect("mount");
+            let file = tree.open_file_writable(tree.root(), b"file").expect("it is there");
+            let object = Object::File(&file);
+            let stat = tree.stat(object).expect("facts");
+            tree.set_mtime(object, stat.mtime).expect("a change of its change time alone");
+        }
+        let run = world.run();
+        run.sealed().expect("it arrives");
+        assert!(world.target.read_file("tree/file").expect("it is there") == new, "{settled}");
+        let failed = |b: &crate::sites::Batch| b.failures.as_ref().is_some_and(|f| !f.is_empty());
+        assert!(run.batches.len() == 2 && failed(&run.batches[0]), "{settled}: {:?}", run.batches);
+    }
 }

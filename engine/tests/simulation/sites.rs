@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) history_bytes_max: u64,
     /// What becomes of the target's signatures on their way.
     pub(crate) forged: Forged,
+    /// Whether somebody changes what is shared at the target, and changes it back.
+    pub(crate) meddles: bool,
 }
 
 /// How the disks of a fork behave.
@@ -73,6 +75,7 @@ impl World {
             careless: Careless::Nothing,
             history_bytes_max: u64::MAX,
             forged: Forged::Not,
+            meddles: false,
         };
         drop(world.catalog(CatalogRole::Source).expect("catalog"));
         drop(world.catalog(CatalogRole::Target).expect("catalog"));
@@ -194,7 +197,7 @@ impl World {
     fn run_target(&self, link: MemoryLink) -> Result<TargetEnd, String> {
         let catalog = self.catalog(CatalogRole::Target)?;
         let inner = self.target.mount("tree").map_err(|e| e.to_string())?;
-        let tree = Watched::new(inner, self.careless);
+        let tree = Watched::new(inner, self.careless, self.meddles);
         let hello = target::receive_hello(&link).map_err(|e| {
             link.close(CloseCode::ProtocolViolation as u32, "no hello");
             describe(&e)

@@ -31,14 +31,26 @@ pub(crate) enum Careless {
 pub(crate) struct Watched {
     inner: SimStorage,
     careless: Careless,
+    /// At the next copy, and not again.
+    meddles: AtomicBool,
     changes: Mutex<Vec<String>>,
     lied: AtomicBool,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: SimStorage, careless: Careless) -> Self {
-        let (changes, lied) = (Mutex::default(), AtomicBool::new(false));
-        Self { inner, careless, changes, lied }
+    pub(crate) fn new(inner: SimStorage, careless: Careless, meddles: bool) -> Self {
+        let (meddles, lied) = (AtomicBool::new(meddles), AtomicBool::new(false));
+        Self { inner, careless, meddles, changes: Mutex::default(), lied }
+    }
+
+    /// Somebody else turns a bit of `from`, a file with this content that stands at `file`.
+    fn meddle(&self, from: &SimFile, at: u64) -> io::Result<()> {
+        let mut byte = [0];
+        self.inner.read_at(from, at, &mut byte)?;
+        let live = self.inner.open_file_writable(self.inner.root(), b"file")?;
+        let mtime = self.inner.stat(Object::File(&live))?.mtime;
+        self.inner.write_at(&live, at, &[byte[0] ^ 1])?;
+        self.inner.set_mtime(Object::File(&live), mtime)
     }
 
     /// Every mutating call so far.
@@ -149,7 +161,15 @@ impl Storage for Watched {
         len: u64,
     ) -> io::Result<()> {
         self.note("copy", b"");
-        self.inner.copy_range(from, from_offset, to, to_offset, len)
+        let meddles = self.meddles.swap(false, Relaxed);
+        if meddles {
+            self.meddle(from, from_offset)?;
+        }
+        let copied = self.inner.copy_range(from, from_offset, to, to_offset, len);
+        if meddles {
+            self.meddle(from, from_offset)?;
+        }
+        copied
     }
 
     fn shares_blocks(&self, scratch: &SimDirectory) -> bool {
