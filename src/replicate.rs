@@ -3,6 +3,7 @@
 //! Both go over real QUIC with mutual authentication; for a folder, both ends run in this process
 //! with keys made for this run alone.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use farshore_engine::source::{self, SourceConfig, SourceError, SourceReport, sys
 use farshore_engine::stage::{StageConfig, is_fatal};
 use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::{Link, LinkStats};
-use farshore_transport::{KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
+use farshore_proto::link::{Link, LinkError, LinkStats};
+use farshore_transport::{ConnectError, KeyId, KeySet, Listener, SiteKey, TransportConfig, dial};
 
 use crate::exit::{Exit, Failure};
-use crate::state::{State, StateError, now_ms, path_bytes, random_id};
+use crate::state::{self, State, StateError, now_ms, path_bytes, random_id};
 
 /// Where to replicate to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,12 @@ impl std::str::FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(rest) = text.strip_prefix("farshore://") else {
+            if is_like_remote(Path::new(text)) {
+                return Err(format!(
+                    "'{text}': a share of another host is farshore://HOST:PORT/SHARE, a folder of \
+                     that name ./{text}"
+                ));
+            }
             return Ok(Self::Folder(text.into()));
         };
         let (address, share) = rest
@@ -56,6 +63,13 @@ impl std::str::FromStr for Destination {
             .ok_or_else(|| format!("'{text}': a remote target is farshore://HOST:PORT/SHARE"))?;
         Ok(Self::Remote { address: address.into(), share: share.into() })
     }
+}
+
+/// Whether other tools would take it for something on another host: a colon before the first slash.
+#[must_use]
+pub fn is_like_remote(path: &Path) -> bool {
+    let bytes = path_bytes(path);
+    bytes.split(|b| *b == b'/').next().is_some_and(|first| first.contains(&b':'))
 }
 
 /// What a run needs besides its two ends.
@@ -142,6 +156,8 @@ pub struct RunResult {
     pub link: LinkStats,
     /// Where the time went, at every end that ran in this process.
     pub profile: Arc<Profile>,
+    /// What former runs could not keep at the target, by kind.
+    pub degraded_before: BTreeMap<String, u64>,
 }
 
 /// Threads that read at the source, and as many that stage at the target.
@@ -219,11 +235,12 @@ pub fn to_folder(
         listener.close();
         let served = serving.join().map_err(|_| internal(&TargetError::ThreadGone))?;
         match (ran, served) {
-            (Ok(source), Ok(target)) => Ok(RunResult {
+            (Ok((source, degraded_before)), Ok(target)) => Ok(RunResult {
                 source,
                 target: Some(target),
                 link: stats,
                 profile: Arc::clone(&profile),
+                degraded_before,
             }),
             // The source's own trouble comes first; else it only heard of the target's.
             (Err(failure), Err(target)) if failure.exit == Exit::Connection => {
@@ -266,13 +283,16 @@ pub fn to_remote(
         ..TransportConfig::for_addr(resolved)
     };
     let expected: KeySet = peers.iter().copied().collect();
-    let link =
-        dial(resolved, key, expected, &config).map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let link = dial(resolved, key, expected, &config).map_err(|e| match &e {
+        ConnectError::Busy { .. } => Failure::new(Exit::Busy, &e),
+        _ => Failure::new(Exit::Connection, &e),
+    })?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
     let profile = Arc::<Profile>::default();
     let line = Line { compression: options.compression, workers: remote_threads() };
-    let source = run_source(root, &parts, share, &link, options, line, progress, &profile)?;
-    Ok(RunResult { source, target: None, link: link.stats(), profile })
+    let (source, degraded_before) =
+        run_source(root, &parts, share, &link, options, line, progress, &profile)?;
+    Ok(RunResult { source, target: None, link: link.stats(), profile, degraded_before })
 }
 
 /// What the source makes of the line to its target.
@@ -282,6 +302,7 @@ struct Line {
     workers: usize,
 }
 
+/// Runs the source's end; its account, and what former runs could not keep at the target.
 fn run_source(
     root: &Path,
     parts: &[&[u8]],
@@ -291,7 +312,7 @@ fn run_source(
     line: Line,
     progress: &Progress,
     profile: &Profile,
-) -> Result<SourceReport, Failure> {
+) -> Result<(SourceReport, BTreeMap<String, u64>), Failure> {
     let storage = open_root("source", root, options.io_limit)?;
     let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
     let epoch = catalog.reader().and_then(|r| r.epoch()).unwrap_or(Epoch(0));
@@ -305,12 +326,16 @@ fn run_source(
         dry_run: options.dry_run,
         workers: line.workers,
         compression: line.compression,
-        spool_folder: folder,
+        spool_folder: folder.clone(),
         now: &now_timestamp,
         racy_ns: RACY_NS,
         profile,
     };
-    source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
+    let before = state::degraded(&folder);
+    let report =
+        source::run(&storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))?;
+    state::add_degraded(&folder, &before, &report.degraded);
+    Ok((report, before))
 }
 
 /// Opens a root that was checked, to be read and written at no more than `io_limit` bytes a second.
@@ -356,6 +381,9 @@ fn catalog_failure(e: &CatalogError) -> Failure {
     if e.file_system().is_some_and(is_fatal) {
         return Failure::new(Exit::Disk, e).hint(DISK_HINT);
     }
+    if matches!(e, CatalogError::Busy { .. }) {
+        return Failure::new(Exit::Busy, e);
+    }
     let failure = Failure::new(Exit::Refused, e);
     match e {
         CatalogError::Open { .. }
@@ -374,9 +402,11 @@ fn source_failure(e: &SourceError) -> Failure {
         SourceError::Session(SessionError::Refused { code, .. }) => Some(*code),
         _ => None,
     };
-    let disk = refusal == Some(CloseCode::Disk as u32);
+    let refused_with = |code: CloseCode| refusal == Some(code as u32);
+    let disk = refused_with(CloseCode::Disk);
     let exit = match e {
         _ if disk => Exit::Disk,
+        _ if refused_with(CloseCode::Busy) => Exit::Busy,
         SourceError::Link(_) | SourceError::Session(_) => Exit::Connection,
         SourceError::Root { .. } => Exit::Refused,
         _ => Exit::Internal,
@@ -389,6 +419,17 @@ fn source_failure(e: &SourceError) -> Failure {
         SourceError::Catalog(e) | SourceError::Plan(PlanError::Catalog(e)) => catalog_failure(e),
         SourceError::Session(SessionError::EpochFenced { .. }) => {
             failure.hint("this site is not active any more; do not send from it")
+        }
+        _ if refused_with(CloseCode::UnknownShare) => {
+            failure.hint("compare the share in DST with those 'farshore serve --share' names there")
+        }
+        SourceError::Link(LinkError::ClosedByPeer { code, .. })
+            if *code == CloseCode::Stopped as u32 =>
+        {
+            failure.hint(
+                "run the command again when the target is served again: what was acknowledged is \
+                 not sent again",
+            )
         }
         SourceError::Link(_) => failure.hint(
             "run the command again when the line is back: what was acknowledged is not sent again",

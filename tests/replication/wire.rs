@@ -78,6 +78,7 @@ fn run_as_between_sites(sites: &Sites, compression: Compression, rate: Option<u6
             target: Some(target),
             link: stats,
             profile: Default::default(),
+            degraded_before: Default::default(),
         }
     });
     let run = Run { result, progress };
