@@ -102,11 +102,11 @@ pub enum Reason {
     )]
     UnknownFact {
         /// The word before the sign.
-        word: String,
+        word: Box<str>,
         /// The fact that is probably meant.
         means: &'static str,
         /// How the name is written.
-        name: String,
+        name: Box<str>,
     },
     /// The sign does not go with the fact.
     #[error("'{key}' is compared with {signs}")]
@@ -474,7 +474,7 @@ impl<'a> Comparison<'a> {
         let at = self.sign_at + usize::from(self.sign == Sign::NotEqual);
         let (before, rest) = (shown(&self.text[self.at..at]), shown(&self.text[at + 1..]));
         let name = format!("{before}[{}]{rest}", char::from(self.text[at]));
-        Reason::UnknownFact { word, means, name }
+        Reason::UnknownFact { word: word.into(), means, name: name.into() }
     }
 }
 
