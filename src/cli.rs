@@ -54,7 +54,8 @@ struct RootArgs {
     /// Let a root lie in a folder of the operating system (/usr, /var, /mnt, ...)
     #[arg(long)]
     allow_protected: bool,
-    /// Install folder of the application: never replicated, whatever else is said
+    /// Install folder of the application: a root that is it, holds it or lies in it is refused,
+    /// whatever else is said
     #[arg(long, value_name = "DIR")]
     install_dir: Vec<PathBuf>,
 }
@@ -65,7 +66,7 @@ struct TargetArgs {
     /// Refuse device nodes instead of making them
     #[arg(long)]
     no_devices: bool,
-    /// Keep replaced and deleted versions this many days
+    /// Keep replaced and deleted versions this many days; 0 keeps none, not even those of this run
     #[arg(long, value_name = "DAYS", default_value_t = 14)]
     history_days: u32,
     /// Keep at most this many bytes of them, e.g. 500G [default: no limit]
@@ -73,7 +74,7 @@ struct TargetArgs {
     history_size: Option<u64>,
     /// Read and write the tree's content at this many bytes a second at most, e.g. 50M; a run that has
     /// both ends here gives each of them as much
-    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     io_limit: Option<u64>,
 }
 
@@ -95,7 +96,7 @@ struct ReplicateArgs {
     target: crate::replicate::Destination,
     #[command(flatten)]
     rules: rules::RuleArgs,
-    /// Say what would be done, change nothing
+    /// Say what would be done, change no entry (only .farshore and the catalogs are made)
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Let a run pass that the guard held
@@ -112,7 +113,7 @@ struct ReplicateArgs {
     #[arg(long)]
     trust_target: bool,
     /// Bytes a second at most, e.g. 20M
-    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     bwlimit: Option<u64>,
     /// auto (by the speed of the line), never, or a zstd level from 1 to 19
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_compression)]
@@ -126,7 +127,7 @@ struct ReplicateArgs {
     /// One JSON object on standard output (docs/output.md)
     #[arg(long)]
     json: bool,
-    /// Say more
+    /// Say more: every problem, the recovery point before, how many entries stay here
     #[arg(short, long)]
     verbose: bool,
     /// Show progress even when standard error is no terminal
@@ -197,7 +198,7 @@ struct VerifyArgs {
     #[arg(long, requires = "repair")]
     approve: bool,
     /// Read and write each tree's content at this many bytes a second at most, e.g. 50M
-    #[arg(long, value_name = "RATE", value_parser = farshore_core::size::parse_size)]
+    #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     io_limit: Option<u64>,
     #[command(flatten)]
     rules: rules::RuleArgs,
@@ -208,6 +209,16 @@ struct VerifyArgs {
     roots: RootArgs,
     #[command(flatten)]
     state: StateArgs,
+}
+
+/// A rate that something can be done at.
+fn parse_limit(text: &str) -> Result<u64, String> {
+    match farshore_core::size::parse_size(text) {
+        Ok(0) => {
+            Err(format!("'{text}': nothing would ever end; for no limit leave the option out"))
+        }
+        parsed => parsed.map_err(|e| e.to_string()),
+    }
 }
 
 fn parse_compression(text: &str) -> Result<Compression, String> {
@@ -231,17 +242,16 @@ pub fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(e) => {
             // Help and version are no errors.
-            let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
+            if e.use_stderr() {
+                return wrong_usage(&e);
+            }
             drop(e.print());
-            return ExitCode::from(code);
+            return ExitCode::SUCCESS;
         }
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(e) => {
-            drop(e.print());
-            return ExitCode::from(Exit::Usage as u8);
-        }
+        Err(e) => return wrong_usage(&e),
     };
     let below = matches.subcommand().map(|(_, m)| m.clone()).unwrap_or_default();
     let result = match cli.command {
@@ -254,10 +264,29 @@ pub fn main() -> ExitCode {
             .map_err(|e| Failure::new(Exit::Internal, &e)),
     };
     let exit = result.unwrap_or_else(|failure| {
+        // The option of 'bench' takes a file and is another one.
+        if matches!(below.try_get_one::<bool>("json"), Ok(Some(true))) {
+            print(&format!("{}\n", failure.json()));
+        }
         drop(writeln!(std::io::stderr(), "{failure}"));
         failure.exit
     });
     ExitCode::from(exit as u8)
+}
+
+/// A command line that could not be read. Whoever asked for an object gets one.
+fn wrong_usage(e: &clap::Error) -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    let is_bench = words.next().is_some_and(|command| command == "bench");
+    if !is_bench && words.any(|word| word == "--json") {
+        let text = e.to_string();
+        let first = text.split("\n\n").next().unwrap_or_default().trim();
+        let message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+        let failure = Failure { exit: Exit::Usage, message, hint: None };
+        print(&format!("{}\n", failure.json()));
+    }
+    drop(e.print());
+    ExitCode::from(Exit::Usage as u8)
 }
 
 /// Staging keeps a handle for each new directory of a batch.

@@ -26,6 +26,8 @@ pub enum Exit {
     Disk = 7,
     /// `verify` found differences.
     Differs = 8,
+    /// Another run has the share, or the catalog, in use: later the same command can succeed.
+    Busy = 9,
 }
 
 /// An error as the command line shows it: what, why, what to do.
@@ -44,6 +46,20 @@ impl Failure {
     #[must_use]
     pub fn new(exit: Exit, error: &dyn std::error::Error) -> Self {
         Self { exit, message: farshore_engine::ingest::describe(error), hint: None }
+    }
+
+    /// A command line that cannot be meant, and what to do.
+    #[must_use]
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// As the one object that `--json` promises.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let hint = self.hint.as_deref().map(escape_text);
+        let error = escape_text(&self.message);
+        serde_json::json!({"error": error, "hint": hint, "exit": self.exit as u8})
     }
 
     /// With the next thing to do.

@@ -3,6 +3,7 @@
 //! Both go over real QUIC with mutual authentication; for a folder, both ends run in this process
 //! with keys made for this run alone.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,11 +24,11 @@ use farshore_engine::target::{self, TargetConfig, TargetError, TargetReport};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkError, LinkStats};
 use farshore_transport::{
-    KeyId, KeySet, Listener, LostCause, SiteKey, TransportConfig, dial, dial_eager,
+    ConnectError, KeyId, KeySet, Listener, LostCause, SiteKey, TransportConfig, dial, dial_eager,
 };
 
 use crate::exit::{Exit, Failure};
-use crate::state::{State, StateError, now_ms, path_bytes, random_id};
+use crate::state::{self, State, StateError, now_ms, path_bytes, random_id};
 
 /// Where to replicate to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,12 @@ impl std::str::FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(rest) = text.strip_prefix("farshore://") else {
+            if is_like_remote(Path::new(text)) {
+                return Err(format!(
+                    "'{text}': a share of another host is farshore://HOST:PORT/SHARE, a folder of \
+                     that name ./{text}"
+                ));
+            }
             return Ok(Self::Folder(text.into()));
         };
         let (address, share) = rest
@@ -58,6 +65,13 @@ impl std::str::FromStr for Destination {
             .ok_or_else(|| format!("'{text}': a remote target is farshore://HOST:PORT/SHARE"))?;
         Ok(Self::Remote { address: address.into(), share: share.into() })
     }
+}
+
+/// Whether other tools would take it for something on another host: a colon before the first slash.
+#[must_use]
+pub fn is_like_remote(path: &Path) -> bool {
+    let bytes = path_bytes(path);
+    bytes.split(|b| *b == b'/').next().is_some_and(|first| first.contains(&b':'))
 }
 
 /// What a run needs besides its two ends.
@@ -148,6 +162,8 @@ pub struct RunResult {
     pub profile: Arc<Profile>,
     /// How small files were read and created, by the names of these ends.
     pub io: Vec<(&'static str, IoUsage)>,
+    /// What former runs could not keep at the target, by kind.
+    pub degraded_before: BTreeMap<String, u64>,
 }
 
 /// Threads that read at the source, and as many that stage at the target.
@@ -228,12 +244,13 @@ pub fn to_folder(
         listener.close();
         let served = serving.join().map_err(|_| internal(&TargetError::ThreadGone))?;
         match (ran, served) {
-            (Ok((source, from)), Ok(target)) => Ok(RunResult {
+            (Ok(((source, degraded_before), from)), Ok(target)) => Ok(RunResult {
                 source,
                 target: Some(target),
                 link: stats,
                 profile: Arc::clone(&profile),
                 io: vec![("source", from), ("target", storage.usage())],
+                degraded_before,
             }),
             // The source's own trouble comes first; else it only heard of the target's.
             (Err(failure), Err(target)) if failure.exit == Exit::Connection => {
@@ -277,8 +294,10 @@ pub fn to_remote(
     };
     let expected: KeySet = peers.iter().copied().collect();
     // The hello goes out with the end of the handshake: that the peer refuses our key shows by then.
-    let link = dial_eager(resolved, key, expected, &config)
-        .map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let link = dial_eager(resolved, key, expected, &config).map_err(|e| match &e {
+        ConnectError::Busy { .. } => Failure::new(Exit::Busy, &e),
+        _ => Failure::new(Exit::Connection, &e),
+    })?;
     let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
     let profile = Arc::<Profile>::default();
     let striping = match is_distant(link.stats().rtt) {
@@ -287,9 +306,10 @@ pub fn to_remote(
     };
     let line = Line { compression: options.compression, striping, workers: remote_threads() };
     let from = open_root("source", root, options.io, options.io_limit)?;
-    let source = run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
+    let (source, degraded_before) =
+        run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
     let io = vec![("source", from.usage())];
-    Ok(RunResult { source, target: None, link: link.stats(), profile, io })
+    Ok(RunResult { source, target: None, link: link.stats(), profile, io, degraded_before })
 }
 
 /// What the source makes of the line to its target.
@@ -300,6 +320,7 @@ struct Line {
     workers: usize,
 }
 
+/// Runs the source's end; its account, and what former runs could not keep at the target.
 fn run_source(
     storage: &UringStorage,
     parts: &[&[u8]],
@@ -309,7 +330,7 @@ fn run_source(
     line: Line,
     progress: &Progress,
     profile: &Profile,
-) -> Result<SourceReport, Failure> {
+) -> Result<(SourceReport, BTreeMap<String, u64>), Failure> {
     let (catalog, folder) = open_catalog(&options.state, CatalogRole::Source, parts)?;
     let epoch = catalog.reader().and_then(|r| r.epoch()).unwrap_or(Epoch(0));
     let config = SourceConfig {
@@ -323,12 +344,16 @@ fn run_source(
         workers: line.workers,
         compression: line.compression,
         striping: line.striping,
-        spool_folder: folder,
+        spool_folder: folder.clone(),
         now: &now_timestamp,
         racy_ns: RACY_NS,
         profile,
     };
-    source::run(storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))
+    let before = state::degraded(&folder);
+    let report =
+        source::run(storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))?;
+    state::add_degraded(&folder, &before, &report.degraded);
+    Ok((report, before))
 }
 
 /// Opens a root that was checked, to be read and written at no more than `io_limit` bytes a second.
@@ -375,6 +400,9 @@ fn catalog_failure(e: &CatalogError) -> Failure {
     if e.file_system().is_some_and(is_fatal) {
         return Failure::new(Exit::Disk, e).hint(DISK_HINT);
     }
+    if matches!(e, CatalogError::Busy { .. }) {
+        return Failure::new(Exit::Busy, e);
+    }
     let failure = Failure::new(Exit::Refused, e);
     match e {
         CatalogError::Open { .. }
@@ -393,9 +421,11 @@ fn source_failure(e: &SourceError) -> Failure {
         SourceError::Session(SessionError::Refused { code, .. }) => Some(*code),
         _ => None,
     };
-    let disk = refusal == Some(CloseCode::Disk as u32);
+    let refused_with = |code: CloseCode| refusal == Some(code as u32);
+    let disk = refused_with(CloseCode::Disk);
     let exit = match e {
         _ if disk => Exit::Disk,
+        _ if refused_with(CloseCode::Busy) => Exit::Busy,
         SourceError::Link(_) | SourceError::Session(_) => Exit::Connection,
         SourceError::Root { .. } => Exit::Refused,
         _ => Exit::Internal,
@@ -415,6 +445,17 @@ fn source_failure(e: &SourceError) -> Failure {
         {
             failure
                 .hint("'farshore key' shows this site's key; give it to the one who serves there")
+        }
+        _ if refused_with(CloseCode::UnknownShare) => {
+            failure.hint("compare the share in DST with those 'farshore serve --share' names there")
+        }
+        SourceError::Link(LinkError::ClosedByPeer { code, .. })
+            if *code == CloseCode::Stopped as u32 =>
+        {
+            failure.hint(
+                "run the command again when the target is served again: what was acknowledged is \
+                 not sent again",
+            )
         }
         SourceError::Link(_) => failure.hint(
             "run the command again when the line is back: what was acknowledged is not sent again",

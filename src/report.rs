@@ -80,32 +80,30 @@ fn write_text(
         )?;
     }
     if source.excluded + source.deferred + source.detached > 0 || verbose {
+        let deferred = match source.deferred {
+            0 => String::new(),
+            n => format!(", {n} deferred until they are whole"),
+        };
         writeln!(
             out,
-            "{} excluded, {} deferred, {} kept at the target though gone or excluded here",
-            source.excluded, source.deferred, source.detached
+            "{} excluded{deferred}, {} kept at the target though gone or excluded here",
+            source.excluded, source.detached
         )?;
     }
-    if source.foreign_changes > 0 {
-        writeln!(
-            out,
-            "{} entries at the target had been changed by others",
-            source.foreign_changes
-        )?;
-    }
-    for (what, count) in &source.degraded {
-        let what = escape_text(what);
-        writeln!(out, "degraded: {what} could not be kept on {count} entries of the target")?;
-    }
-    for problem in source.problems.iter().take(SHOWN) {
+    write_target(out, result)?;
+    let shown = if verbose { usize::MAX } else { SHOWN };
+    for problem in source.problems.iter().take(shown) {
         writeln!(out, "problem: {}: {}", problem.path, escape_text(&problem.text))?;
     }
-    if source.problems.len() > SHOWN {
+    if source.problems.len() > shown {
         writeln!(
             out,
-            "... and {} more problems (--json lists them)",
-            source.problems.len() - SHOWN
+            "... and {} more problems (-v and --json list them)",
+            source.problems.len() - shown
         )?;
+    }
+    if let Some(former) = source.former.as_ref().filter(|_| verbose) {
+        writeln!(out, "before: {}", point_line(former))?;
     }
     match &source.outcome {
         Outcome::Sealed(point) => writeln!(out, "{}", point_line(point)),
@@ -149,6 +147,53 @@ fn io_json(usage: &IoUsage) -> Value {
         "reading": verb(&usage.reads),
         "creating": verb(&usage.creates),
     })
+}
+
+/// What is to be said of the target besides what was done there.
+fn write_target(out: &mut String, result: &RunResult) -> std::fmt::Result {
+    let source = &result.source;
+    match (source.foreign_changes, &source.former) {
+        (0, _) => {}
+        // Nothing is known of who made them: the two have not met, or this end lost its catalog.
+        (n, None) => writeln!(out, "{n} entries at the target were found there or differed")?,
+        (n, Some(_)) => writeln!(
+            out,
+            "{n} entries at the target were not as Farshore left them (changed by others, or its \
+             catalog there is new)"
+        )?,
+    }
+    for (what, count) in &source.degraded {
+        let what = escape_text(what);
+        writeln!(out, "degraded: {what} could not be kept on {count} entries written by this run")?;
+    }
+    for (what, count) in &result.degraded_before {
+        let what = escape_text(what);
+        writeln!(
+            out,
+            "degraded before: {what} could not be kept on {count} entries written by former runs"
+        )?;
+    }
+    match result.target.as_ref().map_or(0, |target| target.history_pruned) {
+        0 => Ok(()),
+        n => writeln!(
+            out,
+            "{n} sets of former versions left the history (--history-days, --history-size)"
+        ),
+    }
+}
+
+/// What is to be said of rules that decided about nothing.
+#[must_use]
+pub fn idle_rules_text(rules: &[String]) -> String {
+    let mut out = String::new();
+    for rule in rules.iter().take(SHOWN) {
+        writeln!(out, "rule '{rule}' matched nothing that an earlier one did not").unwrap_or(());
+    }
+    if rules.len() > SHOWN {
+        let more = rules.len() - SHOWN;
+        writeln!(out, "... and {more} more such rules (--json lists them)").unwrap_or(());
+    }
+    out
 }
 
 /// A recovery point in one line.
@@ -220,6 +265,7 @@ pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
         "foreign_changes": source.foreign_changes,
         "compared": source.compared,
         "degraded": source.degraded,
+        "degraded_before": result.degraded_before,
         "problems": source.problems.iter()
             .map(|p| json!({"path": p.path.to_string(), "text": p.text}))
             .collect::<Vec<_>>(),

@@ -135,7 +135,12 @@ pub fn check_root(
     }
     std::fs::read_dir(&resolved).map_err(look("opening it"))?;
     for install in &rules.install_folders {
-        let install = install.canonicalize().unwrap_or_else(|_| install.clone());
+        // One that is not there protects nothing: a slip of the pen must not go unseen.
+        let missing = |source| {
+            let (role, step) = ("install folder", "looking for it");
+            RootError::Look { role, path: install.clone(), step, source }
+        };
+        let install = install.canonicalize().map_err(missing)?;
         if let Some(how) = relation(&resolved, &install) {
             return Err(RootError::Install { role, path: resolved, how, install });
         }
@@ -224,6 +229,10 @@ mod tests {
         }
         let inside = check_root("source", Path::new("/usr/share/doc"), &rules);
         assert!(matches!(inside, Err(RootError::Install { how: "lies in", .. })), "{inside:?}");
+        let rules = RootRules { install_folders: vec!["/no/such/folder".into()], ..rules };
+        let missing = check_root("source", Path::new("/var/log"), &rules);
+        let looked = matches!(&missing, Err(RootError::Look { role: "install folder", .. }));
+        assert!(looked, "{missing:?}");
     }
 
     #[test]

@@ -4,10 +4,13 @@
 //! <state>/site.key                 this site's key, mode 0600
 //! <state>/source-<id>/catalog.redb what one target acknowledged of one source root
 //! <state>/target-<id>/catalog.redb what was applied to one target root
+//! <state>/{source,target}-<id>/pair which roots the folder is for, as text
+//! <state>/source-<id>/degraded     what the target's mount did not keep so far, as JSON
 //! ```
 //! An id is a digest of what it belongs to. A catalog that is lost is rebuilt from the trees; a key
 //! that is lost must be paired again. One process at a time has a catalog open.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use farshore_core::path::escape;
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogError, CatalogRole};
 use farshore_proto::message::StoreId;
 
@@ -63,6 +67,16 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn open(given: Option<&Path>) -> Result<Self, StateError> {
+        let state = Self::existing(given)?;
+        make_private(&state.folder)?;
+        Ok(state)
+    }
+
+    /// The same folder, which is not made: nothing may be there.
+    ///
+    /// # Errors
+    /// [`StateError::NoPlace`].
+    pub fn existing(given: Option<&Path>) -> Result<Self, StateError> {
         let from_env = |name, below: &str| {
             let value = std::env::var_os(name).filter(|v| !v.is_empty())?;
             Some(PathBuf::from(value).join(below))
@@ -72,7 +86,6 @@ impl State {
             .or_else(|| from_env("XDG_STATE_HOME", "farshore"))
             .or_else(|| from_env("HOME", ".local/state/farshore"))
             .ok_or(StateError::NoPlace)?;
-        make_private(&folder)?;
         Ok(Self { folder })
     }
 
@@ -88,15 +101,9 @@ impl State {
         self.folder.join("site.key")
     }
 
-    /// Opens the catalog of `role` for what `parts` name, and the folder it is in.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn catalog(
-        &self,
-        role: CatalogRole,
-        parts: &[&[u8]],
-    ) -> Result<(Catalog, PathBuf), StateError> {
+    /// The folder of the catalog of `role` for what `parts` name, there or not.
+    #[must_use]
+    pub fn catalog_folder(&self, role: CatalogRole, parts: &[&[u8]]) -> PathBuf {
         let mut hasher = blake3::Hasher::new_derive_key("farshore state folder v1");
         for part in parts {
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -107,8 +114,21 @@ impl State {
             CatalogRole::Target => "target",
         };
         let id = hasher.finalize().to_hex();
-        let folder = self.folder.join(format!("{name}-{}", &id.as_str()[..16]));
+        self.folder.join(format!("{name}-{}", &id.as_str()[..16]))
+    }
+
+    /// Opens the catalog of `role` for what `parts` name, and the folder it is in.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn catalog(
+        &self,
+        role: CatalogRole,
+        parts: &[&[u8]],
+    ) -> Result<(Catalog, PathBuf), StateError> {
+        let folder = self.catalog_folder(role, parts);
         make_private(&folder)?;
+        write_pair(&folder, role, parts);
         let config = CatalogConfig { role, cache_bytes: CACHE_BYTES, fresh_id: random_id()? };
         let path = folder.join("catalog.redb");
         // The database takes its own pages for sound and panics when they are not.
@@ -116,6 +136,61 @@ impl State {
         let catalog = opened.map_err(|_| StateError::Unsound { path })??;
         Ok((catalog, folder))
     }
+}
+
+/// Says in a file which roots the folder of a catalog is for. It is for people alone: without it
+/// nothing is missing, so nothing fails.
+fn write_pair(folder: &Path, role: CatalogRole, parts: &[&[u8]]) {
+    let shown = |part: &[u8]| {
+        let mut out = String::new();
+        escape(part, &mut out).unwrap_or(());
+        out
+    };
+    let text = match (role, parts) {
+        (CatalogRole::Source, [root, b"remote", address, share]) => {
+            let (address, share) = (shown(address), shown(share));
+            format!("source {}\ntarget farshore://{address}/{share}\n", shown(root))
+        }
+        (CatalogRole::Source, [root, _, target]) => {
+            format!("source {}\ntarget {}\n", shown(root), shown(target))
+        }
+        _ => format!("target {}\n", parts.first().map(|root| shown(root)).unwrap_or_default()),
+    };
+    let file = folder.join("pair");
+    if fs::read(&file).ok().as_deref() != Some(text.as_bytes()) {
+        fs::write(&file, text).unwrap_or(());
+    }
+}
+
+/// The file beside a source's catalog that counts what the target's mount did not keep.
+const DEGRADED: &str = "degraded";
+
+/// What former runs could not keep at the target, by kind. The catalogs do not know which entries
+/// these are; a file that is lost or damaged counts as none.
+#[must_use]
+pub fn degraded(folder: &Path) -> BTreeMap<String, u64> {
+    let read = fs::read(folder.join(DEGRADED)).unwrap_or_default();
+    serde_json::from_slice(&read).unwrap_or_default()
+}
+
+/// Adds what a run could not keep to what is remembered.
+pub fn add_degraded(folder: &Path, before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) {
+    if now.is_empty() {
+        return;
+    }
+    let mut all = before.clone();
+    for (what, count) in now {
+        let sum = all.entry(what.clone()).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    // The run is durable and has said it; only the reminder would be missing.
+    let text = serde_json::to_vec(&all).unwrap_or_default();
+    fs::write(folder.join(DEGRADED), text).unwrap_or(());
+}
+
+/// Forgets it: source and target were found equal.
+pub fn forget_degraded(folder: &Path) {
+    fs::remove_file(folder.join(DEGRADED)).unwrap_or(());
 }
 
 /// The bytes of a path, as a part of a catalog's name.

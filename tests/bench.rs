@@ -28,6 +28,7 @@ fn a_small_series_is_measured_compared_and_written_down() {
     std::fs::write(path("copy"), COPY).unwrap();
     std::fs::write(path("careless"), CARELESS).unwrap();
     let (work, json, plot) = (path("work"), path("all.json"), path("all.svg"));
+    std::fs::create_dir(&work).unwrap();
     let out = farshore(&[
         "bench",
         "--work",
@@ -48,8 +49,10 @@ fn a_small_series_is_measured_compared_and_written_down() {
         text(&json),
         "--plot",
         text(&plot),
+        "--targets",
     ]);
-    expect(&out, 0, &[]);
+    // At this scale a target that is missed is shown, and is no error.
+    expect(&out, 0, &["not meant for them", "limit: what the parts"]);
     let all: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(all["format"], 2);
     for (step, tool) in [("W1", "farshore"), ("W4a", "farshore"), ("W1", "copy"), ("W4a", "copy")] {
@@ -85,6 +88,15 @@ fn a_slip_in_an_adapter_is_an_error_that_names_it() {
     let out = farshore(&["bench", "--work", text(&work), "--adapter", text(&file)]);
     expect(&out, 1, &["line 2", "{sorce}"]);
     assert!(!Path::new(&work).exists());
+}
+
+#[test]
+fn a_folder_to_work_in_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("nosuch");
+    let out = farshore(&["bench", "--work", text(&work), "--workload", "W1", "--scale", "0.01"]);
+    expect(&out, 1, &[text(&work), "cannot find the folder to work in"]);
+    assert!(!work.exists());
 }
 
 /// Every tag is closed in order, and no text has a bare special character.

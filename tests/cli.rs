@@ -56,7 +56,7 @@ fn assert_plain(out: &Output) {
 
 #[test]
 fn wrong_options_are_usage() {
-    let cases: [&[&str]; 17] = [
+    let cases: [&[&str]; 24] = [
         &[],
         &["replicat"],
         &["replicate"],
@@ -65,6 +65,13 @@ fn wrong_options_are_usage() {
         &["replicate", "/tmp/a", "/tmp/b", "--brake-percent", "101"],
         &["replicate", "/tmp/a", "/tmp/b", "--bwlimit", "fast"],
         &["replicate", "/tmp/a", "/tmp/b", "--compress", "20"],
+        &["replicate", "/tmp/a", "/tmp/b", "--bwlimit", "0"],
+        &["replicate", "/tmp/a", "/tmp/b", "--io-limit", "0k"],
+        &["verify", "/tmp/a", "/tmp/b", "--io-limit", "0"],
+        &["replicate", "/tmp/a", "recovery:homes"],
+        &["replicate", "/tmp/a", "rsync://recovery/homes"],
+        &["serve", "--share", "a=/tmp", "--listen", "127.0.0.1:0", "--io-limit", "0"],
+        &["verify", "/tmp/a", "farshore://127.0.0.1:9/homes"],
         &["replicate", "/tmp/a", "/tmp/b", "--peer", "no-key"],
         &["replicate", "/tmp/a", "/tmp/b", "--io", "fast"],
         &["serve", "--share", "a=/tmp", "--listen", "127.0.0.1:0", "--allow", "x", "--io", "no"],
@@ -82,7 +89,15 @@ fn wrong_options_are_usage() {
     }
     expect(&farshore(&["--help"]), 0, &["replicate", "serve", "key"]);
     expect(&farshore(&["--version"]), 0, &["farshore"]);
+    let never = farshore(&["replicate", "/tmp/a", "/tmp/b", "--bwlimit", "0"]);
+    expect(&never, 2, &["nothing would ever end; for no limit leave the option out"]);
     let site = Site::new();
+    let out = site.local(&["--exclude", "*.iso siez>4G"]);
+    expect_error(
+        &out,
+        2,
+        &["'siez' is nothing a condition can ask", "size, age, owner", "siez[>]4G"],
+    );
     let out = site.local(&["--exclude", "size>>"]);
     expect_error(&out, 2, &["size>>"]);
     let out = site.local(&["--exclude-from", "/tmp/no/such/rules"]);
@@ -96,6 +111,87 @@ fn wrong_options_are_usage() {
         text(&site.source_state),
     ]);
     expect_error(&out, 2, &["127.0.0.1:9", "its key is not known", "hint: give --peer"]);
+}
+
+#[test]
+fn options_that_would_do_nothing_are_usage() {
+    let site = Site::new();
+    small_tree(&site.source);
+    for option in [&["--history-days", "0"][..], &["--history-size", "1k"], &["--no-devices"]] {
+        let words = [option[0], "it acts at the target", "hint: give it to 'farshore serve' there"];
+        expect_error(&site.remote(9, option), 2, &words);
+    }
+    let out = site.local(&["--peer", &site.target_key]);
+    expect_error(
+        &out,
+        2,
+        &["option --peer", "folder of this machine", "farshore://HOST:PORT/SHARE"],
+    );
+    let missing = site.path("nosuch");
+    let out = site.local(&["--install-dir", text(&missing)]);
+    expect_error(&out, 3, &["install folder", text(&missing), "No such file"]);
+    assert!(common::files(&site.target).is_empty());
+}
+
+#[test]
+fn what_looks_like_another_host_is_no_folder() {
+    let site = Site::new();
+    small_tree(&site.source);
+    let within = |args: &[&str]| {
+        let mut command = command(args);
+        command.current_dir(site.folder.path()).arg("--state").arg(&site.source_state);
+        finish(command.spawn().unwrap(), args)
+    };
+    let out = within(&["replicate", "source", "recovery:homes"]);
+    expect(&out, 2, &["recovery:homes", "farshore://HOST:PORT/SHARE", "./recovery:homes"]);
+    assert!(!site.path("recovery:homes").exists());
+    expect(&within(&["replicate", "source", "./recovery:homes"]), 0, &["recovery point 1"]);
+    assert_equal_trees(&site.source, &site.path("recovery:homes"));
+    let out = within(&["replicate", "production:homes", "target"]);
+    expect_error(&out, 2, &["source production:homes", "on the host that has it"]);
+    let out = within(&["verify", "source", "farshore://127.0.0.1:9/homes"]);
+    expect_error(&out, 2, &["compares two folders of this machine", "hint: run it where both"]);
+}
+
+#[test]
+fn rules_that_matched_nothing_are_named() {
+    let site = Site::new();
+    small_tree(&site.source);
+    let rules = ["--exclude", "in/b size < 1k", "--exclude", "*.tmp", "--include", "in/b"];
+    let out = site.local(&rules);
+    expect(&out, 0, &["rule '- *.tmp' matched nothing", "rule '+ in/b' matched nothing"]);
+    assert_eq!(common::files(&site.target).into_keys().collect::<Vec<_>>(), ["in/a"]);
+    let out = site.local(&[&rules[..], &["--json"]].concat());
+    expect(&out, 0, &[]);
+    assert_eq!(json(&out)["idle_rules"], serde_json::json!(["- *.tmp", "+ in/b"]));
+    let (a, b) = (text(&site.source), text(&site.target));
+    let out = farshore(&["verify", a, b, "--exclude", "in/b", "--exclude", "*.tmp"]);
+    expect(&out, 0, &["rule '- *.tmp' matched nothing"]);
+    assert!(!shown(&out).contains("- in/b"), "{}", shown(&out));
+}
+
+#[test]
+fn an_error_is_an_object_too() {
+    let site = Site::new();
+    let object = |out: &Output, exit: i32| {
+        expect(out, exit, &[]);
+        assert!(!said(out).is_empty(), "{}", shown(out));
+        let object = json(out);
+        assert_eq!(object["exit"], exit, "{object}");
+        object
+    };
+    let missing = site.path("missing");
+    let args = ["replicate", text(&missing), text(&site.target), "--json"];
+    let state = ["--state", text(&site.source_state)];
+    let out = object(&farshore(&[&args[..], &state].concat()), 3);
+    assert!(out["error"].as_str().unwrap().contains("looking for it"), "{out}");
+    assert!(out["hint"].is_null(), "{out}");
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let out = object(&site.remote(free.port(), &["--json"]), 4);
+    assert!(out["error"].as_str().unwrap().contains("nothing answers"), "{out}");
+    let out = object(&site.local(&["--json", "--bwlimit", "0"]), 2);
+    assert!(out["error"].as_str().unwrap().contains("'--bwlimit <RATE>'"), "{out}");
+    object(&farshore(&["key", "/nonexistent/key", "--json"]), 3);
 }
 
 #[test]
@@ -267,14 +363,21 @@ fn keys_are_made_shown_and_guarded() {
     let hint = format!("hint: 'farshore key {}' makes one", text(&none));
     expect_error(&run(&none), 3, &["site key", text(&none), "No such file", &hint]);
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    expect_error(&run(&file), 3, &["site key", text(&file), "644"]);
+    let open = run(&file);
+    expect_error(&open, 3, &["site key", text(&file), "644", "run: chmod 600"]);
+    assert!(!said(&open).contains("hint"), "{}", said(&open));
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     // Made by this test, so nobody allows it there.
-    let words = ["peer 127.0.0.1", made["id"].as_str().unwrap()];
-    expect_error(&run(&file), 4, &words);
+    let id = made["id"].as_str().unwrap();
+    expect_error(&run(&file), 4, &["peer 127.0.0.1", &format!("--allow {id}")]);
+    server.logged(&format!("refused: key {id} is not allowed here; to let it in, add --allow"));
     std::fs::write(&none, "no key at all").unwrap();
     std::fs::set_permissions(&none, PermissionsExt::from_mode(0o600)).unwrap();
-    expect_error(&run(&none), 3, &["site key", text(&none)]);
+    expect_error(&run(&none), 3, &["site key", text(&none), "hint: name the right file"]);
+    // No advice to close what is no key, least of all a file of the system.
+    let system = farshore(&["key", "/etc/passwd"]);
+    expect_error(&system, 3, &["/etc/passwd", "hint: name the right file"]);
+    assert!(!said(&system).contains("chmod"), "{}", said(&system));
     expect_error(&run(&site.source), 3, &["site key", text(&site.source)]);
     assert!(common::files(&site.target).is_empty());
 }
@@ -299,9 +402,11 @@ fn the_other_end_is_named_when_it_is_not_there_or_not_the_one() {
     let here = format!("farshore://127.0.0.1:{port}/share");
     // Another key was expected there.
     let out = to(&here, &site.source_key);
-    expect_error(&out, 4, &[&format!("127.0.0.1:{port}"), &site.target_key]);
+    expect_error(&out, 4, &[&format!("127.0.0.1:{port}"), &site.target_key, "give it with --peer"]);
+    server
+        .logged(&format!("does not trust this site's key; its --peer must be {}", site.target_key));
     let out = to(&format!("farshore://127.0.0.1:{port}/other"), &site.target_key);
-    expect_error(&out, 4, &["no share 'other' is served here"]);
+    expect_error(&out, 4, &["no share 'other' is served here", "hint: compare the share in DST"]);
     server.logged("asked for share 'other', which is not served");
     let out = to(&format!("farshore://127.0.0.1:{port}/\u{1b}[31m\u{202e}"), &site.target_key);
     expect_error(&out, 4, &["no share '\\u{1b}[31m\\u{202e}' is served here"]);
@@ -440,6 +545,64 @@ fn a_catalog_damaged_anywhere_ends_the_run() {
     assert!(codes.len() > 1, "nothing that mattered was damaged: {codes:?}");
 }
 
+/// Which pair a folder of the state folder is for.
+#[test]
+fn the_state_folder_says_which_pair_is_which() {
+    let site = Site::new();
+    small_tree(&site.source);
+    expect(&site.local(&[]), 0, &[]);
+    let server = site.serve(0);
+    expect(&site.remote(server.port(), &["--approve"]), 0, &[]);
+    let pairs = |state: &Path| {
+        let folders = std::fs::read_dir(state).unwrap().map(|e| e.unwrap().path().join("pair"));
+        let mut found: Vec<String> =
+            folders.filter(|p| p.exists()).map(|p| std::fs::read_to_string(p).unwrap()).collect();
+        found.sort();
+        found
+    };
+    let (source, target) = (text(&site.source), text(&site.target));
+    let remote = format!("farshore://127.0.0.1:{}/share", server.port());
+    let mut wanted = [
+        format!("source {source}\ntarget {target}\n"),
+        format!("source {source}\ntarget {remote}\n"),
+        format!("target {target}\n"),
+    ];
+    wanted.sort();
+    assert_eq!(pairs(&site.source_state), wanted);
+    assert_eq!(pairs(&site.target_state), [format!("target {target}\n")]);
+}
+
+#[test]
+fn a_server_that_is_stopped_tells_its_sources_and_leaves_nothing_torn() {
+    let site = Site::new();
+    for f in 0..400 {
+        std::fs::write(site.source.join(format!("f{f}")), Rng::new(f).bytes(20_000)).unwrap();
+    }
+    let mut server = site.serve(0);
+    let mut args = site.remote_args(server.port());
+    args.extend(["--bwlimit".into(), "1M".into()]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let run = command(&args).spawn().unwrap();
+    server.logged("session begins");
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = common::wait_for(&mut server.child, common::PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    server.logged("stopping on SIGTERM: 1 sessions");
+    server.logged("session ended by the stop");
+    server.logged("stopped");
+    // The source knows at once, and why.
+    let out = finish(run, &args);
+    expect_error(&out, 4, &["the operator stopped the server", "hint: run the command again"]);
+    for (path, content) in common::files(&site.target) {
+        assert_eq!(content, std::fs::read(site.source.join(&path)).unwrap(), "{path} is not whole");
+    }
+    let server = site.serve(0);
+    expect(&site.remote(server.port(), &["--approve"]), 0, &[]);
+    assert_equal_trees(&site.source, &site.target);
+}
+
 #[test]
 fn a_torn_journal_record_is_dropped() {
     let site = Site::new();
@@ -472,7 +635,7 @@ fn a_second_run_on_the_same_state_is_told_so() {
     let first = command(&args).spawn().unwrap();
     server.logged("session begins");
     let out = site.remote(server.port(), &[]);
-    expect_error(&out, 3, &["catalog", "another farshore has it open"]);
+    expect_error(&out, 9, &["catalog", "another farshore has it open"]);
     // Another source, with a state of its own, is told that the share is in use.
     let other = site.path("other-state");
     std::fs::create_dir(&other).unwrap();
@@ -486,7 +649,7 @@ fn a_second_run_on_the_same_state_is_told_so() {
         "--peer",
         &site.target_key,
     ]);
-    expect_error(&out, 4, &["share 'share' is in use by another session"]);
+    expect_error(&out, 9, &["share 'share' is in use by another session"]);
     expect(&finish(first, &args), 0, &[]);
     assert_equal_trees(&site.source, &site.target);
 }
@@ -594,7 +757,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     // Nor does it make a target.
     let none = site.path("none");
     let out = replicate(&site.source, &none, &site.source_state, &["-n"]);
-    expect_error(&out, 3, &["target", text(&none), "hint: make the folder first"]);
+    expect_error(&out, 3, &["target", text(&none), "a dry run makes none", "without --dry-run"]);
     assert!(!none.exists());
     expect(&site.local(&[]), 0, &[]);
     assert_equal_trees(&site.source, &site.target);
@@ -620,6 +783,85 @@ fn the_guard_holds_until_approved() {
     assert_eq!(common::files(&site.target).len(), 2);
     expect(&site.local(&["--approve"]), 0, &[]);
     assert_equal_trees(&site.source, &site.target);
+}
+
+/// The fields of a repair describe the moments the page on output says.
+#[test]
+fn a_repair_says_what_was_and_what_is() {
+    let site = Site::new();
+    for f in 0..20 {
+        std::fs::write(site.source.join(format!("f{f}")), format!("content {f}")).unwrap();
+    }
+    let (a, b) = (text(&site.source), text(&site.target));
+    let state = ["--state", text(&site.source_state)];
+    let repair = |more: &[&str]| {
+        farshore(&[&["verify", a, b, "--repair", "--json"], &state[..], more].concat())
+    };
+    expect(&site.local(&[]), 0, &[]);
+    std::fs::write(site.target.join("f1"), "rotten").unwrap();
+    let out = repair(&[]);
+    expect(&out, 0, &[]);
+    let object = json(&out);
+    assert_eq!((&object["repaired"], &object["equal"]), (&true.into(), &true.into()), "{object}");
+    assert!(object["differences"].as_u64().unwrap() > 0 && object["held"].is_null(), "{object}");
+    assert_eq!(object["left"], 0);
+    for f in 0..20 {
+        std::fs::remove_file(site.source.join(format!("f{f}"))).unwrap();
+    }
+    let out = repair(&[]);
+    expect(&out, 5, &[]);
+    let object = json(&out);
+    assert_eq!((&object["repaired"], &object["equal"]), (&false.into(), &false.into()), "{object}");
+    assert!(object["held"].as_str().unwrap().contains("empty"), "{object}");
+    assert_eq!(object["left"], object["differences"]);
+}
+
+#[test]
+fn versions_that_leave_the_history_are_counted_in_the_text() {
+    let site = Site::new();
+    std::fs::write(site.source.join("f"), "first").unwrap();
+    expect(&site.local(&[]), 0, &[]);
+    std::fs::write(site.source.join("f"), "the second version").unwrap();
+    let out = site.local(&["--history-days", "0"]);
+    expect(&out, 0, &["1 sets of former versions left the history"]);
+    assert_eq!(std::fs::read_dir(site.target.join(".farshore/history")).unwrap().count(), 0);
+}
+
+/// An ordinary user cannot give files away: said by every run, until the two are equal.
+#[test]
+fn what_a_target_did_not_keep_is_said_again() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new();
+    small_tree(&site.source);
+    std::fs::set_permissions(site.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&site.source, PermissionsExt::from_mode(0o755)).unwrap();
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+    let state = site.path("nobody-state");
+    std::fs::create_dir(&state).unwrap();
+    own(&state);
+    own(&site.target);
+    let reach = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "test", "-x", common::BINARY])
+        .status();
+    if !reach.is_ok_and(|s| s.success()) {
+        println!("nobody cannot run the binary here");
+        return;
+    }
+    let (a, b) = (text(&site.source), text(&site.target));
+    let args = ["replicate", a, b, "--state", text(&state), "--json"];
+    let first = json(&as_nobody(&args));
+    assert!(first["degraded"]["owner"].as_u64().unwrap() > 0, "{first}");
+    let again = json(&as_nobody(&args));
+    assert_eq!(again["degraded"], serde_json::json!({}), "{again}");
+    assert_eq!(again["degraded_before"], first["degraded"], "{again}");
+    expect(&as_nobody(&args[..5]), 0, &["degraded before: owner could not be kept on"]);
+    // As root they are equal after a repair, and it is forgotten.
+    expect(&farshore(&["verify", a, b, "--repair", "--state", text(&state)]), 0, &[]);
+    expect(&farshore(&["verify", a, b, "--state", text(&state)]), 0, &[]);
+    let last = json(&farshore(&args));
+    assert_eq!(last["degraded_before"], serde_json::json!({}), "{last}");
 }
 
 #[test]
@@ -726,14 +968,14 @@ fn more_is_said_on_request() {
     expect(&quiet, 0, &["recovery point 1", "4 entries"]);
     assert!(quiet.stderr.is_empty() && !shown(&quiet).contains("excluded"), "{}", shown(&quiet));
     let more = site.local(&["-v"]);
-    expect(&more, 0, &["0 excluded, 0 deferred"]);
+    expect(&more, 0, &["0 excluded, 0 kept", "before: recovery point 1: "]);
     // A run long enough for one line of progress.
     std::fs::write(site.source.join("big"), Rng::new(5).bytes(3 << 20)).unwrap();
     let server = site.serve(0);
-    let out = site.remote(server.port(), &["--progress", "--bwlimit", "280K", "--approve"]);
+    let out = site.remote(server.port(), &["--progress", "--bwlimit", "900K", "--approve"]);
     expect(&out, 0, &[]);
     let err = said(&out);
-    assert!(err.contains("changes") && err.contains("left"), "{err}");
+    assert!(err.contains("changes") && err.contains("sent"), "{err}");
     assert_plain(&out);
 }
 

@@ -1,7 +1,7 @@
 //! One rule and its text.
 //!
 //! ```text
-//! rule      = [ "+ " | "- " ] [ pattern ] { space condition }
+//! rule      = [ "+ " | "- " ] [ pattern ] { space condition }      spaces may surround the sign
 //! condition = "size" ( "<" | "<=" | ">" | ">=" ) bytes       4096, 64k, 10M, 2G, 1T
 //!           | "age"  ( "<" | "<=" | ">" | ">=" ) time        30s, 15m, 12h, 90d, 8w
 //!           | ( "owner" | "group" ) ( "=" | "!=" ) number
@@ -21,7 +21,10 @@
 //!
 //! **Spaces** belong to the pattern (`my report.txt` is one name, and so is a trailing space), until
 //! a last word that begins like a condition. To match a name that ends so, put the sign in brackets:
-//! `owner[=]bob`.
+//! `owner[=]bob`. A last word that has the form of a condition and a fact no rule knows
+//! (`*.iso siez>4G`, `* uid=0`) is refused: as a name it would match nothing, and nobody would see it.
+//! A rule of one word with `=`, such as `year=2026`, is a name unless the word is what other tools
+//! call a fact (`uid`, `mode`, ...).
 //!
 //! **Files** hold one rule a line, ended by LF, CR LF or CR. A line that begins with `#` or `;`, or
 //! holds nothing, is skipped; other spaces count. A byte order mark is skipped.
@@ -92,6 +95,19 @@ pub enum Reason {
     /// A condition stands before the pattern, and so would be part of it.
     #[error("a condition before the pattern; write the pattern first, or '[<]', '[=]', '[>]'")]
     ConditionFirst,
+    /// The form of a condition, and no fact of that name.
+    #[error(
+        "'{word}' is nothing a condition can ask: it asks for size, age, owner, group or kind{means}; \
+         for a name that has this form put the sign in brackets: '{name}'"
+    )]
+    UnknownFact {
+        /// The word before the sign.
+        word: Box<str>,
+        /// The fact that is probably meant.
+        means: &'static str,
+        /// How the name is written.
+        name: Box<str>,
+    },
     /// The sign does not go with the fact.
     #[error("'{key}' is compared with {signs}")]
     Sign {
@@ -248,20 +264,27 @@ fn parse(action: Action, text: &[u8], origin: Origin) -> Result<Rule, (usize, Re
     let mut pattern = &text[start..];
     loop {
         let trimmed = pattern.trim_ascii_end();
-        let at = trimmed.iter().rposition(u8::is_ascii_whitespace).map_or(0, |at| at + 1);
-        let Some(key) = Key::of(&trimmed[at..]) else { break };
-        let condition = key.condition(&trimmed[at..]).map_err(|(o, r)| (start + at + o, r))?;
-        conditions.push((start + at, key, condition));
-        pattern = &trimmed[..at];
+        let Some(last) = Comparison::last_of(trimmed) else { break };
+        let Some(key) = Key::of(last.fact()) else {
+            if last.is_meant_as_condition() {
+                return Err((start + last.at, last.unknown()));
+            }
+            break;
+        };
+        let condition = key.condition(&last).map_err(|(o, r)| (start + o, r))?;
+        conditions.push((start + last.at, key, condition));
+        pattern = &trimmed[..last.at];
     }
     if !conditions.is_empty() {
         pattern = pattern.trim_ascii_end();
     }
-    if let Some(word) = pattern.split(u8::is_ascii_whitespace).next()
-        && word.len() < pattern.len()
-        && Key::of(word).is_some()
-    {
-        return Err((start, Reason::ConditionFirst));
+    if let Some(first) = Comparison::first_of(pattern) {
+        if Key::of(first.fact()).is_some() {
+            return Err((start, Reason::ConditionFirst));
+        }
+        if first.is_no_name() {
+            return Err((start, first.unknown()));
+        }
     }
     let glob = match pattern {
         b"" if conditions.is_empty() => return Err((start, Reason::Empty)),
@@ -320,35 +343,23 @@ impl Key {
         }
     }
 
-    /// The key of a word that begins like a condition.
-    fn of(word: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| {
-            let rest = word.strip_prefix(key.name().as_bytes());
-            matches!(rest, Some([b'<' | b'>' | b'=', ..] | [b'!', b'=', ..]))
-        })
+    /// The key of a fact's name.
+    fn of(fact: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| fact == key.name().as_bytes())
     }
 
-    /// The condition of a word of this key; the offset in the word of what is wrong.
-    fn condition(self, word: &[u8]) -> Result<Condition, (usize, Reason)> {
-        let at = self.name().len();
-        let (sign, len) = match &word[at..] {
-            [b'<', b'=', ..] => (Sign::LessOrEqual, 2),
-            [b'<', ..] => (Sign::Less, 1),
-            [b'>', b'=', ..] => (Sign::MoreOrEqual, 2),
-            [b'>', ..] => (Sign::More, 1),
-            [b'!', ..] => (Sign::NotEqual, 2),
-            _ => (Sign::Equal, 1),
-        };
+    /// The condition of a comparison of this key; where in the text something is wrong.
+    fn condition(self, comparison: &Comparison<'_>) -> Result<Condition, (usize, Reason)> {
+        let Comparison { sign, sign_at, value_at, .. } = *comparison;
         let equality = matches!(sign, Sign::Equal | Sign::NotEqual);
         let signs = match self {
             Self::Size | Self::Age => "'<', '<=', '>' or '>='",
             Self::Owner | Self::Group | Self::Kind => "'=' or '!='",
         };
         if equality == matches!(self, Self::Size | Self::Age) {
-            return Err((at, Reason::Sign { key: self.name(), signs }));
+            return Err((sign_at, Reason::Sign { key: self.name(), signs }));
         }
-        let value = &word[at + len..];
-        let value = shown(value);
+        let value = shown(comparison.value());
         let parsed = match self {
             Self::Size => parse_size(&value).map(|v| Condition::Size(sign, v)).map_err(Into::into),
             Self::Age => parse_time(&value).map(|v| Condition::Age(sign, v)),
@@ -356,8 +367,122 @@ impl Key {
             Self::Group => parse_id(&value).map(|v| Condition::Group(sign, v)),
             Self::Kind => parse_kind(&value).map(|v| Condition::Kind(sign, v)),
         };
-        parsed.map_err(|reason| (at + len, reason))
+        parsed.map_err(|reason| (value_at, reason))
     }
+}
+
+/// What other tools call a fact, and what a rule calls it.
+const ALIASES: [(&str, &str); 8] = [
+    ("uid", " (owner is the numeric user id)"),
+    ("user", " (owner is the numeric user id)"),
+    ("gid", " (group is the numeric group id)"),
+    ("mtime", " (age is the time since the modification)"),
+    ("time", " (age is the time since the modification)"),
+    ("type", " (kind is the type)"),
+    ("length", " (size is the length)"),
+    ("bytes", " (size is the length)"),
+];
+
+/// Facts of other tools that no name begins with, not even one like `year=2026`.
+const NO_NAMES: [&str; 7] = ["uid", "gid", "mode", "perm", "mtime", "atime", "ctime"];
+
+fn is_one_of<'a>(fact: &[u8], mut names: impl Iterator<Item = &'a str>) -> bool {
+    names.any(|name| fact.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Text that has the form of a condition: letters, a sign, a value, perhaps with spaces between.
+#[derive(Debug, Clone, Copy)]
+struct Comparison<'a> {
+    text: &'a [u8],
+    /// Where the fact's name begins.
+    at: usize,
+    fact_len: usize,
+    sign_at: usize,
+    sign: Sign,
+    value_at: usize,
+    value_len: usize,
+}
+
+impl<'a> Comparison<'a> {
+    /// What `text`, which does not end in a space, ends with.
+    fn last_of(text: &'a [u8]) -> Option<Self> {
+        let mut starts = words(text).collect::<Vec<_>>();
+        // A fact, a sign and a value are three words at most.
+        let from = starts.len().saturating_sub(3);
+        let starts = starts.split_off(from);
+        // The shortest that has the form: a value may itself hold a sign.
+        starts.into_iter().rev().find_map(|at| Self::at(text, at).filter(Self::is_to_the_end))
+    }
+
+    /// What `text` begins with, when there is more behind it.
+    fn first_of(text: &'a [u8]) -> Option<Self> {
+        Self::at(text, 0).filter(|found| !found.is_to_the_end())
+    }
+
+    fn at(text: &'a [u8], at: usize) -> Option<Self> {
+        let space =
+            |from: usize| text[from..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+        let fact_len = text[at..].iter().take_while(|b| b.is_ascii_alphabetic()).count();
+        let sign_at = at + fact_len + space(at + fact_len);
+        let (sign, len) = match &text[sign_at..] {
+            [b'<', b'=', ..] => (Sign::LessOrEqual, 2),
+            [b'<', ..] => (Sign::Less, 1),
+            [b'>', b'=', ..] => (Sign::MoreOrEqual, 2),
+            [b'>', ..] => (Sign::More, 1),
+            [b'!', b'=', ..] => (Sign::NotEqual, 2),
+            [b'=', ..] => (Sign::Equal, 1),
+            _ => return None,
+        };
+        let value_at = sign_at + len + space(sign_at + len);
+        let value_len = text[value_at..].iter().take_while(|b| !b.is_ascii_whitespace()).count();
+        (fact_len > 0).then_some(Self { text, at, fact_len, sign_at, sign, value_at, value_len })
+    }
+
+    fn is_to_the_end(&self) -> bool {
+        self.value_at + self.value_len == self.text.len()
+    }
+
+    fn fact(&self) -> &'a [u8] {
+        &self.text[self.at..self.at + self.fact_len]
+    }
+
+    fn value(&self) -> &'a [u8] {
+        &self.text[self.value_at..self.value_at + self.value_len]
+    }
+
+    fn is_order(&self) -> bool {
+        !matches!(self.sign, Sign::Equal | Sign::NotEqual)
+    }
+
+    /// Whether nobody would write this as a name.
+    fn is_no_name(&self) -> bool {
+        self.is_order() || is_one_of(self.fact(), NO_NAMES.into_iter())
+    }
+
+    /// Whether nobody would write this as the end of a name.
+    fn is_meant_as_condition(&self) -> bool {
+        let is_one_word = self.at + self.fact_len == self.sign_at;
+        let is_alias = || is_one_of(self.fact(), ALIASES.into_iter().map(|(name, _)| name));
+        self.is_no_name() || (self.at > 0 && (is_one_word || is_alias()))
+    }
+
+    fn unknown(&self) -> Reason {
+        let word = shown(self.fact());
+        let known = |(name, _): &(&str, _)| name.eq_ignore_ascii_case(&word);
+        let means = ALIASES.into_iter().find(known).map_or("", |(_, means)| means);
+        // "!" in brackets would be the beginning of something else.
+        let at = self.sign_at + usize::from(self.sign == Sign::NotEqual);
+        let (before, rest) = (shown(&self.text[self.at..at]), shown(&self.text[at + 1..]));
+        let name = format!("{before}[{}]{rest}", char::from(self.text[at]));
+        Reason::UnknownFact { word: word.into(), means, name: name.into() }
+    }
+}
+
+/// Where the words of `text` begin.
+fn words(text: &[u8]) -> impl Iterator<Item = usize> {
+    (0..text.len()).filter(|&at| {
+        !text[at].is_ascii_whitespace() && (at == 0 || text[at - 1].is_ascii_whitespace())
+    })
 }
 
 fn parse_time(text: &str) -> Result<i128, Reason> {
@@ -499,7 +624,20 @@ mod tests {
         assert!(matches("my report.txt  size<1 ", &named("my report.txt")));
         assert!(matches("owner[=]bob", &named("owner=bob")));
         assert!(matches("- -x", &named("-x")) && matches("-x", &named("-x")));
-        assert!(matches("oversize<3", &named("oversize<3")));
+        assert!(matches("oversize[<]3", &named("oversize<3")));
+        assert!(matches("year=2026", &named("a/year=2026")));
+        assert!(matches("q1 x = y", &named("q1 x = y")) && matches("a -> b", &named("a -> b")));
+        assert!(matches("x a[=]b", &named("x a=b")) && matches("a=b c.txt", &named("a=b c.txt")));
+    }
+
+    #[test]
+    fn spaces_may_surround_the_sign() {
+        let of = |size| Sample { size, ..FILE };
+        for rule in ["*.iso size > 4G", "*.iso size >4G", "*.iso size> 4G", "*.iso  size  >  4G "] {
+            assert!(matches(rule, &of(5 << 30)) && !matches(rule, &of(4 << 30)), "{rule}");
+        }
+        assert!(matches("size >= 1 owner = 0 kind != fifo", &of(1)));
+        assert!(!matches("size >= 1 owner = 1", &of(1)));
     }
 
     #[test]
@@ -524,7 +662,19 @@ mod tests {
             ("kind=directory", 6, "for directories end the pattern"),
             ("a/ size>3", 4, "'size' never holds for a directory"),
             ("size>3 *.o", 1, "a condition before the pattern"),
+            ("size > 3 *.o", 1, "a condition before the pattern"),
             ("+ ab[c", 5, "'[' without its ']'"),
+            ("*.iso siez>4G", 7, "'siez' is nothing a condition can ask: it asks for size, age"),
+            ("*.iso siez > 4G", 7, "brackets: 'siez [>] 4G'"),
+            ("* x!=3", 3, "brackets: 'x![=]3'"),
+            ("f0.dat uid=0", 8, "owner is the numeric user id"),
+            ("f0.dat gid=0", 8, "group is the numeric group id"),
+            ("f0.dat colour=3", 8, "brackets: 'colour[=]3'"),
+            ("mode=644", 1, "'mode' is nothing a condition can ask"),
+            ("oversize<3", 1, "brackets: 'oversize[<]3'"),
+            ("* type != f size>1", 3, "kind is the type"),
+            ("uid=0 *.dat", 1, "owner is the numeric user id"),
+            ("*.iso size >", 13, "'' is not a size"),
         ] {
             let error = Rule::parse(Action::Exclude, text.as_bytes()).expect_err(text);
             assert!(

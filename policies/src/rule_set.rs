@@ -6,6 +6,9 @@
 //! As in rsync an included name below an excluded directory is not reached, because nothing is
 //! asked below an excluded directory: include the directory, and exclude its other contents.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use farshore_core::entry::Timestamp;
 use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
@@ -52,6 +55,8 @@ pub const SECURE_TRANSPORT: [(Action, &str); 5] = [
 pub struct RuleSet {
     now: Timestamp,
     rules: Vec<Rule>,
+    /// Of each rule, whether it has decided anything; clones share it.
+    decided: Arc<[AtomicBool]>,
 }
 
 /// Gathers the rules of a [`RuleSet`].
@@ -84,11 +89,23 @@ impl RuleSet {
     /// The verdict on one candidate.
     #[must_use]
     pub fn verdict(&self, candidate: &Candidate<'_>) -> Verdict {
-        let found = (0u32..).zip(&self.rules).find(|(_, r)| r.is_match(candidate, self.now));
-        found.map_or(Verdict::REPLICATE, |(index, rule)| Verdict {
-            action: rule.action(),
-            rule: Some(index),
-        })
+        let mut rules = (0u32..).zip(&self.rules).zip(&*self.decided);
+        let found = rules.find(|((_, rule), _)| rule.is_match(candidate, self.now));
+        let Some(((index, rule), decided)) = found else { return Verdict::REPLICATE };
+        // Written once: threads that scan would pass the line of memory to and fro.
+        if !decided.load(Relaxed) {
+            decided.store(true, Relaxed);
+        }
+        Verdict { action: rule.action(), rule: Some(index) }
+    }
+
+    /// The given rules, not the built-in ones, that have decided about nothing so far: they matched
+    /// no candidate, or an earlier rule matched the same ones.
+    pub fn idle(&self) -> impl Iterator<Item = &Rule> {
+        let idle = |(rule, decided): &(&Rule, &AtomicBool)| {
+            matches!(rule.origin(), Origin::Option | Origin::File { .. }) && !decided.load(Relaxed)
+        };
+        self.rules.iter().zip(&*self.decided).filter(idle).map(|(rule, _)| rule)
     }
 }
 
@@ -155,7 +172,8 @@ impl RuleSetBuilder {
         if defaults {
             rules.extend(DEFAULTS.map(|text| built_in(text, Origin::Default)));
         }
-        RuleSet { now, rules }
+        let decided = rules.iter().map(|_| AtomicBool::new(false)).collect();
+        RuleSet { now, rules, decided }
     }
 
     fn add(&mut self, sense: Action, text: &[u8], origin: Origin) -> Result<&mut Self, RuleError> {
@@ -237,6 +255,20 @@ mod tests {
         let rules = builder.build();
         assert_eq!(action(&rules, b"lost+found", EntryKind::Directory), Action::Replicate);
         assert_eq!(action(&rules, b".farshore", EntryKind::Directory), Action::Exclude);
+    }
+
+    #[test]
+    fn rules_that_decided_nothing_are_known() {
+        let mut builder = RuleSet::builder(NOW);
+        builder.push(Action::Exclude, b"*.o").expect("a rule");
+        builder.push_file(Action::Exclude, "x", b"*.tmp\n+ a.o\n").expect("rules");
+        let rules = builder.build();
+        let idle = |rules: &RuleSet| rules.idle().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(idle(&rules), ["- *.o", "- *.tmp", "+ a.o"]);
+        action(&rules, b"a.o", EntryKind::File);
+        action(&rules.clone(), b"lost+found", EntryKind::Directory);
+        // The last one is hidden by the first.
+        assert_eq!(idle(&rules), ["- *.tmp", "+ a.o"]);
     }
 
     #[test]

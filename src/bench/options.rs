@@ -132,7 +132,7 @@ pub(crate) enum WorkFs {
 /// A series of measurements.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SeriesArgs {
-    /// Folder to work in: a new folder is made in it, and removed at the end
+    /// Folder to work in, which must exist: a new folder is made in it, and removed at the end
     #[arg(long, required = true)]
     pub(crate) work: Option<PathBuf>,
     /// File system of the work; a loop image is slower to set up and much more even
@@ -183,7 +183,8 @@ pub(crate) struct SeriesArgs {
     /// Do not measure what the parts of this machine can do first
     #[arg(long)]
     pub(crate) no_limits: bool,
-    /// Say PASS or FAIL for each line of the table of targets; end with an error if one is missed
+    /// Say PASS or FAIL for each line of the table of targets; at scale 1 end with an error if one is
+    /// missed
     #[arg(long)]
     pub(crate) targets: bool,
     /// Write every measurement, the limits and the verdicts to this file (docs/benchmarking.md)

@@ -1,7 +1,7 @@
 //! The folder everything happens in, and the file system below it.
 //!
 //! Guarantees: a new folder is made inside the one given and is all that is written to; image, loop
-//! device and mount are undone in every case. Refuses a folder that exists, and odd paths. With `--keep`
+//! device and mount are undone in every case. Refuses a place that is not there, and odd paths. With `--keep`
 //! the folder stays (for a loop image: the image file, not mounted).
 
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ impl WorkFolder {
         keep: bool,
         janitor: &Janitor,
     ) -> Result<Self, BenchError> {
-        std::fs::create_dir_all(parent).at("create the work folder", parent)?;
-        let parent = parent.canonicalize().at("find", parent)?;
+        // One that is not there is a slip of the pen, and the wrong disk would be measured.
+        let parent = parent.canonicalize().at("find the folder to work in", parent)?;
         check_plain(&parent)?;
         let own = parent.join(format!("farshore-bench-{}", std::process::id()));
         std::fs::create_dir(&own).at("create the work folder", &own)?;

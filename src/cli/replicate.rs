@@ -1,19 +1,21 @@
 //! `farshore replicate`.
 
 use std::path::Path;
-use std::time::Instant;
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use farshore_core::guard::Threshold;
 use farshore_engine::progress::Progress;
+use farshore_policies::RuleSet;
 use farshore_transport::SiteKey;
 
 use super::{ReplicateArgs, is_terminal, print, shown};
 use crate::exit::{Exit, Failure};
 use crate::replicate::{
-    Destination, RunOptions, RunResult, remote_threads, to_folder, to_remote, worker_threads,
+    Destination, RunOptions, RunResult, is_like_remote, remote_threads, to_folder, to_remote,
+    worker_threads,
 };
-use crate::report::{self, profile::Usage};
+use crate::report::{self, profile::Meter};
 use crate::roots::{RootError, RootRules, check_apart, check_root, check_state};
 use crate::state::State;
 
@@ -24,6 +26,9 @@ pub(super) fn root_failure(e: &RootError) -> Failure {
             failure.hint("if that is on purpose, add --allow-protected")
         }
         RootError::State { .. } => failure.hint("give another one with --state"),
+        RootError::Protected { how: "is", .. } => {
+            failure.hint("it never is a root; a folder in it can be one with --allow-protected")
+        }
         RootError::Look { role: "target", .. } => failure.hint("make the folder first"),
         _ => failure,
     }
@@ -32,14 +37,41 @@ pub(super) fn root_failure(e: &RootError) -> Failure {
 /// The site key in `file`, or in the state folder.
 pub(super) fn load_key(file: Option<&Path>, state: &State) -> Result<SiteKey, Failure> {
     let file = file.map_or_else(|| state.key_file(), Path::to_path_buf);
-    SiteKey::load(&file).map_err(|e| {
-        Failure::new(Exit::Refused, &e)
-            .hint(format!("'farshore key {}' makes one and shows its id", file.display()))
-    })
+    SiteKey::load(&file).map_err(|e| super::key::key_failure(&e, &file))
+}
+
+/// Refuses options that would do nothing where DST is.
+fn check_options(target: &Destination, matches: &ArgMatches) -> Result<(), Failure> {
+    let given = |(id, _): &(&str, &str)| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let (idle, message, hint) = match target {
+        Destination::Remote { .. } => (
+            &[
+                ("history_days", "--history-days"),
+                ("history_size", "--history-size"),
+                ("no_devices", "--no-devices"),
+            ][..],
+            "it acts at the target, which is another host",
+            "give it to 'farshore serve' there",
+        ),
+        Destination::Folder(_) => (
+            &[("peer", "--peer"), ("key", "--key")][..],
+            "the target is a folder of this machine, which has no key",
+            "leave it out, or give the target as farshore://HOST:PORT/SHARE",
+        ),
+    };
+    match idle.iter().find(|option| given(option)) {
+        Some((_, option)) => Err(Failure::usage(format!("option {option}: {message}"), hint)),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
     let policy = args.rules.policy(matches)?;
+    check_options(&args.target, matches)?;
+    if is_like_remote(&args.source) && !args.source.exists() {
+        let message = format!("source {}: it is no folder of this machine", args.source.display());
+        return Err(Failure::usage(message, "run 'farshore replicate' on the host that has it"));
+    }
     let rules = RootRules {
         allow_protected: args.roots.allow_protected,
         install_folders: args.roots.install_dir.clone(),
@@ -61,7 +93,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
         target: args.target_args.options(),
     };
     let progress = Progress::default();
-    let start = Instant::now();
+    let meter = Meter::start();
     let result = with_progress(&progress, args.progress, || match &args.target {
         Destination::Folder(folder) => {
             make_target(folder, &source, args.dry_run)?;
@@ -84,14 +116,26 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
             to_remote(&source, address, share, &key, &args.peer, &options, &progress)
         }
     })?;
-    show(&result, &progress, start, &args);
+    show(&result, &progress, &meter, &args, &policy);
     Ok(report::exit_of(&result))
 }
 
 /// A target folder that is not there is made, if only it is missing.
 fn make_target(folder: &Path, source: &Path, dry_run: bool) -> Result<(), Failure> {
-    if folder.exists() || dry_run {
+    if folder.exists() {
         return Ok(());
+    }
+    if dry_run {
+        return Err(Failure {
+            exit: Exit::Refused,
+            message: format!(
+                "target {}: it is not there, and a dry run makes none",
+                folder.display()
+            ),
+            hint: Some(
+                "without --dry-run it is made; to see what would be done, make it first".into(),
+            ),
+        });
     }
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Refused before it is made, not after.
@@ -131,14 +175,22 @@ fn with_progress(
     })
 }
 
-fn show(result: &RunResult, progress: &Progress, start: Instant, args: &ReplicateArgs) {
-    let took = start.elapsed();
+fn show(
+    result: &RunResult,
+    progress: &Progress,
+    meter: &Meter,
+    args: &ReplicateArgs,
+    rules: &RuleSet,
+) {
+    let took = meter.elapsed();
     let usage = args.profile.then(|| {
         let both_ends_here = result.target.is_some();
-        Usage::of_process(took, if both_ends_here { worker_threads() } else { remote_threads() })
+        meter.usage(if both_ends_here { worker_threads() } else { remote_threads() })
     });
+    let idle_rules: Vec<String> = rules.idle().map(ToString::to_string).collect();
     if args.json {
         let mut object = report::json(result, progress, took);
+        object["idle_rules"] = idle_rules.into();
         if let Some(usage) = &usage {
             object["profile"] = report::profile::json(&result.profile, usage);
         }
@@ -147,6 +199,7 @@ fn show(result: &RunResult, progress: &Progress, start: Instant, args: &Replicat
     }
     print(&report::text(result, progress, took, args.verbose));
     print(&report::io_text(result, args.verbose || args.profile));
+    print(&report::idle_rules_text(&idle_rules));
     if let Some(usage) = &usage {
         print(&report::profile::text(&result.profile, usage));
     }

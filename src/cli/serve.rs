@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use farshore_core::path::escape_text;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{ServeArgs, TargetArgs};
 use crate::exit::{Exit, Failure};
@@ -73,6 +77,46 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
         let line = escape_text(line);
         drop(writeln!(std::io::stderr(), "{} {line}", utc(now_ms())));
     };
-    serve(&options, &log, &|address| log(&format!("listening on {address}")))?;
+    let stop = stop_on_signals(log)?;
+    serve(&options, &log, &|address| log(&format!("listening on {address}")), &stop)?;
     Ok(Exit::Done)
+}
+
+/// Time sessions have to finish the batch they are applying after a signal to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A word for the server on SIGTERM and SIGINT. A second signal, or the end of its patience, ends the
+/// process as it is: what is journaled is finished when it starts again.
+fn stop_on_signals(log: impl Fn(&str) + Send + 'static) -> Result<Receiver<&'static str>, Failure> {
+    let failed = |e: std::io::Error| Failure {
+        exit: Exit::Internal,
+        message: format!("server: waiting for signals: {e}"),
+        hint: None,
+    };
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let (caught, signal) = unbounded();
+    let (tell, told) = bounded(1);
+    let begin = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let waits = begin("signals").spawn(move || {
+        for signal in signals.forever() {
+            if caught.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    waits.map_err(failed)?;
+    let acts = begin("stop").spawn(move || {
+        let Ok(first) = signal.recv() else { return };
+        tell.send(if first == SIGINT { "SIGINT" } else { "SIGTERM" }).unwrap_or(());
+        let why = match signal.recv_timeout(STOP_PATIENCE) {
+            Ok(_) => "on a second signal".to_owned(),
+            Err(_) => format!("after {STOP_PATIENCE:?}"),
+        };
+        log(&format!(
+            "stopped {why} with sessions still at work: the next start finishes what they journaled"
+        ));
+        std::process::exit(Exit::Done as i32);
+    });
+    acts.map_err(failed)?;
+    Ok(told)
 }

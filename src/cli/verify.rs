@@ -12,6 +12,7 @@ use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
 use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
+use farshore_engine::source::Outcome;
 use farshore_engine::verify::{
     Difference, VerifyConfig, VerifyProgress, VerifyReport, distrust, verify,
 };
@@ -20,17 +21,29 @@ use serde_json::json;
 use super::{VerifyArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::replicate::{
-    RunOptions, RunResult, TargetOptions, open_catalog, open_root, to_folder, worker_threads,
+    RunOptions, RunResult, TargetOptions, is_like_remote, open_catalog, open_root, to_folder,
+    worker_threads,
 };
 use crate::report;
 use crate::roots::{RootRules, check_apart, check_root};
-use crate::state::{State, path_bytes};
+use crate::state::{self, State, path_bytes};
 
 /// Differences kept for the report; further ones are counted.
 const KEPT: usize = 100_000;
 
 pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
     let policy = args.rules.policy(matches)?;
+    for path in [&args.a, &args.b] {
+        if is_like_remote(path) && !path.exists() {
+            let message = format!(
+                "{}: 'farshore verify' compares two folders of this machine",
+                path.display()
+            );
+            let hint = "run it where both can be read, as over a mount; between hosts every \
+                        run compares the digests of both ends";
+            return Err(Failure::usage(message, hint));
+        }
+    }
     let rules = RootRules {
         // Reading does no harm; writing to a protected folder is asked for by name.
         allow_protected: args.roots.allow_protected || !args.repair,
@@ -51,6 +64,14 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
         Some(_) => compare(&a, &b, &policy, args.io_limit)?,
         None => (found, Vec::new()),
     };
+    if left.0.is_equal() && left.0.excluded == 0 {
+        forget_degraded(&args, &a, &b);
+    }
+    let held = repaired.as_ref().and_then(|(result, _)| match &result.source.outcome {
+        Outcome::Held(hold) => Some(hold.to_string()),
+        _ => None,
+    });
+    let idle_rules: Vec<String> = policy.idle().map(ToString::to_string).collect();
     if args.json {
         let lines: Vec<_> = differences
             .iter()
@@ -65,7 +86,9 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
             "inflated": found.inflated,
             "excluded": found.excluded,
             "found": lines,
-            "repaired": repaired.is_some(),
+            "repaired": repaired.is_some() && held.is_none(),
+            "held": held,
+            "idle_rules": idle_rules,
             "left": left.0.differences + left.0.unreadable,
             "seconds": start.elapsed().as_secs_f64(),
         });
@@ -87,10 +110,10 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
                 print(&format!("still: {}: {}\n", difference.path, difference.aspect));
             }
         }
+        print(&report::idle_rules_text(&idle_rules));
     }
-    let held = repaired.as_ref().map(|(result, _)| report::exit_of(result));
     Ok(match held {
-        Some(Exit::Held) => Exit::Held,
+        Some(_) => Exit::Held,
         _ if left.0.is_equal() => Exit::Done,
         _ => Exit::Differs,
     })
@@ -121,6 +144,15 @@ fn compare(
     .map_err(|e| Failure::new(Exit::Refused, &e))?;
     differences.sort_by(|x: &Difference, y| x.path.cmp(&y.path));
     Ok((report, differences))
+}
+
+/// The two are equal: what the runs of this pair could not keep is no longer to be said. Without a
+/// state folder there is nothing to forget, and none is made.
+fn forget_degraded(args: &VerifyArgs, a: &Path, b: &Path) {
+    if let Ok(state) = State::existing(args.state.state.as_deref()) {
+        let parts: [&[u8]; 3] = [path_bytes(a), b"folder", path_bytes(b)];
+        state::forget_degraded(&state.catalog_folder(CatalogRole::Source, &parts));
+    }
 }
 
 /// Replicates A to B, looking at what differs whatever its facts say.

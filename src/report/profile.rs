@@ -4,7 +4,7 @@
 //! the run faster. When the processors were busy nearly all the time, they bind, whatever the stage.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farshore_engine::profile::{Profile, Stage};
 use serde_json::{Value, json};
@@ -25,21 +25,41 @@ pub struct Usage {
     pub workers: usize,
 }
 
-impl Usage {
-    /// The usage of this process, of a run that took `took` with so many workers at an end.
+/// What the clocks said when a run began: a process may have run before.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter {
+    begun: Instant,
+    cpu: Duration,
+}
+
+impl Meter {
+    /// A run begins.
     #[must_use]
-    pub fn of_process(took: Duration, workers: usize) -> Self {
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Self {
+    pub fn start() -> Self {
+        Self { begun: Instant::now(), cpu: process_cpu() }
+    }
+
+    /// Since then.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What this process used since then, of a run with so many workers at an end.
+    #[must_use]
+    pub fn usage(&self, workers: usize) -> Usage {
+        Usage {
             workers,
-            took,
-            cpu: Duration::new(
-                u64::try_from(cpu.tv_sec).unwrap_or(0),
-                u32::try_from(cpu.tv_nsec).unwrap_or(0),
-            ),
+            took: self.elapsed(),
+            cpu: process_cpu().saturating_sub(self.cpu),
             processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         }
     }
+}
+
+fn process_cpu() -> Duration {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), u32::try_from(cpu.tv_nsec).unwrap_or(0))
 }
 
 fn threads(stage: Stage, usage: &Usage) -> usize {
@@ -145,6 +165,16 @@ mod tests {
     fn usage(took_ms: u64, cpu_ms: u64) -> Usage {
         let (took, cpu) = (Duration::from_millis(took_ms), Duration::from_millis(cpu_ms));
         Usage { took, cpu, processors: 2, workers: 2 }
+    }
+
+    #[test]
+    fn what_was_used_before_is_not_counted() {
+        let first = Meter::start();
+        while process_cpu() < first.cpu + Duration::from_millis(20) {}
+        let second = Meter::start();
+        // In this order: asking takes time as well.
+        let later = second.usage(1).cpu;
+        assert!(first.usage(1).cpu >= later + Duration::from_millis(20));
     }
 
     #[test]

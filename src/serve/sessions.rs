@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a share has one user at a time; the latest claim of a source gets the share from that
 //! source's former sessions, however many of them are still ending or waiting; a session in progress
-//! is nobody else's to end. A share is given back when its session ends, however it ends. Nothing
+//! is nobody else's to end. A share is given back when its session ends, however it ends. Once the
+//! operator stops the server every link is closed with that reason and no session begins. Nothing
 //! survives a crash: a killed server has no sessions.
 
 use std::collections::BTreeMap;
@@ -35,7 +36,12 @@ pub(super) enum ClaimError {
     InUse,
     #[error("was claimed again: {TAKEN_OVER}")]
     Superseded,
+    #[error("is not served any more: {STOPPED}")]
+    Stopped,
 }
+
+/// Told to every session when the operator stops the server.
+const STOPPED: &str = "the operator stopped the server";
 
 /// The shares in use.
 #[derive(Default)]
@@ -50,6 +56,16 @@ struct Shares {
     /// By share, the latest claim that was not refused at once.
     latest: BTreeMap<String, u64>,
     holders: BTreeMap<String, Claimant>,
+    /// The links of all sessions, also of those that wait, by a number of their own.
+    links: BTreeMap<u64, Arc<dyn Link>>,
+    sessions: u64,
+    stopped: bool,
+}
+
+/// A session that has begun, forgotten on drop.
+pub(super) struct Present<'a> {
+    sessions: &'a Sessions,
+    number: u64,
 }
 
 /// A share in use, given back on drop.
@@ -59,12 +75,42 @@ pub(super) struct InUse<'a> {
 }
 
 impl Sessions {
+    /// A session begins over `link`; `None`, and the link closed, once the server stops.
+    pub(super) fn enter(&self, link: Arc<dyn Link>) -> Option<Present<'_>> {
+        let mut shares = self.lock();
+        if shares.stopped {
+            link.close(CloseCode::Stopped as u32, STOPPED);
+            return None;
+        }
+        shares.sessions += 1;
+        let number = shares.sessions;
+        shares.links.insert(number, link);
+        Some(Present { sessions: self, number })
+    }
+
+    /// Closes every link; a session ends when the batch it is applying is durable. How many there are.
+    pub(super) fn stop(&self) -> usize {
+        let mut shares = self.lock();
+        shares.stopped = true;
+        for link in shares.links.values() {
+            link.close(CloseCode::Stopped as u32, STOPPED);
+        }
+        self.freed.notify_all();
+        shares.links.len()
+    }
+
+    /// Whether the server stops.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
     /// The share for `claimant`. A former session of the same source is told to end and has
     /// `patience` to do so.
     ///
     /// # Errors
     /// [`ClaimError::InUse`] by another source, or by a session that did not end in time;
-    /// [`ClaimError::Superseded`] when the same source claimed the share again meanwhile.
+    /// [`ClaimError::Superseded`] when the same source claimed the share again meanwhile;
+    /// [`ClaimError::Stopped`] once the server stops.
     pub(super) fn claim(
         &self,
         share: &str,
@@ -81,6 +127,9 @@ impl Sessions {
                 && (holder.peer, holder.source) != (claimant.peer, claimant.source)
             {
                 return Err(ClaimError::InUse);
+            }
+            if shares.stopped {
+                return Err(ClaimError::Stopped);
             }
             if waited && shares.latest.get(share).is_some_and(|latest| *latest > claim) {
                 return Err(ClaimError::Superseded);
@@ -103,6 +152,12 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, Shares> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.sessions.lock().links.remove(&self.number);
     }
 }
 
@@ -171,6 +226,29 @@ mod tests {
         drop(sessions.claim("b", claimant(peer, 2).0, LONG).expect("another share"));
         drop(held);
         drop(sessions.claim("a", claimant(peer, 2).0, LONG).expect("free again"));
+    }
+
+    #[test]
+    fn a_stop_closes_every_link_and_lets_no_session_begin() {
+        let (sessions, peer) = (Sessions::default(), key());
+        let ((holder, held), (waiter, waits), (late, too_late)) =
+            (claimant(peer, 1), claimant(peer, 1), claimant(peer, 2));
+        let stopped = Ok(CloseCode::Stopped as u32);
+        let _first = sessions.enter(Arc::clone(&holder.link)).expect("begins");
+        let _share = sessions.claim("a", holder, LONG).expect("free");
+        std::thread::scope(|scope| {
+            let sessions = &sessions;
+            let waiting = scope.spawn(move || {
+                let _second = sessions.enter(Arc::clone(&waiter.link)).expect("begins");
+                sessions.claim("a", waiter, LONG).err()
+            });
+            assert_eq!(held.recv(), Ok(CloseCode::Busy as u32));
+            assert_eq!(sessions.stop(), 2);
+            assert_eq!(waiting.join().expect("ends"), Some(ClaimError::Stopped));
+        });
+        assert_eq!((held.recv(), waits.recv()), (stopped, stopped));
+        assert!(sessions.enter(late.link).is_none());
+        assert_eq!(too_late.recv(), stopped);
     }
 
     #[test]

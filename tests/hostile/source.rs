@@ -1153,7 +1153,7 @@ fn a_dead_source_does_not_hold_the_share_and_another_source_does_not_get_it() {
     let attack = Attack::begin(&site, &server);
     // The same key, another catalog: a session in progress is nobody else's to end.
     let out = site.remote(server.port(), &[]);
-    expect(&out, 4, &["in use by another session"]);
+    expect(&out, 9, &["in use by another session"]);
     // The same key and catalog: the former session's process is gone.
     let later = Attack::begin(&site, &server);
     assert_eq!(attack.outcome(), Ended);

@@ -91,6 +91,7 @@ fn run_striped(
             link: stats,
             profile: Default::default(),
             io: Vec::new(),
+            degraded_before: Default::default(),
         }
     });
     let run = Run { result, progress };

@@ -44,8 +44,8 @@ pub enum ConnectError {
     },
     /// Somebody answers with another key.
     #[error(
-        "peer {addr}: shows key {found}, expected {expected}; if the site's key was changed on \
-         purpose, pair again, else somebody else answers there"
+        "peer {addr}: shows key {found}, expected {expected}; if 'farshore key' on that host shows \
+         the new one, give it with --peer, else somebody else answers there"
     )]
     IdentityRejected {
         /// The address dialed.
@@ -69,7 +69,9 @@ pub enum ConnectError {
         source: ConnectionError,
     },
     /// The peer does not let this key in.
-    #[error("peer {addr}: refuses this site's key {ours}; add it to the keys the peer allows")]
+    #[error(
+        "peer {addr}: refuses this site's key {ours}; start 'farshore serve' there with --allow {ours}"
+    )]
     ByPeerRefused {
         /// The address dialed.
         addr: SocketAddr,

@@ -32,7 +32,9 @@ pub enum LostCause {
     #[error("the link was closed by this end")]
     ClosedHere,
     /// The peer's listener refused this site's key.
-    #[error("the peer refused this site's key; add it to the peer's allowed keys")]
+    #[error(
+        "the peer refused this site's key; start 'farshore serve' there with --allow and its id"
+    )]
     KeyRefused,
     /// The QUIC layer ended the connection.
     #[error("transport failure: {detail}")]

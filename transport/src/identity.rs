@@ -212,18 +212,20 @@ impl SiteKey {
             return Err(SiteKeyError::NotAFile { path: path.into() });
         }
         let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(SiteKeyError::TooOpen { path: path.into(), mode });
-        }
         let mut pem = Vec::new();
         file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut pem).map_err(read)?;
         let text = String::from_utf8(pem)
             .ok()
             .filter(|text| text.len() as u64 <= KEY_FILE_BYTES_MAX)
             .ok_or_else(|| SiteKeyError::NotText { path: path.into() })?;
-        KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ED25519)
+        let key = KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ED25519)
             .map(Self::of_pair)
-            .map_err(|source| SiteKeyError::NotAKey { path: path.into(), source })
+            .map_err(|source| SiteKeyError::NotAKey { path: path.into(), source })?;
+        // Last: what to do about it is right for a key only, not for any file somebody named.
+        if mode & 0o077 != 0 {
+            return Err(SiteKeyError::TooOpen { path: path.into(), mode });
+        }
+        Ok(key)
     }
 
     /// Generates a key and stores it at `path`, which must not exist: created exclusively with mode
@@ -369,6 +371,10 @@ mod tests {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700))
             .expect("chmod");
         assert!(matches!(SiteKey::load(folder.path()), Err(SiteKeyError::NotAFile { .. })));
+        // Nobody is told to close a file that is no key.
+        std::fs::write(&path, "root:x:0:0").expect("write");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(matches!(SiteKey::load(&path), Err(SiteKeyError::NotAKey { .. })));
         assert!(matches!(SiteKey::load(&path.join("x")), Err(SiteKeyError::Read { .. })));
     }
 

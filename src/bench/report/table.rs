@@ -57,7 +57,9 @@ pub(crate) fn print_table(results: &Results, out: &mut dyn Write) -> Result<(), 
     writeln!(
         out,
         "x rsync: times as fast as rsync-ssh (or rsync-ssh-z), median over pairs of runs; x +sync: each with its sync -f;\n\
-         near, far: peak memory of the processes at the two ends; share: limit by wall time"
+         near, far: peak memory of the processes at the two ends, far 0 where one process is both;\n\
+         limit: what the parts of this machine would take without a gap (docs/benchmarking.md); share: limit by \
+         wall time, 1 is as good as the machine"
     )
     .at("print", what)
 }
@@ -102,6 +104,11 @@ fn print_row(row: &Row, out: &mut dyn Write) -> Result<(), BenchError> {
     .at("print", what)
 }
 
+/// Whether the workloads are those the targets are meant for.
+pub(crate) fn is_full(scale: f64) -> bool {
+    (scale - 1.0).abs() <= 1e-9
+}
+
 /// Prints the verdicts; says how many targets were missed.
 pub(crate) fn print_verdicts(
     verdicts: &[Verdict],
@@ -110,8 +117,9 @@ pub(crate) fn print_verdicts(
 ) -> Result<usize, BenchError> {
     let what = Path::new("the verdicts");
     writeln!(out, "\ntargets").at("print", what)?;
-    if (scale - 1.0).abs() > 1e-9 {
-        let note = "(the workloads are not of full size: the targets are not meant for them)";
+    if !is_full(scale) {
+        let note = "(the workloads are not of full size: the targets are not meant for them, and a FAIL \
+                    is no error)";
         writeln!(out, "{note}").at("print", what)?;
     }
     for verdict in verdicts {
