@@ -740,7 +740,7 @@ impl<S: Storage> Source<'_, S> {
 
     /// Ends a session of which both ends recorded the recovery point: nothing is left to say, and nothing
     /// to wait for. A target that does not hear of it leaves by itself, see `target.rs`.
-    fn leave_sealed(&self) {
+    fn leave_sealed(&mut self) {
         self.link.close(CloseCode::Done as u32, "");
         self.await_end();
     }
@@ -757,7 +757,7 @@ impl<S: Storage> Source<'_, S> {
     }
 
     /// Waits until nothing more can come.
-    fn await_end(&self) {
+    fn await_end(&mut self) {
         while !matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {}
     }
 }

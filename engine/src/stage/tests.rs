@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_core::recovery_point::Epoch;
-use farshore_proto::batch::BatchHeader;
-use farshore_proto::link::{BulkReceive, BulkSend, LinkError};
+use farshore_proto::batch::{BatchHeader, Stripe};
+use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats, ReadSome};
 use farshore_proto::message::StoreId;
 use redb::backends::InMemoryBackend;
 
@@ -29,6 +29,28 @@ impl BulkSend for Kept {
     }
 }
 
+impl Link for Kept {
+    fn send_control(&self, _: Bytes) -> Result<(), LinkError> {
+        Ok(())
+    }
+    fn recv_control(&self) -> Result<Option<Bytes>, LinkError> {
+        Ok(None)
+    }
+    fn finish_control(&self) -> Result<(), LinkError> {
+        Ok(())
+    }
+    fn open_bulk(&self) -> Result<Box<dyn BulkSend>, LinkError> {
+        Ok(Box::new(self.clone()))
+    }
+    fn accept_bulk(&self) -> Result<Option<Box<dyn BulkReceive>>, LinkError> {
+        Ok(None)
+    }
+    fn close(&self, _: u32, _: &str) {}
+    fn stats(&self) -> LinkStats {
+        LinkStats::default()
+    }
+}
+
 impl BulkReceive for Kept {
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, LinkError> {
         let mut kept = self.0.lock().expect("not poisoned");
@@ -39,6 +61,13 @@ impl BulkReceive for Kept {
         buf.copy_from_slice(&kept);
         *kept = rest;
         Ok(true)
+    }
+    fn read_some(&mut self, buf: &mut [u8], _: Duration) -> Result<ReadSome, LinkError> {
+        let len = buf.len().min(self.0.lock().expect("not poisoned").len());
+        match self.read_exact(&mut buf[..len])? {
+            true => Ok(ReadSome::Bytes(len)),
+            false => Ok(ReadSome::End),
+        }
     }
 }
 
@@ -73,9 +102,8 @@ fn stage(
     let stream = Kept::default();
     let (profile, gauge) =
         (Profile::default(), LineGauge::new(Compression::Never, Duration::ZERO, Instant::now()));
-    let header = BatchHeader { batch: 1, epoch: Epoch(0) };
-    let mut writer =
-        FrameWriter::begin(Box::new(stream.clone()), header, &gauge, &profile).expect("begun");
+    let header = BatchHeader { batch: 1, epoch: Epoch(0), stripe: Stripe::ONLY };
+    let mut writer = FrameWriter::begin(&stream, header, 1, &gauge, &profile).expect("begun");
     for op in ops {
         writer.op(op).expect("written");
     }

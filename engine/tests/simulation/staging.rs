@@ -15,7 +15,7 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::apply::Applier;
 use farshore_engine::catalog::{CatalogRole, Durability, HistorySet, Record};
 use farshore_engine::contents::Applied;
-use farshore_engine::frames::{Compression, FrameReader};
+use farshore_engine::frames::{Compression, FrameReader, Striping};
 use farshore_engine::io::Storage;
 use farshore_engine::io::sim::CrashModel;
 use farshore_engine::own_folder::OwnFolder;
@@ -23,7 +23,7 @@ use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, SourceConfig};
 use farshore_engine::stage::{StageConfig, StageError, StagedBatch, Stager};
-use farshore_proto::batch::{BatchHeader, FrameHeader};
+use farshore_proto::batch::{BatchHeader, FrameHeader, Stripe};
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
 use farshore_proto::message::{
     BATCH_NAMES_MAX, FailureKind, MISSING_CHUNKS_MAX, Message, Receipt, StoreId, Welcome,
@@ -73,7 +73,7 @@ struct Bench {
 impl Bench {
     fn new(careless: Careless) -> Self {
         let world = World::new();
-        let storage = Watched::new(world.target.mount("tree").expect("mount"), careless);
+        let storage = Watched::new(world.target.mount("tree").expect("mount"), careless, false);
         let catalog = world.catalog(CatalogRole::Target).expect("catalog");
         let own = OwnFolder::open(&storage, StoreId([7; 16])).expect("folder");
         Self { world, storage, catalog, own, profile: Profile::default() }
@@ -90,7 +90,8 @@ impl Bench {
 
     fn stage(&self, version: u16, ops: &[Op<'_>]) -> Result<StagedBatch, StageError> {
         let batch = 1;
-        let mut bytes = BatchHeader { batch, epoch: Epoch(0) }.to_bytes().to_vec();
+        let mut bytes =
+            BatchHeader { batch, epoch: Epoch(0), stripe: Stripe::ONLY }.to_bytes().to_vec();
         let close = Op::Close { ops: ops.len() as u64 };
         let all = ops.iter().chain([&close]);
         let mut e = Encoder::new();
@@ -352,6 +353,7 @@ fn what_a_target_says_unasked_does_not_fill_memory() {
         trust_target: false,
         dry_run: false,
         workers: 1,
+        striping: Striping::ONE,
         compression: Compression::Never,
         spool_folder: std::env::temp_dir(),
         now: &move || disk.time(),
