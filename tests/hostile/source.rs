@@ -1010,7 +1010,7 @@ fn a_hostile_source_gets_nowhere() {
 #[test]
 fn a_share_is_given_back_when_all_is_sealed_whatever_the_source_does() {
     let site = site();
-    let mut server = site.serve(0);
+    let server = site.serve(0);
     expect(&site.remote(server.port(), &[]), 0, &[]);
     for closes in [true, false] {
         let end = Attack::begin(&site, &server);
