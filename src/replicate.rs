@@ -234,7 +234,8 @@ pub fn to_folder(
             Compression::Auto => Compression::Never,
             chosen => chosen,
         };
-        let line = Line { compression, striping: Striping::ONE, workers: worker_threads() };
+        let line =
+            Line { compression, striping: Striping::ONE, workers: worker_threads(), peer: None };
         let ran = open_root("source", root, options.io, options.io_limit).and_then(|from| {
             let ran = run_source(&from, &parts, "local", &link, options, line, progress, &profile);
             ran.map(|source| (source, from.usage()))
@@ -304,7 +305,12 @@ pub fn to_remote(
         true => Striping::up_to(config.bulk_stripes),
         false => Striping::ONE,
     };
-    let line = Line { compression: options.compression, striping, workers: remote_threads() };
+    let line = Line {
+        compression: options.compression,
+        striping,
+        workers: remote_threads(),
+        peer: Some((address, key.key_id())),
+    };
     let from = open_root("source", root, options.io, options.io_limit)?;
     let (source, degraded_before) =
         run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
@@ -314,10 +320,34 @@ pub fn to_remote(
 
 /// What the source makes of the line to its target.
 #[derive(Clone, Copy)]
-struct Line {
+struct Line<'a> {
     compression: Compression,
     striping: Striping,
     workers: usize,
+    /// Another host's target: its address, and the key this site shows there.
+    peer: Option<(&'a str, KeyId)>,
+}
+
+impl Line<'_> {
+    /// What ended the source, naming both ends where it is the other one that must act.
+    fn failure(&self, e: &SourceError) -> Failure {
+        let (SourceError::Link(LinkError::Lost { source, .. }), Some((address, ours))) =
+            (e, self.peer)
+        else {
+            return source_failure(e);
+        };
+        if source.downcast_ref() != Some(&LostCause::KeyRefused) {
+            return source_failure(e);
+        }
+        Failure {
+            exit: Exit::Connection,
+            message: format!(
+                "peer {address}: it does not allow this site's key; start 'farshore serve' there \
+                 with --allow {ours}"
+            ),
+            hint: None,
+        }
+    }
 }
 
 /// Runs the source's end; its account, and what former runs could not keep at the target.
@@ -327,7 +357,7 @@ fn run_source(
     share: &str,
     link: &dyn Link,
     options: &RunOptions<'_>,
-    line: Line,
+    line: Line<'_>,
     progress: &Progress,
     profile: &Profile,
 ) -> Result<(SourceReport, BTreeMap<String, u64>), Failure> {
@@ -351,7 +381,7 @@ fn run_source(
     };
     let before = state::degraded(&folder);
     let report =
-        source::run(storage, &catalog, link, &config, progress).map_err(|e| source_failure(&e))?;
+        source::run(storage, &catalog, link, &config, progress).map_err(|e| line.failure(&e))?;
     state::add_degraded(&folder, &before, &report.degraded);
     Ok((report, before))
 }
@@ -440,12 +470,6 @@ fn source_failure(e: &SourceError) -> Failure {
             failure.hint("this site is not active any more; do not send from it")
         }
         SourceError::WorkerGone => failure.hint(CATALOG_HINT),
-        SourceError::Link(LinkError::Lost { source, .. })
-            if source.downcast_ref() == Some(&LostCause::KeyRefused) =>
-        {
-            failure
-                .hint("'farshore key' shows this site's key; give it to the one who serves there")
-        }
         _ if refused_with(CloseCode::UnknownShare) => {
             failure.hint("compare the share in DST with those 'farshore serve --share' names there")
         }
@@ -472,7 +496,7 @@ pub fn target_failure(e: &TargetError) -> Failure {
     match e {
         TargetError::Catalog(e) | TargetError::Apply(ApplyError::Catalog(e)) => catalog_failure(e),
         TargetError::Link(_) | TargetError::Session(_) => Failure::new(Exit::Connection, e),
-        TargetError::InUse => Failure::new(Exit::Refused, e),
+        TargetError::InUse => Failure::new(Exit::Busy, e),
         TargetError::OwnFolder(source) if !is_fatal(source) => Failure::new(Exit::Refused, e).hint(
             "the name .farshore in a target is Farshore's: see who put something else there, move it \
              away, and run again",

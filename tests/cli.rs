@@ -727,7 +727,7 @@ fn two_processes_do_not_write_one_tree() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let out = replicate(&site.source, &site.target, &site.path("other"), &["--approve"]);
-    expect_error(&out, 3, &[".farshore", "another farshore process writes this tree"]);
+    expect_error(&out, 9, &[".farshore", "another farshore process writes this tree"]);
     expect(&finish(first, &args), 0, &[]);
     expect(&replicate(&site.source, &site.target, &site.path("other"), &[]), 0, &[]);
     assert_equal_trees(&site.source, &site.target);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_core::codec::{DecodeError, Encoder};
+use farshore_core::limits::FRAME_PAYLOAD_MAX;
 use farshore_proto::batch::{
     BatchHeader, FRAME_HEADER_LEN, FRAME_PAYLOAD_GOAL, FrameHeader, Stripe,
 };
@@ -42,6 +43,12 @@ const SLOW_LINE: f64 = 150e6;
 const THIN_LINE: f64 = 30e6;
 /// The level for such a line.
 const THIN_LEVEL: i32 = 3;
+/// Still slower lines, and the levels that keep up with them on one core: levels 6 and 9 make text
+/// some 7 and 10 % smaller than level 3, at a quarter of its speed (docs/performance.md).
+const THINNER_LINES: [(f64, i32); 2] = [(2.5e6, 9), (6e6, 6)];
+/// Bytes of a frame's payload on a thin line: text in frames this long is some 4 % smaller than in
+/// shorter ones, which fill a fast line with less delay.
+const THIN_PAYLOAD_GOAL: usize = 1 << 20;
 /// A round trip above this is a line between sites, not a cable.
 const DISTANT: Duration = Duration::from_millis(3);
 
@@ -111,7 +118,7 @@ impl LineGauge {
         let rate = g.bytes as f64 / elapsed;
         let line_binds = g.waited.as_secs_f64() > 0.3 * elapsed;
         g.level = match (line_binds, rate) {
-            (true, r) if r < THIN_LINE => Some(THIN_LEVEL),
+            (true, r) if r < THIN_LINE => Some(level_of(r)),
             (true, r) if r < SLOW_LINE => Some(1),
             // A line that does not bind while frames are compressed binds again without.
             (false, r) if r < SLOW_LINE => g.level,
@@ -121,6 +128,12 @@ impl LineGauge {
         g.bytes = 0;
         g.waited = Duration::ZERO;
     }
+}
+
+/// The level for a thin line of so many bytes a second.
+fn level_of(rate: f64) -> i32 {
+    let thinner = THINNER_LINES.iter().find(|(line, _)| rate < *line);
+    thinner.map_or(THIN_LEVEL, |(_, level)| *level)
 }
 
 /// Whether a sample of `data` looks as if it would shrink: its byte histogram is not flat.
@@ -210,12 +223,18 @@ impl<'g> FrameWriter<'g> {
     /// # Errors
     /// [`LinkError`].
     pub fn op(&mut self, op: &Op<'_>) -> Result<(), LinkError> {
+        let before = self.payload.len();
         op.encode(&mut self.payload);
         self.ops += 1;
-        if self.payload.len() >= FRAME_HEADER_LEN + FRAME_PAYLOAD_GOAL {
+        if self.payload.len() - FRAME_HEADER_LEN > FRAME_PAYLOAD_MAX && before > FRAME_HEADER_LEN {
+            // One of the largest chunks behind others: the next frame begins with it.
+            let mut frame = std::mem::take(&mut self.payload).finish();
+            let rest = frame.split_off(before);
+            self.payload = Encoder::append_to(frame);
             self.flush()?;
+            self.payload.put_raw(&rest);
         }
-        Ok(())
+        self.flush_if_full()
     }
 
     /// Appends operations that are encoded already, at most a frame's goal of them or one; sends a
@@ -224,12 +243,24 @@ impl<'g> FrameWriter<'g> {
     /// # Errors
     /// [`LinkError`].
     pub fn encoded(&mut self, bytes: &[u8], ops: u64) -> Result<(), LinkError> {
-        self.payload.put_raw(bytes);
-        self.ops += ops;
-        if self.payload.len() >= FRAME_HEADER_LEN + FRAME_PAYLOAD_GOAL {
+        if self.payload.len() - FRAME_HEADER_LEN + bytes.len() > FRAME_PAYLOAD_MAX {
             self.flush()?;
         }
-        Ok(())
+        self.payload.put_raw(bytes);
+        self.ops += ops;
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), LinkError> {
+        let payload_len = self.payload.len() - FRAME_HEADER_LEN;
+        if payload_len < FRAME_PAYLOAD_GOAL {
+            return Ok(());
+        }
+        let is_thin = self.gauge.level().is_some_and(|level| level >= THIN_LEVEL);
+        if is_thin && payload_len < THIN_PAYLOAD_GOAL {
+            return Ok(());
+        }
+        self.flush()
     }
 
     /// Sends what there is as a frame.
@@ -435,6 +466,13 @@ mod tests {
         // 4 MiB in 200 ms, all of it waiting: 21 MB/s.
         fast.sent(WINDOW, Duration::from_millis(200), start + Duration::from_millis(210));
         assert_eq!(fast.level(), Some(3));
+        // The same in one second, and in two: 4 and 2 MB/s.
+        let mut end = start + Duration::from_millis(210);
+        for (seconds, level) in [(1, 6), (2, 9), (1, 6)] {
+            end += Duration::from_secs(seconds);
+            fast.sent(WINDOW, Duration::from_secs(seconds), end);
+            assert_eq!(fast.level(), Some(level), "{seconds} s");
+        }
         let far = LineGauge::new(Compression::Auto, Duration::from_millis(80), start);
         assert_eq!(far.level(), Some(3));
         // Its first megabytes vanish into buffers, at whatever speed.

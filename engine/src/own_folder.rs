@@ -137,11 +137,15 @@ pub fn ensure_directory<S: Storage>(
 }
 
 fn take_lock<S: Storage>(storage: &S, top: &S::Directory) -> io::Result<S::File> {
-    let file = match storage.create_file(top, LOCK) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            storage.open_file_writable(top, LOCK)?
-        }
-        made => made?,
+    let file = match storage.open_file_writable(top, LOCK) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match storage.create_file(top, LOCK) {
+            // Somebody else made it meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                storage.open_file_writable(top, LOCK)?
+            }
+            made => made?,
+        },
+        opened => opened?,
     };
     if storage.try_lock(&file)? { Ok(file) } else { Err(io::ErrorKind::ResourceBusy.into()) }
 }

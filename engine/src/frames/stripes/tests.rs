@@ -1,6 +1,9 @@
+//! Batches on several streams, by honest writers and by others.
+
 use std::sync::{Arc, Mutex};
 
 use farshore_core::entry::{Entry, Metadata};
+use farshore_core::limits::CHUNK_LEN_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::FileDigest;
 use farshore_core::recovery_point::Epoch;
@@ -265,4 +268,35 @@ fn stripes_that_end_too_soon_or_go_on_are_refused() {
         let error = read_all(&long).expect_err("more behind the end");
         assert!(matches!(error, FrameError::UnevenStripes { .. }), "{index}: {error}");
     }
+}
+
+/// On a thin line frames are longer; with a largest chunk behind them they are still ones that a reader
+/// takes.
+#[test]
+fn frames_of_a_thin_line_stay_within_what_a_reader_takes() {
+    let sent = Sent::default();
+    let gauge = LineGauge::new(Compression::Level(3), Duration::ZERO, std::time::Instant::now());
+    let profile = Profile::default();
+    let mut writer = FrameWriter::begin(&sent, header(), 1, &gauge, &profile).expect("a stream");
+    let (small, chunk) = (vec![1; 60_000], vec![2; CHUNK_LEN_MAX]);
+    let mut wanted = Vec::new();
+    for round in 0..30 {
+        let bytes = if round % 15 == 14 { &chunk } else { &small };
+        writer.op(&Op::Literal { bytes }).expect("written");
+        wanted.push(bytes.len());
+    }
+    writer.finish().expect("finished");
+    let (mut reader, _) = FrameReader::begin(incoming(&sent.streams()[0], true)).expect("a batch");
+    let (mut payload, mut found, mut frames) = (Vec::new(), Vec::new(), 0);
+    while reader.next_frame(&mut payload).expect("a frame that a reader takes") {
+        frames += 1;
+        let mut d = farshore_core::codec::Decoder::new(&payload);
+        while d.remaining() > 0 {
+            if let Op::Literal { bytes } = Op::decode(&mut d).expect("an operation") {
+                found.push(bytes.len());
+            }
+        }
+    }
+    assert_eq!(found, wanted);
+    assert!(frames <= 6, "{frames} frames: as short as on a fast line");
 }

@@ -109,7 +109,7 @@ impl Trial {
         }
         let batch = self.batches.fetch_add(1, Relaxed);
         if batch < 2 * FIRST {
-            return if batch % 2 == 0 { Way::Plain } else { Way::Ring };
+            return if batch.is_multiple_of(2) { Way::Plain } else { Way::Ring };
         }
         match better {
             Way::Plain if batch % AGAIN == 0 => Way::Ring,

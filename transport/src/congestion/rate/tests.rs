@@ -1,3 +1,5 @@
+//! The control against models of a line: in rounds, and packet by packet.
+
 use super::*;
 
 /// A line in rounds: `rate` bytes a second, `shortest` there and back, room for `queue` bytes; so
@@ -138,8 +140,7 @@ struct Transfer {
     took: Duration,
     /// Packets that found the queue full.
     dropped: u64,
-    /// Most bytes that waited, and those waiting in the mean of the second half.
-    most_waiting: u64,
+    /// Bytes that waited, in the mean of the second half.
     mean_waiting: u64,
 }
 
@@ -154,7 +155,7 @@ impl Packets {
         // Answer at, sent at, whether it arrived.
         let mut answers: VecDeque<(u64, u64, bool)> = VecDeque::new();
         let (mut lost_before_next, mut number, mut dropped) = (0, 0u64, 0);
-        let (mut most_waiting, mut waited, mut looks) = (0u64, 0u64, 0u64);
+        let (mut waited, mut looks) = (0u64, 0u64);
         while left > 0 || in_flight > 0 {
             let interval = PACKET * smoothed * 4 / 5 / control.window().max(1);
             let may_send = left > 0 && in_flight + PACKET <= control.window();
@@ -192,7 +193,6 @@ impl Packets {
                     in_flight += PACKET;
                     let begins = free_at.max(now);
                     let waiting = (begins - now) * self.rate / 1_000_000_000;
-                    most_waiting = most_waiting.max(waiting);
                     if left < bytes / 2 {
                         (waited, looks) = (waited + waiting, looks + 1);
                     }
@@ -207,7 +207,7 @@ impl Packets {
             }
         }
         let took = Duration::from_nanos(now);
-        Transfer { took, dropped, most_waiting, mean_waiting: waited / looks.max(1) }
+        Transfer { took, dropped, mean_waiting: waited / looks.max(1) }
     }
 }
 
