@@ -52,7 +52,7 @@ use crate::catalog::{
 };
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::journal::{self, Action, Intent};
-use crate::metadata::Degraded;
+use crate::metadata::{Degraded, is_time_kept};
 use crate::own_folder::{OwnFolder, remove_tree, set_name};
 use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
@@ -656,8 +656,7 @@ fn still_ours(entry: &Entry, recorded: &LocalFacts, there: &Stat) -> Option<Loca
     (same && time && kind).then_some(now)
 }
 
-/// Whether what stands there is what this batch made of `entry`, as far as a look tells; mounts may
-/// keep times in whole seconds.
+/// Whether what stands there is what this batch made of `entry`, as far as a look tells.
 fn is_as_made(entry: &Entry, there: &Stat) -> bool {
     let kind = match entry.kind() {
         EntryKind::HardLink => return there.kind != FileKind::Directory,
@@ -670,7 +669,7 @@ fn is_as_made(entry: &Entry, there: &Stat) -> bool {
         EntryKind::BlockDevice => FileKind::BlockDevice,
     };
     let size = kind != FileKind::Regular || there.size == entry.size();
-    let time = entry.meta().is_none_or(|m| m.mtime.seconds == there.mtime.seconds);
+    let time = entry.meta().is_none_or(|m| is_time_kept(m.mtime, there.mtime));
     there.kind == kind && size && time
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use farshore_core::entry::{Metadata, Xattrs};
+use farshore_core::entry::{Metadata, Timestamp, Xattrs};
 use rustix::io::Errno;
 
 use crate::io::{FileKind, Object, Storage};
@@ -115,12 +115,31 @@ pub fn apply_metadata<S: Storage>(
         set(degraded, CAPABILITY, value)?;
     }
     match storage.set_mtime(object, wanted.mtime) {
-        Err(e) if is_inability(&e) => {
-            degraded.note("time");
-            Ok(())
+        Err(e) if is_inability(&e) => degraded.note("time"),
+        Ok(()) if may_be_clamped(wanted.mtime) => {
+            if storage.stat(object)?.mtime.seconds != wanted.mtime.seconds {
+                degraded.note("time");
+            }
         }
-        done => done,
+        done => done?,
     }
+    Ok(())
+}
+
+/// Whether a file system may have no such time and take the nearest it has, without a word: all have
+/// those from 1970 to 2038.
+fn may_be_clamped(time: Timestamp) -> bool {
+    !(0..=i64::from(i32::MAX)).contains(&time.seconds)
+}
+
+/// Whether a time that stands there is `wanted` as far as the file system has it; mounts may keep times
+/// in whole seconds.
+#[must_use]
+pub fn is_time_kept(wanted: Timestamp, there: Timestamp) -> bool {
+    let (wanted, there) = (wanted.seconds, there.seconds);
+    wanted == there
+        || (there < wanted && there >= i64::from(i32::MAX))
+        || (wanted < there && there <= 0)
 }
 
 fn is_inability(e: &io::Error) -> bool {

@@ -1,12 +1,49 @@
 //! Equality after one run and after many, on trees with everything that is hard to carry.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use farshore_test_support::{
     Options, TortureTree, has_rsync, mutate, rsync_differences, without_holes,
 };
 
-use crate::sites::{Counts, Sites, put, seeds, snapshot, touched};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::sites::{Counts, Sites, is_root, mount_tmpfs, noise, put, seeds, snapshot, touched};
+
+/// A time the target's file system has not: the nearest stands there, that is counted, and no later run
+/// takes it for a change.
+#[test]
+fn times_the_target_cannot_have_are_counted_once() {
+    let sites = Sites::new();
+    // A tmpfs has any time; what other file systems have ends somewhere between 1901 and 2486.
+    if !is_root() || !mount_tmpfs(&sites.a) {
+        return;
+    }
+    let at = |years: u64| Duration::from_secs(years * 31_556_952);
+    let times = [SystemTime::UNIX_EPOCH + at(530), SystemTime::UNIX_EPOCH - at(170)];
+    for (i, time) in times.into_iter().enumerate() {
+        let path = sites.a.join(format!("home/f{i}"));
+        put(&path, noise(i as u64, 1_000));
+        std::fs::File::open(&path).and_then(|f| f.set_modified(time)).expect("set");
+    }
+    let run = sites.run_with(&sites.options());
+    run.sealed();
+    let kept = |i: usize| {
+        let mtime = |root: &std::path::Path| {
+            let meta = std::fs::metadata(root.join(format!("home/f{i}"))).expect("there");
+            meta.modified().expect("a time")
+        };
+        mtime(&sites.a) == mtime(&sites.b)
+    };
+    let lost = (0..2).filter(|i| !kept(*i)).count() as u64;
+    let counted = run.result.source.degraded.get("time").copied().unwrap_or(0);
+    assert_eq!(counted, lost, "{:?}", run.result.source.degraded);
+    let again = sites.run_with(&sites.options());
+    assert_eq!(again.counts(), Counts::default());
+    assert_eq!(again.result.source.foreign_changes, 0);
+    unmount(&sites.a, UnmountFlags::empty()).expect("unmounted");
+}
 
 /// A first run makes an equal tree, by our own comparison and by rsync's; a second run does nothing
 /// at all.

@@ -395,8 +395,16 @@ fn the_bandwidth_limit_holds_across_streams_and_can_be_lifted() {
     assert!(took > Duration::from_millis(300), "{took:?}");
     dialed.set_bandwidth_limit(None);
     let began = Instant::now();
-    let mut bulk = dialed.open_bulk().expect("open");
-    bulk.write(Bytes::from(vec![0; 3 << 20])).expect("write");
+    thread::scope(|scope| {
+        // More than a stream's window: somebody has to read.
+        scope.spawn(|| {
+            let mut bulk = accepted.accept_bulk().expect("accept").expect("a stream");
+            assert!(bulk.read_exact(&mut vec![0; 3 << 20]).expect("read"));
+        });
+        let mut bulk = dialed.open_bulk().expect("open");
+        bulk.write(Bytes::from(vec![0; 3 << 20])).expect("write");
+        bulk.finish().expect("finish");
+    });
     assert!(began.elapsed() < Duration::from_millis(250));
 }
 
