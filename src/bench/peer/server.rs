@@ -166,6 +166,7 @@ impl Server {
             keys.far.as_os_str(),
             "--allow".as_ref(),
             keys.near_id.as_ref(),
+            "--allow-protected".as_ref(),
         ]);
         let server = Self::start(&line, port, &job.logs, site, janitor)?;
         server.wait_for_udp(site, address)?;
