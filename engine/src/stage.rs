@@ -41,7 +41,7 @@ use small::Waiting;
 mod tests;
 
 /// Bytes of a large file after which its writing back is started, again and again.
-const WRITEBACK: u64 = 64 << 20;
+const WRITEBACK: u64 = 8 << 20;
 /// Blocks of zeros this long become holes in a file that has holes at the source.
 const HOLE: usize = 4096;
 
