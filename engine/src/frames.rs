@@ -59,6 +59,9 @@ pub fn is_distant(rtt: Duration) -> bool {
 }
 /// Bytes between two judgements of the line.
 const WINDOW: u64 = 4 << 20;
+/// The same for a distant line, whose buffers swallow some megabytes at once after each pause: that is
+/// not the line's rate.
+const DISTANT_WINDOW: u64 = 32 << 20;
 /// Bytes a distant line's send buffers may swallow at once: until more is sent, how fast they were
 /// taken says nothing of the line.
 const BUFFERED: u64 = 64 << 20;
@@ -73,6 +76,7 @@ pub struct LineGauge {
 #[derive(Debug)]
 struct Gauge {
     level: Option<i32>,
+    window: u64,
     window_start: Instant,
     bytes: u64,
     waited: Duration,
@@ -89,8 +93,10 @@ impl LineGauge {
             Compression::Level(level) => Some(level),
             Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
         };
-        let unjudged = if is_distant(rtt) { BUFFERED } else { 0 };
-        let gauge = Gauge { level, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
+        let (unjudged, window) =
+            if is_distant(rtt) { (BUFFERED, DISTANT_WINDOW) } else { (0, WINDOW) };
+        let gauge =
+            Gauge { level, window, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
         Self { setting, state: Mutex::new(gauge) }
     }
 
@@ -111,7 +117,7 @@ impl LineGauge {
         }
         g.bytes += bytes;
         g.waited += waited;
-        if g.bytes < WINDOW {
+        if g.bytes < g.window {
             return;
         }
         let elapsed = now.saturating_duration_since(g.window_start).as_secs_f64().max(1e-6);
@@ -478,6 +484,13 @@ mod tests {
         // Its first megabytes vanish into buffers, at whatever speed.
         far.sent(WINDOW, Duration::ZERO, start + Duration::from_millis(2));
         assert_eq!(far.level(), Some(3));
+        // Nor does a burst say anything, later: it takes many megabytes to be heard.
+        far.sent(BUFFERED, Duration::ZERO, start + Duration::from_millis(3));
+        far.sent(WINDOW, Duration::ZERO, start + Duration::from_millis(4));
+        assert_eq!(far.level(), Some(3));
+        let end = start + Duration::from_secs(9);
+        far.sent(DISTANT_WINDOW, Duration::from_secs(8), end);
+        assert_eq!(far.level(), Some(6), "4 MB/s");
         let never = LineGauge::new(Compression::Never, Duration::from_millis(80), start);
         never.sent(WINDOW, Duration::from_secs(9), start + Duration::from_secs(9));
         assert_eq!(never.level(), None);
