@@ -274,9 +274,10 @@ impl Pair<'_> {
         assert!(kill(&mut server.child), "the server ended by itself: {}", server.log());
         self.check_acknowledged(tally);
         self.server = Some(self.site.serve(self.port));
-        // The server that starts anew tells the source that its link is gone, at the latest when the
-        // source says again that it is alive (every 5 s). Seldom waited for: it takes its time.
-        let patience = if tally.target_killed % 8 == 7 { 8_000 } else { 100 };
+        // The server that starts anew tells the source that its link is gone, mostly at once; a source
+        // that was leaving gives its last words up after the drain timeout, all after the idle timeout.
+        // Seldom waited for: it takes its time.
+        let patience = if tally.target_killed % 8 == 7 { 30_000 } else { 100 };
         let start = Instant::now();
         let left = wait_for(&mut child, Duration::from_millis(patience)).is_some();
         assert!(left || patience == 100, "the source did not hear that its link is gone");
