@@ -586,6 +586,10 @@ impl<S: Storage> Applier<'_, S> {
                 Action::Lift { from, .. } => {
                     t.remove(from)?;
                 }
+                // What was below another directory of this name went with that.
+                Action::Place { path, entry, .. } if entry.kind() == EntryKind::Directory => {
+                    t.remove_below(path)?;
+                }
                 Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
                     t.remove_below(path)?;
                     t.remove(path)?;
@@ -649,9 +653,12 @@ fn still_ours(entry: &Entry, recorded: &LocalFacts, there: &Stat) -> Option<Loca
     let now = LocalFacts::of(there);
     let same = (now.inode, now.size, now.owner_mode)
         == (recorded.inode, recorded.size, recorded.owner_mode);
-    // A directory's own time was set again by this batch.
     let is_directory = entry.kind() == EntryKind::Directory;
-    let time = is_directory || now.mtime == recorded.mtime;
+    // A directory's own time was set again by this batch, if nobody else was in it.
+    let time = match entry.meta() {
+        Some(meta) if is_directory => is_time_kept(meta.mtime, now.mtime),
+        _ => now.mtime == recorded.mtime,
+    };
     let kind = is_directory == (there.kind == FileKind::Directory);
     (same && time && kind).then_some(now)
 }

@@ -132,14 +132,18 @@ fn may_be_clamped(time: Timestamp) -> bool {
     !(0..=i64::from(i32::MAX)).contains(&time.seconds)
 }
 
-/// Whether a time that stands there is `wanted` as far as the file system has it; mounts may keep times
-/// in whole seconds.
+/// Whether a time that stands there is `wanted` as far as the file system has it: cut to the grain of its
+/// times, or the nearest it has. Another one within the same second is not.
 #[must_use]
 pub fn is_time_kept(wanted: Timestamp, there: Timestamp) -> bool {
-    let (wanted, there) = (wanted.seconds, there.seconds);
-    wanted == there
-        || (there < wanted && there >= i64::from(i32::MAX))
-        || (wanted < there && there <= 0)
+    /// Nanoseconds of the grains of times: of a mount's own, of NTFS and SMB, and of those in micro-,
+    /// milliseconds and seconds.
+    const GRAINS: [u32; 5] = [1, 100, 1_000, 1_000_000, 1_000_000_000];
+    if wanted.seconds == there.seconds {
+        return GRAINS.iter().any(|grain| wanted.nanos / grain * grain == there.nanos);
+    }
+    (there.seconds < wanted.seconds && there.seconds >= i64::from(i32::MAX))
+        || (wanted.seconds < there.seconds && there.seconds <= 0)
 }
 
 fn is_inability(e: &io::Error) -> bool {
@@ -179,5 +183,25 @@ fn attribute_kind(name: &[u8]) -> &'static str {
         Some(b"security") => "security attribute",
         _ if name.starts_with(b"system.posix_acl") => "ACL",
         _ => "attribute",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_kept_when_it_was_cut_or_clamped_and_not_when_it_is_another() {
+        let at = |seconds, nanos| Timestamp { seconds, nanos };
+        let wanted = at(1_795_686_392, 363_165_432);
+        for nanos in [363_165_432, 363_165_400, 363_165_000, 363_000_000, 0] {
+            assert!(is_time_kept(wanted, at(wanted.seconds, nanos)), "{nanos}");
+        }
+        for nanos in [363_165_433, 363_165_431, 158_791_218, 363_000_001, 999_999_999] {
+            assert!(!is_time_kept(wanted, at(wanted.seconds, nanos)), "{nanos}");
+        }
+        assert!(!is_time_kept(wanted, at(wanted.seconds + 1, 0)));
+        assert!(is_time_kept(at(16_725_225_600, 5), at(15_032_385_535, 0)), "clamped to 2446");
+        assert!(is_time_kept(at(-5_364_662_400, 5), at(-2_147_483_648, 0)), "clamped to 1901");
     }
 }

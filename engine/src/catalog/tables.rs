@@ -224,9 +224,14 @@ impl<'t> CatalogTables<'t> {
         if old.as_ref().is_none_or(|o| o.entry != record.entry) {
             self.mark_parent_dirty(path);
         }
+        let directory = |r: &Record| r.entry.kind() == EntryKind::Directory;
+        if directory(record) && !old.as_ref().is_some_and(directory) {
+            // What lies below may have been there before it, acknowledged when it was not: a digest is
+            // made of a directory that has a record alone.
+            self.newly_dirty.insert(key.clone());
+        }
         if let Some(old) = &old {
             self.forget(path, old, Some(record))?;
-            let directory = |r: &Record| r.entry.kind() == EntryKind::Directory;
             if directory(old) && !directory(record) {
                 self.remove_below(path)?;
             }

@@ -75,6 +75,23 @@ fn root_depends_on_the_entries_not_on_the_way_there() {
     assert_eq!(reader.root_digest().expect("root"), straight);
 }
 
+/// A directory whose content was acknowledged before it: both ends would agree on its being empty.
+#[test]
+fn a_directory_that_comes_after_its_content_has_it_in_its_digest() {
+    let all = [
+        ("a", directory()),
+        ("a/x", file(b"1", 10)),
+        ("a/b", directory()),
+        ("a/b/y", file(b"2", 11)),
+    ];
+    let straight = put_all(&open(CatalogRole::Source), &all);
+    let catalog = open(CatalogRole::Target);
+    for (path, record) in all.into_iter().rev() {
+        put_all(&catalog, &[(path, record)]);
+    }
+    assert_eq!(catalog.sealed_root().expect("root"), straight);
+}
+
 #[test]
 fn contents_follow_puts_and_removals() {
     let catalog = open(CatalogRole::Source);
