@@ -96,7 +96,7 @@ impl RuleSet {
         if !decided.load(Relaxed) {
             decided.store(true, Relaxed);
         }
-        Verdict { action: rule.action(), rule: Some(index) }
+        Verdict::by_rule(rule.action(), index)
     }
 
     /// The given rules, not the built-in ones, that have decided about nothing so far: they matched

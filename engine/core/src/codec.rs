@@ -243,6 +243,15 @@ impl<'a> Decoder<'a> {
         self.take_raw(what, len)
     }
 
+    /// UTF-8 behind its length, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// As [`Self::take_bytes`], and [`DecodeError::Invalid`] for what is not UTF-8.
+    pub fn take_text(&mut self, what: &'static str, limit: usize) -> Result<String, DecodeError> {
+        let bytes = self.take_bytes(what, limit)?;
+        String::from_utf8(bytes.into()).map_err(|_| DecodeError::Invalid { what, found: 0 })
+    }
+
     /// `len` bytes.
     ///
     /// # Errors

@@ -4,6 +4,9 @@
 //! verdicts; a policy never deletes: an entry that turns excluded is detached, and stays at the
 //! target as it was.
 
+use std::fmt;
+
+use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::entry::{EntryKind, Timestamp};
 use crate::path::RelPath;
 
@@ -44,11 +47,42 @@ pub struct Verdict {
     pub action: Action,
     /// Index into [`Policy::rules`]; `None` when no rule matched.
     pub rule: Option<u32>,
+    /// There is no answer: the policy failed at this candidate, see [`Policy::take_faults`]. The
+    /// action is to replicate then, and nothing may be concluded gone by it.
+    pub is_fault: bool,
 }
 
 impl Verdict {
     /// Replicate, by no rule.
-    pub const REPLICATE: Self = Self { action: Action::Replicate, rule: None };
+    pub const REPLICATE: Self = Self { action: Action::Replicate, rule: None, is_fault: false };
+    /// The policy failed.
+    pub const FAULT: Self = Self { action: Action::Replicate, rule: None, is_fault: true };
+
+    /// `action`, by the rule of that index.
+    #[must_use]
+    pub const fn by_rule(action: Action, rule: u32) -> Self {
+        Self { action, rule: Some(rule), is_fault: false }
+    }
+}
+
+/// A policy that trapped, ran over a limit or gave an answer that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The candidate it was asked about.
+    pub path: RelPath,
+    /// What happened, with the policy's name.
+    pub text: String,
+}
+
+/// What went wrong in a policy since it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// How many candidates had no answer.
+    pub count: u64,
+    /// The first of them.
+    pub first: Vec<Fault>,
+    /// Whether the site wants a cut with faults to be held, not published.
+    pub hold: bool,
 }
 
 /// Decides which entries travel. Must depend on the candidate alone, not on the batch it came in.
@@ -60,6 +94,137 @@ pub trait Policy: Send + Sync {
     /// Whether every verdict is [`Verdict::REPLICATE`], so that the engine need not ask.
     fn is_trivial(&self) -> bool {
         false
+    }
+    /// What the answers depend on, besides the candidate and the time of the cut.
+    fn identity(&self) -> PolicySet {
+        let mut rules = blake3::Hasher::new();
+        for rule in self.rules() {
+            rules.update(&(rule.len() as u64).to_le_bytes());
+            rules.update(rule.as_bytes());
+        }
+        PolicySet { rules: *rules.finalize().as_bytes(), policies: Vec::new() }
+    }
+    /// Takes what went wrong since the last call.
+    fn take_faults(&self) -> Faults {
+        Faults::default()
+    }
+}
+
+/// BLAKE3 of the bytes of a policy's component.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyId(pub [u8; 32]);
+
+impl PolicyId {
+    /// The id of a component.
+    #[must_use]
+    pub fn of(component: &[u8]) -> Self {
+        Self(*blake3::hash(component).as_bytes())
+    }
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicyId({self})")
+    }
+}
+
+/// One component in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyIdentity {
+    /// The operator's name for it.
+    pub name: String,
+    /// Its bytes.
+    pub id: PolicyId,
+    /// BLAKE3 of its settings.
+    pub settings: [u8; 32],
+    /// BLAKE3 of its limits, of what a fault of it means, and of the version of the engine it runs on.
+    pub limits: [u8; 32],
+}
+
+/// All that the answers of the policies in force depend on, besides what they are asked about and the
+/// time of the cut: equal sets decide alike.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicySet {
+    /// BLAKE3 of the built-in rules in order.
+    pub rules: [u8; 32],
+    /// The components in the order they are asked.
+    pub policies: Vec<PolicyIdentity>,
+}
+
+/// Components in force at once, at most.
+pub const POLICIES_MAX: usize = 16;
+/// Bytes of a policy's name, at most.
+pub const POLICY_NAME_MAX: usize = 64;
+
+impl PolicySet {
+    /// BLAKE3 of the encoding.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut e = Encoder::default();
+        self.encode(&mut e);
+        *blake3::hash(&e.finish()).as_bytes()
+    }
+
+    /// In what the other set differs, for people; `None` when they are equal.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let names = |set: &Self| {
+            let names: Vec<_> = set.policies.iter().map(|p| p.name.as_str()).collect();
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        };
+        if self.policies.len() != other.policies.len() {
+            return Some(format!("policies {} and {}", names(self), names(other)));
+        }
+        for (ours, theirs) in self.policies.iter().zip(&other.policies) {
+            if ours.name != theirs.name {
+                return Some(format!("policies {} and {}", names(self), names(other)));
+            }
+            let what = match () {
+                () if ours.id != theirs.id => format!("is {} and {}", ours.id, theirs.id),
+                () if ours.settings != theirs.settings => "has other settings".to_owned(),
+                () if ours.limits != theirs.limits => "has other limits".to_owned(),
+                () => continue,
+            };
+            return Some(format!("policy {} {what}", ours.name));
+        }
+        (self.rules != other.rules).then(|| "other rules".to_owned())
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, e: &mut Encoder) {
+        e.put_raw(&self.rules);
+        e.put_u64(self.policies.len() as u64);
+        for policy in &self.policies {
+            e.put_bytes(policy.name.as_bytes());
+            e.put_raw(&policy.id.0);
+            e.put_raw(&policy.settings);
+            e.put_raw(&policy.limits);
+        }
+    }
+
+    /// Takes one off the front of `d`.
+    ///
+    /// # Errors
+    /// [`DecodeError`], whatever the bytes are.
+    pub fn decode(d: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let rules = d.take_array("policy rules")?;
+        let count = d.take_len("policies", POLICIES_MAX)?;
+        let mut policies = Vec::with_capacity(count);
+        for _ in 0..count {
+            policies.push(PolicyIdentity {
+                name: d.take_text("policy name", POLICY_NAME_MAX)?,
+                id: PolicyId(d.take_array("policy id")?),
+                settings: d.take_array("policy settings")?,
+                limits: d.take_array("policy limits")?,
+            });
+        }
+        Ok(Self { rules, policies })
     }
 }
 

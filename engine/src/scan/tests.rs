@@ -106,7 +106,7 @@ struct NoX;
 impl Policy for NoX {
     fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
         let verdict = |c: &Candidate<'_>| match c.path.name().contains(&b'x') {
-            true => Verdict { action: Action::Exclude, rule: Some(0) },
+            true => Verdict::by_rule(Action::Exclude, 0),
             false => Verdict::REPLICATE,
         };
         candidates.iter().map(verdict).collect()

@@ -504,7 +504,7 @@ impl Policy for ByName {
             b"deferred" => Action::Defer,
             _ => Action::Replicate,
         };
-        candidates.iter().map(|c| Verdict { action: action(c), rule: None }).collect()
+        candidates.iter().map(|c| Verdict { action: action(c), ..Verdict::REPLICATE }).collect()
     }
 
     fn rules(&self) -> Vec<String> {

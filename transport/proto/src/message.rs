@@ -370,7 +370,7 @@ impl Message {
         let message = match d.take_u8("message")? {
             1 => Self::Hello {
                 versions: (take_u16(&mut d)?, take_u16(&mut d)?),
-                share: take_text(&mut d, "share name", SHARE_NAME_MAX)?,
+                share: d.take_text("share name", SHARE_NAME_MAX)?,
                 source: StoreId(d.take_array("source id")?),
                 epoch: Epoch(d.take_u64("epoch")?),
                 trust_target: take_bool(&mut d)?,
@@ -379,7 +379,7 @@ impl Message {
             3 => Self::Checking(d.take_u64("entries checked")?),
             4 => Self::Refused {
                 code: d.take_u32("close code")?,
-                text: take_text(&mut d, "refusal", TEXT_MAX)?,
+                text: d.take_text("refusal", TEXT_MAX)?,
             },
             5 => Self::Compare(decode_queries(&mut d)?),
             6 => Self::Answer(decode_answer(&mut d)?),
@@ -450,11 +450,6 @@ fn cut(text: &str, len_max: usize) -> &str {
 
 fn put_text(text: &str, e: &mut Encoder) {
     e.put_bytes(cut(text, TEXT_MAX).as_bytes());
-}
-
-fn take_text(d: &mut Decoder<'_>, what: &'static str, limit: usize) -> Result<String, DecodeError> {
-    let bytes = d.take_bytes(what, limit)?;
-    String::from_utf8(bytes.into()).map_err(|_| DecodeError::Invalid { what, found: 0 })
 }
 
 fn take_u16(d: &mut Decoder<'_>) -> Result<u16, DecodeError> {
@@ -596,12 +591,12 @@ fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
         } else {
             FailureKind::Refused
         };
-        failures.push(Failure { path, kind, text: take_text(d, "failure", TEXT_MAX)? });
+        failures.push(Failure { path, kind, text: d.take_text("failure", TEXT_MAX)? });
     }
     let count = d.take_len("degraded kinds", DEGRADED_MAX)?;
     let mut degraded = Vec::new();
     for _ in 0..count {
-        degraded.push((take_text(d, "degraded", TEXT_MAX)?, d.take_u64("degraded count")?));
+        degraded.push((d.take_text("degraded", TEXT_MAX)?, d.take_u64("degraded count")?));
     }
     Ok(Receipt { batch, failures, degraded })
 }
