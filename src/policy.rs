@@ -5,4 +5,7 @@
 //! changes a share. Refuses what it cannot identify, before a run begins. What survives a crash is said
 //! in [`store`]; everything else holds nothing.
 
+pub mod cases;
+pub mod facts;
+pub mod project;
 pub mod store;
