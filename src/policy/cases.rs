@@ -39,6 +39,7 @@ use toml::Spanned;
 use super::facts::{Facts, parse_hex, parse_kind, parse_path, parse_time};
 
 mod raw;
+pub mod run;
 
 #[cfg(test)]
 mod tests;

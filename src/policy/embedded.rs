@@ -1,0 +1,13 @@
+//! The policies that come with Farshore: the worked examples of the SDK, usable without a file.
+//!
+//! Guarantees: the bytes are those of the committed components, so a policy has the same id whether it
+//! is named or given as a file.
+
+/// Name and component of each, by name.
+pub const EMBEDDED: [(&str, &[u8]); 0] = [];
+
+/// The component of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static [u8]> {
+    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
+}
