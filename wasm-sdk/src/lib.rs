@@ -3,8 +3,10 @@
 pub mod export;
 pub mod glob;
 pub mod log;
+pub mod merge;
 pub mod policy;
 pub mod settings;
+pub mod testing;
 pub mod types;
 
 #[doc(hidden)]

@@ -94,6 +94,26 @@ impl Settings {
         }
     }
 
+    /// One of these texts, and what it stands for; the first when it is not given.
+    ///
+    /// # Errors
+    /// Any other text; names these.
+    ///
+    /// # Panics
+    /// There are none to choose from.
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<T, String> {
+        let Some(text) = self.text(key) else { return Ok(choices[0].1) };
+        let found = choices.iter().find(|(name, _)| *name == text);
+        found.map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            format!("setting '{key}': '{text}' is none of: {}", names.join(", "))
+        })
+    }
+
     /// A number without sign.
     ///
     /// # Errors

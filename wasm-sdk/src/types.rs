@@ -43,6 +43,8 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
+const NANOSECONDS: u32 = 1_000_000_000;
+
 impl Timestamp {
     /// A whole second.
     #[must_use]
@@ -60,12 +62,30 @@ impl Timestamp {
     /// ```
     #[must_use]
     pub fn before(self, age: std::time::Duration) -> Self {
-        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         let below = self.nanoseconds < age.subsec_nanos();
-        let seconds = self.seconds.saturating_sub(seconds).saturating_sub(i64::from(below));
-        let carry = if below { 1_000_000_000 } else { 0 };
-        let nanoseconds = self.nanoseconds.saturating_add(carry) - age.subsec_nanos();
-        Self { seconds, nanoseconds }
+        let carry = if below { NANOSECONDS } else { 0 };
+        Self {
+            seconds: self.seconds.saturating_sub_unsigned(age.as_secs() + u64::from(below)),
+            nanoseconds: (self.nanoseconds + carry) - age.subsec_nanos(),
+        }
+    }
+
+    /// The time `age` after this one.
+    ///
+    /// ```
+    /// use farshore_wasm_sdk::Timestamp;
+    /// let cut = Timestamp { seconds: 100, nanoseconds: 999_999_999 };
+    /// let later = cut.after(std::time::Duration::new(1, 2));
+    /// assert_eq!(later, Timestamp { seconds: 102, nanoseconds: 1 });
+    /// ```
+    #[must_use]
+    pub fn after(self, age: std::time::Duration) -> Self {
+        let nanoseconds = self.nanoseconds + age.subsec_nanos();
+        let over = nanoseconds >= NANOSECONDS;
+        Self {
+            seconds: self.seconds.saturating_add_unsigned(age.as_secs() + u64::from(over)),
+            nanoseconds: if over { nanoseconds - NANOSECONDS } else { nanoseconds },
+        }
     }
 }
 
@@ -108,6 +128,24 @@ impl Entry {
             uid: 0,
             gid: 0,
         }
+    }
+
+    /// The same with another size.
+    #[must_use]
+    pub fn with_size(self, size: u64) -> Self {
+        Self { size, ..self }
+    }
+
+    /// The same with another modification time.
+    #[must_use]
+    pub fn with_mtime(self, mtime: Timestamp) -> Self {
+        Self { mtime, ..self }
+    }
+
+    /// The same with another owner and group.
+    #[must_use]
+    pub fn with_owner(self, uid: u32, gid: u32) -> Self {
+        Self { uid, gid, ..self }
     }
 
     /// The last part of the path.

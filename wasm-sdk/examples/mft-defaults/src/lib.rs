@@ -80,9 +80,7 @@ impl Policy for MftDefaults {
         }
         let names = GlobSet::new(markers.iter().chain(&uploads).chain(&triggers))?;
         let sandboxes = (!keep_sandboxes).then(|| manifest.rule("sandboxes .stfs/objects"));
-        let latest = Timestamp { seconds: at.seconds.saturating_add(60), ..at };
-        debug_assert_eq!(latest.before(SKEW), at);
-        Ok((Self { names, effects, sandboxes, latest }, manifest))
+        Ok((Self { names, effects, sandboxes, latest: at.after(SKEW) }, manifest))
     }
 }
 
