@@ -34,6 +34,8 @@ pub mod host;
 pub mod limits;
 pub mod rule;
 pub mod rule_set;
+pub mod sign;
+pub mod wrap;
 
 pub use cache::CacheError;
 pub use chain::{ChainError, Policies};

@@ -54,7 +54,10 @@ impl FaultKind {
         match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::OutOfFuel,
             Some(Trap::Interrupt) => Self::Watchdog,
-            Some(trap) => Self::Trap(one_line(&trap.to_string())),
+            Some(trap) => {
+                let text = trap.to_string();
+                Self::Trap(one_line(text.strip_prefix("wasm trap: ").unwrap_or(&text)))
+            }
             None => Self::Answer(one_line(&error.root_cause().to_string())),
         }
     }
