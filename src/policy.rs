@@ -6,6 +6,12 @@
 //! in [`store`]; everything else holds nothing.
 
 pub mod cases;
+pub mod check;
+pub mod embedded;
 pub mod facts;
+pub mod generate;
+pub mod library;
 pub mod project;
+pub mod replay;
+pub mod signers;
 pub mod store;

@@ -141,9 +141,12 @@ pub struct RefuseCase {
 /// The contents of the three versions.
 #[derive(Debug, Clone, Default)]
 pub struct Texts {
-    base: Option<Vec<u8>>,
-    production: Option<Vec<u8>>,
-    recovery: Option<Vec<u8>>,
+    /// Of the base.
+    pub base: Option<Vec<u8>>,
+    /// Of production.
+    pub production: Option<Vec<u8>>,
+    /// Of recovery.
+    pub recovery: Option<Vec<u8>>,
 }
 
 impl Texts {

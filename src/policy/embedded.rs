@@ -4,7 +4,11 @@
 //! is named or given as a file.
 
 /// Name and component of each, by name.
-pub const EMBEDDED: [(&str, &[u8]); 0] = [];
+pub const EMBEDDED: [(&str, &[u8]); 3] = [
+    ("by-age-size-owner", include_bytes!("../../tests/fixtures/policies/by-age-size-owner.wasm")),
+    ("merge-journals", include_bytes!("../../tests/fixtures/policies/merge-journals.wasm")),
+    ("mft-defaults", include_bytes!("../../tests/fixtures/policies/mft-defaults.wasm")),
+];
 
 /// The component of that name.
 #[must_use]

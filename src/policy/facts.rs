@@ -181,11 +181,9 @@ fn parse_civil(text: &str) -> Option<Timestamp> {
     let year_of_era = y.rem_euclid(400);
     let day_of_era =
         year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * m + 2) / 5 + day - 1;
-    let seconds = (era * 146_097 + day_of_era - 719_468) * 86_400
-        + hour * 3_600
-        + minute * 60
-        + second
-        - offset;
+    let seconds =
+        (era * 146_097 + day_of_era - 719_468) * 86_400 + hour * 3_600 + minute * 60 + second
+            - offset;
     Some(Timestamp { seconds, nanos: u32::try_from(nanos).ok()? })
 }
 
@@ -207,9 +205,15 @@ mod tests {
         assert_eq!(at("2026-11-26T10:00:00+01:30"), at("2026-11-26T08:30:00Z"));
         assert_eq!(at("2026-11-26T10:00:00.5Z").nanos, 500_000_000);
         assert_eq!(at("@-5"), Timestamp { seconds: -5, nanos: 0 });
-        for text in
-            ["", "now", "2026-13-01", "2026-02-29", "2026-11-26T10:00:00", "2026-11-26T24:00:00Z", "@x"]
-        {
+        for text in [
+            "",
+            "now",
+            "2026-13-01",
+            "2026-02-29",
+            "2026-11-26T10:00:00",
+            "2026-11-26T24:00:00Z",
+            "@x",
+        ] {
             assert!(parse_time(text).is_err(), "{text}");
         }
     }

@@ -84,10 +84,7 @@ struct PolicyError {
 
 impl Chosen {
     /// A failure that names this policy.
-    pub fn refused(
-        &self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Failure {
+    pub fn refused(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
         let reference = self.reference.clone();
         Failure::new(Exit::Refused, &PolicyError { reference, source: source.into() })
     }
@@ -187,15 +184,16 @@ impl Library {
         })?;
         let origin = Origin::File(path.clone());
         let mut chosen = Chosen::new(reference, None, origin, Cow::Owned(bytes));
-        chosen.signature =
-            read_text(&signers::signature_file(&path)).map_err(|e| e.failure())?;
+        chosen.signature = read_text(&signers::signature_file(&path)).map_err(|e| e.failure())?;
         Ok(chosen)
     }
 
     fn unknown(&self, name: &PolicyName) -> Failure {
         let failure = Failure {
             exit: Exit::Refused,
-            message: format!("policy {name}: none of that name is installed or comes with Farshore"),
+            message: format!(
+                "policy {name}: none of that name is installed or comes with Farshore"
+            ),
             hint: None,
         };
         let file = format!("{name}.wasm");
@@ -251,7 +249,7 @@ impl Library {
 }
 
 impl Chosen {
-    fn new(
+    pub(super) fn new(
         reference: &str,
         name: Option<PolicyName>,
         origin: Origin,
@@ -386,11 +384,12 @@ mod tests {
             let given = [(name.to_owned(), value.to_string())].into();
             assert_eq!(parse_limits(&given), Ok(Limits::default()), "{name}");
         }
-        let given = |name: &str, value: &str| {
-            parse_limits(&[(name.to_owned(), value.to_owned())].into())
-        };
+        let given =
+            |name: &str, value: &str| parse_limits(&[(name.to_owned(), value.to_owned())].into());
         assert_eq!(given("memory", "1M").unwrap().memory_bytes, 1 << 20);
-        for (name, value) in [("memory", "1"), ("memory", "much"), ("stack", "1M"), ("log-lines", "8G")] {
+        for (name, value) in
+            [("memory", "1"), ("memory", "much"), ("stack", "1M"), ("log-lines", "8G")]
+        {
             assert!(given(name, value).is_err(), "{name}={value}");
         }
     }

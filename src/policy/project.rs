@@ -72,9 +72,8 @@ impl BuildError {
             Self::NoTarget { remedy } => failure.hint(remedy),
             Self::Run { program: "cargo", .. } => failure.hint(NO_RUST),
             Self::Cargo { .. } => failure.hint("mend what the compiler names, and build again"),
-            Self::NoModule { .. } => failure.hint(
-                "its Cargo.toml needs, under [lib]: crate-type = [\"cdylib\", \"rlib\"]",
-            ),
+            Self::NoModule { .. } => failure
+                .hint("its Cargo.toml needs, under [lib]: crate-type = [\"cdylib\", \"rlib\"]"),
             Self::Run { .. } => failure,
         }
     }
@@ -192,7 +191,8 @@ fn linker(sysroot: Option<&Path>, places: &Places) -> Option<PathBuf> {
     let hosts = sysroot.and_then(|s| std::fs::read_dir(s.join("lib/rustlib")).ok());
     let hosts = hosts.into_iter().flatten().flatten().map(|host| host.path());
     let rustup = hosts.map(|host| host.join("bin/rust-lld")).find(|lld| lld.is_file());
-    rustup.or_else(|| ["rust-lld", "wasm-ld-22", "wasm-ld-21"].iter().find_map(|n| places.program(n)))
+    rustup
+        .or_else(|| ["rust-lld", "wasm-ld-22", "wasm-ld-21"].iter().find_map(|n| places.program(n)))
 }
 
 /// Takes out of `command` what the build that runs us was told.
@@ -275,9 +275,9 @@ impl Project {
     }
 
     fn command(&self) -> Command {
-        let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-            std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"))
-        });
+        let cargo_home = std::env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
         let mut flags = vec![format!("--remap-path-prefix={}=/policy", self.folder.display())];
         flags.extend(cargo_home.map(|at| format!("--remap-path-prefix={}=/cargo", at.display())));
         let mut command = match &self.toolchain {
@@ -396,11 +396,15 @@ mod tests {
         let machine = Machine::new(&["apt-get"]).debian();
         assert!(machine.find().unwrap_err().contains("apt-get install lld-22"));
         machine.file("path/wasm-ld-22", "");
-        let Ok(Toolchain::Debian { linker }) = machine.find() else { panic!("{:?}", machine.find()) };
+        let Ok(Toolchain::Debian { linker }) = machine.find() else {
+            panic!("{:?}", machine.find())
+        };
         assert!(linker.ends_with("path/wasm-ld-22"), "{linker:?}");
         let machine = Machine::new(&["rustup", "cargo", "rustc"]).debian();
         machine.file("sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld", "");
-        let Ok(Toolchain::Debian { linker }) = machine.find() else { panic!("{:?}", machine.find()) };
+        let Ok(Toolchain::Debian { linker }) = machine.find() else {
+            panic!("{:?}", machine.find())
+        };
         assert!(linker.ends_with("bin/rust-lld"), "{linker:?}");
     }
 
@@ -411,7 +415,10 @@ not json
 {"reason":"compiler-artifact","package_id":"path+file:///p/my-policy#0.1.0","manifest_path":"/p/my-policy/Cargo.toml","target":{"name":"my_policy"},"filenames":["/t/libmy_policy.rlib","/t/my_policy.wasm"]}
 {"reason":"build-finished","success":true}"#;
         let built = module_of(messages, Path::new("/p/my-policy/Cargo.toml")).unwrap();
-        assert_eq!((built.package.as_str(), built.path.to_str()), ("my-policy", Some("/t/my_policy.wasm")));
+        assert_eq!(
+            (built.package.as_str(), built.path.to_str()),
+            ("my-policy", Some("/t/my_policy.wasm"))
+        );
         assert!(module_of(messages, Path::new("/q/Cargo.toml")).is_none());
     }
 }

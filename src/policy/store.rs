@@ -269,7 +269,8 @@ impl PolicyStore {
             return Err(StoreError::NotInstalled { name: name.clone() });
         }
         let path = folder.join("policy.toml");
-        let wrong = |why: String| StoreError::Record { name: name.clone(), path: path.clone(), why };
+        let wrong =
+            |why: String| StoreError::Record { name: name.clone(), path: path.clone(), why };
         let text = read_text(&path)?.ok_or_else(|| wrong("it is missing".into()))?;
         let record: PolicyRecord =
             toml::from_str(&text).map_err(|e| wrong(e.message().to_owned()))?;

@@ -153,7 +153,9 @@ pub(super) fn time(value: toml::Value) -> Result<Timestamp, String> {
         toml::Value::Datetime(time) => parse_time(&time.to_string()),
         toml::Value::Integer(seconds) => Ok(Timestamp { seconds, nanos: 0 }),
         toml::Value::String(text) => parse_time(&text),
-        other => Err(format!("a time is a date or a number of seconds, not a {}", other.type_str())),
+        other => {
+            Err(format!("a time is a date or a number of seconds, not a {}", other.type_str()))
+        }
     }
 }
 

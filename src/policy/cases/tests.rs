@@ -55,7 +55,10 @@ fn a_conflict_is_what_its_versions_make_it() {
         ("base = 'a'\nproduction = 'b'\nrecovery = 'deleted'", Class::ModifyDelete),
         ("base = 'a'\nproduction = 'b'\nrecovery = {deleted = true}", Class::ModifyDelete),
         ("base = 'a'\nproduction = 'b'\nrecovery = {link = 'x'}", Class::TypeChange),
-        ("base = 'a'\nproduction = 'b'\nrecovery = {text = 'b', mode = 0o600}", Class::AttributesOnly),
+        (
+            "base = 'a'\nproduction = 'b'\nrecovery = {text = 'b', mode = 0o600}",
+            Class::AttributesOnly,
+        ),
         (
             "base = 'a'\nproduction = {text = 'a', path = 'q', renamed_from = 'p'}\nrecovery = 'c'",
             Class::RenameModify,
@@ -100,9 +103,17 @@ fn a_slip_is_refused_with_its_line() {
         ("a\n", 1, ""),
         ("[[resolve]]\npath = 'a'\nexpect = 'ask'\n", 1, "'ask' is no outcome"),
         ("[[resolve]]\npath = 'a'\nexpect = {outcome = 'hold', content = 'x'}\n", 1, "of 'merge'"),
-        ("[[resolve]]\npath = 'a'\nexpect = {outcome = 'hold', renamed = 'recovery'}\n", 1, "keep-both"),
+        (
+            "[[resolve]]\npath = 'a'\nexpect = {outcome = 'hold', renamed = 'recovery'}\n",
+            1,
+            "keep-both",
+        ),
         ("[[resolve]]\npath = 'a'\nclass = 'both'\nexpect = 'hold'\n", 1, "'both' is no class"),
-        ("[[resolve]]\npath = 'a'\nbase = {kind = 'fifo', text = ''}\nexpect = 'hold'\n", 1, "fifo"),
+        (
+            "[[resolve]]\npath = 'a'\nbase = {kind = 'fifo', text = ''}\nexpect = 'hold'\n",
+            1,
+            "fifo",
+        ),
     ] {
         let error = CaseFile::parse("x.toml", text).unwrap_err();
         assert_eq!(error.line, line, "{text}: {error}");

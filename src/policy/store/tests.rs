@@ -131,7 +131,8 @@ fn what_a_crash_left_behind_is_no_policy_and_goes_with_the_next_change() {
 #[test]
 fn names_are_plain() {
     let long = "a".repeat(65);
-    for name in ["", ".hidden", "a/b", "..", "A", "-a", "a b", "é", "x.wasm", "cache", "none", &long]
+    for name in
+        ["", ".hidden", "a/b", "..", "A", "-a", "a b", "é", "x.wasm", "cache", "none", &long]
     {
         assert!(name.parse::<PolicyName>().is_err(), "{name}");
     }
