@@ -121,8 +121,16 @@ impl Library {
     pub fn of(given: Option<&Path>) -> Result<Self, Failure> {
         match State::existing(given) {
             Ok(state) => Self::open(&state),
-            Err(_) => Ok(Self { store: None, host: host(None)? }),
+            Err(_) => Self::alone(),
         }
+    }
+
+    /// A library without installed policies, which keeps nothing.
+    ///
+    /// # Errors
+    /// [`Failure`] when sandboxed policies do not run here.
+    pub fn alone() -> Result<Self, Failure> {
+        Ok(Self { store: None, host: host(None)? })
     }
 
     /// What runs policies.
