@@ -50,7 +50,7 @@ pub struct Guest {
 const MOODS: &str = r#"
   (if (i32.eq (local.get $first) (i32.const 33)) (then unreachable))
   (if (i32.eq (local.get $first) (i32.const 64)) (then (loop $l (br $l))))
-  (if (i32.eq (local.get $first) (i32.const 35)) (then (drop (memory.grow (i32.const 65535)))))
+  (if (i32.eq (local.get $first) (i32.const 35)) (then (drop (memory.grow (i32.const 65534)))))
   (if (i32.eq (local.get $first) (i32.const 94)) (then (call $deep (i32.const 0))))
   (if (i32.eq (local.get $first) (i32.const 36)) (then
     (i32.store8 offset=4 (local.get $out) (i32.const 1))
