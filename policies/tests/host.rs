@@ -125,3 +125,158 @@ fn the_rules_and_several_policies_are_one() {
     let error = Policies::new(RuleSet::builder(AT).build(), twice).expect_err("one name");
     assert_eq!(error.to_string(), "two policies named a: give one another name");
 }
+
+#[test]
+fn a_policy_that_fails_too_often_is_off_and_costs_nothing_more() {
+    let configured = Guest::default().configured(&host());
+    let paths = vec!["!x"; 1_000];
+    assert_eq!(ask(&configured, &paths), vec![Verdict::FAULT; 1_000]);
+    let counters = configured.counters();
+    assert_eq!((counters.faults, counters.is_off), (16, true));
+    assert_eq!(ask(&configured, &["bx"]), [Verdict::FAULT], "not asked any more");
+    assert_eq!(configured.counters().calls, counters.calls);
+    let faults = configured.take_faults();
+    assert_eq!(faults.count, 1_001);
+    assert_eq!(faults.first.len(), 1_000);
+    assert_eq!(faults.first[999].text, "policy guest is off after its faults");
+}
+
+#[test]
+fn the_clock_is_an_alarm_asked_twice_and_never_halved() {
+    let host = host();
+    let guest = Guest { verdict: "(loop $l (br $l))".to_owned(), ..Guest::default() };
+    let limits = Limits {
+        fuel_call: 1_000_000_000,
+        fuel_entry: 10_000_000,
+        watchdog_millis: 100,
+        ..Limits::default()
+    };
+    let configured = guest.with_limits(&host, limits);
+    assert_eq!(ask(&configured, &["a"; 300]), [Verdict::FAULT; 300]);
+    let counters = configured.counters();
+    // The first instance, a fresh one, and once more.
+    assert_eq!((counters.calls, counters.faults, counters.is_off), (3, 1, true));
+    assert!(configured.take_faults().first[0].text.contains("took too long by the clock"));
+}
+
+#[test]
+fn a_fault_holds_the_cut_where_the_site_says_so() {
+    let host = host();
+    let component = host.load(&Guest::default().build(), &Limits::default()).expect("a policy");
+    let configured = component
+        .configure("guest", &[], Limits::default(), OnFault::Hold, AT)
+        .expect("configured");
+    assert_eq!(ask(&configured, &["a", "!"]), [Verdict::REPLICATE, Verdict::FAULT]);
+    assert!(configured.take_faults().hold);
+    assert!(!configured.take_faults().hold, "no fault, no hold");
+}
+
+#[test]
+fn memory_that_is_never_given_back_costs_an_instance_not_a_path() {
+    let host = host();
+    let guest = Guest { after: String::new(), ..Guest::default() };
+    let limits = Limits { memory_bytes: 1 << 20, ..Limits::default() };
+    let configured = guest.with_limits(&host, limits);
+    let paths = vec!["ax"; 256];
+    for _ in 0..200 {
+        assert_eq!(ask(&configured, &paths), vec![EXCLUDED; 256]);
+    }
+    let counters = configured.counters();
+    assert!(counters.instances > 5, "{counters:?}");
+    assert_eq!(counters.faults, 0);
+}
+
+#[test]
+fn an_entry_dearer_than_its_share_is_answered_alone() {
+    let host = host();
+    let dear = "(local.set $i (i32.const 9000)) (loop $l
+        (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+        (i32.store8 (local.get $out) (i32.const 1))";
+    let guest = Guest { verdict: dear.to_owned(), ..Guest::default() };
+    let configured = guest.configured(&host);
+    let answer = Verdict { action: Action::Exclude, rule: None, is_fault: false };
+    assert_eq!(ask(&configured, &["a"; 256]), [answer; 256]);
+    let counters = configured.counters();
+    assert!(counters.retries > 0, "the batch ran out of fuel: {counters:?}");
+    assert_eq!(counters.faults, 0);
+}
+
+#[test]
+fn a_log_is_cut_counted_and_on_one_line() {
+    let host = host();
+    let flood = Guest::default().configured(&host);
+    assert_eq!(ask(&flood, &["~x", "b"]), [EXCLUDED, Verdict::REPLICATE]);
+    let (lines, dropped) = flood.take_log();
+    let usual = Limits::default();
+    assert!(lines.len() as u64 >= u64::from(usual.log_lines));
+    assert!(lines.len() as u64 + dropped >= 1_000);
+    assert!(lines.iter().all(|line| !line.text.chars().any(char::is_control)));
+    assert!(flood.take_log().0.is_empty(), "taken");
+    // It is kept within bounds when nobody takes it.
+    for _ in 0..50 {
+        ask(&flood, &["~x"]);
+    }
+    let (lines, dropped) = flood.take_log();
+    assert_eq!(lines.len(), 1_000);
+    assert!(dropped > 10_000);
+    let panicked = Guest::default().configured(&host);
+    ask(&panicked, &["&"]);
+    assert_eq!(panicked.take_log().0[0].text, "told to\\u{1b}[31m stop");
+}
+
+#[test]
+fn host_calls_cost_fuel() {
+    let host = host();
+    let verdict = "(loop $l (call $log (i32.const 0) (i32.const 16) (i32.const 1)) (br $l))";
+    let guest = Guest { verdict: verdict.to_owned(), ..Guest::default() };
+    let configured = guest.configured(&host);
+    assert_eq!(ask(&configured, &["a"]), [Verdict::FAULT]);
+    let (lines, dropped) = configured.take_log();
+    let calls = lines.len() as u64 + dropped;
+    // Asked twice, of the first instance and of a fresh one.
+    assert!(calls < 2 * Limits::default().fuel_of(1) / 200, "{calls} lines");
+    assert!(configured.take_faults().first[0].text.contains("out of fuel"));
+}
+
+#[test]
+fn the_root_is_never_asked_about() {
+    let configured = Guest { verdict: "unreachable".to_owned(), ..Guest::default() };
+    let configured = configured.configured(&host());
+    let verdicts = ask(&configured, &["", "a", "", ""]);
+    let replicate = Verdict::REPLICATE;
+    assert_eq!(verdicts, [replicate, Verdict::FAULT, replicate, replicate]);
+    assert!(ask(&configured, &[]).is_empty());
+}
+
+#[test]
+fn a_policy_without_the_hook_has_no_opinion() {
+    let resolve = "(i32.store8 (i32.const 1200) (i32.const 5))";
+    let guest = Guest { world: "conflict-policy", ..Guest::resolving(resolve) };
+    let configured = guest.configured(&host());
+    assert!(configured.has_resolve() && !configured.has_exclude());
+    assert_eq!(ask(&configured, &["!x"]), [Verdict::REPLICATE]);
+    assert_eq!(configured.counters().calls, 0);
+}
+
+#[test]
+fn settings_the_time_and_nothing_else_reach_a_policy() {
+    let host = host();
+    // The rules' first name is the first setting's key; the second's length says the seconds' parity.
+    let configure = "(call $list_at (i32.const 1060)
+        (i32.load (local.get $settings)) (i32.load offset=4 (local.get $settings)))
+        (call $list_at (i32.const 1068) (i32.const 29) (i32.add (i32.const 1)
+          (i32.wrap_i64 (i64.and (local.get $seconds) (i64.const 1)))))";
+    let guest = Guest { configure: configure.to_owned(), ..Guest::default() };
+    let component = host.load(&guest.build(), &Limits::default()).expect("a policy");
+    let settings = |key: &str| vec![(key.to_owned(), "v".to_owned())];
+    let limits = Limits::default();
+    let with = |key: &str, at| component.configure("p", &settings(key), limits, OnFault::Hold, at);
+    let even = with("first", AT).expect("configured");
+    assert_eq!(even.manifest().rules, ["first", "t"]);
+    let mut later = AT;
+    later.seconds += 1;
+    let odd = with("first", later).expect("configured");
+    assert_eq!(odd.manifest().rules, ["first", "tw"]);
+    assert_eq!(odd.identity(), even.identity(), "the time is the cut's own");
+    assert_ne!(with("other", AT).expect("configured").identity(), even.identity());
+}

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: memories and tables of an instance together stay below the cap, whatever it asks for;
 //! lines of log are cut, counted and escaped; reads are of the conflict at hand, within its budget;
-//! a host call that comes back after the deadline ends the call. Nothing else is offered: no clock,
+//! a host call costs fuel as instructions do, and one that comes back after the deadline ends the call. Nothing else is offered: no clock,
 //! no randomness, no file, no environment. Nothing here survives a crash.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use farshore_core::conflict::{ContentError, Contents};
 use farshore_core::path::escape_text;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmStr};
-use wasmtime::{Engine, ResourceLimiter, StoreContextMut};
+use wasmtime::{Engine, ResourceLimiter, StoreContextMut, Trap};
 
 use super::abi::{WitLevel, WitReadError, WitSource};
 use super::fault::{MemoryCap, PastDeadline, cut};
@@ -23,6 +23,13 @@ const PARTS_MAX: usize = 256;
 
 /// Bytes an entry of a table is counted as.
 const TABLE_ENTRY_BYTES: usize = 16;
+
+/// Fuel of a line of log and of a read, whatever becomes of it: about what they take of the processor,
+/// counted as instructions.
+const WRITE_FUEL: u64 = 200;
+const READ_FUEL: u64 = 1_000;
+/// Bytes that a read moves for one more.
+const READ_BYTES_A_FUEL: u64 = 16;
 
 /// How weighty a line of log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +60,6 @@ pub(super) struct Versions;
 pub(super) struct Sandbox {
     limits: Limits,
     used_bytes: usize,
-    peak_bytes: usize,
     deadline: Option<Instant>,
     pub(super) lines: Vec<LogLine>,
     /// Lines beyond the limit of the call.
@@ -67,7 +73,6 @@ impl Sandbox {
         Self {
             limits,
             used_bytes: 0,
-            peak_bytes: 0,
             deadline: None,
             lines: Vec::new(),
             lines_dropped: 0,
@@ -108,7 +113,6 @@ impl Sandbox {
             return Err(MemoryCap.into());
         }
         self.used_bytes = wanted;
-        self.peak_bytes = self.peak_bytes.max(wanted);
         Ok(true)
     }
 
@@ -187,6 +191,7 @@ fn write(
     (level, message): (WitLevel, WasmStr),
 ) -> wasmtime::Result<()> {
     let limits = store.data().limits;
+    charge(&mut store, WRITE_FUEL)?;
     store.data().check_deadline()?;
     if store.data().lines.len() as u64 >= u64::from(limits.log_lines) {
         store.data_mut().lines_dropped += 1;
@@ -204,6 +209,14 @@ fn write(
     Ok(())
 }
 
+/// Takes the price of a host call.
+fn charge(store: &mut StoreContextMut<'_, Sandbox>, fuel: u64) -> wasmtime::Result<()> {
+    match store.get_fuel()?.checked_sub(fuel) {
+        Some(left) => store.set_fuel(left),
+        None => Err(Trap::OutOfFuel.into()),
+    }
+}
+
 /// What `versions.read` answers.
 type Read = Result<Vec<u8>, WitReadError>;
 
@@ -211,8 +224,11 @@ fn read(
     mut store: StoreContextMut<'_, Sandbox>,
     (_, source, offset, length): (Resource<Versions>, WitSource, u64, u32),
 ) -> wasmtime::Result<(Read,)> {
+    charge(&mut store, READ_FUEL)?;
     store.data().check_deadline()?;
     let answer = store.data_mut().read(source, offset, length);
+    let bytes = answer.as_ref().map_or(0, Vec::len) as u64;
+    charge(&mut store, bytes / READ_BYTES_A_FUEL)?;
     // The site may have taken its time.
     store.data().check_deadline()?;
     Ok((answer,))

@@ -42,6 +42,8 @@ pub struct Guest {
     pub resolve: Option<String>,
     /// What happens when an answer was taken.
     pub after: String,
+    /// What `cabi_realloc` answers; `$size`.
+    pub realloc: String,
     /// Pages of memory at the start.
     pub pages: u32,
 }
@@ -50,7 +52,7 @@ pub struct Guest {
 const MOODS: &str = r#"
   (if (i32.eq (local.get $first) (i32.const 33)) (then unreachable))
   (if (i32.eq (local.get $first) (i32.const 64)) (then (loop $l (br $l))))
-  (if (i32.eq (local.get $first) (i32.const 35)) (then (drop (memory.grow (i32.const 65535)))))
+  (if (i32.eq (local.get $first) (i32.const 35)) (then (drop (memory.grow (i32.const 65534)))))
   (if (i32.eq (local.get $first) (i32.const 94)) (then (call $deep (i32.const 0))))
   (if (i32.eq (local.get $first) (i32.const 36)) (then
     (i32.store8 offset=4 (local.get $out) (i32.const 1))
@@ -84,6 +86,7 @@ impl Default for Guest {
             exclude: String::new(),
             resolve: None,
             after: "(global.set $top (i32.const 8192))".to_owned(),
+            realloc: "(call $alloc (local.get $size))".to_owned(),
             pages: 2,
         }
     }
@@ -97,7 +100,7 @@ impl Guest {
 
     /// The core module as text.
     pub fn text(&self) -> String {
-        let Self { version, extra, configure, verdict, exclude, after, pages, .. } = self;
+        let Self { version, extra, configure, verdict, exclude, after, realloc, pages, .. } = self;
         let (imports, resolve) = match &self.resolve {
             None => (String::new(), String::new()),
             Some(resolve) => (
@@ -162,7 +165,7 @@ impl Guest {
                 (memory.fill (local.get $at) (i32.const 0) (local.get $size))
                 (local.get $at))
               (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
-                (call $alloc (local.get $size)))
+                {realloc})
               (func $deep (param i32)
                 (call $deep (i32.add (local.get 0) (i32.const 1)))
                 (i32.store (i32.const 1900) (local.get 0)))
