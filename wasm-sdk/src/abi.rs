@@ -17,7 +17,6 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 
 use crate::policy::{Contents, Exclude, Policy, Resolve};
-use crate::settings::Settings;
 use crate::types::*;
 
 /// What a guest shares between its calls. It has one thread.
@@ -211,7 +210,7 @@ struct RawVersion {
 }
 
 #[repr(C, u8)]
-#[allow(dead_code)] // made by the host
+#[allow(dead_code)] // written by the host
 enum RawState {
     Absent,
     Deleted,
@@ -237,6 +236,7 @@ struct RawSpan {
 }
 
 #[repr(C, u8)]
+#[allow(dead_code)] // read by the host
 enum RawPiece {
     Copy(RawSpan),
     Literal(List<u8>),
@@ -249,6 +249,7 @@ struct RawSited<T> {
 }
 
 #[repr(C, u8)]
+#[allow(dead_code)] // read by the host
 enum RawOutcome {
     KeepProduction,
     KeepRecovery,
@@ -266,7 +267,7 @@ pub struct RawDecision {
 }
 
 #[repr(C, u8)]
-#[allow(dead_code)] // made by the host
+#[allow(dead_code)] // written by the host
 enum RawReadError {
     Unavailable,
     OverBudget(u64),
@@ -358,7 +359,9 @@ pub unsafe fn configure<T: Policy>(
     hook_panics();
     // SAFETY: the caller's word, here and for each string.
     let settings = unsafe { List { start, len }.get() };
-    let text = |list: &List<u8>| String::from_utf8_lossy(unsafe { list.get() }).into_owned();
+    // The host has checked that it is UTF-8.
+    let text =
+        |list: &List<u8>| String::from_utf8(unsafe { list.get() }.to_vec()).unwrap_or_default();
     let own = |raw: &RawSetting| Setting { key: text(&raw.key), value: text(&raw.value) };
     let at = Timestamp { seconds, nanoseconds };
     match crate::configure(settings.iter().map(own), at) {
@@ -510,7 +513,8 @@ impl Contents for Versions {
                 RawResult::Err(RawReadError::Unavailable) => Err(ReadError::Unavailable),
                 RawResult::Err(RawReadError::OverBudget(left)) => Err(ReadError::OverBudget(left)),
                 RawResult::Err(RawReadError::Io(text)) => {
-                    Err(ReadError::Io(String::from_utf8_lossy(text.get()).into_owned()))
+                    let text = String::from_utf8(text.get().to_vec());
+                    Err(ReadError::Io(text.unwrap_or_default()))
                 }
             }
         };

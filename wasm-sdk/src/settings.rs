@@ -4,7 +4,6 @@
 //! that the policy never asked for are refused, each with a text that names the key and what would
 //! do. Refuses to guess: `4` is no size with a unit forgotten but four bytes, and `4 GB` is an error.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::Setting;
@@ -23,7 +22,8 @@ use crate::types::Setting;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    values: BTreeMap<String, String>,
+    /// A handful: searched in order.
+    given: Vec<Setting>,
     /// Every key that was asked for, whether it was given or not.
     known: Vec<&'static str>,
 }
@@ -34,13 +34,14 @@ impl Settings {
     /// # Errors
     /// A key that is given twice.
     pub fn new(settings: impl IntoIterator<Item = Setting>) -> Result<Self, String> {
-        let mut values = BTreeMap::new();
-        for Setting { key, value } in settings {
-            if values.insert(key.clone(), value).is_some() {
-                return Err(format!("setting '{key}' is given twice"));
+        let mut given: Vec<Setting> = Vec::new();
+        for setting in settings {
+            if given.iter().any(|other| other.key == setting.key) {
+                return Err(format!("setting '{}' is given twice", setting.key));
             }
+            given.push(setting);
         }
-        Ok(Self { values, known: Vec::new() })
+        Ok(Self { given, known: Vec::new() })
     }
 
     /// Settings from pairs, as tests write them.
@@ -59,7 +60,8 @@ impl Settings {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
-        self.values.get(key).map(|value| value.trim().to_owned())
+        let given = self.given.iter().find(|setting| setting.key == key)?;
+        Some(given.value.trim_ascii().to_owned())
     }
 
     /// The parts of a list with commas between them, without white space around them. A list that is
@@ -74,7 +76,7 @@ impl Settings {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let parts: Vec<_> = text.split(',').map(|part| part.trim().to_owned()).collect();
+        let parts: Vec<_> = text.split(',').map(|part| part.trim_ascii().to_owned()).collect();
         match parts.iter().any(String::is_empty) {
             true => Err(format!("setting '{key}': '{text}' has an empty part")),
             false => Ok(parts),
@@ -161,8 +163,8 @@ impl Settings {
     /// # Ok::<(), String>(())
     /// ```
     pub fn finish(self) -> Result<(), String> {
-        let unknown = self.values.keys().find(|key| !self.known.contains(&key.as_str()));
-        let Some(key) = unknown else { return Ok(()) };
+        let is_unknown = |setting: &&Setting| !self.known.contains(&setting.key.as_str());
+        let Some(Setting { key, .. }) = self.given.iter().find(is_unknown) else { return Ok(()) };
         if self.known.is_empty() {
             return Err(format!("unknown setting '{key}'; this policy has no settings"));
         }
@@ -182,15 +184,11 @@ pub fn parse_number(text: &str) -> Result<u64, String> {
 
 fn parse_unit(text: &str, units: &[(char, u64)], what: &str) -> Result<u64, String> {
     let refused = || format!("'{text}' is not {what}");
-    let (number, unit) = match text.char_indices().next_back() {
-        Some((at, last)) if last.is_ascii_alphabetic() => (&text[..at], Some(last)),
-        _ => (text, None),
-    };
-    let factor = match unit {
-        None => units.iter().find(|(name, _)| *name == ' '),
-        Some(unit) => units.iter().find(|(name, _)| *name == unit),
-    };
-    let factor = factor.map(|(_, factor)| *factor).ok_or_else(refused)?;
+    let with_unit = units.iter().find_map(|(unit, factor)| {
+        Some((text.strip_suffix(*unit).filter(|_| *unit != ' ')?, *factor))
+    });
+    let bare = || units.iter().find(|(unit, _)| *unit == ' ').map(|(_, factor)| (text, *factor));
+    let (number, factor) = with_unit.or_else(bare).ok_or_else(refused)?;
     let number = parse_number(number).map_err(|_| refused())?;
     number.checked_mul(factor).ok_or_else(refused)
 }
