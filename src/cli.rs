@@ -17,6 +17,7 @@ mod replicate;
 mod rules;
 mod serve;
 mod shown;
+mod status;
 mod verify;
 
 /// Replicates account home folders to a recovery site, with a recovery point that can be proven.
@@ -35,6 +36,8 @@ enum Command {
     Serve(ServeArgs),
     /// Make a site key, or show its id
     Key(KeyArgs),
+    /// Say what is known of a pair without a run
+    Status(StatusArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -191,6 +194,24 @@ struct KeyArgs {
 }
 
 #[derive(Debug, Args)]
+struct StatusArgs {
+    /// The folder that is replicated
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// A folder, or farshore://HOST:PORT/SHARE, as it was given to replicate
+    #[arg(value_name = "DST")]
+    target: crate::replicate::Destination,
+    /// List every entry that policies leave out and the target keeps
+    #[arg(long)]
+    detached: bool,
+    /// One JSON object on standard output (docs/output.md)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+#[derive(Debug, Args)]
 struct VerifyArgs {
     /// The tree that is right
     a: PathBuf,
@@ -265,6 +286,7 @@ pub fn main() -> ExitCode {
         Command::Replicate(args) => replicate::run(*args, &below),
         Command::Serve(args) => serve::run(args),
         Command::Key(args) => key::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

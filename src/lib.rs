@@ -14,3 +14,4 @@ pub mod report;
 pub mod roots;
 pub mod serve;
 pub mod state;
+pub mod status;

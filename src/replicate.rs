@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use farshore_core::entry::Timestamp;
 use farshore_core::guard::Threshold;
-use farshore_core::policy::Policy;
+use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::{Compression, Striping, is_distant};
@@ -107,7 +107,7 @@ impl std::fmt::Debug for RunOptions<'_> {
 }
 
 /// What an operator chooses of a target.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TargetOptions {
     /// Whether device nodes are made.
     pub devices: bool,
@@ -117,6 +117,8 @@ pub struct TargetOptions {
     pub history_bytes_max: u64,
     /// Bytes a second at which content is read and written, at most.
     pub io_limit: Option<u64>,
+    /// The only policies that may decide at a source; any if there are none.
+    pub policies: Option<PolicySet>,
 }
 
 impl Default for TargetOptions {
@@ -126,6 +128,7 @@ impl Default for TargetOptions {
             history_age_max_ms: 14 * 24 * 3_600 * 1_000,
             history_bytes_max: u64::MAX,
             io_limit: None,
+            policies: None,
         }
     }
 }
@@ -142,6 +145,7 @@ impl TargetOptions {
             stage: StageConfig { devices: self.devices },
             history_age_max_ms: self.history_age_max_ms,
             history_bytes_max: self.history_bytes_max,
+            policies: self.policies.clone(),
             spool_folder: folder,
             now_ms,
             profile,
@@ -187,6 +191,18 @@ fn now_timestamp() -> Timestamp {
     system_wall_clock()
 }
 
+/// What the state folder knows a pair of two folders by.
+#[must_use]
+pub fn folder_pair<'a>(root: &'a Path, target: &'a Path) -> [&'a [u8]; 3] {
+    [path_bytes(root), b"folder", path_bytes(target)]
+}
+
+/// What the state folder knows a folder and a share of another host by.
+#[must_use]
+pub fn remote_pair<'a>(root: &'a Path, address: &'a str, share: &'a str) -> [&'a [u8]; 4] {
+    [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()]
+}
+
 /// Replicates `root` (resolved and checked) to the folder `target` (likewise).
 ///
 /// # Errors
@@ -228,7 +244,7 @@ pub fn to_folder(
                 return Err(internal(&e));
             }
         };
-        let parts = [path_bytes(root), b"folder", path_bytes(target)];
+        let parts = folder_pair(root, target);
         // The line is this machine's memory: what slows it is the target's disk, not its width.
         let compression = match options.compression {
             Compression::Auto => Compression::Never,
@@ -299,7 +315,7 @@ pub fn to_remote(
         ConnectError::Busy { .. } => Failure::new(Exit::Busy, &e),
         _ => Failure::new(Exit::Connection, &e),
     })?;
-    let parts = [path_bytes(root), b"remote", address.as_bytes(), share.as_bytes()];
+    let parts = remote_pair(root, address, share);
     let profile = Arc::<Profile>::default();
     let striping = match is_distant(link.stats().rtt) {
         true => Striping::up_to(config.bulk_stripes),

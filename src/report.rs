@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use farshore_core::path::escape_text;
+use farshore_core::policy::{PolicyId, PolicyIdentity, PolicySet};
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_core::size::HumanBytes;
 use farshore_engine::io::uring::{IoMode, IoUsage, VerbUsage};
@@ -23,6 +24,8 @@ pub mod profile;
 
 /// Problems shown in the text; JSON has them all.
 const SHOWN: usize = 50;
+/// Newly excluded entries shown in the text.
+const DETACHED_SHOWN: usize = 20;
 
 /// How a run ended, as an exit code.
 #[must_use]
@@ -90,6 +93,7 @@ fn write_text(
             source.excluded, source.detached
         )?;
     }
+    write_policies(out, result, verbose)?;
     write_target(out, result)?;
     let shown = if verbose { usize::MAX } else { SHOWN };
     for problem in source.problems.iter().take(shown) {
@@ -119,6 +123,75 @@ fn write_text(
             None => Ok(()),
         },
     }
+}
+
+/// What the policies did that people should know of.
+fn write_policies(out: &mut String, result: &RunResult, verbose: bool) -> std::fmt::Result {
+    let source = &result.source;
+    if let (Some(change), Some(former)) = (&source.policies_changed, &source.former) {
+        let change = escape_text(change);
+        writeln!(out, "policies changed since recovery point {}: {change}", former.sequence)?;
+    }
+    if source.faults > 0 {
+        let faults = source.faults;
+        writeln!(
+            out,
+            "a policy had no answer about {faults} entries: they travel, see the problems"
+        )?;
+    }
+    let detached = &source.by_policy;
+    if detached.began > 0 {
+        writeln!(
+            out,
+            "newly excluded: {} entries and what is below them stay at the target as they are; nothing \
+             is deleted there",
+            detached.began
+        )?;
+        for (rule, count) in &detached.by_rule {
+            let (rule, entries) = (rule_text(rule), count.entries);
+            writeln!(out, "  by {rule}: {entries} entries in all, {}", HumanBytes(count.bytes))?;
+        }
+        let shown = if verbose { usize::MAX } else { DETACHED_SHOWN };
+        for (path, rule) in detached.first.iter().take(shown) {
+            writeln!(out, "  {path} ({})", rule_text(rule))?;
+        }
+        let more = detached.began - detached.first.len().min(shown) as u64;
+        if more > 0 {
+            writeln!(out, "  ... and {more} more ('farshore status --detached' lists them)")?;
+        }
+    }
+    match detached.ended {
+        0 => Ok(()),
+        n => writeln!(out, "{n} entries that were excluded before are not any more"),
+    }
+}
+
+/// A rule as it is told: one that is empty is no rule.
+#[must_use]
+pub fn rule_text(rule: &str) -> String {
+    match rule {
+        "" => "a policy, by no rule of its own".to_owned(),
+        rule => format!("rule '{}'", escape_text(rule)),
+    }
+}
+
+/// A set of policies as an object.
+#[must_use]
+pub fn policies_json(set: &PolicySet) -> Value {
+    let hex = |digest: &[u8; 32]| PolicyId(*digest).to_string();
+    let one = |policy: &PolicyIdentity| {
+        json!({
+            "name": policy.name,
+            "id": policy.id.to_string(),
+            "settings": hex(&policy.settings),
+            "limits": hex(&policy.limits),
+        })
+    };
+    json!({
+        "digest": hex(&set.digest()),
+        "rules": hex(&set.rules),
+        "components": set.policies.iter().map(one).collect::<Vec<_>>(),
+    })
 }
 
 /// How small files were read and created: what was asked for and could not be had always, the rest
@@ -214,7 +287,9 @@ pub fn point_line(point: &RecoveryPoint) -> String {
     )
 }
 
-fn point_json(point: &RecoveryPoint) -> Value {
+/// A recovery point as an object.
+#[must_use]
+pub fn point_json(point: &RecoveryPoint) -> Value {
     json!({
         "sequence": point.sequence,
         "time": utc(point.time_unix_ms),
@@ -262,6 +337,17 @@ pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
         "excluded": source.excluded,
         "deferred": source.deferred,
         "detached": source.detached,
+        "detached_by_rule": source.by_policy.by_rule.iter()
+            .map(|(rule, n)| json!({"rule": rule, "entries": n.entries, "bytes": n.bytes}))
+            .collect::<Vec<_>>(),
+        "newly_detached": source.by_policy.began,
+        "newly_detached_first": source.by_policy.first.iter()
+            .map(|(path, rule)| json!({"path": path.to_string(), "rule": rule}))
+            .collect::<Vec<_>>(),
+        "no_longer_detached": source.by_policy.ended,
+        "policies": policies_json(&source.policies),
+        "policies_changed": source.policies_changed,
+        "policy_faults": source.faults,
         "foreign_changes": source.foreign_changes,
         "compared": source.compared,
         "degraded": source.degraded,

@@ -865,6 +865,35 @@ fn what_a_target_did_not_keep_is_said_again() {
 }
 
 #[test]
+fn a_pair_tells_what_is_left_out_without_a_run() {
+    let site = Site::new();
+    small_tree(&site.source);
+    let status = |more: &[&str]| {
+        let mut args = vec!["status", text(&site.source), text(&site.target), "--state"];
+        args.push(text(&site.source_state));
+        args.extend(more);
+        farshore(&args)
+    };
+    expect_error(&status(&[]), 3, &["it knows no run of this pair", "as they were given"]);
+    expect(&site.local(&[]), 0, &[]);
+    expect(&status(&[]), 0, &["recovery point 1: ", "policies "]);
+    let out = site.local(&["--exclude", "a"]);
+    let newly = ["newly excluded: 1 entries", "nothing is deleted there", "in/a (rule '- a')"];
+    expect(&out, 0, &newly);
+    expect(&out, 0, &["policies changed since recovery point 1: other rules"]);
+    let again = site.local(&["--exclude", "a"]);
+    assert!(!shown(&again).contains("newly excluded"), "{}", shown(&again));
+    assert!(!shown(&again).contains("policies changed"), "{}", shown(&again));
+    expect(&status(&[]), 0, &["left out by rule '- a': 1 entries", "recovery point 3: "]);
+    expect(&status(&["--detached"]), 0, &["detached in/a (rule '- a', since 2)"]);
+    let object = json(&status(&["--detached", "--json"]));
+    let expected = serde_json::json!([{"path": "in/a", "rule": "- a", "since": 2}]);
+    assert_eq!(object["detached"], expected, "{object}");
+    expect(&site.local(&[]), 0, &["1 entries that were excluded before are not any more"]);
+    assert!(json(&status(&["--json"]))["detached"].is_null());
+}
+
+#[test]
 fn json_has_the_documented_fields_and_no_other() {
     let site = Site::new();
     small_tree(&site.source);

@@ -18,6 +18,8 @@ mod guard;
 mod history;
 #[path = "replication/links.rs"]
 mod links;
+#[path = "replication/policies.rs"]
+mod policies;
 #[path = "replication/rounds.rs"]
 mod rounds;
 #[path = "replication/sites.rs"]

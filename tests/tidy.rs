@@ -62,7 +62,7 @@ fn the_page_on_output_names_every_field() {
     let run = |command: &str| {
         let mut farshore = Command::new(env!("CARGO_BIN_EXE_farshore"));
         farshore.arg(command).arg(&source).arg(folder.path().join("target"));
-        if command == "replicate" {
+        if command != "verify" {
             farshore.arg("--state").arg(folder.path().join("state"));
         }
         let output = farshore.arg("--json").output().expect("it ran");
@@ -77,7 +77,7 @@ fn the_page_on_output_names_every_field() {
         let rest = &page[start + 3..];
         &rest[..rest.find("\n## ").unwrap_or(rest.len())]
     };
-    for command in ["replicate", "verify"] {
+    for command in ["replicate", "status", "verify"] {
         let named: BTreeSet<&str> = section(command).split('`').skip(1).step_by(2).collect();
         for field in run(command) {
             assert!(

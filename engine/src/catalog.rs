@@ -21,6 +21,7 @@ pub use redb::Durability;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend, TableDefinition};
 
 mod chunkings;
+mod detached;
 mod error;
 mod pending;
 mod reader;
@@ -28,6 +29,7 @@ mod record;
 mod rows;
 mod tables;
 
+pub use detached::{Detached, DetachedRows};
 pub use error::CatalogError;
 use error::{Result, Step, damaged};
 use pending::Pending;
@@ -46,6 +48,7 @@ const CONTENTS: TableDefinition<'_, Bytes, ()> = TableDefinition::new("contents"
 const RECIPES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("recipes");
 const CHUNKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("chunks");
 const INODES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("inodes");
+const DETACHED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("detached");
 const HISTORY: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("history");
 const HISTORY_SETS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("history_sets");
 

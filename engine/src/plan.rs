@@ -15,12 +15,16 @@ use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, decode_path};
 use farshore_core::guard::Tally;
 use farshore_core::path::{KeyBuffer, PathParts, RelPath};
-use farshore_core::policy::{Action, Candidate, Policy, Verdict};
+use farshore_core::policy::{Action, Candidate, Faults, Policy, Verdict};
 
 use crate::catalog::{CatalogError, CatalogReader, LocalFacts, Record, Row, Rows};
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
+
+mod detached;
+
+pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 
 /// Something to do at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +151,10 @@ pub struct Plan {
     pub deferred: u64,
     /// Entries kept at the target although gone or excluded at the source.
     pub detached: u64,
+    /// Those of them that the policy excludes.
+    pub by_policy: DetachedList,
+    /// Where the policy failed; the first are among the problems.
+    pub faults: Faults,
     /// The most the walk held at once.
     pub held: Held,
     removed_files: Spool,
@@ -170,6 +178,21 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes what the policy keeps at the target, and says what of that is new to `catalog`; `rules` are
+    /// the policy's.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn take_by_policy(
+        &mut self,
+        catalog: &CatalogReader,
+        rules: &[String],
+        spool_folder: &Path,
+    ) -> Result<DetachedChange, PlanError> {
+        let list = std::mem::replace(&mut self.by_policy, DetachedList::new(spool_folder));
+        list.compare(catalog, rules, spool_folder)
     }
 
     /// Takes every move for a removal and an arrival.
@@ -248,7 +271,7 @@ pub fn plan<S: Storage>(
         policy,
         rows: catalog.rows()?,
         key: KeyBuffer::default(),
-        protected: HashSet::new(),
+        protected: HashMap::new(),
         leaders: HashMap::new(),
         plan: Plan {
             tally: Tally { known: catalog.entry_count()?, ..Tally::default() },
@@ -257,6 +280,8 @@ pub fn plan<S: Storage>(
             excluded: 0,
             deferred: 0,
             detached: 0,
+            by_policy: DetachedList::new(spool_folder),
+            faults: Faults::default(),
             held: Held::default(),
             removed_files: Spool::new(spool_folder),
             looks: Spool::new(spool_folder),
@@ -290,8 +315,9 @@ struct Join<'a, S: Storage> {
     policy: &'a dyn Policy,
     rows: Rows,
     key: KeyBuffer,
-    /// Paths at and below which nothing may be concluded gone.
-    protected: HashSet<RelPath>,
+    /// Paths at and below which nothing may be concluded gone, with the verdict if there is one. An
+    /// excluded file is not among them: its record is passed when the walk meets it.
+    protected: HashMap<RelPath, Option<Verdict>>,
     leaders: HashMap<u64, Leader>,
     plan: Plan,
 }
@@ -306,17 +332,12 @@ impl<S: Storage> Join<'_, S> {
                 }
                 self.entry(path, stat, is_known)
             }
-            ScanEvent::Excluded { path, verdict } => {
-                match verdict.action {
-                    Action::Defer => self.plan.deferred += 1,
-                    _ => self.plan.excluded += 1,
-                }
-                self.protected.insert(path);
-                Ok(())
+            ScanEvent::Excluded { path, is_directory, verdict } => {
+                self.excluded(path, is_directory, verdict)
             }
             ScanEvent::Unknown { path, step, source } => {
                 let text = format!("{step}: {source}");
-                self.protected.insert(path.clone());
+                self.protected.insert(path.clone(), None);
                 self.plan.problems.push(Problem { path, text });
                 Ok(())
             }
@@ -328,6 +349,10 @@ impl<S: Storage> Join<'_, S> {
             self.gone(row.path()?, &row.record()?)?;
         }
         let plan = &mut self.plan;
+        plan.faults = self.policy.take_faults();
+        for fault in &plan.faults.first {
+            plan.problems.push(Problem { path: fault.path.clone(), text: fault.text.clone() });
+        }
         // The root is above all that is kept, and stays a directory.
         plan.barred.retain(|path| plan.kept.contains(path));
         for path in &plan.barred {
@@ -336,6 +361,53 @@ impl<S: Storage> Join<'_, S> {
             plan.problems.push(Problem { path: path.clone(), text: text.to_owned() });
         }
         Ok(self.plan)
+    }
+
+    /// The walk met something that does not travel.
+    fn excluded(
+        &mut self,
+        path: RelPath,
+        is_directory: bool,
+        verdict: Verdict,
+    ) -> Result<(), PlanError> {
+        match verdict.action {
+            Action::Defer => self.plan.deferred += 1,
+            _ => self.plan.excluded += 1,
+        }
+        let mut covers_more = is_directory;
+        if self.advance_to_key(&path.key())?
+            && let Some(row) = self.rows.take()?
+        {
+            let record = row.record()?;
+            covers_more |= record.entry.kind() == EntryKind::Directory;
+            self.keep(&path, &record, Some(verdict), true)?;
+        }
+        if covers_more {
+            self.protected.insert(path, Some(verdict));
+        }
+        Ok(())
+    }
+
+    /// The target keeps what it has at `path`, and the directories above.
+    fn keep(
+        &mut self,
+        path: &RelPath,
+        record: &Record,
+        verdict: Option<Verdict>,
+        is_named: bool,
+    ) -> Result<(), PlanError> {
+        self.plan.detached += 1;
+        if let Some(verdict) = verdict.filter(|verdict| verdict.action == Action::Exclude) {
+            self.plan.by_policy.add(path, &record.entry, verdict.rule, is_named)?;
+        }
+        let mut at = path.clone();
+        while let Some((parent, _)) = at.split() {
+            if !self.plan.kept.insert(parent.clone()) {
+                break;
+            }
+            at = parent;
+        }
+        Ok(())
     }
 
     /// Passes the records before `path`, which the walk did not meet; whether there is one at `path`.
@@ -360,16 +432,14 @@ impl<S: Storage> Join<'_, S> {
     }
 
     fn gone(&mut self, path: RelPath, record: &Record) -> Result<(), PlanError> {
-        if path.is_root() || self.is_protected(&path) || self.is_excluded(&path, &record.entry) {
-            self.plan.detached += 1;
-            let mut at = path;
-            while let Some((parent, _)) = at.split() {
-                if !self.plan.kept.insert(parent.clone()) {
-                    break;
-                }
-                at = parent;
-            }
-            return Ok(());
+        if path.is_root() {
+            return self.keep(&path, record, None, false);
+        }
+        if let Some((at, verdict)) = self.protection(&path) {
+            return self.keep(&path, record, verdict, at == path);
+        }
+        if let Some((at, verdict)) = self.exclusion(&path, &record.entry) {
+            return self.keep(&path, record, Some(verdict), at == path);
         }
         let is_directory = record.entry.kind() == EntryKind::Directory;
         self.plan.tally.deleted += u64::from(!self.plan.moved.contains(&path));
@@ -382,25 +452,25 @@ impl<S: Storage> Join<'_, S> {
         Ok(list.push(&change.to_bytes())?)
     }
 
-    fn is_protected(&self, path: &RelPath) -> bool {
+    /// The path at or above `path` below which nothing may be concluded gone, and the verdict on it.
+    fn protection(&self, path: &RelPath) -> Option<(RelPath, Option<Verdict>)> {
         if self.protected.is_empty() {
-            return false;
+            return None;
         }
         let mut at = path.clone();
         loop {
-            if self.protected.contains(&at) {
-                return true;
+            if let Some(verdict) = self.protected.get(&at) {
+                return Some((at, *verdict));
             }
-            let Some((parent, _)) = at.split() else { return false };
-            at = parent;
+            at = at.split()?.0;
         }
     }
 
     /// Whether the policy keeps an entry that is gone at the source from being removed: it, or a
-    /// directory above it, does not travel.
-    fn is_excluded(&self, path: &RelPath, entry: &Entry) -> bool {
+    /// directory above it, does not travel. Without an answer it stays too.
+    fn exclusion(&self, path: &RelPath, entry: &Entry) -> Option<(RelPath, Verdict)> {
         if self.policy.is_trivial() {
-            return false;
+            return None;
         }
         let plain = Metadata::default();
         let mut at = path.clone();
@@ -418,13 +488,13 @@ impl<S: Storage> Join<'_, S> {
                 gid: meta.gid,
             };
             let verdict = self.policy.exclude(&[candidate]).first().copied();
-            if verdict.unwrap_or(Verdict::REPLICATE).action != Action::Replicate {
-                return true;
+            let verdict = verdict.unwrap_or(Verdict::FAULT);
+            if verdict.action != Action::Replicate || verdict.is_fault {
+                return Some((at, verdict));
             }
-            let Some((parent, _)) = at.split() else { return false };
-            at = parent;
+            at = at.split()?.0;
             if at.is_root() {
-                return false;
+                return None;
             }
             (kind, meta, size) = (EntryKind::Directory, &plain, 0);
         }
@@ -525,7 +595,7 @@ impl<S: Storage> Join<'_, S> {
             return Ok(None);
         }
         let Some(from) = self.catalog.path_of_inode(stat.inode)? else { return Ok(None) };
-        if from == *path || self.plan.moved.contains(&from) || self.is_protected(&from) {
+        if from == *path || self.plan.moved.contains(&from) || self.protection(&from).is_some() {
             return Ok(None);
         }
         let facts = LocalFacts::of(stat);
@@ -537,7 +607,7 @@ impl<S: Storage> Join<'_, S> {
             return Ok(None);
         }
         // What the policy keeps at the target does not move away from there.
-        if self.is_excluded(&from, &old.entry) {
+        if self.exclusion(&from, &old.entry).is_some() {
             return Ok(None);
         }
         let Some((parent, name)) = from.split() else { return Ok(None) };

@@ -50,6 +50,8 @@ pub enum ScanEvent<'a> {
     Excluded {
         /// Where.
         path: RelPath,
+        /// Whether it is a directory.
+        is_directory: bool,
         /// The answer of the policy.
         verdict: Verdict,
     },
@@ -234,8 +236,10 @@ fn report<D, E>(
         };
         match look {
             Look::Seen(stat) => visit(ScanEvent::Entry { path, stat }),
-            Look::Excluded(verdict) => {
-                visit(ScanEvent::Excluded { path: path.to_path(), verdict: *verdict })
+            Look::Excluded(verdict, kind) => {
+                let is_directory = *kind == FileKind::Directory;
+                let (path, verdict) = (path.to_path(), *verdict);
+                visit(ScanEvent::Excluded { path, is_directory, verdict })
             }
             Look::Unknown(step, error) => {
                 let source = std::mem::replace(error, io::ErrorKind::Other.into());

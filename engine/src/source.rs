@@ -15,16 +15,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use farshore_core::entry::EntryKind;
-use farshore_core::guard::{self, RootIdentity, judge};
+use farshore_core::guard::{self, RootIdentity, judge, judge_faults};
 use farshore_core::limits::{PATH_LEN_MAX, SMALL_FILE_MAX};
 use farshore_core::path::RelPath;
+use farshore_core::policy::PolicySet;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, Receipt, STRIPES_VERSION, StoreId, Welcome,
+    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STRIPES_VERSION, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -185,8 +186,9 @@ impl<S: Storage> Source<'_, S> {
             trust_target: self.config.trust_target,
         })?;
         let identity = self.identity()?;
+        let policies = self.config.policy.identity();
         let belief = self.catalog.sealed_root()?;
-        let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks()?);
+        let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks(&policies)?);
         let (mut plan, welcome) = first_plan;
         self.next_batch = first_batch(&welcome)?;
         if welcome.version >= DELTA_VERSION {
@@ -208,6 +210,9 @@ impl<S: Storage> Source<'_, S> {
             compared = true;
             plan = self.plan()?;
         }
+        let rules = self.config.policy.rules();
+        let spool_folder = &self.config.spool_folder;
+        let by_policy = plan.take_by_policy(&reader, &rules, spool_folder)?;
         let mut report = SourceReport {
             outcome: Outcome::Preview(Vec::new()),
             would_hold: None,
@@ -216,6 +221,10 @@ impl<S: Storage> Source<'_, S> {
             excluded: plan.excluded,
             deferred: plan.deferred,
             detached: plan.detached,
+            by_policy,
+            policies_changed: reader.policies()?.and_then(|former| former.difference(&policies)),
+            policies,
+            faults: plan.faults.count,
             foreign_changes: welcome.foreign_changes,
             compared,
             problems: std::mem::take(&mut plan.problems),
@@ -224,6 +233,7 @@ impl<S: Storage> Source<'_, S> {
         let target =
             guard::Target { first_contact, proven: former.map_or(0, |point| point.entries) };
         let hold = judge(expected, identity, plan.tally, self.config.threshold, target)
+            .or_else(|| judge_faults(&plan.faults))
             .filter(|_| !self.config.approved);
         if self.config.dry_run {
             report.outcome = Outcome::Preview(self.preview(plan)?);
@@ -236,14 +246,17 @@ impl<S: Storage> Source<'_, S> {
             self.leave()?;
             return Ok(report);
         }
-        let mut exceptions = report.problems.len() as u64;
+        let unnamed = plan.faults.count.saturating_sub(plan.faults.first.len() as u64);
+        let mut exceptions = report.problems.len() as u64 + unnamed;
         for attempt in 0.. {
             self.replicate(plan)?;
             let problems = self.progress.take_problems();
             exceptions += problems.len() as u64;
             report.problems.extend(problems);
             self.progress.enter(Phase::Sealing);
-            if let Some(point) = self.seal(started, exceptions, identity, former, welcome.target)? {
+            let sequence = former.map_or(0, |p| p.sequence) + 1;
+            let wanted = Sealing { sequence, started, exceptions, identity, tree: welcome.target };
+            if let Some(point) = self.seal(&wanted, &mut report)? {
                 report.outcome = Outcome::Sealed(point);
                 break;
             }
@@ -254,6 +267,7 @@ impl<S: Storage> Source<'_, S> {
             report.compared = true;
             plan = self.plan()?;
             plan.problems.clear();
+            report.by_policy = plan.take_by_policy(&reader, &rules, spool_folder)?;
         }
         report.degraded = std::mem::take(&mut self.degraded);
         if welcome.version >= LEAVE_VERSION {
@@ -318,7 +332,10 @@ impl<S: Storage> Source<'_, S> {
     }
 
     /// The source walks its tree while the target checks its own.
-    fn plan_while_target_checks(&mut self) -> Result<(Plan, Welcome), SourceError> {
+    fn plan_while_target_checks(
+        &mut self,
+        policies: &PolicySet,
+    ) -> Result<(Plan, Welcome), SourceError> {
         let (storage, catalog, config, progress) =
             (self.storage, self.catalog, self.config, self.progress);
         std::thread::scope(|scope| {
@@ -351,6 +368,9 @@ impl<S: Storage> Source<'_, S> {
                     }
                 }
             };
+            if welcome.version >= POLICIES_VERSION {
+                self.send(&Message::Policies(policies.clone()))?;
+            }
             let plan = planning.join().map_err(|_| SourceError::WorkerGone)??;
             Ok((plan, welcome))
         })
@@ -577,12 +597,10 @@ impl<S: Storage> Source<'_, S> {
     /// Agrees on the recovery point; `None` when the target's root differs.
     fn seal(
         &mut self,
-        started: i64,
-        exceptions: u64,
-        identity: RootIdentity,
-        former: Option<RecoveryPoint>,
-        tree: StoreId,
+        wanted: &Sealing,
+        report: &mut SourceReport,
     ) -> Result<Option<RecoveryPoint>, SourceError> {
+        let Sealing { sequence, started, exceptions, identity, tree } = *wanted;
         let (root, entries, bytes) = self.config.profile.time(Stage::Seal, || {
             self.catalog.update(Durability::None, |t| {
                 let root = t.seal()?;
@@ -590,7 +608,6 @@ impl<S: Storage> Source<'_, S> {
                 Ok((root, entries, bytes))
             })
         })?;
-        let sequence = former.map_or(0, |p| p.sequence) + 1;
         let point =
             RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
         self.session.seal_sent();
@@ -600,9 +617,12 @@ impl<S: Storage> Source<'_, S> {
         match self.message()? {
             Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
             Message::Sealed(sealed) => {
+                let detached = report.by_policy.take_rows(&self.config.spool_folder)?;
                 self.catalog.update(Durability::Immediate, |t| {
                     t.set_root_identity(identity)?;
                     t.set_epoch(self.config.epoch)?;
+                    t.set_policies(Some(&report.policies))?;
+                    detached.write(t, sequence)?;
                     t.set_recovery_point(&sealed, tree)
                 })?;
                 Ok(Some(sealed))
@@ -633,6 +653,18 @@ impl<S: Storage> Source<'_, S> {
     fn await_end(&mut self) {
         while !matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {}
     }
+}
+
+/// What a recovery point is to be made of, besides what the catalog has.
+#[derive(Debug)]
+struct Sealing {
+    sequence: u64,
+    /// When the walk began, in milliseconds since 1970-01-01 UTC.
+    started: i64,
+    exceptions: u64,
+    identity: RootIdentity,
+    /// The target's tree.
+    tree: StoreId,
 }
 
 /// The number after the last one the target has applied, with room for more than any run needs.

@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use farshore_core::policy::PolicySet;
 use farshore_core::recovery_point::Epoch;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Message, Query, Sign, StoreId, WIDE, Welcome,
+    ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Sign, StoreId, WIDE, Welcome,
 };
 use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
@@ -62,6 +63,8 @@ pub struct TargetConfig {
     pub history_age_max_ms: i64,
     /// The oldest kept versions are removed while all exceed this many bytes.
     pub history_bytes_max: u64,
+    /// The only policies that may decide at the source; any if there are none.
+    pub policies: Option<PolicySet>,
     /// Where lists too long for memory go.
     pub spool_folder: PathBuf,
     /// Milliseconds since 1970-01-01 UTC.
@@ -124,6 +127,9 @@ impl TargetError {
         match self {
             Self::Session(SessionError::VersionMismatch { .. }) => CloseCode::VersionMismatch,
             Self::Session(SessionError::EpochFenced { .. }) => CloseCode::EpochFenced,
+            Self::Session(
+                SessionError::PoliciesDiffer { .. } | SessionError::PoliciesUnknown { .. },
+            ) => CloseCode::PoliciesDiffer,
             Self::InUse => CloseCode::Busy,
             Self::Session(_) | Self::Stage(StageError::Decode(_) | StageError::Frame(_)) => {
                 CloseCode::ProtocolViolation
@@ -148,6 +154,31 @@ pub fn receive_hello(link: &dyn Link) -> Result<Message, TargetError> {
         Ok(message)
     } else {
         Err(SessionError::UnexpectedMessage { state, message: message.name() }.into())
+    }
+}
+
+/// The policies in force at the source, which it says first of all, if its version can; refused when
+/// they are not those `wanted`.
+fn receive_policies(
+    link: &dyn Link,
+    machine: &mut TargetSession,
+    wanted: Option<&PolicySet>,
+) -> Result<Option<PolicySet>, TargetError> {
+    let version = machine.version();
+    if version < POLICIES_VERSION {
+        return match wanted {
+            Some(_) => Err(SessionError::PoliciesUnknown { version }.into()),
+            None => Ok(None),
+        };
+    }
+    let state = machine.state_name();
+    let bytes = link.recv_control()?.ok_or(SessionError::EndedEarly { state })?;
+    let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
+    machine.handle(&message)?;
+    let Message::Policies(found) = message else { return Err(TargetError::ThreadGone) };
+    match wanted.and_then(|wanted| found.difference(wanted)) {
+        Some(difference) => Err(SessionError::PoliciesDiffer { difference }.into()),
+        None => Ok(Some(found)),
     }
 }
 
@@ -203,6 +234,8 @@ struct Session<'a, S: Storage> {
     machine: Mutex<TargetSession>,
     source: StoreId,
     epoch: Epoch,
+    /// What decided at the source; `None` when it cannot say.
+    policies: Option<PolicySet>,
     report: TargetReport,
     next_batch: u64,
 }
@@ -281,6 +314,7 @@ impl<'a, S: Storage> Session<'a, S> {
         };
         machine.welcome_sent(applied_batch);
         link.send_control(Bytes::from(Message::Welcome(welcome).to_bytes()))?;
+        let policies = receive_policies(link, &mut machine, config.policies.as_ref())?;
         let session = Self {
             storage,
             catalog,
@@ -289,6 +323,7 @@ impl<'a, S: Storage> Session<'a, S> {
             machine: Mutex::new(machine),
             source: *source,
             epoch: *theirs,
+            policies,
             report,
             next_batch: applied_batch + 1,
         };
@@ -490,6 +525,7 @@ impl<'a, S: Storage> Session<'a, S> {
                         t.settle()?;
                         if root == point.root {
                             t.set_recovery_point(&point, self.source)?;
+                            t.set_policies(self.policies.as_ref())?;
                             t.set_epoch(self.epoch)?;
                         }
                         Ok(root)

@@ -2,7 +2,10 @@
 //! hold the run before its first change.
 //!
 //! Pure: it is given counts and identities, and answers with a reason to hold or none. It holds
-//! until an operator approves; nothing has been changed at the target by then.
+//! until an operator approves; nothing has been changed at the target by then. A policy that failed holds
+//! it too where the site wants that.
+
+use crate::policy::Faults;
 
 /// What tells one root directory from another on the same mount point: an unmounted share shows the
 /// empty directory below the mount, another file system shows another root inode.
@@ -105,6 +108,17 @@ pub enum Hold {
         /// Entries of the last recovery point.
         proven: u64,
     },
+    /// A policy failed, and the site wants such cuts held.
+    #[error(
+        "a policy had no answer about {count} entries, and such cuts are to be held; the first: \
+         {first}"
+    )]
+    PolicyFaults {
+        /// Entries without an answer.
+        count: u64,
+        /// The first of them, and what happened.
+        first: String,
+    },
     /// The target has entries the source lacks, and no run has joined the two before.
     #[error(
         "the target was not made from this source, and {deleted} of its {known} entries are not at \
@@ -158,8 +172,19 @@ pub fn judge(
     None
 }
 
+/// Whether to hold because a policy failed.
+#[must_use]
+pub fn judge_faults(faults: &Faults) -> Option<Hold> {
+    let first = faults.first.first().filter(|_| faults.hold)?;
+    let first = format!("{}: {}", first.path, first.text);
+    Some(Hold::PolicyFaults { count: faults.count, first })
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::path::RelPath;
+    use crate::policy::Fault;
+
     use super::*;
 
     const ROOT: RootIdentity = RootIdentity { inode: 2, file_system: 0xef53 };
@@ -175,6 +200,16 @@ mod tests {
         assert_eq!(judged(tally, false), None);
         let tally = Tally { known: 20_000, found: 18_500, deleted: 1_500, rewritten: 0 };
         assert_eq!(judged(tally, false), None, "above 1,000 entries, below 10 %");
+    }
+
+    #[test]
+    fn a_policy_that_failed_holds_where_the_site_wants_it() {
+        let path = RelPath::new(*b"a/b").expect("a path");
+        let first = vec![Fault { path, text: "trapped".into() }];
+        let faults = Faults { count: 3, first, hold: true };
+        assert!(matches!(judge_faults(&faults), Some(Hold::PolicyFaults { count: 3, .. })));
+        assert_eq!(judge_faults(&Faults { hold: false, ..faults }), None);
+        assert_eq!(judge_faults(&Faults { hold: true, ..Faults::default() }), None);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum CatalogError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// A list that is to be written cannot be read back.
+    #[error("catalog: reading a list of changes back from the state folder")]
+    List(#[source] std::io::Error),
     /// A stored value does not decode.
     #[error("catalog: value in table {table} is damaged; move the catalog away and run again")]
     Damaged {
@@ -71,7 +74,7 @@ impl CatalogError {
     #[must_use]
     pub fn file_system(&self) -> Option<&std::io::Error> {
         match self {
-            Self::Create { source, .. } => Some(source),
+            Self::Create { source, .. } | Self::List(source) => Some(source),
             Self::Open { source, .. } | Self::Database { source, .. } => match &**source {
                 redb::Error::Io(e) => Some(e),
                 _ => None,

@@ -13,6 +13,7 @@ use farshore_core::digest::{
 use farshore_core::entry::Entry;
 use farshore_core::guard::RootIdentity;
 use farshore_core::path::RelPath;
+use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::TreeView;
@@ -22,9 +23,9 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use super::pending::Pending;
 use super::record::{decode_history, decode_history_set, entry_part, is_directory, parse_location};
 use super::{
-    Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DIRECTORIES, DIRTY, ENTRIES, HISTORY,
-    HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES, Record,
-    Result, Step, damaged, lock,
+    Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DETACHED, DIRECTORIES, DIRTY, ENTRIES,
+    HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
+    Record, Result, Step, damaged, lock,
 };
 
 /// A consistent view of a catalog.
@@ -39,6 +40,8 @@ pub struct CatalogReader {
     pub(super) history: ReadOnlyTable<(u64, u32), Bytes>,
     pub(super) history_sets: ReadOnlyTable<u64, Bytes>,
     pub(super) dirty: ReadOnlyTable<Bytes, ()>,
+    /// Not there in a catalog that no later version has written to.
+    pub(super) detached: Option<ReadOnlyTable<Bytes, Bytes>>,
     pub(super) pending: Arc<Mutex<Pending>>,
 }
 
@@ -62,6 +65,10 @@ impl CatalogReader {
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             dirty: txn.open_table(DIRTY).step("open table dirty")?,
+            detached: match txn.open_table(DETACHED) {
+                Err(redb::TableError::TableDoesNotExist(_)) => None,
+                opened => Some(opened.step("open table detached")?),
+            },
             pending: Arc::clone(pending),
         })
     }
@@ -131,6 +138,15 @@ impl CatalogReader {
         self.meta("recovery_point")?
             .map(|b| RecoveryPoint::decode(&mut Decoder::new(&b)).map_err(damaged("meta")))
             .transpose()
+    }
+
+    /// Which policies decided about it; `None` when the source did not say.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn policies(&self) -> Result<Option<PolicySet>> {
+        let bytes = self.meta("policies")?.filter(|bytes| !bytes.is_empty());
+        bytes.map(|b| PolicySet::decode(&mut Decoder::new(&b)).map_err(damaged("meta"))).transpose()
     }
 
     /// Identity of the root directory at the last run.

@@ -10,6 +10,7 @@ use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::guard::RootIdentity;
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
+use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{Extent, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::message::StoreId;
@@ -19,9 +20,9 @@ use super::pending::Pending;
 use super::reader::{for_children, read_below};
 use super::record::{decode_history, location_key};
 use super::{
-    Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DIRECTORIES, DIRTY, ENTRIES,
-    HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
-    Record, Result, Step, damaged,
+    Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DETACHED, DIRECTORIES,
+    DIRTY, ENTRIES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
+    META, RECIPES, Record, Result, Step, damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.
@@ -42,6 +43,7 @@ pub struct CatalogTables<'t> {
     inodes: Table<'t, u64, Bytes>,
     /// What the tables of contents and inodes have not got yet.
     pending: &'t Mutex<Pending>,
+    pub(super) detached: Table<'t, Bytes, Bytes>,
     history: Table<'t, (u64, u32), Bytes>,
     history_sets: Table<'t, u64, Bytes>,
     entry_count: u64,
@@ -86,6 +88,7 @@ impl<'t> CatalogTables<'t> {
             recipes: txn.open_table(RECIPES).step("open table recipes")?,
             chunks: txn.open_table(CHUNKS).step("open table chunks")?,
             inodes: txn.open_table(INODES).step("open table inodes")?,
+            detached: txn.open_table(DETACHED).step("open table detached")?,
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             entry_count,
@@ -181,6 +184,18 @@ impl<'t> CatalogTables<'t> {
         point.encode(&mut e);
         self.set_meta("recovery_point", e.as_slice())?;
         self.set_joined_with(peer)
+    }
+
+    /// Records which policies decided about the recovery point; `None` when the source did not say.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn set_policies(&mut self, policies: Option<&PolicySet>) -> Result<()> {
+        let mut e = Encoder::new();
+        if let Some(policies) = policies {
+            policies.encode(&mut e);
+        }
+        self.set_meta("policies", e.as_slice())
     }
 
     /// Records the other end: with each recovery point, and when an empty tree is begun.

@@ -31,7 +31,7 @@ pub(super) struct Opened<D> {
 #[derive(Debug)]
 pub(super) enum Look {
     Seen(Stat),
-    Excluded(Verdict),
+    Excluded(Verdict, FileKind),
     Unknown(&'static str, io::Error),
 }
 
@@ -217,9 +217,9 @@ impl<S: Storage> Reader<'_, S> {
         let candidates: Vec<_> = seen.iter().map(|(path, stat, _)| candidate(path, stat)).collect();
         let verdicts = self.policy.exclude(&candidates);
         drop(candidates);
-        for ((.., look), verdict) in seen.into_iter().zip(verdicts) {
+        for ((_, stat, look), verdict) in seen.into_iter().zip(verdicts) {
             if verdict.action != Action::Replicate {
-                *look = Look::Excluded(verdict);
+                *look = Look::Excluded(verdict, stat.kind);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use farshore_core::guard::{Hold, Threshold};
 use farshore_core::path::RelPath;
-use farshore_core::policy::Policy;
+use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::CompareError;
 use farshore_proto::link::LinkError;
@@ -16,7 +16,7 @@ use super::COMPARISONS;
 use crate::catalog::CatalogError;
 use crate::frames::{Compression, Striping};
 use crate::ingest::{IngestError, WallClock};
-use crate::plan::{PlanError, Problem};
+use crate::plan::{DetachedChange, PlanError, Problem};
 use crate::profile::Profile;
 
 /// How a source runs.
@@ -85,6 +85,14 @@ pub struct SourceReport {
     pub deferred: u64,
     /// Entries kept at the target although gone or excluded here.
     pub detached: u64,
+    /// What of them the policies keep there, and what of that is new.
+    pub by_policy: DetachedChange,
+    /// The policies that decided.
+    pub policies: PolicySet,
+    /// In what they differ from those of the former recovery point.
+    pub policies_changed: Option<String>,
+    /// Entries a policy had no answer about, and which travelled.
+    pub faults: u64,
     /// Changes at the target that were not ours, found by its check.
     pub foreign_changes: u64,
     /// Whether the two ends had to be compared.

@@ -203,6 +203,7 @@ impl World {
             describe(&e)
         })?;
         let config = TargetConfig {
+            policies: None,
             fresh_id: StoreId([7; 16]),
             stagers: 1,
             stage: StageConfig { devices: true },

@@ -22,4 +22,6 @@ pub enum CloseCode {
     EpochFenced = 7,
     /// A file system of this end is full, read-only or failing.
     Disk = 8,
+    /// Other policies are in force at the source than this end was told to accept.
+    PoliciesDiffer = 9,
 }

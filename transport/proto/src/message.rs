@@ -6,13 +6,14 @@ use farshore_core::digest::{BUCKETS, Child, DirectoryDigest, RootDigest};
 use farshore_core::entry::{Entry, decode_path};
 use farshore_core::limits::FILE_SIZE_MAX;
 use farshore_core::path::RelPath;
+use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
-/// of several streams, and a source that closes when it has heard that all is sealed; with a peer that
-/// speaks 1 alone they are left out.
-pub const PROTOCOL_VERSION: u16 = 2;
+/// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
+/// policies in force. With a peer that speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -26,6 +27,9 @@ pub const STRIPES_VERSION: u16 = 2;
 /// The version from which on a source may close the link, with code 0, once it has heard of its seal:
 /// it need not say goodbye first.
 pub const LEAVE_VERSION: u16 = 2;
+
+/// The version from which on a source says which policies are in force before anything else.
+pub const POLICIES_VERSION: u16 = 3;
 
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;
@@ -263,6 +267,8 @@ pub enum Message {
         /// not there as it was.
         bytes: Vec<u8>,
     },
+    /// Source, since version 3, first after the welcome: the policies that decide about this cut.
+    Policies(PolicySet),
 }
 
 impl Message {
@@ -283,6 +289,7 @@ impl Message {
             Self::Goodbye => "goodbye",
             Self::Sign(_) => "sign",
             Self::Signatures { .. } => "signatures",
+            Self::Policies(_) => "policies",
         }
     }
 
@@ -357,6 +364,10 @@ impl Message {
                 e.put_u64(*id);
                 e.put_bytes(bytes);
             }
+            Self::Policies(set) => {
+                e.put_u8(14);
+                set.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -393,6 +404,7 @@ impl Message {
                 id: d.take_u64("signatures")?,
                 bytes: d.take_bytes("signatures", SIGNATURES_LEN_MAX)?.into(),
             },
+            14 => Self::Policies(PolicySet::decode(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
@@ -604,6 +616,7 @@ fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
 #[cfg(test)]
 mod tests {
     use farshore_core::entry::Metadata;
+    use farshore_core::policy::{PolicyId, PolicyIdentity};
     use proptest::prelude::*;
 
     use super::*;
@@ -672,6 +685,15 @@ mod tests {
                 ranges: vec![(1 << 40, 1 << 20), (4_096, 2_048), (6_144, 1)],
             }),
             Message::Signatures { id: 8, bytes: vec![1; 99] },
+            Message::Policies(PolicySet {
+                rules: [9; 32],
+                policies: vec![PolicyIdentity {
+                    name: "mft-defaults".into(),
+                    id: PolicyId([8; 32]),
+                    settings: [7; 32],
+                    limits: [6; 32],
+                }],
+            }),
         ]
     }
 

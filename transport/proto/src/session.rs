@@ -2,7 +2,10 @@
 //!
 //! ```text
 //! source:  AwaitWelcome ─► Ready ─► AwaitSealed ─► Done
-//! target:  AwaitHello ─► Checking ─► Ready ─► Done (Ready again after a seal that did not match)
+//! target:  AwaitHello ─► Checking ─► AwaitPolicies ─► Ready ─► Done
+//! ```
+//! (Ready again after a seal that did not match; below version 3 Ready follows Checking.)
+//! ```text
 //! ```
 //! Both are fed every message before anything is done about it, and refuse the ones out of order.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
@@ -16,8 +19,8 @@ use farshore_core::recovery_point::Epoch;
 
 use crate::batch::BatchHeader;
 use crate::message::{
-    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, STRIPES_VERSION, Sign,
+    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, POLICIES_VERSION,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STRIPES_VERSION, Sign,
 };
 
 /// Most batches a source may have under way.
@@ -43,6 +46,21 @@ pub enum SessionError {
     EndedEarly {
         /// This end's state.
         state: &'static str,
+    },
+    /// The source decides by other policies than the target was told to accept.
+    #[error("the policies in force at the source are not those this end was given: {difference}")]
+    PoliciesDiffer {
+        /// In what, for people.
+        difference: String,
+    },
+    /// The source is too old to say its policies.
+    #[error(
+        "peer speaks protocol version {version}, which does not say which policies are in force: \
+             upgrade it"
+    )]
+    PoliciesUnknown {
+        /// The version settled on.
+        version: u16,
     },
     /// No protocol version in common.
     #[error(
@@ -262,6 +280,7 @@ impl SignLedger {
 enum TargetState {
     AwaitHello,
     Checking,
+    AwaitPolicies,
     Ready,
     Done,
 }
@@ -321,6 +340,10 @@ impl TargetSession {
                 self.state = T::Checking;
                 Ok(())
             }
+            (T::AwaitPolicies, Message::Policies(_)) => {
+                self.state = T::Ready;
+                Ok(())
+            }
             (T::Ready, Message::Compare(queries)) => {
                 if queries.len() > COMPARE_QUERIES_MAX {
                     let limit = COMPARE_QUERIES_MAX;
@@ -354,7 +377,10 @@ impl TargetSession {
 
     /// The Welcome is about to be sent; batches start behind `applied`.
     pub fn welcome_sent(&mut self, applied: u64) {
-        self.state = TargetState::Ready;
+        self.state = match self.version {
+            POLICIES_VERSION.. => TargetState::AwaitPolicies,
+            _ => TargetState::Ready,
+        };
         self.next_batch = applied + 1;
     }
 
@@ -414,6 +440,7 @@ impl TargetSession {
         match self.state {
             TargetState::AwaitHello => "waiting for a hello",
             TargetState::Checking => "checking its tree",
+            TargetState::AwaitPolicies => "waiting for the policies in force",
             TargetState::Ready => "replicating",
             TargetState::Done => "done",
         }
@@ -423,6 +450,7 @@ impl TargetSession {
 #[cfg(test)]
 mod tests {
     use farshore_core::digest::RootDigest;
+    use farshore_core::policy::PolicySet;
     use farshore_core::recovery_point::RecoveryPoint;
 
     use super::*;
@@ -524,19 +552,35 @@ mod tests {
         let mut target = TargetSession::new(Epoch(0));
         assert!(target.batch_began(&began(1, 0)).is_err(), "before the hello");
         assert!(matches!(
-            target.handle(&hello((3, 9), 0)),
-            Err(SessionError::VersionMismatch { lowest: 3, highest: 9 })
+            target.handle(&hello((PROTOCOL_VERSION + 1, 9), 0)),
+            Err(SessionError::VersionMismatch { lowest: _, highest: 9 })
         ));
         assert!(target.handle(&hello((9, 0), 0)).is_err(), "the wrong way round");
         assert!(target.handle(&hello((0, 0), 0)).is_err(), "older than all");
         target.handle(&hello((0, 9), 0)).expect("a range that holds ours");
         assert_eq!(target.version(), PROTOCOL_VERSION);
         target.welcome_sent(4);
+        target.handle(&Message::Policies(PolicySet::default())).expect("policies");
         assert_eq!(target.batch_began(&began(4, 0)), Err(SessionError::UnknownBatch { batch: 4 }));
         target.batch_began(&began(5, 0)).expect("the next");
         assert!(target.batch_began(&began(5, 0)).is_err(), "twice");
         target.batch_applied(5);
         assert!(target.batch_began(&began(5, 0)).is_err(), "replayed");
+    }
+
+    #[test]
+    fn nothing_comes_before_the_policies_in_force_and_they_come_once() {
+        let policies = Message::Policies(PolicySet::default());
+        let mut target = TargetSession::new(Epoch(0));
+        target.handle(&hello((1, POLICIES_VERSION), 0)).expect("hello");
+        target.welcome_sent(0);
+        assert!(target.batch_began(&began(1, 0)).is_err());
+        assert!(target.handle(&Message::Seal(point())).is_err());
+        assert!(target.handle(&Message::Compare(Vec::new())).is_err());
+        target.handle(&policies).expect("policies");
+        assert!(target.handle(&policies).is_err(), "twice");
+        target.batch_began(&began(1, 0)).expect("batch");
+        assert!(ready((1, 2)).handle(&policies).is_err(), "version 2 knows of none");
     }
 
     #[test]

@@ -1,0 +1,193 @@
+//! What a policy keeps at the target although it does not travel, and what of that is new.
+//!
+//! Guarantees: an entry is told once, by the rule that names it, with what lies below it in the counts;
+//! the list spills to disk like those of the plan. Nothing here deletes or is a reason to delete.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::entry::{Entry, decode_path};
+use farshore_core::path::RelPath;
+
+use super::PlanError;
+use crate::catalog::{CatalogError, CatalogReader, CatalogTables, Detached};
+use crate::spool::{Spool, SpoolReader};
+
+/// Newly detached entries that a report names, at most.
+const NAMED_MAX: usize = 10_000;
+
+/// What a rule keeps at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DetachedCount {
+    /// Entries, those below a directory included.
+    pub entries: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+}
+
+/// The entries that a walk found detached.
+#[derive(Debug)]
+pub struct DetachedList {
+    list: Spool,
+    by_rule: BTreeMap<Option<u32>, DetachedCount>,
+}
+
+impl DetachedList {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { list: Spool::new(folder), by_rule: BTreeMap::new() }
+    }
+
+    /// Counts an entry; the policy itself named it, or a directory above it.
+    pub(super) fn add(
+        &mut self,
+        path: &RelPath,
+        entry: &Entry,
+        rule: Option<u32>,
+        is_named: bool,
+    ) -> Result<(), PlanError> {
+        let count = self.by_rule.entry(rule).or_default();
+        count.entries += 1;
+        count.bytes = count.bytes.saturating_add(entry.size());
+        if is_named {
+            let mut e = Encoder::new();
+            e.put_bytes(path.as_bytes());
+            e.put_u64(rule.map_or(0, |rule| u64::from(rule) + 1));
+            self.list.push(&e.finish())?;
+        }
+        Ok(())
+    }
+
+    /// What is new since the last recovery point of the catalog, the list being in path order like it.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn compare(
+        self,
+        catalog: &CatalogReader,
+        rules: &[String],
+        folder: &Path,
+    ) -> Result<DetachedChange, PlanError> {
+        let text = |rule: Option<u32>| {
+            let index = rule.and_then(|rule| usize::try_from(rule).ok());
+            index.and_then(|index| rules.get(index)).cloned().unwrap_or_default()
+        };
+        let mut change = DetachedChange {
+            by_rule: self.by_rule.iter().map(|(&rule, &count)| (text(rule), count)).collect(),
+            began: 0,
+            ended: 0,
+            first: Vec::new(),
+            list: Spool::new(folder),
+        };
+        let mut now = self.list.into_forward()?;
+        let mut former = catalog.detached()?;
+        let mut row = former.next().transpose()?;
+        let mut item = next_item(&mut now)?;
+        loop {
+            let order = match (&item, &row) {
+                (None, None) => return Ok(change),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((path, _)), Some((was, _))) => path.cmp(was),
+            };
+            if order == Ordering::Less
+                && let Some((path, rule)) = &item
+            {
+                change.begin(path, &text(*rule))?;
+            }
+            if order == Ordering::Greater
+                && let Some((was, _)) = &row
+            {
+                change.ended += 1;
+                change.push(was, None)?;
+            }
+            if order.is_le() {
+                item = next_item(&mut now)?;
+            }
+            if order.is_ge() {
+                row = former.next().transpose()?;
+            }
+        }
+    }
+}
+
+fn next_item(list: &mut SpoolReader) -> Result<Option<(RelPath, Option<u32>)>, PlanError> {
+    let Some(bytes) = list.next_item()? else { return Ok(None) };
+    let mut d = Decoder::new(&bytes);
+    let path = decode_path(&mut d, "detached path")?;
+    let rule = d.take_u64("detached by")?;
+    d.finish("detached")?;
+    Ok(Some((path, rule.checked_sub(1).and_then(|rule| u32::try_from(rule).ok()))))
+}
+
+/// How what is detached differs from the last recovery point.
+#[derive(Debug)]
+pub struct DetachedChange {
+    /// What each rule keeps at the target, new or not, by its text.
+    pub by_rule: Vec<(String, DetachedCount)>,
+    /// Entries detached since.
+    pub began: u64,
+    /// Entries that were detached and are not any more: they travel again, or are gone at both ends.
+    pub ended: u64,
+    /// The first of those detached since, with the rule's text.
+    pub first: Vec<(RelPath, String)>,
+    list: Spool,
+}
+
+impl DetachedChange {
+    fn begin(&mut self, path: &RelPath, rule: &str) -> Result<(), PlanError> {
+        self.began += 1;
+        if self.first.len() < NAMED_MAX {
+            self.first.push((path.clone(), rule.to_owned()));
+        }
+        self.push(path, Some(rule))
+    }
+
+    fn push(&mut self, path: &RelPath, rule: Option<&str>) -> Result<(), PlanError> {
+        let mut e = Encoder::new();
+        e.put_bytes(path.as_bytes());
+        e.put_u8(u8::from(rule.is_some()));
+        e.put_bytes(rule.unwrap_or_default().as_bytes());
+        Ok(self.list.push(&e.finish())?)
+    }
+
+    /// The change, to be written with a recovery point.
+    ///
+    /// # Errors
+    /// [`PlanError::Spool`].
+    pub fn take_rows(&mut self, folder: &Path) -> Result<DetachedWriter, PlanError> {
+        let list = std::mem::replace(&mut self.list, Spool::new(folder));
+        Ok(DetachedWriter(list.into_forward()?))
+    }
+}
+
+fn decode_change(bytes: &[u8]) -> Result<(RelPath, Option<String>), DecodeError> {
+    let mut d = Decoder::new(bytes);
+    let path = decode_path(&mut d, "detached path")?;
+    let begins = d.take_u8("detached")? == 1;
+    let rule = d.take_text("detached by", bytes.len())?;
+    d.finish("detached")?;
+    Ok((path, begins.then_some(rule)))
+}
+
+/// Writes what changed.
+#[derive(Debug)]
+pub struct DetachedWriter(SpoolReader);
+
+impl DetachedWriter {
+    /// Writes it into the transaction of the recovery point `since`.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn write(mut self, t: &mut CatalogTables<'_>, since: u64) -> Result<(), CatalogError> {
+        while let Some(bytes) = self.0.next_item().map_err(CatalogError::List)? {
+            let damaged = |source| CatalogError::Damaged { table: "list of detached", source };
+            match decode_change(&bytes).map_err(damaged)? {
+                (path, Some(rule)) => t.set_detached(&path, &Detached { since, rule })?,
+                (path, None) => t.forget_detached(&path)?,
+            }
+        }
+        Ok(())
+    }
+}
