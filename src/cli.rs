@@ -172,6 +172,10 @@ struct ServeArgs {
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
+    rules: rules::RuleArgs,
+    #[command(flatten)]
+    policies: policy::options::PolicyOptions,
+    #[command(flatten)]
     io: IoArgs,
     #[command(flatten)]
     target_args: TargetArgs,
@@ -284,7 +288,7 @@ pub fn main() -> ExitCode {
     let below = matches.subcommand().map(|(_, m)| m.clone()).unwrap_or_default();
     let result = match cli.command {
         Command::Replicate(args) => replicate::run(*args, &below),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, &below),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(args, &below),

@@ -144,13 +144,14 @@ fn cases_of(chosen: &Chosen, given: &[PathBuf]) -> Result<Vec<CaseFile>, Failure
 
 fn read_cases(path: &Path) -> Result<CaseFile, Failure> {
     let name = path.display().to_string();
-    let text = read_text(path)
-        .map_err(|e| Failure::new(Exit::Usage, &e))?
-        .ok_or_else(|| Failure::usage(format!("cases {name}: there is no such file"), CASES_HINT))?;
+    let text = read_text(path).map_err(|e| Failure::new(Exit::Usage, &e))?.ok_or_else(|| {
+        Failure::usage(format!("cases {name}: there is no such file"), CASES_HINT)
+    })?;
     CaseFile::parse(&name, &text).map_err(|e| Failure::new(Exit::Usage, &e))
 }
 
-const CASES_HINT: &str = "name a file of cases with --cases; a project has them in tests/cases.toml";
+const CASES_HINT: &str =
+    "name a file of cases with --cases; a project has them in tests/cases.toml";
 
 /// Prints one object or a text.
 fn show(json: bool, object: &serde_json::Value, text: &str) {

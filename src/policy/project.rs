@@ -20,7 +20,8 @@ use crate::exit::{Exit, Failure};
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Variables of Cargo that belong to the machine, not to the build that runs us.
-const KEPT: [&str; 4] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR"];
+const KEPT: [&str; 5] =
+    ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_TARGET_DIR"];
 
 /// Why there is no module.
 #[derive(Debug, thiserror::Error)]
@@ -135,10 +136,10 @@ pub fn toolchain(folder: &Path, places: &Places) -> Result<Toolchain, BuildError
         Some(rustc) => sysroot(&rustc, folder, places)?,
         None => None,
     };
-    if let Some(sysroot) = &sysroot {
-        if has_std(&sysroot.join("lib/rustlib").join(TARGET).join("lib")) {
-            return Ok(Toolchain::OnPath);
-        }
+    if let Some(sysroot) = &sysroot
+        && has_std(&sysroot.join("lib/rustlib").join(TARGET).join("lib"))
+    {
+        return Ok(Toolchain::OnPath);
     }
     let usr = &places.debian;
     let has_debian = ["bin/cargo", "bin/rustc"].iter().all(|p| usr.join(p).is_file())
@@ -294,7 +295,9 @@ impl Project {
             flags.push(format!("--remap-path-prefix={}=/rust", sources.display()));
             // Its own folder: what another compiler made for the same project is of no use to it.
             command.arg("-Zbuild-std=core,alloc,std,panic_abort");
-            command.arg("--target-dir").arg(self.folder.join("target/rustc-web"));
+            let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+            let target = target.unwrap_or_else(|| self.folder.join("target"));
+            command.arg("--target-dir").arg(target.join("rustc-web"));
             command.env("PATH", usr.join("bin")).env("RUSTC", usr.join("bin/rustc"));
             command.env("RUSTC_BOOTSTRAP", "1");
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);

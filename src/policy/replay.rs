@@ -71,7 +71,7 @@ pub struct Change {
     pub after: Fate,
     /// The rule that decides: of the path itself, or of a directory above it.
     pub rule: Option<u32>,
-    /// The directory above it that is excluded.
+    /// The directory above it that does not travel.
     pub below: Option<RelPath>,
 }
 
@@ -131,7 +131,7 @@ pub fn tree<S: Storage>(both: Both<'_>, storage: &S, threads: usize) -> Replay {
                 if !path.is_root() {
                     let path = path.to_path();
                     let verdicts = walker.take(&path);
-                    let facts = facts_of(&candidate(&path, stat));
+                    let facts = Facts::seen(&candidate(&path, stat));
                     join.entry(facts, verdicts);
                 }
             }
@@ -182,13 +182,6 @@ pub fn catalog(both: Both<'_>, reader: &CatalogReader) -> Result<Replay, Catalog
     Ok(join.finish())
 }
 
-fn facts_of(candidate: &Candidate<'_>) -> Facts {
-    let Candidate { path, kind, size, mtime, mode, uid, gid } = *candidate;
-    // What a directory takes on its disk is no content.
-    let size = if kind == EntryKind::File { size } else { 0 };
-    Facts { path: path.clone(), kind, size, mtime, mode, uid, gid }
-}
-
 /// The verdicts of both.
 type Pair = (Verdict, Verdict);
 
@@ -230,8 +223,9 @@ impl Policy for Walker<'_> {
     }
 }
 
-/// The excluded directory above an entry, and the rule that excludes it.
-type Above = Option<Arc<(RelPath, Option<u32>)>>;
+/// The directory above an entry that does not travel, why, and by which rule.
+type Root = Arc<(RelPath, Fate, Option<u32>)>;
+type Above = Option<Root>;
 
 /// An entry that waits to be asked about, with what is above it before and after.
 struct Waiting {
@@ -246,7 +240,7 @@ struct Join<'a> {
     replay: Replay,
     waiting: Vec<Waiting>,
     /// Directories that are excluded, or below one that is, before and after.
-    excluded: [HashMap<RelPath, Arc<(RelPath, Option<u32>)>>; 2],
+    excluded: [HashMap<RelPath, Root>; 2],
 }
 
 impl<'a> Join<'a> {
@@ -283,7 +277,7 @@ impl<'a> Join<'a> {
             let root = match &above[side] {
                 Some(root) => Arc::clone(root),
                 None if verdict.action != Action::Replicate => {
-                    Arc::new((facts.path.clone(), verdict.rule))
+                    Arc::new((facts.path.clone(), Fate::of(verdict.action), verdict.rule))
                 }
                 None => continue,
             };
@@ -311,11 +305,11 @@ impl<'a> Join<'a> {
     }
 
     fn count(&mut self, facts: &Facts, above: &[Above; 2], verdicts: [Verdict; 2]) {
-        let [before, after] = [0, 1].map(|side: usize| match above[side] {
-            Some(_) => Fate::Stays,
+        let [before, after] = [0, 1].map(|side: usize| match &above[side] {
+            Some(root) => root.1,
             None => Fate::of(verdicts[side].action),
         });
-        let rule = above[1].as_ref().map_or(verdicts[1].rule, |above| above.1);
+        let rule = above[1].as_ref().map_or(verdicts[1].rule, |above| above.2);
         let replay = &mut self.replay;
         replay.seen.add(facts.size);
         replay.by_change.entry((before, after)).or_default().add(facts.size);

@@ -10,8 +10,8 @@ use farshore_core::entry::{EntryKind, Timestamp};
 use farshore_core::path::{RelPath, escape_text};
 use farshore_core::policy::{Action, Policy, Verdict};
 use farshore_core::size::parse_size;
-use farshore_engine::io::{Object, Storage};
 use farshore_engine::io::uring::IoMode;
+use farshore_engine::io::{Object, Storage};
 use farshore_engine::scan::candidate;
 use farshore_engine::source::system_wall_clock;
 use farshore_policies::Policies;
@@ -121,10 +121,7 @@ fn facts_below(root: &Path, path: RelPath) -> Result<Facts, Failure> {
     let stat = storage
         .stat(Object::Named(&directory, path.name()))
         .map_err(|e| failed("looking at it", e))?;
-    let seen = candidate(&path, &stat);
-    let (kind, mtime, mode, uid, gid) = (seen.kind, seen.mtime, seen.mode, seen.uid, seen.gid);
-    let size = if kind == EntryKind::File { seen.size } else { 0 };
-    Ok(Facts { path: path.clone(), kind, size, mtime, mode, uid, gid })
+    Ok(Facts::seen(&candidate(&path, &stat)))
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use farshore_core::entry::EntryKind;
 use farshore_core::policy::ReplicateAll;
 use farshore_engine::OWN_FOLDER;
 use farshore_engine::io::uring::IoMode;
@@ -88,7 +87,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
             cost.call_micros,
             asked.len()
         ),
-        None => "it decides conflicts alone: 'farshore policy test' shows the fuel of its cases\n".into(),
+        None => "it decides conflicts alone: 'farshore policy test' shows the fuel of its cases\n"
+            .into(),
     });
     if faults.count > 0 {
         text.push_str(&format!("{} faults: 'farshore policy check' names one\n", faults.count));
@@ -152,19 +152,14 @@ fn of_tree(root: &std::path::Path, count: usize) -> Result<Vec<Facts>, Failure> 
     let mut found = Vec::new();
     // Enough is an end, not an error.
     let ended = scan(&storage, &ReplicateAll, OWN_FOLDER, worker_threads(), &mut |event| {
-        if let ScanEvent::Entry { path, stat } = event {
-            if !path.is_root() {
-                let path = path.to_path();
-                let seen = candidate(&path, stat);
-                let size = if seen.kind == EntryKind::File { seen.size } else { 0 };
-                let (kind, mtime, mode) = (seen.kind, seen.mtime, seen.mode);
-                let (uid, gid) = (seen.uid, seen.gid);
-                found.push(Facts { path: path.clone(), kind, size, mtime, mode, uid, gid });
-            }
+        if let ScanEvent::Entry { path, stat } = event
+            && !path.is_root()
+        {
+            found.push(Facts::seen(&candidate(&path.to_path(), stat)));
         }
         if found.len() < count { Ok(()) } else { Err(()) }
     });
-    ended.map_or((), drop);
+    ended.map(drop).unwrap_or(());
     match found.is_empty() {
         true => Err(Failure {
             exit: Exit::Refused,
@@ -174,4 +169,3 @@ fn of_tree(root: &std::path::Path, count: usize) -> Result<Vec<Facts>, Failure> 
         false => Ok(found),
     }
 }
-

@@ -84,7 +84,12 @@ pub(super) fn findings(opened: &Opened, cases: &[CaseFile]) -> Result<Vec<Findin
         Finding::good("hooks", hooks(component).join(", ")),
         Finding::good(
             "settings",
-            format!("taken by {} {}, {} rules", manifest.name, manifest.version, manifest.rules.len()),
+            format!(
+                "taken by {} {}, {} rules",
+                manifest.name,
+                manifest.version,
+                manifest.rules.len()
+            ),
         ),
     ];
     if one.manifest() != other.manifest() {
@@ -106,7 +111,10 @@ pub(super) fn findings(opened: &Opened, cases: &[CaseFile]) -> Result<Vec<Findin
 }
 
 /// Settings that stand above those of the cases: an installed policy's own do not.
-fn settings_given(opened: &Opened, cases: &[CaseFile]) -> std::collections::BTreeMap<String, String> {
+fn settings_given(
+    opened: &Opened,
+    cases: &[CaseFile],
+) -> std::collections::BTreeMap<String, String> {
     let has_own = cases.iter().any(|file| !file.settings.is_empty());
     if has_own { Default::default() } else { opened.chosen.settings.clone() }
 }

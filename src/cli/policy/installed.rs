@@ -15,7 +15,9 @@ use super::{Opened, StateArgs, cases_of, print, settings_of, show};
 use crate::exit::{Exit, Failure};
 use crate::policy::cases::CaseFile;
 use crate::policy::embedded;
-use crate::policy::library::{Chosen, Library, on_fault_name, parse_limits, parse_on_fault, parse_pair};
+use crate::policy::library::{
+    Chosen, Library, on_fault_name, parse_limits, parse_on_fault, parse_pair,
+};
 use crate::policy::signers::Trust;
 use crate::policy::store::{PolicyName, PolicyRecord, PolicyStore, StoredPolicy, read_text};
 use crate::state::State;
@@ -82,16 +84,19 @@ pub(super) struct RemoveArgs {
 
 impl InstallArgs {
     /// The policy as it is to be installed, with what was given.
-    fn chosen(&self, library: &Library, limits: &BTreeMap<String, String>) -> Result<Chosen, Failure> {
+    fn chosen(
+        &self,
+        library: &Library,
+        limits: &BTreeMap<String, String>,
+    ) -> Result<Chosen, Failure> {
         let mut chosen = library.find(&self.policy)?;
         chosen.settings = match &self.settings {
             Some(file) => settings_file(file)?,
             None => BTreeMap::new(),
         };
         chosen.settings.extend(settings_of(&self.setting)?);
-        chosen.limits = parse_limits(limits).map_err(|e| {
-            Failure::usage(e, "'farshore policy inspect --json' names the limits")
-        })?;
+        chosen.limits = parse_limits(limits)
+            .map_err(|e| Failure::usage(e, "'farshore policy inspect --json' names the limits"))?;
         chosen.on_fault = self.on_fault;
         chosen.unsigned = false;
         if let Some(file) = &self.signature {
@@ -113,7 +118,10 @@ impl InstallArgs {
 fn settings_file(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let name = path.display().to_string();
     let text = read_text(path).map_err(|e| Failure::new(Exit::Usage, &e))?.ok_or_else(|| {
-        Failure::usage(format!("settings {name}: there is no such file"), "one line each: key = \"value\"")
+        Failure::usage(
+            format!("settings {name}: there is no such file"),
+            "one line each: key = \"value\"",
+        )
     })?;
     // A file of cases has a table of settings, too; this one has nothing else.
     let text = format!("[settings]\n{text}");
@@ -169,8 +177,7 @@ pub(super) fn install(args: &InstallArgs) -> Result<Exit, Failure> {
         failure.exit = Exit::Differs;
         return Err(failure);
     }
-    let name: PolicyName =
-        configured.identity().name.parse().map_err(|e| chosen.refused(e))?;
+    let name: PolicyName = configured.identity().name.parse().map_err(|e| chosen.refused(e))?;
     check_shadow(&name, chosen.id())?;
     let record = PolicyRecord {
         id: chosen.id().to_string(),

@@ -85,8 +85,7 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, Failure> {
             (name, module.clone(), out, None)
         }
         None => {
-            let project =
-                Project::open(&args.folder, Places::here()).map_err(|e| e.failure())?;
+            let project = Project::open(&args.folder, Places::here()).map_err(|e| e.failure())?;
             let built = project.build().map_err(|e| e.failure())?;
             let out = args.folder.join(format!("{}.wasm", built.package));
             let toolchain = project.toolchain().to_string();

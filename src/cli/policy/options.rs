@@ -69,7 +69,8 @@ impl PolicyOptions {
         for (at, pair) in indices("setting").into_iter().zip(&self.setting) {
             let before = policies.iter().filter(|policy| **policy < at).count();
             let Some(own) = before.checked_sub(1).and_then(|index| settings.get_mut(index)) else {
-                let message = format!("option --setting {}=...: no policy is named before it", pair.0);
+                let message =
+                    format!("option --setting {}=...: no policy is named before it", pair.0);
                 return Err(Failure::usage(message, "give it after the --policy it is for"));
             };
             own.push(pair.clone());

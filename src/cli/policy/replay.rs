@@ -16,8 +16,10 @@ use super::{OneArgs, Opened, rules, show};
 use crate::exit::{Exit, Failure};
 use crate::policy::library::Library;
 use crate::policy::replay::{self, Amount, Both, Change, Fate, Replay};
-use crate::replicate::{Destination, open_catalog, open_root, worker_threads};
-use crate::state::{State, path_bytes};
+use crate::replicate::{
+    Destination, folder_pair, open_catalog, open_root, remote_pair, worker_threads,
+};
+use crate::state::State;
 
 /// Changes shown in the text; JSON has more.
 const SHOWN: usize = 20;
@@ -87,9 +89,8 @@ fn against(
         Some("none") => return Ok(("none".into(), None)),
         Some(reference) => reference.to_owned(),
         None => {
-            let is_installed = library.store().is_ok_and(|store| {
-                name.parse().is_ok_and(|name| store.has(&name))
-            });
+            let is_installed =
+                library.store().is_ok_and(|store| name.parse().is_ok_and(|name| store.has(&name)));
             if !is_installed {
                 return Ok(("none".into(), None));
             }
@@ -116,11 +117,11 @@ fn recorded(args: &ReplayArgs, pair: &[PathBuf], both: Both<'_>) -> Result<Repla
     let parts: Vec<&[u8]> = match destination {
         Ok(Destination::Remote { address: a, share: s }) => {
             (address, share) = (a, s);
-            vec![path_bytes(&source), b"remote", address.as_bytes(), share.as_bytes()]
+            remote_pair(&source, &address, &share).to_vec()
         }
         _ => {
             folder = resolved(target);
-            vec![path_bytes(&source), b"folder", path_bytes(&folder)]
+            folder_pair(&source, &folder).to_vec()
         }
     };
     if !state.catalog_folder(CatalogRole::Source, &parts).join("catalog.redb").is_file() {
@@ -239,7 +240,12 @@ fn write_text(
     for fault in faults.iter().flat_map(|f| &f.first).take(shown) {
         writeln!(out, "fault: {}: {}", fault.path, escape_text(&fault.text))?;
     }
-    writeln!(out, "{} looked at; {} fare otherwise than against {against}", amount(found.seen), found.changed())?;
+    let with = match against {
+        "none" => "with no policy".to_owned(),
+        name => format!("with policy {}", escape_text(name)),
+    };
+    let (seen, changed) = (amount(found.seen), found.changed());
+    writeln!(out, "{seen} looked at; {changed} would fare otherwise than {with}")?;
     for (_, name, before, after) in CHANGES {
         let a = found.amount(before, after);
         if a.entries > 0 {

@@ -93,9 +93,8 @@ pub(super) fn run(args: &SignArgs) -> Result<Exit, Failure> {
     let id = PolicyId::of(&component).to_string();
     let name = args.file.file_name().unwrap_or_default().to_string_lossy();
     let comment = format!("{name} id {id}");
-    let signature = sign(&component, &secret, password.as_deref(), &comment).map_err(|e| {
-        refused(e).hint(format!("the password of a key is read from {PASSWORD}"))
-    })?;
+    let signature = sign(&component, &secret, password.as_deref(), &comment)
+        .map_err(|e| refused(e).hint(format!("the password of a key is read from {PASSWORD}")))?;
     let out = signature_file(&args.file);
     write(&out, &signature, 0o644, false)?;
     let public = read_text(&public_file(&args.key)).map_err(|e| e.failure())?;
