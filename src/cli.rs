@@ -12,6 +12,7 @@ use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
 mod key;
+mod policy;
 mod replicate;
 mod rules;
 mod serve;
@@ -39,6 +40,8 @@ enum Command {
     Status(StatusArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
+    /// Policies: what is replicated and who wins, decided in a sandbox
+    Policy(policy::PolicyArgs),
     /// Measure against other tools
     Bench(Box<BenchArgs>),
 }
@@ -99,6 +102,8 @@ struct ReplicateArgs {
     target: crate::replicate::Destination,
     #[command(flatten)]
     rules: rules::RuleArgs,
+    #[command(flatten)]
+    policies: policy::options::PolicyOptions,
     /// Say what would be done, change no entry (only .farshore and the catalogs are made)
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -167,6 +172,10 @@ struct ServeArgs {
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
+    rules: rules::RuleArgs,
+    #[command(flatten)]
+    policies: policy::options::PolicyOptions,
+    #[command(flatten)]
     io: IoArgs,
     #[command(flatten)]
     target_args: TargetArgs,
@@ -223,6 +232,8 @@ struct VerifyArgs {
     io_limit: Option<u64>,
     #[command(flatten)]
     rules: rules::RuleArgs,
+    #[command(flatten)]
+    policies: policy::options::PolicyOptions,
     /// One JSON object on standard output (docs/output.md)
     #[arg(long)]
     json: bool,
@@ -277,17 +288,19 @@ pub fn main() -> ExitCode {
     let below = matches.subcommand().map(|(_, m)| m.clone()).unwrap_or_default();
     let result = match cli.command {
         Command::Replicate(args) => replicate::run(*args, &below),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(args, &below),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(args, &below),
+        Command::Policy(args) => policy::run(args, &below),
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Done)
             .map_err(|e| Failure::new(Exit::Internal, &e)),
     };
     let exit = result.unwrap_or_else(|failure| {
         // The option of 'bench' takes a file and is another one.
-        if matches!(below.try_get_one::<bool>("json"), Ok(Some(true))) {
+        let innermost = below.subcommand().map_or(&below, |(_, innermost)| innermost);
+        if matches!(innermost.try_get_one::<bool>("json"), Ok(Some(true))) {
             print(&format!("{}\n", failure.json()));
         }
         drop(writeln!(std::io::stderr(), "{failure}"));

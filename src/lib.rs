@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod exit;
+pub mod policy;
 pub mod replicate;
 pub mod report;
 pub mod roots;

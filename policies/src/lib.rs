@@ -27,10 +27,22 @@
 //! # Ok::<(), farshore_policies::RuleError>(())
 //! ```
 
+mod cache;
+pub mod chain;
 pub mod glob;
+pub mod host;
+pub mod limits;
 pub mod rule;
 pub mod rule_set;
+pub mod sign;
+pub mod wrap;
 
+pub use cache::CacheError;
+pub use chain::{ChainError, Policies};
 pub use glob::{Glob, GlobError};
+pub use host::{
+    Component, ConfigureError, Configured, Hooks, Host, HostError, LoadError, Manifest, Resolution,
+};
+pub use limits::{LimitError, Limits, OnFault};
 pub use rule::{Origin, Reason, Rule, RuleError};
 pub use rule_set::{RuleSet, RuleSetBuilder};

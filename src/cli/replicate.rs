@@ -6,6 +6,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use farshore_core::guard::Threshold;
 use farshore_engine::progress::Progress;
+use farshore_engine::source::system_wall_clock;
 use farshore_policies::RuleSet;
 use farshore_transport::SiteKey;
 
@@ -66,17 +67,19 @@ fn check_options(target: &Destination, matches: &ArgMatches) -> Result<(), Failu
 }
 
 pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let policy = args.rules.policy(matches)?;
+    let at = system_wall_clock();
+    let rules = args.rules.policy(matches, at)?;
+    let policy = args.policies.with(rules, matches, &args.state, at)?;
     check_options(&args.target, matches)?;
     if is_like_remote(&args.source) && !args.source.exists() {
         let message = format!("source {}: it is no folder of this machine", args.source.display());
         return Err(Failure::usage(message, "run 'farshore replicate' on the host that has it"));
     }
-    let rules = RootRules {
+    let root_rules = RootRules {
         allow_protected: args.roots.allow_protected,
         install_folders: args.roots.install_dir.clone(),
     };
-    let source = check_root("source", &args.source, &rules).map_err(|e| root_failure(&e))?;
+    let source = check_root("source", &args.source, &root_rules).map_err(|e| root_failure(&e))?;
     let state =
         State::open(args.state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
     let options = RunOptions {
@@ -97,7 +100,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
     let result = with_progress(&progress, args.progress, || match &args.target {
         Destination::Folder(folder) => {
             make_target(folder, &source, args.dry_run)?;
-            let target = check_root("target", folder, &rules).map_err(|e| root_failure(&e))?;
+            let target = check_root("target", folder, &root_rules).map_err(|e| root_failure(&e))?;
             check_apart(&source, &target)
                 .and_then(|()| check_state(options.state.folder(), &[&source, &target]))
                 .map_err(|e| root_failure(&e))?;
@@ -116,7 +119,7 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
             to_remote(&source, address, share, &key, &args.peer, &options, &progress)
         }
     })?;
-    show(&result, &progress, &meter, &args, &policy);
+    show(&result, &progress, &meter, &args, policy.rule_set());
     Ok(report::exit_of(&result))
 }
 

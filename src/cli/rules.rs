@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args};
+use farshore_core::entry::Timestamp;
 use farshore_core::policy::Action;
-use farshore_engine::source::system_wall_clock;
 use farshore_policies::RuleSet;
 
 use crate::exit::{Exit, Failure};
@@ -37,8 +37,8 @@ enum Given<'a> {
 }
 
 impl RuleArgs {
-    /// The rules as a policy.
-    pub(super) fn policy(&self, matches: &ArgMatches) -> Result<RuleSet, Failure> {
+    /// The rules as a policy; ages are counted from `at`.
+    pub(super) fn policy(&self, matches: &ArgMatches, at: Timestamp) -> Result<RuleSet, Failure> {
         let mut given: Vec<(usize, Given<'_>)> = Vec::new();
         let indices = |id: &str| matches.indices_of(id).into_iter().flatten().collect::<Vec<_>>();
         for (id, action, rules) in [
@@ -54,7 +54,7 @@ impl RuleArgs {
             given.extend(indices(id).into_iter().zip(files.iter().map(|f| Given::File(action, f))));
         }
         given.sort_by_key(|(index, _)| *index);
-        let mut builder = RuleSet::builder(system_wall_clock());
+        let mut builder = RuleSet::builder(at);
         for (_, item) in given {
             let usage = |e: farshore_policies::RuleError| Failure::new(Exit::Usage, &e);
             match item {

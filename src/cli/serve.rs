@@ -5,8 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use farshore_core::path::escape_text;
+use farshore_core::policy::{Policy, PolicySet};
+use farshore_engine::source::system_wall_clock;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -42,7 +46,19 @@ impl TargetArgs {
     }
 }
 
-pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
+/// What must decide at the sources: what the options say, if they say anything.
+fn agreed(args: &ServeArgs, matches: &ArgMatches) -> Result<Option<PolicySet>, Failure> {
+    let at = system_wall_clock();
+    let rules = args.rules.policy(matches, at)?;
+    let policies = args.policies.with(rules, matches, &args.state, at)?;
+    let given =
+        ["policy", "exclude", "include", "exclude_from", "include_from", "no_default_excludes"];
+    let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    Ok(given.iter().any(is_given).then(|| policies.identity()))
+}
+
+pub(super) fn run(args: ServeArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let policies = agreed(&args, matches)?;
     let state =
         State::open(args.state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
     let rules = RootRules {
@@ -69,7 +85,7 @@ pub(super) fn run(args: ServeArgs) -> Result<Exit, Failure> {
         allowed: args.allow.into_iter().collect(),
         shares,
         state,
-        target: args.target_args.options(),
+        target: TargetOptions { policies, ..args.target_args.options() },
         io: args.io.io,
         profile: args.profile,
     };

@@ -12,7 +12,7 @@ use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
 use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
-use farshore_engine::source::Outcome;
+use farshore_engine::source::{Outcome, system_wall_clock};
 use farshore_engine::verify::{
     Difference, VerifyConfig, VerifyProgress, VerifyReport, distrust, verify,
 };
@@ -32,7 +32,9 @@ use crate::state::{self, State, path_bytes};
 const KEPT: usize = 100_000;
 
 pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
-    let policy = args.rules.policy(matches)?;
+    let at = system_wall_clock();
+    let rules = args.rules.policy(matches, at)?;
+    let policy = args.policies.with(rules, matches, &args.state, at)?;
     for path in [&args.a, &args.b] {
         if is_like_remote(path) && !path.exists() {
             let message = format!(
@@ -71,7 +73,7 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
         Outcome::Held(hold) => Some(hold.to_string()),
         _ => None,
     });
-    let idle_rules: Vec<String> = policy.idle().map(ToString::to_string).collect();
+    let idle_rules: Vec<String> = policy.rule_set().idle().map(ToString::to_string).collect();
     if args.json {
         let lines: Vec<_> = differences
             .iter()

@@ -1,207 +1,170 @@
-//! For authors of policies: the types a policy sees, in plain Rust.
+//! The kit for policies of Farshore: what is replicated, and who wins a conflict.
 //!
-//! They mirror `policies/wit/policy.wit` (`farshore:policy@0.1.0`, not frozen). This crate is the
-//! seam only: an [`Exclude`] written against it is tested natively, as any Rust code. It has no glue
-//! to a WebAssembly component, and Farshore has no host that would run one yet; its built-in rules
-//! are those of `farshore-policies`.
+//! A policy is a Rust library that becomes a WebAssembly component. It runs at both sites in a
+//! sandbox: no files, no network, no clock, no random numbers, limited time and memory. An operator
+//! installs it without trusting it. Here are the types it sees, the traits it is made of, one macro
+//! that exports it, and what its tests need; nothing else is needed, no other crate either.
 //!
-//! A policy is a pure function of its settings and of one [`Entry`]: no clock, no state between
-//! entries, no knowledge of the batch, so that both sites decide alike.
+//! Guarantees: on other targets than WebAssembly this is ordinary safe Rust, so that a policy is
+//! tested by `cargo test`; the glue to the host takes no memory for an entry. Refuses a setting that
+//! a policy does not read. A panic ends the call, with its message and place in the operator's log;
+//! an entry is then replicated and a conflict is held for a person. Nothing survives an instance.
+//!
+//! # What to exclude
+//!
+//! [`Policy::configure`] makes the policy from the operator's settings and names its rules.
+//! [`Exclude::exclude`] is asked about one entry at a time, and answers with an action and the index
+//! of the rule, by which reports show why a file stays behind.
 //!
 //! ```
-//! use farshore_wasm_sdk::{Action, Entry, Exclude, Kind, Manifest, Policy, Setting, Verdict};
+//! use farshore_wasm_sdk::*;
 //!
 //! struct Scratch {
-//!     suffix: Vec<u8>,
+//!     names: GlobSet,
 //! }
 //!
 //! impl Policy for Scratch {
-//!     fn configure(settings: &[Setting]) -> Result<(Self, Manifest), String> {
-//!         let suffix = settings.iter().find(|s| s.key == "suffix").ok_or("no 'suffix'")?;
-//!         let manifest = Manifest {
-//!             name: "scratch".to_owned(),
-//!             version: "1".to_owned(),
-//!             rules: vec![format!("suffix {}", suffix.value)],
-//!         };
-//!         Ok((Self { suffix: suffix.value.clone().into_bytes() }, manifest))
+//!     fn configure(settings: &mut Settings, _at: Timestamp) -> Result<(Self, Manifest), String> {
+//!         let names = settings.list("names", &["*.tmp", "*~"])?;
+//!         let mut manifest = Manifest::new("scratch", "1.0.0");
+//!         for name in &names {
+//!             manifest.rule(format!("name {name}"));
+//!         }
+//!         Ok((Self { names: GlobSet::new(&names)? }, manifest))
 //!     }
 //! }
 //!
 //! impl Exclude for Scratch {
 //!     fn exclude(&self, entry: &Entry) -> Verdict {
-//!         if entry.kind == Kind::File && entry.path.ends_with(&self.suffix) {
-//!             Verdict::by_rule(Action::Exclude, 0)
-//!         } else {
-//!             Verdict::REPLICATE
+//!         let rule = self.names.find(entry).and_then(|index| u32::try_from(index).ok());
+//!         match rule {
+//!             Some(rule) if entry.kind == Kind::File => Verdict::by_rule(Action::Exclude, rule),
+//!             _ => Verdict::REPLICATE,
 //!         }
 //!     }
 //! }
 //!
-//! let settings = [Setting { key: "suffix".to_owned(), value: ".tmp".to_owned() }];
-//! let (scratch, manifest) = Scratch::configure(&settings)?;
+//! export_policy!(Scratch: exclude);
+//!
+//! // A native test, in `tests/` or beside the code.
+//! let policy = testing::Configured::<Scratch>::new([], Timestamp::default())?;
 //! // A name that is not UTF-8 is no special case.
-//! let verdict = scratch.exclude(&Entry::file(*b"caf\xe9/b.tmp", 1));
-//! assert_eq!(verdict.action, Action::Exclude);
-//! assert_eq!(verdict.rule_text(&manifest), Some("suffix .tmp"));
+//! policy.assert(&testing::file(b"caf\xe9/b.tmp"), Action::Exclude, "name *.tmp");
+//! policy.assert_replicates(&testing::directory("b.tmp"));
 //! # Ok::<(), String>(())
 //! ```
+//!
+//! **The same answer always.** A verdict must depend on the entry and on what `configure` was told
+//! alone: both sites ask, entries come in batches of any size and order, and an instance may be
+//! thrown away at any time. `&self` makes that the easy way. The only time there is is the time of
+//! the cut, `at`; [`Entry::is_younger`] compares with it.
+//!
+//! **Excluding never deletes.** What is at the other site stays there as it was. Excluding a directory
+//! excludes all below it without asking.
+//!
+//! **Deferring** ([`Action::Defer`]) leaves a file for the next cut. Give it an end, by the entry's
+//! time: a file that a policy defers for ever is lost to the other site as one that it excludes, and
+//! nobody expects it.
+//!
+//! # Who wins a conflict
+//!
+//! After a failover both sites may have changed a path since the last common recovery point.
+//! [`Resolve::resolve`] gets the three states, may read some of the contents, and answers with an
+//! [`Outcome`]. A merge is a recipe of [`Piece`]s and not the bytes: it is small in the plan, a person
+//! can read it, and the engine does the copying. [`merge`] has two that are ready to use.
+//!
+//! ```
+//! use farshore_wasm_sdk::merge::{Order, append_only};
+//! use farshore_wasm_sdk::testing::{Case, Configured};
+//! use farshore_wasm_sdk::*;
+//!
+//! struct Journals;
+//!
+//! impl Policy for Journals {
+//!     fn configure(_: &mut Settings, _: Timestamp) -> Result<(Self, Manifest), String> {
+//!         let mut manifest = Manifest::new("journals", "1.0.0");
+//!         manifest.rule("both appended");
+//!         Ok((Self, manifest))
+//!     }
+//! }
+//!
+//! impl Resolve for Journals {
+//!     fn resolve(&self, conflict: &Conflict, contents: &dyn Contents) -> Decision {
+//!         if !conflict.name().ends_with(b".journal") {
+//!             return Decision::hold("not a journal");
+//!         }
+//!         match append_only(conflict, contents, Order::InTurn) {
+//!             Ok(pieces) => {
+//!                 let outcome = Outcome::Merge { attributes: Site::Recovery, pieces };
+//!                 Decision::by_rule(outcome, 0, "both sites only appended")
+//!             }
+//!             Err(why) => Decision::hold(why.to_string()),
+//!         }
+//!     }
+//! }
+//!
+//! export_policy!(Journals: resolve);
+//!
+//! let policy = Configured::<Journals>::new([], Timestamp::default())?;
+//! let case = Case::new("a.journal").base("1\n").production("1\n2\n").recovery("1\n3\n");
+//! assert_eq!(policy.decide(&case).merged.as_deref(), Some(&b"1\n2\n3\n"[..]));
+//! assert_eq!(policy.decide(&case.recovery_deleted()).decision.outcome, Outcome::Hold);
+//! # Ok::<(), String>(())
+//! ```
+//!
+//! **When in doubt, [hold](Decision::hold).** A plan with a held path is not run before a person has
+//! decided. Nothing is lost by that, where a wrong guess may lose what one site wrote.
+//!
+//! # What the host sees to
+//!
+//! Indices past the end of the rules, spans past the end of a version, a new path that is taken or
+//! leaves the share, too much time, memory or output: each is a fault of the policy, on record with
+//! its name, and the entry is replicated or the path held. [`testing::Configured`] makes the same
+//! checks of indices and spans, so that a native test finds them first.
+//!
+//! # Versions
+//!
+//! This is `farshore:policy@1.0.0`, which is frozen: a component built today runs on every host of the
+//! same major version. Further facts and hooks come as further interfaces.
 
-/// What an entry is. A further name of a file shows as a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A named pipe.
-    Fifo,
-    /// A socket's name.
-    Socket,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
+pub mod export;
+pub mod glob;
+pub mod log;
+pub mod merge;
+pub mod policy;
+pub mod settings;
+#[cfg(feature = "sources")]
+pub mod sources;
+pub mod testing;
+pub mod types;
+
+#[doc(hidden)]
+#[cfg(target_arch = "wasm32")]
+#[allow(missing_docs)]
+pub mod abi;
+#[doc(hidden)]
+pub mod worlds;
+
+pub use glob::GlobSet;
+pub use policy::{Contents, Exclude, Policy, Resolve};
+pub use settings::Settings;
+pub use types::*;
+
+/// What the host does first in each new instance.
+///
+/// # Errors
+/// What [`Policy::configure`] refuses, and a setting it did not ask for.
+fn configure<T: Policy>(
+    settings: impl IntoIterator<Item = Setting>,
+    at: Timestamp,
+) -> Result<(T, Manifest), String> {
+    let mut settings = Settings::new(settings)?;
+    let made = T::configure(&mut settings, at)?;
+    settings.finish()?;
+    Ok(made)
 }
 
-/// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp {
-    /// Seconds since 1970-01-01 UTC; negative before.
-    pub seconds: i64,
-    /// Nanoseconds within the second, below 1,000,000,000.
-    pub nanoseconds: u32,
-}
-
-/// What both sites know of an entry: only facts that replicate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Path below the share's root as bytes: `/` between parts, none at either end, never empty, no
-    /// `.` or `..` part, no NUL.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: Kind,
-    /// Length in bytes; 0 for what has no content.
-    pub size: u64,
-    /// Modification time.
-    pub mtime: Timestamp,
-    /// The low twelve bits of the mode.
-    pub mode: u32,
-    /// Numeric owner.
-    pub uid: u32,
-    /// Numeric group.
-    pub gid: u32,
-}
-
-impl Entry {
-    /// A file of mode 0644, owned by 0:0, modified at the epoch: for tests.
-    ///
-    /// ```
-    /// let entry = farshore_wasm_sdk::Entry::file(*b"in/a.pay", 3);
-    /// assert_eq!(entry.name(), b"a.pay");
-    /// ```
-    #[must_use]
-    pub fn file(path: impl Into<Vec<u8>>, size: u64) -> Self {
-        Self {
-            path: path.into(),
-            kind: Kind::File,
-            size,
-            mtime: Timestamp::default(),
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-        }
-    }
-
-    /// The last part of the path.
-    #[must_use]
-    pub fn name(&self) -> &[u8] {
-        self.path.rsplit(|&b| b == b'/').next().unwrap_or_default()
-    }
-
-    /// The parts of the path in order.
-    ///
-    /// ```
-    /// let entry = farshore_wasm_sdk::Entry::file(*b"in/2026/a", 3);
-    /// assert!(entry.parts().eq([&b"in"[..], b"2026", b"a"]));
-    /// ```
-    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.path.split(|&b| b == b'/')
-    }
-}
-
-/// What becomes of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// It travels.
-    Replicate,
-    /// It stays; below an excluded directory nothing is asked. What is at the other site stays as
-    /// it is: excluding never deletes.
-    Exclude,
-    /// Not now: it is still being written. Asked again at the next cut.
-    Defer,
-}
-
-/// An action and the rule that gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// What becomes of the entry.
-    pub action: Action,
-    /// Index into [`Manifest::rules`]; `None` when no rule matched. A host refuses an index past
-    /// its end.
-    pub rule: Option<u32>,
-}
-
-impl Verdict {
-    /// It travels, by no rule.
-    pub const REPLICATE: Self = Self { action: Action::Replicate, rule: None };
-
-    /// `action`, by the rule of that index.
-    #[must_use]
-    pub fn by_rule(action: Action, rule: u32) -> Self {
-        Self { action, rule: Some(rule) }
-    }
-
-    /// The text of the rule; `None` when there is none of that index.
-    #[must_use]
-    pub fn rule_text(self, manifest: &Manifest) -> Option<&str> {
-        let index = usize::try_from(self.rule?).ok()?;
-        manifest.rules.get(index).map(String::as_str)
-    }
-}
-
-/// One setting of the operator's, fixed for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// Its name.
-    pub key: String,
-    /// Its value.
-    pub value: String,
-}
-
-/// What a policy says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
-    /// Its name.
-    pub name: String,
-    /// Its own version.
-    pub version: String,
-    /// Its rules, as reports show them; verdicts point into them.
-    pub rules: Vec<String>,
-}
-
-/// Every policy: made from its settings.
-pub trait Policy: Sized {
-    /// The policy for `settings`, and what it says of itself.
-    ///
-    /// # Errors
-    /// A text for the operator; it refuses the session.
-    fn configure(settings: &[Setting]) -> Result<(Self, Manifest), String>;
-}
-
-/// A policy that decides what is replicated.
-pub trait Exclude: Policy {
-    /// The verdict on one entry. Must depend on the entry and the settings alone.
-    fn exclude(&self, entry: &Entry) -> Verdict;
-}
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

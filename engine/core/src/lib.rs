@@ -7,6 +7,7 @@
 
 pub mod chunking;
 pub mod codec;
+pub mod conflict;
 pub mod delta;
 pub mod digest;
 pub mod entry;
