@@ -84,18 +84,18 @@ fn an_author_comes_from_nothing_to_an_installed_policy() {
             let hint = said(&built);
             let commands = ["rustup target add wasm32-unknown-unknown", "apt-get install "];
             assert!(commands.iter().any(|command| hint.contains(command)), "{hint}");
-            std::fs::copy(fixture("by-suffix-rust.wasm"), &component).unwrap();
+            std::fs::copy(fixture("by-suffix.wasm"), &component).unwrap();
             "by-suffix"
         }
     };
     let state = tempfile::tempdir().unwrap();
     let file = text(&component);
     let tested = policy(state.path(), &["test", file]);
-    expect(&tested, 0, &["5 cases; at most ", " fuel a case"]);
+    expect(&tested, 0, &["7 cases; at most ", " fuel a case"]);
     expect(
         &policy(state.path(), &["check", file]),
         0,
-        &["ok     same answers", "ok     cases: 5 of 5"],
+        &["ok     same answers", "ok     cases: 7 of 7"],
     );
     let installed = policy(state.path(), &["install", file, "--setting", "suffixes=.bak"]);
     expect(&installed, 0, &[&format!("installed {name} ({name} 0.1.0, 1 rules)"), "--policy"]);
@@ -186,17 +186,21 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     refused(&twice, 2, &["setting 'sandboxes' is given twice"]);
     let limit = ["install", "mft-defaults", "--limit", "memry=1M"];
     refused(&limit, 2, &["'memry' is no limit: memory-bytes"]);
-    let shadow = fixture("by-suffix-rust.wasm");
+    let shadow = fixture("by-suffix.wasm");
     let shadow = ["install", text(&shadow), "--name", "mft-defaults"];
     refused(&shadow, 3, &["another policy of that name comes with Farshore", "--name"]);
+    let component = fixture("mft-defaults.wasm");
+    let wrap = ["build", "--module", text(&component)];
+    refused(&wrap, 3, &["mft-defaults.wasm: a component already"]);
+    refused(&["build", text(&site.source)], 3, &["it has no Cargo.toml", "policy new NAME"]);
     refused(&["remove", "nosuch"], 3, &["policy nosuch: it is not installed"]);
     let pair = ["replay", "mft-defaults", "--pair", text(&site.source), text(&site.target)];
     refused(&pair, 3, &["no run of it is recorded", "hint: give SRC and DST"]);
     // A fault is a failing check, and nothing such is installed.
     let hostile = fixture("hostile.wasm");
-    let args = ["--setting", "act=panic", "--setting", "at=.pay"];
+    let args = ["--setting", "act=rule", "--setting", "at=.pay"];
     let checked = policy(state, &[&["check", text(&hostile)][..], &args].concat());
-    expect(&checked, 8, &["FAILED no faults: ", "as the settings say"]);
+    expect(&checked, 8, &["FAILED no faults: ", "rule 1 of 1, counted from 0"]);
     let installed = policy(state, &[&["install", text(&hostile)][..], &args].concat());
     expect(&installed, 8, &["it is not installed: the check failed"]);
     assert!(!out(&policy(state, &["list"])).contains("hostile"));
@@ -204,7 +208,7 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     expect(
         &faulty,
         6,
-        &["a.pay: replicate, policy hostile ", "as the settings say", "b: replicate"],
+        &["a.pay: replicate, policy hostile ", "rule 1 of 1, counted from 0", "b: replicate"],
     );
     // Options of a run.
     let run = |more: &[&str], code: i32, words: &[&str]| expect(&site.local(more), code, words);
@@ -247,7 +251,7 @@ fn a_policy_that_excludes_more_deletes_nothing_and_says_so_before() {
             &[&["verify", source, target, "--state", text(&site.source_state)][..], more].concat(),
         )
     };
-    std::fs::remove_file(site.target.join("b.bak")).unwrap();
+    std::fs::write(site.target.join("b.bak"), "other").unwrap();
     expect(&verify(&[]), 8, &["b.bak"]);
     expect(&verify(&["--policy", bak[0], bak[1], bak[2]]), 0, &[]);
     // Installed with these settings, it is compared with what is to be.
@@ -278,6 +282,21 @@ fn a_policy_that_excludes_more_deletes_nothing_and_says_so_before() {
 }
 
 #[test]
+fn where_a_policy_fails_the_path_travels_or_the_run_is_held() {
+    let site = Site::new();
+    for name in ["a.pay", "b"] {
+        std::fs::write(site.source.join(name), name).unwrap();
+    }
+    let hostile = fixture("hostile.wasm");
+    let fails = ["--policy", text(&hostile), "--setting", "act=rule", "--setting", "at=.pay"];
+    let held = site.local(&[&fails[..], &["--on-policy-fault", "hold"]].concat());
+    expect(&held, 5, &["held: "]);
+    assert!(files(&site.target).is_empty());
+    expect(&site.local(&fails), 6, &["a.pay", "rule 1 of 1, counted from 0"]);
+    assert_eq!(files(&site.target).len(), 2);
+}
+
+#[test]
 fn a_target_takes_only_the_policies_it_was_told() {
     let site = Site::new();
     std::fs::write(site.source.join("a"), "a").unwrap();
@@ -295,7 +314,7 @@ fn a_target_takes_only_the_policies_it_was_told() {
 fn an_installed_policy_is_the_one_that_was_installed() {
     let site = Site::new();
     let state = &site.source_state;
-    let file = fixture("by-suffix-rust.wasm");
+    let file = fixture("by-suffix.wasm");
     expect(&policy(state, &["install", text(&file), "--name", "mine"]), 0, &["installed mine"]);
     expect(&site.local(&["--policy", "mine"]), 0, &["recovery point"]);
     let component = state.join("policies/mine/policy.wasm");
@@ -313,7 +332,7 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     let site = Site::new();
     let state = &site.source_state;
     let file = site.path("mine.wasm");
-    std::fs::copy(fixture("by-suffix-rust.wasm"), &file).unwrap();
+    std::fs::copy(fixture("by-suffix.wasm"), &file).unwrap();
     let key = site.path("site.minisign");
     let sign = ["sign", text(&file), "--key", text(&key)];
     expect(&policy(state, &sign), 3, &["there is no such file", "--make-key"]);
@@ -340,7 +359,7 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     // A signature of another file is none.
     std::fs::copy(fixture("mft-defaults.wasm"), &file).unwrap();
     expect(&policy(state, &sign), 0, &["mine.wasm.minisig"]);
-    std::fs::copy(fixture("by-suffix-rust.wasm"), &file).unwrap();
+    std::fs::copy(fixture("by-suffix.wasm"), &file).unwrap();
     expect(&policy(state, &again), 3, &["no signer on the list made this signature"]);
 }
 

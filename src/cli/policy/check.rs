@@ -1,5 +1,6 @@
 //! `farshore policy check`, `inspect` and `test`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -97,7 +98,8 @@ pub(super) fn findings(opened: &Opened, cases: &[CaseFile]) -> Result<Vec<Findin
     }
     found.extend(decisions(opened, cases, &one, &other));
     if !cases.is_empty() {
-        let report = run(cases, &settings_given(opened, cases), &|settings, at| {
+        // With the settings of their file: what is right with others they do not say.
+        let report = run(cases, &BTreeMap::new(), &|settings, at| {
             configure(chosen, component, settings, at)
         })?;
         let (failed, all) = (report.failed(), report.cases.len());
@@ -108,15 +110,6 @@ pub(super) fn findings(opened: &Opened, cases: &[CaseFile]) -> Result<Vec<Findin
         });
     }
     Ok(found)
-}
-
-/// Settings that stand above those of the cases: an installed policy's own do not.
-fn settings_given(
-    opened: &Opened,
-    cases: &[CaseFile],
-) -> std::collections::BTreeMap<String, String> {
-    let has_own = cases.iter().any(|file| !file.settings.is_empty());
-    if has_own { Default::default() } else { opened.chosen.settings.clone() }
 }
 
 fn decisions(
@@ -137,7 +130,8 @@ fn decisions(
         asked.extend(cases.iter().flat_map(|file| &file.excludes).map(|case| case.facts.clone()));
         found.push(exclusion(one, other, &asked));
     }
-    if one.has_resolve() {
+    // One that failed is off, and would fail for that alone.
+    if one.has_resolve() && found.iter().all(|finding| finding.passed) {
         let mut asked = with_texts(conflicts(CONFLICTS, &words, opened.at, SEED));
         let cases = cases.iter().flat_map(|file| &file.resolves);
         asked.extend(cases.map(|case| (case.conflict.clone(), case.texts.clone())));
