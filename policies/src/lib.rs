@@ -1,16 +1,18 @@
-//! Which entries travel: exclusion rules as people write them, behind the engine's
+//! Which entries travel, and what becomes of a path that both sites changed: rules as people write
+//! them, and sandboxed policies as others write them, behind the engine's
 //! [`Policy`](farshore_core::policy::Policy).
 //!
-//! Guarantees: a [`RuleSet`] is a pure function of the candidate and of one time given when it is
-//! built, so both sites and a later audit decide alike; names are bytes, so every name a Unix file
-//! system holds can be matched; deciding takes time linear in the path for a given rule. A text
-//! that can match nothing, or means something else than it seems to, is refused when it is read,
-//! with its place. Refuses: to delete. An excluded entry stays at the target as it was. Nothing
-//! here touches a disk or survives a crash.
+//! Guarantees: both are pure functions of what they are asked, of their settings and of one time given
+//! when they are built, so both sites and a later audit decide alike; names are bytes, so every name
+//! a Unix file system holds can be matched. A rule that can match nothing, or means something else
+//! than it seems to, is refused when it is read, with its place. A policy cannot do anything but
+//! answer, and where it fails the path is replicated and the fault reported. Refuses: to delete. An
+//! excluded entry stays at the target as it was. What survives a crash is compiled code, checked before
+//! it is used.
 //!
-//! [`rule`] has the grammar, [`rule_set`] the order of rules and the built-in defaults, [`glob`]
-//! what a pattern matches. `wit/policy.wit` is the interface of sandboxed policies; the host of
-//! such components is not part of this crate yet.
+//! [`rule`] has the grammar of rules, [`rule_set`] their order and the built-in defaults, [`glob`] what
+//! a pattern matches. `wit/policy.wit` is the interface of sandboxed policies, [`host`] runs them within
+//! [`limits`], [`chain`] puts both together, [`wrap`] and [`sign`] are for those who make them.
 //!
 //! ```
 //! use farshore_core::entry::Timestamp;
@@ -25,6 +27,20 @@
 //! let rules = rules.build();
 //! assert_eq!(rules.rules()[1], "+ /archive/keep.iso");
 //! # Ok::<(), farshore_policies::RuleError>(())
+//! ```
+//!
+//! ```no_run
+//! use farshore_core::entry::Timestamp;
+//! use farshore_policies::{Host, Limits, OnFault, Policies, RuleSet};
+//!
+//! let cut = Timestamp { seconds: 1_800_000_000, nanos: 0 };
+//! let host = Host::new(None)?;
+//! let limits = Limits::default();
+//! let component = host.load(&std::fs::read("mft-defaults.wasm")?, &limits)?;
+//! let settings = [("partial".to_owned(), "*.crdownload".to_owned())];
+//! let policy = component.configure("mft-defaults", &settings, limits, OnFault::Replicate, cut)?;
+//! let all = Policies::new(RuleSet::builder(cut).build(), vec![policy])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod cache;

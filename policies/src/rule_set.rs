@@ -39,17 +39,6 @@ pub const DEFAULTS: [&str; 13] = [
     ".fuse_hidden* kind=file",
 ];
 
-/// For homes served by SecureTransport, given by name and never by default. Uploads that are not
-/// yet renamed are deferred: they travel under their final name.
-pub const SECURE_TRANSPORT: [(Action, &str); 5] = [
-    (Action::Defer, "*.filepart kind=file"),
-    (Action::Defer, "*.part kind=file"),
-    (Action::Defer, "*.partial kind=file"),
-    (Action::Defer, "[0-9].tmp kind=file"),
-    // A marker of a transfer in flight: at the other site it would block the resubmission.
-    (Action::Exclude, "*.m_inproc* kind=file"),
-];
-
 /// Rules in order, and the time ages are taken at.
 #[derive(Debug, Clone)]
 pub struct RuleSet {
@@ -144,17 +133,6 @@ impl RuleSetBuilder {
             if !matches!(line, [] | [b'#' | b';', ..]) {
                 self.add(sense, line, Origin::File { name: file.to_owned(), line: number })?;
             }
-        }
-        Ok(self)
-    }
-
-    /// Adds the rules of [`SECURE_TRANSPORT`].
-    ///
-    /// # Errors
-    /// [`RuleError::Text`] when there are too many rules.
-    pub fn push_secure_transport(&mut self) -> Result<&mut Self, RuleError> {
-        for (sense, text) in SECURE_TRANSPORT {
-            self.push(sense, text.as_bytes())?;
         }
         Ok(self)
     }
@@ -307,16 +285,6 @@ mod tests {
         let content = b"x\n".repeat(RULES_MAX);
         let error = builder.push_file(Action::Exclude, "x", &content).expect_err("one too many");
         assert_eq!(*error.reason(), Reason::TooMany);
-    }
-
-    #[test]
-    fn uploads_under_a_temporary_name_are_deferred() {
-        let mut builder = RuleSet::builder(NOW);
-        builder.push_secure_transport().expect("rules");
-        let rules = builder.build();
-        assert_eq!(action(&rules, b"u/big.zip.filepart", EntryKind::File), Action::Defer);
-        assert_eq!(action(&rules, b"u/x.m_inproc7", EntryKind::File), Action::Exclude);
-        assert_eq!(action(&rules, b"u/x.part", EntryKind::Directory), Action::Replicate);
     }
 
     #[test]

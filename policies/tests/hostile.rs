@@ -157,7 +157,6 @@ fn every_case_is_contained() {
     assert_eq!(bystander.counters().instances, 1, "nothing happened to it");
 }
 
-/// The file of this case, as a fixture of the command line's tests would be.
 #[test]
 fn no_two_cases_are_the_same() {
     let cases = all();
@@ -169,6 +168,7 @@ fn no_two_cases_are_the_same() {
 
 #[test]
 #[ignore = "prints figures"]
+#[allow(clippy::print_stdout)]
 fn figures() {
     let host = Host::new(None).expect("a host");
     let cases = all();

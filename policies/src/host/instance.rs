@@ -169,7 +169,7 @@ fn begin(store: &mut Store<Sandbox>, limits: Limits, fuel: u64) -> Result<(), Ca
 }
 
 fn fault(store: &Store<Sandbox>, error: &wasmtime::Error) -> CallFault {
-    let errors = store.data().lines.iter().filter(|line| line.level == Level::Error);
-    let said = errors.last().map(|line| one_line(&line.text));
+    let mut lines = store.data().lines.iter().rev();
+    let said = lines.find(|line| line.level == Level::Error).map(|line| one_line(&line.text));
     CallFault { kind: FaultKind::of(error), said }
 }
