@@ -163,6 +163,8 @@ pub struct Plan {
     moved: HashSet<RelPath>,
     /// Directories above entries that are kept.
     kept: HashSet<RelPath>,
+    /// What cannot be said at and below these paths, by the walk or the policy.
+    unknown: HashSet<RelPath>,
     /// What cannot take the place of a directory, because something in that is kept.
     barred: HashSet<RelPath>,
 }
@@ -192,7 +194,7 @@ impl Plan {
         spool_folder: &Path,
     ) -> Result<DetachedChange, PlanError> {
         let list = std::mem::replace(&mut self.by_policy, DetachedList::new(spool_folder));
-        list.compare(catalog, rules, spool_folder)
+        list.compare(catalog, rules, &self.unknown, spool_folder)
     }
 
     /// Takes every move for a removal and an arrival.
@@ -272,6 +274,7 @@ pub fn plan<S: Storage>(
         rows: catalog.rows()?,
         key: KeyBuffer::default(),
         protected: HashMap::new(),
+        kept_directories: HashMap::new(),
         leaders: HashMap::new(),
         plan: Plan {
             tally: Tally { known: catalog.entry_count()?, ..Tally::default() },
@@ -288,6 +291,7 @@ pub fn plan<S: Storage>(
             removed_directories: Spool::new(spool_folder),
             moved: HashSet::new(),
             kept: HashSet::new(),
+            unknown: HashSet::new(),
             barred: HashSet::new(),
         },
     };
@@ -318,6 +322,8 @@ struct Join<'a, S: Storage> {
     /// Paths at and below which nothing may be concluded gone, with the verdict if there is one. An
     /// excluded file is not among them: its record is passed when the walk meets it.
     protected: HashMap<RelPath, Option<Verdict>>,
+    /// Whether the policy keeps a directory that something moved from, by what was last known of it.
+    kept_directories: HashMap<RelPath, bool>,
     leaders: HashMap<u64, Leader>,
     plan: Plan,
 }
@@ -338,6 +344,7 @@ impl<S: Storage> Join<'_, S> {
             ScanEvent::Unknown { path, step, source } => {
                 let text = format!("{step}: {source}");
                 self.protected.insert(path.clone(), None);
+                self.plan.unknown.insert(path.clone());
                 self.plan.problems.push(Problem { path, text });
                 Ok(())
             }
@@ -438,10 +445,17 @@ impl<S: Storage> Join<'_, S> {
         if let Some((at, verdict)) = self.protection(&path) {
             return self.keep(&path, record, verdict, at == path);
         }
-        if let Some((at, verdict)) = self.exclusion(&path, &record.entry) {
-            return self.keep(&path, record, Some(verdict), at == path);
-        }
         let is_directory = record.entry.kind() == EntryKind::Directory;
+        if let Some(verdict) = self.exclusion(&path, &record.entry)? {
+            self.keep(&path, record, Some(verdict), true)?;
+            if verdict.is_fault {
+                self.plan.unknown.insert(path.clone());
+            }
+            if is_directory {
+                self.protected.insert(path, Some(verdict));
+            }
+            return Ok(());
+        }
         self.plan.tally.deleted += u64::from(!self.plan.moved.contains(&path));
         let change = Change::Remove { path, expected: record.entry.digest() };
         let list = if is_directory {
@@ -466,38 +480,62 @@ impl<S: Storage> Join<'_, S> {
         }
     }
 
-    /// Whether the policy keeps an entry that is gone at the source from being removed: it, or a
-    /// directory above it, does not travel. Without an answer it stays too.
-    fn exclusion(&self, path: &RelPath, entry: &Entry) -> Option<(RelPath, Verdict)> {
+    /// Whether the policy keeps an entry that is gone at the source from being removed, judged by what
+    /// was last known of it: it does not travel, or there is no answer. A directory above it that keeps
+    /// it is protected already: the walk met it, or its own record was passed before.
+    fn exclusion(&self, path: &RelPath, entry: &Entry) -> Result<Option<Verdict>, PlanError> {
         if self.policy.is_trivial() {
-            return None;
+            return Ok(None);
         }
+        // A further name has the facts of the first.
+        let leader = match entry {
+            Entry::HardLink { leader } => self.catalog.get(leader)?.map(|record| record.entry),
+            _ => None,
+        };
+        let entry = leader.as_ref().unwrap_or(entry);
         let plain = Metadata::default();
-        let mut at = path.clone();
-        let mut kind = entry.kind();
-        let mut meta = entry.meta().unwrap_or(&plain);
-        let mut size = entry.size();
-        loop {
-            let candidate = Candidate {
-                path: &at,
-                kind: if kind == EntryKind::HardLink { EntryKind::File } else { kind },
-                size,
-                mtime: meta.mtime,
-                mode: meta.mode,
-                uid: meta.uid,
-                gid: meta.gid,
-            };
-            let verdict = self.policy.exclude(&[candidate]).first().copied();
-            let verdict = verdict.unwrap_or(Verdict::FAULT);
-            if verdict.action != Action::Replicate || verdict.is_fault {
-                return Some((at, verdict));
-            }
-            at = at.split()?.0;
-            if at.is_root() {
-                return None;
-            }
-            (kind, meta, size) = (EntryKind::Directory, &plain, 0);
+        let meta = entry.meta().unwrap_or(&plain);
+        let kind = entry.kind();
+        let candidate = Candidate {
+            path,
+            kind: if kind == EntryKind::HardLink { EntryKind::File } else { kind },
+            size: entry.size(),
+            mtime: meta.mtime,
+            mode: meta.mode,
+            uid: meta.uid,
+            gid: meta.gid,
+        };
+        let verdict = self.policy.exclude(&[candidate]).first().copied();
+        let verdict = verdict.unwrap_or(Verdict::FAULT);
+        Ok((verdict.action != Action::Replicate || verdict.is_fault).then_some(verdict))
+    }
+
+    /// Whether the policy keeps at the target what was at `path`, where the walk may not have been yet: it,
+    /// or a directory above it.
+    fn is_kept(&mut self, path: &RelPath, entry: &Entry) -> Result<bool, PlanError> {
+        if self.exclusion(path, entry)?.is_some() {
+            return Ok(true);
         }
+        let mut at = path.clone();
+        while let Some((parent, _)) = at.split() {
+            if parent.is_root() || self.policy.is_trivial() {
+                return Ok(false);
+            }
+            let known = self.kept_directories.get(&parent).copied();
+            let is_kept = match known {
+                Some(is_kept) => is_kept,
+                None => match self.catalog.get(&parent)? {
+                    Some(record) => self.exclusion(&parent, &record.entry)?.is_some(),
+                    None => false,
+                },
+            };
+            self.kept_directories.insert(parent.clone(), is_kept);
+            if is_kept {
+                return Ok(true);
+            }
+            at = parent;
+        }
+        Ok(false)
     }
 
     /// Whether the policy lets what stands at `path` travel.
@@ -607,7 +645,7 @@ impl<S: Storage> Join<'_, S> {
             return Ok(None);
         }
         // What the policy keeps at the target does not move away from there.
-        if self.exclusion(&from, &old.entry).is_some() {
+        if self.is_kept(&from, &old.entry)? {
             return Ok(None);
         }
         let Some((parent, name)) = from.split() else { return Ok(None) };

@@ -265,7 +265,8 @@ pub fn candidate<'a>(path: &'a RelPath, stat: &Stat) -> Candidate<'a> {
             FileKind::CharDevice => EntryKind::CharDevice,
             FileKind::BlockDevice => EntryKind::BlockDevice,
         },
-        size: stat.size,
+        // What a directory or a link takes on its disk is no content, and not the same at both sites.
+        size: if stat.kind == FileKind::Regular { stat.size } else { 0 },
         mtime: stat.mtime,
         mode: stat.mode,
         uid: stat.uid,

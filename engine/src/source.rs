@@ -266,7 +266,17 @@ impl<S: Storage> Source<'_, S> {
             self.compare()?;
             report.compared = true;
             plan = self.plan()?;
-            plan.problems.clear();
+            let told: HashSet<RelPath> = report.problems.iter().map(|p| p.path.clone()).collect();
+            let new = plan.problems.drain(..).filter(|problem| !told.contains(&problem.path));
+            report.problems.extend(new);
+            exceptions = exceptions.max(report.problems.len() as u64);
+            report.faults = report.faults.max(plan.faults.count);
+            if let Some(hold) = judge_faults(&plan.faults).filter(|_| !self.config.approved) {
+                // What was applied so far is the source's; the cut is not published.
+                report.outcome = Outcome::Held(hold);
+                self.leave()?;
+                return Ok(report);
+            }
             report.by_policy = plan.take_by_policy(&reader, &rules, spool_folder)?;
         }
         report.degraded = std::mem::take(&mut self.degraded);

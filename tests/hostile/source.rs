@@ -16,7 +16,9 @@ use farshore_engine::deadline::within;
 use farshore_proto::batch::{BatchHeader, FrameHeader, Stripe};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
-use farshore_proto::message::{Answer, Message, Query, Receipt, Sign, StoreId, Welcome};
+use farshore_proto::message::{
+    Answer, Message, PROTOCOL_VERSION, Query, Receipt, Sign, StoreId, Welcome,
+};
 use farshore_proto::op::{Op, Piece};
 use farshore_transport::{KeySet, QuicLink, SiteKey, TransportConfig, dial};
 
@@ -83,10 +85,15 @@ fn hear(link: &QuicLink) -> Option<Message> {
 impl Attack {
     /// A session up to its welcome.
     fn begin(site: &Site, server: &Server) -> Self {
+        Self::speaking(2, site, server)
+    }
+
+    /// The same, of a source that speaks up to `version`.
+    fn speaking(version: u16, site: &Site, server: &Server) -> Self {
         let start = Instant::now();
         loop {
             let link = connect(site, server);
-            say(&link, &hello("share", (1, 2), 0));
+            say(&link, &hello("share", (1, version), 0));
             let heard = within(&link, SOON, CloseCode::Internal, "", || {
                 loop {
                     match hear(&link) {
@@ -1047,7 +1054,7 @@ fn a_first_message_that_is_no_good_hello_is_the_last() {
         e.finish()
     };
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("later versions", hello("share", (3, 9), 0).to_bytes()),
+        ("later versions", hello("share", (PROTOCOL_VERSION + 1, 9), 0).to_bytes()),
         ("versions the wrong way round", hello("share", (9, 0), 0).to_bytes()),
         ("unknown share", hello("other", (1, 1), 0).to_bytes()),
         ("no share", hello("", (1, 1), 0).to_bytes()),
@@ -1070,6 +1077,49 @@ fn a_first_message_that_is_no_good_hello_is_the_last() {
         raw_control(&link, bytes.clone());
         assert_eq!(outcome(&link), Ended, "{name}");
     }
+    assert_sound(&site, &mut server, MEMORY);
+    honest(&site, &server);
+}
+
+#[test]
+fn policies_that_are_none_or_come_at_the_wrong_time_end_the_session() {
+    let site = site();
+    let mut server = site.serve(0);
+    expect(&site.remote(server.port(), &[]), 0, &[]);
+    let policies = |names: &[&str]| {
+        let mut e = Encoder::new();
+        e.put_u8(14);
+        e.put_raw(&[0; 32]);
+        e.put_u64(names.len() as u64);
+        for name in names {
+            e.put_bytes(name.as_bytes());
+            e.put_raw(&[0; 96]);
+        }
+        e.finish()
+    };
+    let begun = policies(&["a"]);
+    let cases: Vec<(&str, Vec<Vec<u8>>)> = vec![
+        ("more than there may be", vec![policies(&["a"; 17])]),
+        ("a name that moves a terminal", vec![policies(&["\u{1b}[2J"])]),
+        ("no name", vec![policies(&[""])]),
+        ("cut off", vec![begun[..begun.len() - 1].to_vec()]),
+        ("more behind it", vec![[&begun[..], &[0]].concat()]),
+        ("twice", vec![begun.clone(), begun.clone()]),
+        ("a query before it", vec![Message::Compare(Vec::new()).to_bytes()]),
+        ("a seal before it", vec![Message::Seal(point(RootDigest([0; 32]))).to_bytes()]),
+        ("goodbye before it", vec![Message::Goodbye.to_bytes()]),
+    ];
+    for (name, messages) in cases {
+        let attack = Attack::speaking(PROTOCOL_VERSION, &site, &server);
+        attack.ops(&[]);
+        for message in messages {
+            raw_control(&attack.link, message);
+        }
+        assert_eq!(attack.outcome(), Ended, "{name}");
+    }
+    let attack = Attack::speaking(2, &site, &server);
+    raw_control(&attack.link, begun);
+    assert_eq!(attack.outcome(), Ended, "version 2 knows of none");
     assert_sound(&site, &mut server, MEMORY);
     honest(&site, &server);
 }

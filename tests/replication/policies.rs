@@ -12,7 +12,9 @@ use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole, Detached};
 use farshore_policies::RuleSet;
 use farshore_proto::message::StoreId;
 
-use crate::sites::{Counts, Run, Sites, put, snapshot, touched};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::sites::{Counts, Run, Sites, is_root, mount_tmpfs, put, snapshot, touched};
 
 fn rules(exclude: &[&str]) -> RuleSet {
     let mut builder = RuleSet::builder(Timestamp { seconds: 0, nanos: 0 });
@@ -168,6 +170,84 @@ fn an_entry_without_an_answer_travels_and_is_a_problem_and_its_removal_waits() {
     assert!(sites.b.join("home/a.odd").exists());
     assert_eq!(run.problems(), ["home/a.odd: policy odd: it trapped"]);
     assert_eq!(names(&run), Vec::<String>::new(), "nobody excluded it");
+}
+
+/// A folder without an answer is asked about once, whatever goes below it.
+#[test]
+fn what_is_in_a_folder_without_an_answer_costs_no_further_faults() {
+    let sites = Sites::new();
+    for i in 0..30 {
+        put(&sites.a.join(format!("live.odd/f{i}")), [i; 50]);
+        put(&sites.a.join(format!("gone.odd/f{i}")), [i; 50]);
+    }
+    sites.run();
+    fs::remove_dir_all(sites.a.join("gone.odd")).expect("removed");
+    for i in 1..30 {
+        fs::remove_file(sites.a.join(format!("live.odd/f{i}"))).expect("removed");
+    }
+    let policy = Odd::default();
+    let run = sites.run_with(&RunOptions { policy: &policy, ..sites.options() });
+    assert_eq!(run.result.source.faults, 2, "{:?}", run.problems());
+    assert_eq!(run.counts().removed, 29, "the folder is there, and what was in it is gone");
+    assert!(sites.b.join("gone.odd/f29").exists(), "of the folder itself nothing can be said");
+    assert!(sites.b.join("live.odd/f0").exists());
+}
+
+/// What is gone is judged by what was last known of it, and of the folders above it.
+#[test]
+fn what_is_gone_is_judged_by_the_facts_it_had() {
+    let sites = Sites::new();
+    if !is_root() {
+        return;
+    }
+    for folder in ["theirs", "ours", "moving"] {
+        put(&sites.a.join(folder).join("f"), folder);
+        put(&sites.a.join(folder).join("g"), [7; 100]);
+        let owner = if folder == "ours" { 1002 } else { 1001 };
+        std::os::unix::fs::chown(sites.a.join(folder), Some(owner), None).expect("an owner");
+    }
+    put(&sites.a.join("home/large.dat"), [1; 100]);
+    fs::hard_link(sites.a.join("home/large.dat"), sites.a.join("home/name.dat")).expect("a name");
+    sites.run();
+    fs::remove_dir_all(sites.a.join("theirs")).expect("removed");
+    fs::remove_file(sites.a.join("ours/f")).expect("removed");
+    fs::remove_file(sites.a.join("home/name.dat")).expect("removed");
+    fs::rename(sites.a.join("moving/g"), sites.a.join("home/g")).expect("renamed");
+    let policy = rules(&["/*/ owner=1001", "*.dat size<10"]);
+    let run = sites.run_with(&RunOptions { policy: &policy, ..sites.options() });
+    run.clean();
+    assert!(sites.b.join("theirs/f").exists() && sites.b.join("theirs/g").exists(), "excluded");
+    assert!(!sites.b.join("ours/f").exists(), "its folder travels");
+    assert!(!sites.b.join("home/name.dat").exists(), "a further name is as large as the first");
+    assert!(sites.b.join("moving/g").exists(), "nothing moves away from what is excluded");
+    assert_eq!(fs::read(sites.b.join("home/g")).expect("there"), [7; 100]);
+    assert_eq!(names(&run), ["moving", "theirs"]);
+}
+
+#[test]
+fn what_cannot_be_seen_stays_detached_and_a_new_rule_is_told_with_the_old_point() {
+    let sites = Sites::new();
+    put(&sites.a.join("home/p/a.tmp"), b"content");
+    put(&sites.a.join("home/b.tmp"), b"content");
+    sites.run();
+    let policy = rules(&["*.tmp"]);
+    let options = RunOptions { policy: &policy, ..sites.options() };
+    assert_eq!(sites.run_with(&options).result.source.by_policy.began, 2);
+    let listed = detached(&sites);
+    if mount_tmpfs(&sites.a.join("home/p")) {
+        let run = sites.run_with(&options);
+        assert_eq!(run.problems().len(), 1, "{:?}", run.problems());
+        let by_policy = &run.result.source.by_policy;
+        assert_eq!((by_policy.began, by_policy.ended), (0, 0));
+        assert_eq!(detached(&sites), listed);
+        unmount(&sites.a.join("home/p"), UnmountFlags::empty()).expect("unmounted");
+    }
+    let policy = rules(&["*.tmp kind=file"]);
+    let run = sites.run_with(&RunOptions { policy: &policy, ..sites.options() });
+    assert_eq!(run.result.source.by_policy.began, 0);
+    let rule = "- *.tmp kind=file".to_owned();
+    let now: Vec<_> = detached(&sites).into_iter().map(|(_, detached)| detached).collect();
+    assert_eq!(now, vec![Detached { since: 2, rule }; 2]);
 }
 
 #[test]

@@ -162,6 +162,14 @@ pub const POLICIES_MAX: usize = 16;
 /// Bytes of a policy's name, at most.
 pub const POLICY_NAME_MAX: usize = 64;
 
+/// Whether it may be a policy's name: lower-case letters, digits, `.`, `_` and `-`, a letter or digit first.
+#[must_use]
+pub fn is_policy_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let first = name.as_bytes().first().is_some_and(|&b| plain(b));
+    first && name.len() <= POLICY_NAME_MAX && name.bytes().all(|b| plain(b) || b"._-".contains(&b))
+}
+
 impl PolicySet {
     /// BLAKE3 of the encoding.
     #[must_use]
@@ -217,8 +225,12 @@ impl PolicySet {
         let count = d.take_len("policies", POLICIES_MAX)?;
         let mut policies = Vec::with_capacity(count);
         for _ in 0..count {
+            let name = d.take_text("policy name", POLICY_NAME_MAX)?;
+            if !is_policy_name(&name) {
+                return Err(DecodeError::Invalid { what: "policy name", found: 0 });
+            }
             policies.push(PolicyIdentity {
-                name: d.take_text("policy name", POLICY_NAME_MAX)?,
+                name,
                 id: PolicyId(d.take_array("policy id")?),
                 settings: d.take_array("policy settings")?,
                 limits: d.take_array("policy limits")?,

@@ -4,7 +4,7 @@
 //! the list spills to disk like those of the plan. Nothing here deletes or is a reason to delete.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
@@ -17,6 +17,9 @@ use crate::spool::{Spool, SpoolReader};
 
 /// Newly detached entries that a report names, at most.
 const NAMED_MAX: usize = 10_000;
+
+/// Stands for the recovery point that is being made: they are counted from 1.
+const NOW: u64 = 0;
 
 /// What a rule keeps at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,7 +62,8 @@ impl DetachedList {
         Ok(())
     }
 
-    /// What is new since the last recovery point of the catalog, the list being in path order like it.
+    /// What is new since the last recovery point of the catalog, the list being in path order like it. What
+    /// is at or below an `unknown` path stays as it was recorded.
     ///
     /// # Errors
     /// [`PlanError`].
@@ -67,6 +71,7 @@ impl DetachedList {
         self,
         catalog: &CatalogReader,
         rules: &[String],
+        unknown: &HashSet<RelPath>,
         folder: &Path,
     ) -> Result<DetachedChange, PlanError> {
         let text = |rule: Option<u32>| {
@@ -98,9 +103,16 @@ impl DetachedList {
             }
             if order == Ordering::Greater
                 && let Some((was, _)) = &row
+                && !is_covered(was, unknown)
             {
                 change.ended += 1;
                 change.push(was, None)?;
+            }
+            if order == Ordering::Equal
+                && let (Some((path, rule)), Some((_, was))) = (&item, &row)
+                && was.rule != text(*rule)
+            {
+                change.push(path, Some((was.since, &text(*rule))))?;
             }
             if order.is_le() {
                 item = next_item(&mut now)?;
@@ -110,6 +122,19 @@ impl DetachedList {
             }
         }
     }
+}
+
+/// Whether a path is at or below one of these.
+fn is_covered(path: &RelPath, above: &HashSet<RelPath>) -> bool {
+    let mut at = path.clone();
+    while !above.is_empty() {
+        if above.contains(&at) {
+            return true;
+        }
+        let Some((parent, _)) = at.split() else { return false };
+        at = parent;
+    }
+    false
 }
 
 fn next_item(list: &mut SpoolReader) -> Result<Option<(RelPath, Option<u32>)>, PlanError> {
@@ -141,14 +166,17 @@ impl DetachedChange {
         if self.first.len() < NAMED_MAX {
             self.first.push((path.clone(), rule.to_owned()));
         }
-        self.push(path, Some(rule))
+        self.push(path, Some((NOW, rule)))
     }
 
-    fn push(&mut self, path: &RelPath, rule: Option<&str>) -> Result<(), PlanError> {
+    /// Detached since that recovery point by that rule, or not any more.
+    fn push(&mut self, path: &RelPath, detached: Option<(u64, &str)>) -> Result<(), PlanError> {
         let mut e = Encoder::new();
         e.put_bytes(path.as_bytes());
-        e.put_u8(u8::from(rule.is_some()));
-        e.put_bytes(rule.unwrap_or_default().as_bytes());
+        e.put_u8(u8::from(detached.is_some()));
+        let (since, rule) = detached.unwrap_or((NOW, ""));
+        e.put_u64(since);
+        e.put_bytes(rule.as_bytes());
         Ok(self.list.push(&e.finish())?)
     }
 
@@ -162,13 +190,14 @@ impl DetachedChange {
     }
 }
 
-fn decode_change(bytes: &[u8]) -> Result<(RelPath, Option<String>), DecodeError> {
+fn decode_change(bytes: &[u8]) -> Result<(RelPath, Option<Detached>), DecodeError> {
     let mut d = Decoder::new(bytes);
     let path = decode_path(&mut d, "detached path")?;
     let begins = d.take_u8("detached")? == 1;
+    let since = d.take_u64("detached since")?;
     let rule = d.take_text("detached by", bytes.len())?;
     d.finish("detached")?;
-    Ok((path, begins.then_some(rule)))
+    Ok((path, begins.then_some(Detached { since, rule })))
 }
 
 /// Writes what changed.
@@ -184,7 +213,10 @@ impl DetachedWriter {
         while let Some(bytes) = self.0.next_item().map_err(CatalogError::List)? {
             let damaged = |source| CatalogError::Damaged { table: "list of detached", source };
             match decode_change(&bytes).map_err(damaged)? {
-                (path, Some(rule)) => t.set_detached(&path, &Detached { since, rule })?,
+                (path, Some(Detached { since: NOW, rule })) => {
+                    t.set_detached(&path, &Detached { since, rule })?;
+                }
+                (path, Some(detached)) => t.set_detached(&path, &detached)?,
                 (path, None) => t.forget_detached(&path)?,
             }
         }

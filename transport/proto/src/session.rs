@@ -3,9 +3,7 @@
 //! ```text
 //! source:  AwaitWelcome ─► Ready ─► AwaitSealed ─► Done
 //! target:  AwaitHello ─► Checking ─► AwaitPolicies ─► Ready ─► Done
-//! ```
-//! (Ready again after a seal that did not match; below version 3 Ready follows Checking.)
-//! ```text
+//!          (Ready again after a seal that did not match; below version 3 Ready follows Checking)
 //! ```
 //! Both are fed every message before anything is done about it, and refuse the ones out of order.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
