@@ -14,7 +14,7 @@ use farshore_core::recovery_point::RecoveryPoint;
 use farshore_core::size::HumanBytes;
 use farshore_engine::io::uring::{IoMode, IoUsage, VerbUsage};
 use farshore_engine::progress::Progress;
-use farshore_engine::source::Outcome;
+use farshore_engine::source::{Outcome, SourceReport};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
@@ -93,6 +93,11 @@ fn write_text(
             source.excluded, source.detached
         )?;
     }
+    if verbose {
+        for path in &source.deferred_first {
+            writeln!(out, "deferred: {path}")?;
+        }
+    }
     write_policies(out, result, verbose)?;
     write_target(out, result)?;
     let shown = if verbose { usize::MAX } else { SHOWN };
@@ -110,7 +115,7 @@ fn write_text(
         writeln!(out, "before: {}", point_line(former))?;
     }
     match &source.outcome {
-        Outcome::Sealed(point) => writeln!(out, "{}", point_line(point)),
+        Outcome::Sealed(point) => writeln!(out, "{}{}", point_line(point), left_out(source)),
         Outcome::Held(hold) => {
             writeln!(out, "held: {hold}")?;
             writeln!(
@@ -192,6 +197,15 @@ pub fn policies_json(set: &PolicySet) -> Value {
         "rules": hex(&set.rules),
         "components": set.policies.iter().map(one).collect::<Vec<_>>(),
     })
+}
+
+/// What the recovery point says nothing of, because policies and rules leave it out.
+fn left_out(source: &SourceReport) -> String {
+    match (source.deferred, source.excluded) {
+        (0, 0) => String::new(),
+        (0, excluded) => format!("; but for {excluded} left out"),
+        (deferred, excluded) => format!("; but for {deferred} deferred, {excluded} left out"),
+    }
 }
 
 /// How small files were read and created: what was asked for and could not be had always, the rest
@@ -336,6 +350,7 @@ pub fn json(result: &RunResult, progress: &Progress, took: Duration) -> Value {
         "wire_received_bytes": result.link.received_bytes,
         "excluded": source.excluded,
         "deferred": source.deferred,
+        "deferred_first": source.deferred_first.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "detached": source.detached,
         "detached_by_rule": source.by_policy.by_rule.iter()
             .map(|(rule, n)| json!({"rule": rule, "entries": n.entries, "bytes": n.bytes}))

@@ -26,6 +26,9 @@ mod detached;
 
 pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 
+/// Deferred entries that a report names, at most.
+const DEFERRED_NAMED_MAX: usize = 10_000;
+
 /// Something to do at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -149,6 +152,8 @@ pub struct Plan {
     pub excluded: u64,
     /// Entries the policy deferred.
     pub deferred: u64,
+    /// The first of them.
+    pub deferred_first: Vec<RelPath>,
     /// Entries kept at the target although gone or excluded at the source.
     pub detached: u64,
     /// Those of them that the policy excludes.
@@ -274,6 +279,7 @@ pub fn plan<S: Storage>(
         rows: catalog.rows()?,
         key: KeyBuffer::default(),
         protected: HashMap::new(),
+        rules: rules_by_text(policy),
         kept_directories: HashMap::new(),
         leaders: HashMap::new(),
         plan: Plan {
@@ -282,6 +288,7 @@ pub fn plan<S: Storage>(
             problems: Vec::new(),
             excluded: 0,
             deferred: 0,
+            deferred_first: Vec::new(),
             detached: 0,
             by_policy: DetachedList::new(spool_folder),
             faults: Faults::default(),
@@ -306,6 +313,14 @@ pub fn plan<S: Storage>(
     join.finish()
 }
 
+fn rules_by_text(policy: &dyn Policy) -> HashMap<String, Option<u32>> {
+    let mut rules: HashMap<_, _> = policy.rules().into_iter().zip((0..).map(Some)).collect();
+    if !policy.identity().policies.is_empty() {
+        rules.insert(String::new(), None);
+    }
+    rules
+}
+
 /// The first name of an inode with several.
 struct Leader {
     path: RelPath,
@@ -322,6 +337,9 @@ struct Join<'a, S: Storage> {
     /// Paths at and below which nothing may be concluded gone, with the verdict if there is one. An
     /// excluded file is not among them: its record is passed when the walk meets it.
     protected: HashMap<RelPath, Option<Verdict>>,
+    /// The policy's rules by their texts. What was detached by no rule stays so as long as there are
+    /// policies that name none.
+    rules: HashMap<String, Option<u32>>,
     /// Whether the policy keeps a directory that something moved from, by what was last known of it.
     kept_directories: HashMap<RelPath, bool>,
     leaders: HashMap<u64, Leader>,
@@ -378,7 +396,12 @@ impl<S: Storage> Join<'_, S> {
         verdict: Verdict,
     ) -> Result<(), PlanError> {
         match verdict.action {
-            Action::Defer => self.plan.deferred += 1,
+            Action::Defer => {
+                self.plan.deferred += 1;
+                if self.plan.deferred_first.len() < DEFERRED_NAMED_MAX {
+                    self.plan.deferred_first.push(path.clone());
+                }
+            }
             _ => self.plan.excluded += 1,
         }
         let mut covers_more = is_directory;
@@ -480,12 +503,19 @@ impl<S: Storage> Join<'_, S> {
         }
     }
 
-    /// Whether the policy keeps an entry that is gone at the source from being removed, judged by what
-    /// was last known of it: it does not travel, or there is no answer. A directory above it that keeps
-    /// it is protected already: the walk met it, or its own record was passed before.
+    /// Whether the policy keeps an entry that is gone at the source from being removed: it was detached by
+    /// a rule that is still in force, or by what was last known of it does not travel, or there is no
+    /// answer. A directory above it that keeps it is protected already: the walk met it, or its own
+    /// record was passed before.
     fn exclusion(&self, path: &RelPath, entry: &Entry) -> Result<Option<Verdict>, PlanError> {
         if self.policy.is_trivial() {
             return Ok(None);
+        }
+        // What it had become when it was detached, the record does not know.
+        if let Some(detached) = self.catalog.detached_at(path)?
+            && let Some(&rule) = self.rules.get(&detached.rule)
+        {
+            return Ok(Some(Verdict { action: Action::Exclude, rule, is_fault: false }));
         }
         // A further name has the facts of the first.
         let leader = match entry {

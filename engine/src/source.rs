@@ -220,6 +220,7 @@ impl<S: Storage> Source<'_, S> {
             entries: plan.tally.found,
             excluded: plan.excluded,
             deferred: plan.deferred,
+            deferred_first: std::mem::take(&mut plan.deferred_first),
             detached: plan.detached,
             by_policy,
             policies_changed: reader.policies()?.and_then(|former| former.difference(&policies)),

@@ -16,6 +16,7 @@
 //! ```
 
 mod abi;
+mod bounds;
 mod configured;
 mod fault;
 mod instance;

@@ -129,7 +129,8 @@ fn the_rules_and_several_policies_are_one() {
 #[test]
 fn a_policy_that_fails_too_often_is_off_and_costs_nothing_more() {
     let configured = Guest::default().configured(&host());
-    let paths = vec!["!x"; 1_000];
+    let paths: Vec<String> = (0..1_000).map(|n| format!("!{n}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     assert_eq!(ask(&configured, &paths), vec![Verdict::FAULT; 1_000]);
     let counters = configured.counters();
     assert_eq!((counters.faults, counters.is_off), (16, true));
@@ -138,7 +139,40 @@ fn a_policy_that_fails_too_often_is_off_and_costs_nothing_more() {
     let faults = configured.take_faults();
     assert_eq!(faults.count, 1_001);
     assert_eq!(faults.first.len(), 1_000);
-    assert_eq!(faults.first[999].text, "policy guest is off after its faults");
+    let last = &faults.first[999].text;
+    assert!(last.starts_with("policy guest is off after its faults, the first at !"), "{last}");
+    assert!(last.contains(": it stopped: "), "{last}");
+}
+
+/// A run may walk its tree twice, and meets what fails there again.
+#[test]
+fn a_path_that_fails_again_does_not_bring_the_policy_nearer_to_its_end() {
+    let configured = Guest::default().configured(&host());
+    let paths: Vec<String> = (0..15).map(|n| format!("!{n}")).collect();
+    let mut paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    paths.push("bx");
+    for _ in 0..3 {
+        let verdicts = ask(&configured, &paths);
+        assert_eq!(verdicts[..15], [Verdict::FAULT; 15]);
+        assert!(!verdicts[15].is_fault, "it is still asked");
+        assert_eq!(configured.take_faults().count, 15, "each walk hears of all");
+    }
+    assert_eq!((configured.counters().faults, configured.counters().is_off), (15, false));
+}
+
+/// Instances that succeed where others failed are not kept without end.
+#[test]
+fn a_policy_that_always_runs_out_of_fuel_keeps_few_instances() {
+    let host = host();
+    let limits = Limits { fuel_call: 1_000, fuel_entry: 0, ..Limits::default() };
+    let configured = Guest::default().with_limits(&host, limits);
+    let paths: Vec<String> = (0..4_000).map(|n| format!("b{n}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let verdicts = ask(&configured, &paths);
+    assert!(verdicts.iter().all(|verdict| !verdict.is_fault), "slow, and right");
+    let counters = configured.counters();
+    assert!(counters.instances > 100, "{counters:?}");
+    assert!(configured.idle_instances() <= 8, "{}", configured.idle_instances());
 }
 
 #[test]

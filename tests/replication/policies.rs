@@ -224,6 +224,31 @@ fn what_is_gone_is_judged_by_the_facts_it_had() {
     assert_eq!(names(&run), ["moving", "theirs"]);
 }
 
+/// What was detached when it had grown, or changed hands, is not followed to its end.
+#[test]
+fn what_was_detached_stays_when_it_goes_at_the_source_while_its_rule_is_in_force() {
+    let sites = Sites::new();
+    put(&sites.a.join("home/mail.mbox"), b"small");
+    put(&sites.a.join("home/other"), b"small");
+    let policy = rules(&["* size>100"]);
+    let options = RunOptions { policy: &policy, ..sites.options() };
+    sites.run_with(&options).clean();
+    put(&sites.a.join("home/mail.mbox"), [7; 500]);
+    assert_eq!(names(&sites.run_with(&options)), ["home/mail.mbox"]);
+    fs::remove_file(sites.a.join("home/mail.mbox")).expect("removed");
+    for _ in 0..2 {
+        let run = sites.run_with(&options);
+        run.clean();
+        assert_eq!((run.counts().removed, run.result.source.by_policy.ended), (0, 0));
+        assert_eq!(fs::read(sites.b.join("home/mail.mbox")).expect("kept"), b"small");
+        assert_eq!(detached(&sites).len(), 1);
+    }
+    // With the rule, what held it back is gone.
+    let run = sites.run();
+    assert_eq!((run.counts().removed, run.result.source.by_policy.ended), (1, 1));
+    sites.converged("without the rule");
+}
+
 #[test]
 fn what_cannot_be_seen_stays_detached_and_a_new_rule_is_told_with_the_old_point() {
     let sites = Sites::new();

@@ -70,6 +70,16 @@ impl Iterator for DetachedRows {
 }
 
 impl CatalogReader {
+    /// Why the entry at `path` is detached, if it is.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn detached_at(&self, path: &RelPath) -> Result<Option<Detached>> {
+        let Some(table) = &self.detached else { return Ok(None) };
+        let value = table.get(path.key().as_slice()).step("read detached")?;
+        value.map(|v| Detached::from_bytes(v.value()).map_err(damaged("detached"))).transpose()
+    }
+
     /// The entries detached at the last recovery point, in path order.
     ///
     /// # Errors

@@ -83,6 +83,8 @@ pub struct SourceReport {
     pub excluded: u64,
     /// Entries deferred by policy.
     pub deferred: u64,
+    /// The first of them.
+    pub deferred_first: Vec<RelPath>,
     /// Entries kept at the target although gone or excluded here.
     pub detached: u64,
     /// What of them the policies keep there, and what of that is new.

@@ -7,6 +7,7 @@
 //! failed is never asked again. What a conflict gets is checked by
 //! [`conflict::check`](farshore_core::conflict::check). Nothing here survives a crash.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +31,10 @@ const LOG_KEPT: usize = 1_000;
 /// memory at a point that depends on its age.
 const CALLS_MAX: u32 = 1_000;
 
+/// Instances that wait to be asked, at most: about as many as threads ask. Each has addresses for the
+/// largest memory there is, and memory of its own.
+const POOL_MAX: usize = 8;
+
 /// A policy with settings, limits and the time of a cut.
 pub struct Configured {
     loaded: Arc<Loaded>,
@@ -49,6 +54,10 @@ pub struct Configured {
 #[derive(Default)]
 struct Record {
     faults: Faults,
+    /// What went wrong first.
+    first_fault: Option<String>,
+    /// The paths at fault; the policy is off when there are [`FAULTS_MAX`].
+    failed: HashSet<RelPath>,
     lines: Vec<LogLine>,
     lines_dropped: u64,
 }
@@ -201,6 +210,12 @@ impl Configured {
         }
     }
 
+    /// Instances that wait to be asked.
+    #[must_use]
+    pub fn idle_instances(&self) -> usize {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Takes what went wrong since the last call.
     #[must_use]
     pub fn take_faults(&self) -> Faults {
@@ -298,20 +313,27 @@ impl Configured {
     /// Off: nothing is asked.
     fn refuse(&self, batch: &[Candidate<'_>], verdicts: &mut Vec<Verdict>) {
         verdicts.resize(verdicts.len() + batch.len(), Verdict::FAULT);
-        let text = format!("policy {} is off after its faults", self.identity.name);
-        let faults = &mut self.record().faults;
+        let mut record = self.record();
+        let first = record.first_fault.clone().unwrap_or_default();
+        let text = format!("policy {} is off after its faults, {first}", self.identity.name);
+        let faults = &mut record.faults;
         faults.count += batch.len() as u64;
         let room = FAULTS_KEPT.saturating_sub(faults.first.len());
         let kept = batch.iter().take(room);
         faults.first.extend(kept.map(|c| Fault { path: c.path.clone(), text: text.clone() }));
     }
 
+    /// A path that failed before counts once towards the end: a tree may be walked twice.
     fn fail(&self, path: &RelPath, text: &str) {
-        let before = self.totals.faults.fetch_add(1, Relaxed);
-        if before.saturating_add(1) >= FAULTS_MAX {
-            self.is_off.store(true, Relaxed);
+        let mut record = self.record();
+        if record.failed.insert(path.clone()) {
+            let before = self.totals.faults.fetch_add(1, Relaxed);
+            if before.saturating_add(1) >= FAULTS_MAX {
+                self.is_off.store(true, Relaxed);
+            }
         }
-        let faults = &mut self.record().faults;
+        record.first_fault.get_or_insert_with(|| format!("the first at {path}: it {text}"));
+        let faults = &mut record.faults;
         faults.count += 1;
         if faults.first.len() < FAULTS_KEPT {
             let text = format!("policy {} {text}", self.identity.name);
@@ -442,8 +464,10 @@ impl Configured {
 
     fn give_back(&self, instance: Instance) {
         let is_full = instance.memory_bytes() as u64 > self.limits.memory_bytes / 2;
-        if instance.calls < CALLS_MAX && !(is_full && instance.calls > 0) {
-            self.pool.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of the parts of a batch each is asked of a fresh one: they are more than threads will ask.
+        if pool.len() < POOL_MAX && instance.calls < CALLS_MAX && !(is_full && instance.calls > 0) {
+            pool.push(instance);
         }
     }
 

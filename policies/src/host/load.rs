@@ -13,6 +13,7 @@ use farshore_core::policy::PolicyId;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component as Compiled, InstancePre};
 
+use super::bounds;
 use super::fault::cut;
 use super::instance::{
     ConfigureParams, ConfigureResults, ExcludeParams, ExcludeResults, Exports, ResolveParams,
@@ -52,6 +53,12 @@ pub enum LoadError {
     /// A version of the binary format that is not known.
     #[error("WebAssembly of a layer or version that is not known")]
     Layer,
+    /// It would be put together from too many instances.
+    #[error(
+        "it is put together from more than {} instances of components and modules",
+        bounds::INSTANCES_MAX
+    )]
+    Instances,
     /// Not valid.
     #[error("not a valid component: {0}")]
     Invalid(String),
@@ -135,6 +142,12 @@ impl Host {
     /// [`LoadError`].
     pub fn load(&self, bytes: &[u8], limits: &Limits) -> Result<Component, LoadError> {
         check_bytes(bytes, limits)?;
+        let instances = bounds::instances(bytes);
+        let instances =
+            instances.map_err(|error| LoadError::Invalid(error.message().to_owned()))?;
+        if instances > bounds::INSTANCES_MAX {
+            return Err(LoadError::Instances);
+        }
         let shared = &self.shared;
         let id = PolicyId::of(bytes);
         let cached = shared.cache.as_ref().and_then(|cache| cache.get(&shared.engine, id));
