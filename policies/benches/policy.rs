@@ -1,7 +1,11 @@
 //! What sandboxed policies cost: an entry, an instance, a load. `cargo bench -p farshore-policies`;
 //! compare two versions in one sitting.
 //!
-//! The policy is `mft-defaults` as it is committed; `FARSHORE_POLICY` names another component.
+//! The policy is `mft-defaults` as it is committed; `FARSHORE_POLICY` names another component,
+//! `FARSHORE_PATHS` a file with paths, one a line, instead of made-up ones.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 use std::path::PathBuf;
 
@@ -37,6 +41,12 @@ fn configured(component: &Component) -> Configured {
 
 /// Paths as homes have them, 43 bytes on average; the policy decides about some.
 fn paths(count: usize) -> Vec<RelPath> {
+    if let Some(file) = std::env::var_os("FARSHORE_PATHS") {
+        let text = std::fs::read(file).expect("a file of paths");
+        let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let all: Vec<_> = lines.filter_map(|line| RelPath::new(line).ok()).collect();
+        return all.into_iter().cycle().take(count).collect();
+    }
     let names = [
         "account00017/inbox/2026/11/invoice-0001.pdf",
         "account00017/outbox/orders.csv",
@@ -63,7 +73,7 @@ fn candidates(paths: &[RelPath]) -> Vec<Candidate<'_>> {
 }
 
 /// One `exclude`, by entry; the host splits it into calls of 256.
-#[divan::bench(args = [1, 16, 256, 4_096])]
+#[divan::bench(sample_count = 10, args = [1, 16, 256, 4_096, 1_000_000])]
 fn exclude(bencher: Bencher, entries: usize) {
     let host = Host::new(None).expect("a host");
     let configured = configured(&component(&host));
@@ -85,7 +95,16 @@ fn rules_and_exclude(bencher: Bencher, entries: usize) {
     bencher.counter(ItemsCount::new(entries)).bench_local(|| all.exclude(&candidates));
 }
 
-/// A fresh instance, configured.
+/// A fresh instance of a policy that does nothing to be configured: what the host takes.
+#[divan::bench]
+fn instantiate(bencher: Bencher) {
+    let host = Host::new(None).expect("a host");
+    let guest = common::Guest::default().build();
+    let component = host.load(&guest, &Limits::default()).expect("a policy");
+    bencher.bench_local(|| configured(&component));
+}
+
+/// A fresh instance, configured: with what the policy itself does.
 #[divan::bench]
 fn instantiate_and_configure(bencher: Bencher) {
     let host = Host::new(None).expect("a host");
