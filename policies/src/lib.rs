@@ -37,7 +37,7 @@
 //! let host = Host::new(None)?;
 //! let limits = Limits::default();
 //! let component = host.load(&std::fs::read("mft-defaults.wasm")?, &limits)?;
-//! let settings = [("partial".to_owned(), "*.crdownload".to_owned())];
+//! let settings = [("uploads".to_owned(), "*.crdownload".to_owned())];
 //! let policy = component.configure("mft-defaults", &settings, limits, OnFault::Replicate, cut)?;
 //! let all = Policies::new(RuleSet::builder(cut).build(), vec![policy])?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -52,6 +52,13 @@ pub mod rule;
 pub mod rule_set;
 pub mod sign;
 pub mod wrap;
+
+// The guests of the tests say this crate's name.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(test)]
+extern crate self as farshore_policies;
 
 pub use cache::CacheError;
 pub use chain::{ChainError, Policies};

@@ -4,7 +4,7 @@
 //! patterns, and a set asks only those whose last byte fits, so that a name that none can match costs
 //! a few nanoseconds. Refuses a pattern that could match nothing, with the reason.
 //!
-//! The meaning is that of Farshore's own rules:
+//! The meaning is that of Farshore's own rules but for what the README lists under Patterns:
 //! - without a leading `/` a pattern matches the end of a path, from the start of any part of it:
 //!   `*.tmp` any such name, `a/b` also `x/a/b`; with it the whole path below the share's root;
 //! - a trailing `/` makes it match directories only;

@@ -55,9 +55,9 @@
 //! ```
 //!
 //! **The same answer always.** A verdict must depend on the entry and on what `configure` was told
-//! alone: both sites ask, entries come in batches of any size and order, and an instance may be
-//! thrown away at any time. `&self` makes that the easy way. The only time there is is the time of
-//! the cut, `at`; [`Entry::is_younger`] compares with it.
+//! alone: later runs and checks ask again, entries come in batches of any size and order, and an
+//! instance may be thrown away at any time. `&self` makes that the easy way. The only time there is
+//! is the time of the cut, `at`; [`Entry::is_younger`] compares with it.
 //!
 //! **Excluding never deletes.** What is at the other site stays there as it was. Excluding a directory
 //! excludes all below it without asking.

@@ -294,11 +294,13 @@ impl Configured {
     }
 
     /// The clock ended a call that fuel should have ended long before: it may have been the machine,
-    /// so it is asked once more; halving it could take the deadline many times over.
+    /// so it is asked once more, and off when the clock ends that, too: halving it could take the
+    /// deadline many times over. Another fault the second time says that it was the machine.
     fn alarm(&self, batch: &[Candidate<'_>], verdicts: &mut Vec<Verdict>) {
         self.totals.retries.fetch_add(1, Relaxed);
         match self.ask_fresh(batch) {
             Ok(answers) => verdicts.extend(answers),
+            Err(fault) if fault.kind != FaultKind::Watchdog => self.bisect(batch, &fault, verdicts),
             Err(fault) => {
                 self.is_off.store(true, Relaxed);
                 if let Some(candidate) = batch.first() {
@@ -502,5 +504,27 @@ impl std::fmt::Debug for Configured {
             .field("manifest", &self.manifest)
             .field("counters", &self.counters())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Host;
+    use crate::common::{Guest, candidate, path};
+
+    /// From where the clock ended the first try, which no test can bring about once and not twice.
+    #[test]
+    fn a_fault_after_an_alarm_is_of_its_path_alone() {
+        let host = Host::new(None).expect("a host");
+        let configured = Guest::default().configured(&host);
+        let paths = ["ax", "bx", "!x", "cx"].map(path);
+        let candidates = paths.each_ref().map(candidate);
+        let mut verdicts = Vec::new();
+        configured.alarm(&candidates, &mut verdicts);
+        let faults: Vec<_> = verdicts.iter().map(|verdict| verdict.is_fault).collect();
+        assert_eq!(faults, [false, false, true, false]);
+        let counters = configured.counters();
+        assert_eq!((counters.faults, counters.is_off), (1, false));
+        assert_eq!(configured.take_faults().first[0].path, path("!x"));
     }
 }

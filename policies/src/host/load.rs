@@ -300,12 +300,13 @@ fn find_exports(compiled: &Compiled) -> Result<ExportNames, LoadError> {
             other = Some(shown(name));
         }
     }
-    if let (None, Some(found)) = (&lifecycle, other.clone()) {
+    // Even beside one of ours: a hook that its author meant to be asked must not be passed over.
+    if let Some(found) = other {
         return Err(LoadError::Version { found });
     }
     let lifecycle = lifecycle.ok_or(LoadError::NoLifecycle)?;
     if exclusion.is_none() && resolution.is_none() {
-        return Err(other.map_or(LoadError::NoHook, |found| LoadError::Version { found }));
+        return Err(LoadError::NoHook);
     }
     let version = ours(&lifecycle).map(|(_, version)| version.to_owned()).unwrap_or_default();
     Ok(ExportNames { lifecycle, exclusion, resolution, version })

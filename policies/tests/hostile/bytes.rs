@@ -42,6 +42,7 @@ fn padded(mut bytes: Vec<u8>, padding: usize) -> Vec<u8> {
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = plain();
+    all.extend(proposals());
     all.extend(imports());
     all.extend(exports());
     all
@@ -86,6 +87,34 @@ fn plain() -> Vec<Case> {
     flipped[code] = 0xff;
     cases.push(Case::new("a wrong instruction", flipped, Refused("not a valid component")));
     cases
+}
+
+/// What WebAssembly has and policies do not: it would let a policy answer otherwise on another machine.
+fn proposals() -> Vec<Case> {
+    let case = |what: &str, module: &str, text| {
+        Case::new(what, component(&format!("(core module {module})")), Refused(text))
+    };
+    let operands = "(v128.const i64x2 0 0) (v128.const i64x2 0 0)";
+    vec![
+        case("a shared memory", "(memory 1 1 shared)", "threads"),
+        case(
+            "an atomic addition",
+            "(memory 1) (func (result i32) (i32.atomic.rmw.add (i32.const 0) (i32.const 1)))",
+            "threads",
+        ),
+        case("a 64-bit memory", "(memory i64 1)", "memory64"),
+        case("a 64-bit table", "(table i64 1 funcref)", "memory64"),
+        case(
+            "a vector addition that may round twice",
+            &format!("(func (result v128) (f32x4.relaxed_madd {operands} (v128.const i64x2 0 0)))"),
+            "relaxed SIMD",
+        ),
+        case(
+            "a vector swizzle that may differ",
+            &format!("(func (result v128) (i8x16.relaxed_swizzle {operands}))"),
+            "relaxed SIMD",
+        ),
+    ]
 }
 
 fn imports() -> Vec<Case> {
@@ -190,6 +219,14 @@ fn exports() -> Vec<Case> {
     let world =
         "world exclude-policy {\n  import log;\n  export lifecycle;\n  export exclusion;\n}";
     let without = |part: &str| against(world, &world.replace(part, ""));
+    // It is refused for its name, before it is looked into.
+    let beside = |what: &str, other: &'static str| {
+        let exports = ["lifecycle@1.0.0", "resolution@1.0.0", other]
+            .map(|interface| format!(r#"(export "farshore:policy/{interface}" (instance $i))"#));
+        let bytes = component(&format!("(instance $i) {}", exports.concat()));
+        let text = "and this Farshore has farshore:policy@1.0.0";
+        Case::new(what, bytes, Refused(text))
+    };
     vec![
         refused(
             "no hook",
@@ -197,6 +234,9 @@ fn exports() -> Vec<Case> {
             "neither farshore:policy/exclusion nor",
         ),
         refused("no lifecycle", without("  export lifecycle;\n"), "no farshore:policy/lifecycle"),
+        beside("a hook of version 2 beside one of ours", "exclusion@2.0.0"),
+        beside("a hook of a draft beside one of ours", "exclusion@1.0.0-rc.1"),
+        beside("a lifecycle of version 2 beside ours", "lifecycle@2.0.0"),
         refused("version 2", of_version("2.0.0"), "farshore:policy/log@2.0.0"),
         refused("version 0.9", of_version("0.9.0"), "build it against this version"),
         refused("a draft of version 1", of_version("1.0.0-rc.1"), "1.0.0-rc.1"),

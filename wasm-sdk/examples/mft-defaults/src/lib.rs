@@ -19,11 +19,11 @@
 //! Why no file with a final name is deferred, however young: one that is written all day would
 //! never travel. The engine reads such a file again when it changed meanwhile.
 //!
-//! Why triggers wait: a route starts when its trigger arrives, and must find the data. A trigger that
-//! was written before the cut's time less `trigger-age` was there, and its data before it, when the
-//! cut began to look; so the cut that has the trigger has the data. Without the wait, a look that
-//! passes a folder before the data come and another after the trigger came has the trigger alone.
-//! `trigger-age` covers the difference between the clocks that stamp files and the cut's.
+//! Why triggers wait: a look that passes a folder before the data come and another after the trigger
+//! came has the trigger alone. A trigger that was written before the cut's time less `trigger-age`
+//! was there, and its data before it, when the cut began to look; so the cut that has the trigger has
+//! the data, if these had their final name, could be read, and the trigger has the time of its
+//! writing. `trigger-age` covers the difference between the clocks that stamp files and the cut's.
 //!
 //! A time more than a minute after the cut was not set by a write, but by a client that keeps times.
 //! It defers nothing, or the file would wait until that time comes.
