@@ -1,8 +1,9 @@
 //! What is known of a pair without a run: its last recovery point, what decided about it, and what of the
 //! target the source does not vouch for.
 //!
-//! Reads the source's catalog alone: it connects to nobody, looks at neither tree, makes nothing. Busy
-//! while a run has the catalog.
+//! Reads the source's catalog alone: it connects to nobody and looks at neither tree. Where no catalog is,
+//! nothing is made; where one is, opening it mends what a crash left in it, and its file `pair` is
+//! written again should it be missing. Busy while a run has the catalog.
 
 use std::collections::BTreeMap;
 

@@ -16,7 +16,9 @@ use common::{Site, command, expect, farshore, files, finish, json, said, shown, 
 
 /// A committed component.
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/policies").join(name)
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/policies").join(name);
+    assert!(file.is_file(), "{} is not there", file.display());
+    file
 }
 
 fn example(name: &str) -> PathBuf {
@@ -216,6 +218,7 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     run(&["--on-policy-fault", "hold"], 2, &["no policy is named", "--policy"]);
     run(&["--policy", "mft-defaults", "--policy", "mft-defaults"], 2, &["two policies named"]);
     run(&["--policy", "mft-defaults", "--on-policy-fault", "stop"], 2, &["replicate, hold"]);
+    run(&["--policy", "merge-journals"], 2, &["merge-journals: it decides conflicts alone"]);
     assert!(files(&site.target).is_empty());
 }
 
@@ -294,6 +297,45 @@ fn where_a_policy_fails_the_path_travels_or_the_run_is_held() {
     assert!(files(&site.target).is_empty());
     expect(&site.local(&fails), 6, &["a.pay", "rule 1 of 1, counted from 0"]);
     assert_eq!(files(&site.target).len(), 2);
+    // What is compared says so, too; how often a path is asked is not looked at.
+    let (source, target) = (text(&site.source), text(&site.target));
+    let verify = ["verify", source, target, "--state", text(&site.source_state)];
+    let verify = |more: &[&str]| farshore(&[&verify[..], &fails, more].concat());
+    expect(&verify(&[]), 6, &["0 differences", "fault: a.pay: ", "a policy had no answer about"]);
+    let told = verify(&["--json"]);
+    assert_eq!(told.status.code(), Some(6), "{}", shown(&told));
+    let object = json(&told);
+    assert_eq!(object["equal"], true, "{object}");
+    assert!(object["policy_faults"].as_u64() > Some(0), "{object}");
+    let held = verify(&["--json", "--on-policy-fault", "hold"]);
+    assert_eq!(held.status.code(), Some(5), "{}", shown(&held));
+    assert!(json(&held)["held"].as_str().unwrap().contains("no answer"));
+    std::fs::write(site.target.join("b"), "other").unwrap();
+    expect(&verify(&[]), 8, &["b: ", "fault: a.pay: "]);
+}
+
+#[test]
+fn what_a_policy_wrote_is_shown_as_far_as_it_matters() {
+    let site = Site::new();
+    std::fs::write(site.source.join("a.pay"), "a").unwrap();
+    let hostile = fixture("hostile.wasm");
+    let run = |act: &str, more: &[&str]| {
+        let act = format!("act={act}");
+        let policy = ["--policy", text(&hostile), "--setting", &act, "--setting", "at=.pay"];
+        site.local(&[&policy[..], more].concat())
+    };
+    let panicked = run("panic", &[]);
+    let line = "log of policy hostile: ";
+    expect(&panicked, 6, &[line, "as the settings say"]);
+    let object = run("panic", &["--json"]);
+    assert_eq!(json(&object)["policy_faults"], 1);
+    assert!(said(&object).contains(line), "{}", shown(&object));
+    // Lines of the level info, of which 64 are kept of a call.
+    let quiet = run("flood", &[]);
+    assert!(!out(&quiet).contains("log"), "{}", shown(&quiet));
+    let all = out(&run("flood", &["-v"]));
+    assert_eq!(all.lines().filter(|l| l.starts_with(line)).count(), 20, "{all}");
+    assert!(all.contains(" more lines of log"), "{all}");
 }
 
 #[test]
@@ -340,9 +382,22 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     let public = json(&signed)["public_key"].as_str().unwrap().to_owned();
     assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     expect(&policy(state, &[&sign[..], &["--make-key"]].concat()), 3, &["leave --make-key out"]);
-    std::fs::create_dir_all(state.join("policies")).unwrap();
-    std::fs::write(state.join("policies/signers"), format!("# ours\n{public} the office\n"))
-        .unwrap();
+    let (policies, list) = (state.join("policies"), state.join("policies/signers"));
+    std::fs::create_dir_all(&policies).unwrap();
+    std::fs::write(&list, format!("# ours\n{public} the office\n")).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&policies, 0o755);
+    mode(&list, 0o664);
+    let words = ["signers: others can write it", "chmod go-w"];
+    expect(&site.local(&["--policy", "mft-defaults"]), 3, &words);
+    mode(&list, 0o644);
+    // What comes with Farshore stays that when it is installed.
+    let defaults = ["install", "mft-defaults", "--setting", "sandboxes=true"];
+    expect(&policy(state, &defaults), 0, &["installed mft-defaults"]);
+    expect(&policy(state, &["list"]), 0, &["mft-defaults", "sandboxes=true"]);
+    expect(&site.local(&["--policy", "mft-defaults"]), 0, &["recovery point"]);
     expect(&policy(state, &["install", text(&file)]), 0, &["signed by the office"]);
     expect(&site.local(&["--policy", "by-suffix"]), 0, &[]);
     expect(&site.local(&["--policy", text(&file)]), 0, &[]);
@@ -356,11 +411,16 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     expect(&exception, 0, &["not signed: an exception"]);
     expect(&policy(state, &["list"]), 0, &["not signed: an exception"]);
     expect(&site.local(&["--policy", "by-suffix"]), 0, &[]);
-    // A signature of another file is none.
+    // A signature of another file is none, and no exception either.
     std::fs::copy(fixture("mft-defaults.wasm"), &file).unwrap();
     expect(&policy(state, &sign), 0, &["mine.wasm.minisig"]);
     std::fs::copy(fixture("by-suffix.wasm"), &file).unwrap();
-    expect(&policy(state, &again), 3, &["no signer on the list made this signature"]);
+    let wrong = ["no signer on the list made this signature"];
+    expect(&policy(state, &again), 3, &wrong);
+    expect(&policy(state, &[&again[..], &["--allow-unsigned"]].concat()), 3, &wrong);
+    let listed = json(&policy(state, &["list", "--json"]));
+    let one = listed["policies"].as_array().unwrap().iter().find(|p| p["name"] == "by-suffix");
+    assert_eq!(one.unwrap()["has_signature"], false, "{listed}");
 }
 
 /// The page on output names every field of every object.

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Args, Subcommand};
 use farshore_core::entry::Timestamp;
 use farshore_engine::source::system_wall_clock;
-use farshore_policies::{Component, Configured};
+use farshore_policies::{Component, Configured, Limits};
 
 use super::{StateArgs, print, rules};
 use crate::exit::{Exit, Failure};
 use crate::policy::cases::CaseFile;
 use crate::policy::facts::parse_time;
 use crate::policy::library::{Chosen, Library, Origin, parse_pair};
-use crate::policy::store::read_text;
+use crate::policy::store::{COMPONENT_BYTES_MAX, read_text};
 
 mod ask;
 mod bench;
@@ -152,6 +152,21 @@ fn read_cases(path: &Path) -> Result<CaseFile, Failure> {
 
 const CASES_HINT: &str =
     "name a file of cases with --cases; a project has them in tests/cases.toml";
+
+/// An error of the system with its file and step.
+fn failed(path: &Path, step: &str, e: &std::io::Error) -> Failure {
+    Failure { exit: Exit::Refused, message: format!("{}: {step}: {e}", path.display()), hint: None }
+}
+
+/// Loads what is in `file`, or is to be, as no site yet: its limits are not known, its size may be any.
+fn load(component: &[u8], file: &Path) -> Result<Component, Failure> {
+    let limits = Limits { component_bytes: COMPONENT_BYTES_MAX, ..Limits::default() };
+    Library::alone()?.host().load(component, &limits).map_err(|e| {
+        let mut failure = Failure::new(Exit::Refused, &e);
+        failure.message = format!("component {}: {}", file.display(), failure.message);
+        failure
+    })
+}
 
 /// Prints one object or a text.
 fn show(json: bool, object: &serde_json::Value, text: &str) {

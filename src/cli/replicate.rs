@@ -7,7 +7,8 @@ use clap::parser::ValueSource;
 use farshore_core::guard::Threshold;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::system_wall_clock;
-use farshore_policies::RuleSet;
+use farshore_policies::host::Level;
+use farshore_policies::{Policies, RuleSet};
 use farshore_transport::SiteKey;
 
 use super::{ReplicateArgs, is_terminal, print, shown};
@@ -19,6 +20,9 @@ use crate::replicate::{
 use crate::report::{self, profile::Meter};
 use crate::roots::{RootError, RootRules, check_apart, check_root, check_state};
 use crate::state::State;
+
+/// Lines of the log of policies.
+const LOG_SHOWN: usize = 20;
 
 pub(super) fn root_failure(e: &RootError) -> Failure {
     let failure = Failure::new(Exit::Refused, e);
@@ -118,8 +122,16 @@ pub(super) fn run(args: ReplicateArgs, matches: &ArgMatches) -> Result<Exit, Fai
             let key = load_key(args.key.as_deref(), &options.state)?;
             to_remote(&source, address, share, &key, &args.peer, &options, &progress)
         }
-    })?;
+    });
+    let log = policy_log(&policy, args.verbose);
+    if args.json || result.is_err() {
+        eprint(&log);
+    }
+    let result = result?;
     show(&result, &progress, &meter, &args, policy.rule_set());
+    if !args.json {
+        print(&log);
+    }
     Ok(report::exit_of(&result))
 }
 
@@ -158,6 +170,34 @@ fn make_target(folder: &Path, source: &Path, dry_run: bool) -> Result<(), Failur
         message: format!("target {}: making it: {e}", folder.display()),
         hint: None,
     })
+}
+
+/// What the policies wrote: what somebody should look at, or all of it, the first lines.
+fn policy_log(policies: &Policies, all: bool) -> String {
+    let mut out = String::new();
+    let (mut shown, mut more) = (0, 0);
+    for policy in policies.configured() {
+        let name = policy.identity().name;
+        let (lines, dropped) = policy.take_log();
+        more += dropped;
+        for line in lines.iter().filter(|line| all || line.level >= Level::Warn) {
+            if shown == LOG_SHOWN {
+                more += 1;
+                continue;
+            }
+            shown += 1;
+            out.push_str(&format!("log of policy {name}: {}\n", line.text));
+        }
+    }
+    if more > 0 && (all || shown > 0) {
+        out.push_str(&format!("... and {more} more lines of log\n"));
+    }
+    out
+}
+
+fn eprint(text: &str) {
+    use std::io::Write as _;
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
 fn with_progress(

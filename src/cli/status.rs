@@ -14,13 +14,18 @@ use crate::report::{point_json, point_line, policies_json, rule_text};
 use crate::state::State;
 use crate::status::{Status, of_pair};
 
+/// Detached entries in the object, which is made in memory; the text has them all.
+const LISTED: usize = 100_000;
+
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let state = State::existing(args.state.state.as_deref())
         .map_err(|e| Failure::new(Exit::Refused, &e))?;
     let source = resolved("source", &args.source)?;
     let mut listed = Vec::new();
+    let mut left_off = 0_u64;
     let mut each = |path: &RelPath, row: &Detached| match (args.detached, args.json) {
         (false, _) => {}
+        (true, true) if listed.len() == LISTED => left_off += 1,
         (true, true) => {
             let path = path.to_string();
             listed.push(json!({"path": path, "rule": row.rule, "since": row.since}));
@@ -38,7 +43,11 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
         }
     }?;
     match args.json {
-        true => print(&format!("{}\n", object(&status, args.detached.then_some(listed)))),
+        true => {
+            let mut object = object(&status, args.detached.then_some(listed));
+            object["detached_left_off"] = left_off.into();
+            print(&format!("{object}\n"));
+        }
         false => print(&text(&status)),
     }
     Ok(Exit::Done)

@@ -1,12 +1,14 @@
 //! `farshore verify`: two trees byte by byte, and on request the second made the first's equal.
+//!
+//! Where a policy fails the entry is compared as one that travels, and the fault is told.
 
 use std::path::Path;
 use std::time::Instant;
 
 use clap::ArgMatches;
 use farshore_core::guard::Threshold;
-use farshore_core::path::RelPath;
-use farshore_core::policy::Policy;
+use farshore_core::path::{RelPath, escape_text};
+use farshore_core::policy::{Faults, Policy};
 use farshore_core::size::HumanBytes;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::Compression;
@@ -30,6 +32,8 @@ use crate::state::{self, State, path_bytes};
 
 /// Differences kept for the report; further ones are counted.
 const KEPT: usize = 100_000;
+/// Faults of policies in the text.
+const FAULTS_SHOWN: usize = 20;
 
 pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
     let at = system_wall_clock();
@@ -58,6 +62,8 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
     check_apart(&a, &b).map_err(|e| super::replicate::root_failure(&e))?;
     let start = Instant::now();
     let (found, differences) = compare(&a, &b, &policy, args.io_limit)?;
+    // Before a repair, whose run takes its own.
+    let faults = policy.take_faults();
     let mut repaired = None;
     if args.repair && !differences.is_empty() {
         repaired = Some(repair(&a, &b, &policy, &differences, &args)?);
@@ -73,6 +79,7 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
         Outcome::Held(hold) => Some(hold.to_string()),
         _ => None,
     });
+    let held = held.or_else(|| faults.hold.then(|| faults_text(&faults)));
     let idle_rules: Vec<String> = policy.rule_set().idle().map(ToString::to_string).collect();
     if args.json {
         let lines: Vec<_> = differences
@@ -90,6 +97,7 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
             "found": lines,
             "repaired": repaired.is_some() && held.is_none(),
             "held": held,
+            "policy_faults": faults.count,
             "idle_rules": idle_rules,
             "left": left.0.differences + left.0.unreadable,
             "seconds": start.elapsed().as_secs_f64(),
@@ -112,13 +120,25 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
                 print(&format!("still: {}: {}\n", difference.path, difference.aspect));
             }
         }
+        for fault in faults.first.iter().take(FAULTS_SHOWN) {
+            print(&format!("fault: {}: {}\n", fault.path, escape_text(&fault.text)));
+        }
+        if faults.count > 0 {
+            print(&format!("{}\n", faults_text(&faults)));
+        }
         print(&report::idle_rules_text(&idle_rules));
     }
     Ok(match held {
         Some(_) => Exit::Held,
-        _ if left.0.is_equal() => Exit::Done,
-        _ => Exit::Differs,
+        _ if !left.0.is_equal() => Exit::Differs,
+        _ if faults.count > 0 => Exit::Partial,
+        _ => Exit::Done,
     })
+}
+
+fn faults_text(faults: &Faults) -> String {
+    let count = faults.count;
+    format!("a policy had no answer about {count} entries: they were compared as if they travel")
 }
 
 fn compare(

@@ -15,3 +15,9 @@ pub const EMBEDDED: [(&str, &[u8]); 3] = [
 pub fn find(name: &str) -> Option<&'static [u8]> {
     EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, component)| *component)
 }
+
+/// Whether it is one of those, wherever it was found.
+#[must_use]
+pub fn has(component: &[u8]) -> bool {
+    EMBEDDED.iter().any(|(_, known)| *known == component)
+}

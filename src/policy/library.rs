@@ -6,8 +6,8 @@
 //! ```
 //! Guarantees: the component that runs is the one that was named, whole; settings reach it in the order
 //! of their keys, so that how they were given does not matter to the other site. With a list of signers
-//! a component runs only when one of them signed it, when it comes with Farshore, or when it was
-//! installed as an exception. Refuses: an installed policy under the name of one that comes with
+//! a component decides about a run only when one of them signed it, when it comes with Farshore, or when
+//! it was installed as an exception. Refuses: an installed policy under the name of one that comes with
 //! Farshore and another id, since a name in a command or a cut would mean two things; under the same id,
 //! with settings of its own, it may. One that was installed so stays what the name means when a newer
 //! Farshore brings a newer component: a site's policy changes when somebody installs it, not with an

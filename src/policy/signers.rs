@@ -1,8 +1,9 @@
 //! Whose policies a site runs.
 //!
 //! A site without a list of signers (`<state>/policies/signers`) runs what its operator names. With one,
-//! a component runs only when a key of the list signed it (`FILE.minisig` beside the file, kept with an
-//! installed one), when it comes with Farshore, or when it was installed with `--allow-unsigned`.
+//! a component decides about a run only when a key of the list signed it (`FILE.minisig` beside the file,
+//! kept with an installed one), when its bytes are those of one that comes with Farshore, or when it was
+//! installed with `--allow-unsigned`, which lets in what has no signature, never one that is wrong.
 //! Refuses: a list that names no key, since it would look like one that allows nothing and mean an
 //! accident.
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use farshore_policies::sign::Signers;
 
+use super::embedded;
 use super::library::{Chosen, Origin};
 use crate::exit::{Exit, Failure};
 
@@ -40,11 +42,9 @@ pub fn signature_file(path: &Path) -> PathBuf {
 /// [`Failure`] when it may not, with the remedy.
 pub fn judge(chosen: &Chosen, list: Option<&str>) -> Result<Trust, Failure> {
     let Some(list) = list else { return Ok(Trust::Anyone) };
-    if chosen.origin == Origin::Embedded {
+    // Installed with settings of its own, or taken from a file, it is the same component.
+    if embedded::has(&chosen.component) {
         return Ok(Trust::Embedded);
-    }
-    if chosen.origin == Origin::Installed && chosen.unsigned {
-        return Ok(Trust::Exception);
     }
     let bad_list = |why: String| Failure {
         exit: Exit::Refused,
@@ -60,6 +60,9 @@ pub fn judge(chosen: &Chosen, list: Option<&str>) -> Result<Trust, Failure> {
         return Err(bad_list("it names no key".into()));
     }
     let Some(signature) = &chosen.signature else {
+        if chosen.unsigned {
+            return Ok(Trust::Exception);
+        }
         let hint = match &chosen.origin {
             Origin::File(path) => format!(
                 "have one of this site's signers sign it: 'farshore policy sign {}'; or install it \
@@ -105,15 +108,17 @@ mod tests {
         assert!(matches!(judge(&chosen, Some(&list)).unwrap(), Trust::Signed(_)));
         chosen.component = Cow::Borrowed(b"Component");
         assert!(judge(&chosen, Some(&list)).is_err());
-        // An exception is one of what is installed.
+        // An exception is for what has no signature, not for a wrong one.
         chosen.unsigned = true;
         assert!(judge(&chosen, Some(&list)).is_err());
-        chosen.origin = Origin::Installed;
+        chosen.signature = None;
         assert_eq!(judge(&chosen, Some(&list)).unwrap(), Trust::Exception);
-        chosen.origin = Origin::Embedded;
-        assert_eq!(judge(&chosen, Some(&list)).unwrap(), Trust::Embedded);
-        chosen.origin = Origin::Installed;
-        chosen.unsigned = false;
+        for (name, component) in embedded::EMBEDDED {
+            for origin in [Origin::Embedded, Origin::Installed, Origin::File(name.into())] {
+                let chosen = Chosen::new(name, None, origin, Cow::Borrowed(component));
+                assert_eq!(judge(&chosen, Some(&list)).unwrap(), Trust::Embedded);
+            }
+        }
         for wrong in ["", "# nobody\n", "no key\n"] {
             let refused = judge(&chosen, Some(wrong)).unwrap_err().to_string();
             assert!(refused.contains("list of signers"), "{refused}");

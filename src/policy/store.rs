@@ -8,20 +8,23 @@
 //! <state>/policies/cache/                   compiled code, of our own making only
 //! ```
 //! Guarantees: folders have mode 0700, files 0600; a policy is installed whole or not at all, durable
-//! when [`PolicyStore::install`] answers, and replaces another only when that is asked for; what is
-//! read is the very component that was installed, or an error that says what to do. Refuses names that
-//! are no plain file names. After a crash the former policy of that name is there, or the new one, and
+//! when [`PolicyStore::install`] answers, and replaces another only when that is asked for; the component
+//! that is read is the very one that was installed, or an error that says what to do. No digest covers
+//! `policy.toml`: settings, limits and what a fault means are the site's own, and whoever may write
+//! them may edit them. Refuses names that are no plain file names, and a folder or a list of signers
+//! that anybody else than this user and root can write. After a crash the former policy of that name is there, or the new one, and
 //! what was half written is removed by the next change. On a file system that cannot exchange two
 //! folders a crash may leave neither: then a run that names it is refused, never run without it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use farshore_core::policy::{POLICY_NAME_MAX, PolicyId};
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
@@ -148,6 +151,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// Others could have put it there.
+    #[error("{}: {why}", path.display())]
+    Exposed {
+        /// The file or folder.
+        path: PathBuf,
+        /// Who else can write it.
+        why: String,
+    },
     /// A file or folder.
     #[error("{}: {step}", path.display())]
     Io {
@@ -178,6 +189,9 @@ impl StoreError {
                 "it was edited or damaged: install it again with 'farshore policy install FILE \
                  --name {name} --replace'"
             )),
+            Self::Exposed { .. } => failure.hint(
+                "look at what is in it; then make it this user's own: 'chown' and 'chmod go-w'",
+            ),
             _ => failure,
         }
     }
@@ -216,9 +230,12 @@ impl PolicyStore {
     /// The list of signers as text; `None` when the site has none.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: a list that cannot be read is not taken for none.
+    /// [`StoreError::Io`]: a list that cannot be read is not taken for none; [`StoreError::Exposed`].
     pub fn signers(&self) -> Result<Option<String>, StoreError> {
-        read_text(&self.signers_file())
+        let list = self.signers_file();
+        check_own(&self.folder)?;
+        check_own(&list)?;
+        read_text(&list)
     }
 
     /// The folder of compiled code, made if need be.
@@ -262,12 +279,15 @@ impl PolicyStore {
     /// The policy installed as `name`.
     ///
     /// # Errors
-    /// [`StoreError`] when it is not there, or not as it was installed.
+    /// [`StoreError`] when it is not there, its component is not the one that was installed, its record
+    /// is none, or others can write it.
     pub fn get(&self, name: &PolicyName) -> Result<StoredPolicy, StoreError> {
         let folder = self.folder.join(name.as_str());
         if !self.has(name) {
             return Err(StoreError::NotInstalled { name: name.clone() });
         }
+        check_own(&self.folder)?;
+        check_own(&folder)?;
         let path = folder.join("policy.toml");
         let wrong =
             |why: String| StoreError::Record { name: name.clone(), path: path.clone(), why };
@@ -288,7 +308,9 @@ impl PolicyStore {
     /// Installs `policy`, durable when this answers. One of the same name gives way only to `replace`.
     ///
     /// # Errors
-    /// [`StoreError`]; then the former one, if there was one, is as it was.
+    /// [`StoreError`]; then the former one, if there was one, is as it was. Two steps are others: when the
+    /// last, making it durable, fails, the new one is in place and a crash may bring the former
+    /// back; and where two folders cannot be exchanged there may be neither, as after a crash.
     pub fn install(&self, policy: &StoredPolicy, replace: bool) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let name = &policy.name;
@@ -308,21 +330,27 @@ impl PolicyStore {
         if let Some(signature) = &policy.signature {
             write_private(&new.join("policy.minisig"), signature.as_bytes())?;
         }
-        sync_folder(&new)?;
+        sync_folder(&new, "making it durable")?;
         let place = self.folder.join(name.as_str());
         if there {
             self.exchange(&new, &place)?;
         } else {
             fs::rename(&new, &place).map_err(failed(&place, "putting the new policy in place"))?;
         }
-        sync_folder(&self.folder)?;
-        self.clear()
+        sync_folder(
+            &self.folder,
+            "making it durable; the new policy is in place, a crash may undo that",
+        )?;
+        // It is installed; what is left of the former goes with the next change.
+        drop(self.clear());
+        Ok(())
     }
 
     /// Removes the policy installed as `name`, sound or not.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]. When the last step, making it durable, fails, it is gone and a crash may bring it
+    /// back.
     pub fn remove(&self, name: &PolicyName) -> Result<(), StoreError> {
         if !self.has(name) {
             return Err(StoreError::NotInstalled { name: name.clone() });
@@ -330,8 +358,10 @@ impl PolicyStore {
         let _lock = self.lock()?;
         let place = self.folder.join(name.as_str());
         fs::rename(&place, self.temporary()?).map_err(failed(&place, "taking it away"))?;
-        sync_folder(&self.folder)?;
-        self.clear()
+        let step = "making it durable; the policy is gone, a crash may bring it back";
+        sync_folder(&self.folder, step)?;
+        drop(self.clear()); // it is no policy any more
+        Ok(())
     }
 
     /// Puts `new` in the place of the folder `place`, which becomes `new`.
@@ -340,8 +370,12 @@ impl PolicyStore {
         match renameat_with(CWD, new, CWD, place, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                fs::rename(place, self.temporary()?).map_err(failed(place, step))?;
-                fs::rename(new, place).map_err(failed(place, step))
+                let former = self.temporary()?;
+                fs::rename(place, &former).map_err(failed(place, step))?;
+                fs::rename(new, place).map_err(|e| {
+                    drop(fs::rename(&former, place)); // the error is told either way
+                    failed(place, step)(e)
+                })
             }
             Err(e) => Err(failed(place, step)(e.into())),
         }
@@ -350,6 +384,7 @@ impl PolicyStore {
     /// One change at a time; held as long as what is answered. Makes the folder.
     fn lock(&self) -> Result<File, StoreError> {
         make_private(&self.folder, true)?;
+        check_own(&self.folder)?;
         let folder = File::open(&self.folder).map_err(failed(&self.folder, "opening it"))?;
         flock(&folder, FlockOperation::LockExclusive)
             .map_err(|e| failed(&self.folder, "locking it")(e.into()))?;
@@ -381,16 +416,20 @@ impl PolicyStore {
 /// # Errors
 /// [`StoreError::Io`].
 pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, StoreError> {
-    // A pipe would not even open.
-    let facts = fs::metadata(path).map_err(failed(path, "reading it"))?;
+    // Opened once and asked what it is: without waiting, since a pipe would not open until it is written.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(failed(path, "reading it"))?;
+    let facts = file.metadata().map_err(failed(path, "reading it"))?;
     let refused = |why: String| failed(path, "reading it")(io::Error::other(why));
     if !facts.is_file() {
         return Err(refused("it is no file".into()));
     }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
-        .map_err(failed(path, "reading it"))?;
+    file.take(max + 1).read_to_end(&mut bytes).map_err(failed(path, "reading it"))?;
     if bytes.len() as u64 > max {
         return Err(refused(format!("it has more than {max} bytes")));
     }
@@ -419,6 +458,25 @@ fn make_private(folder: &Path, recursive: bool) -> Result<(), StoreError> {
         .map_err(failed(folder, "making it"))
 }
 
+/// Refuses what anybody else than this user and root can write; what is not there is nobody's.
+fn check_own(path: &Path) -> Result<(), StoreError> {
+    let facts = match fs::metadata(path) {
+        Ok(facts) => facts,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(path, "looking whose it is")(e)),
+    };
+    let exposed = |why: String| Err(StoreError::Exposed { path: path.into(), why });
+    if ![0, geteuid().as_raw()].contains(&facts.uid()) {
+        return exposed(format!("it belongs to user {}", facts.uid()));
+    }
+    match facts.mode() & 0o7777 {
+        mode if mode & 0o022 != 0 => {
+            exposed(format!("others can write it, its mode is {mode:04o}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn write_private(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     OpenOptions::new()
         .write(true)
@@ -429,10 +487,8 @@ fn write_private(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         .map_err(failed(path, "writing it"))
 }
 
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed(folder, "making it durable"))
+fn sync_folder(folder: &Path, step: &'static str) -> Result<(), StoreError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder, step))
 }
 
 #[cfg(test)]

@@ -155,14 +155,13 @@ pub(super) fn install(args: &InstallArgs) -> Result<Exit, Failure> {
     let library = Library::open(&state)?;
     let limits = settings_of(&args.limit)?;
     let mut chosen = args.chosen(&library, &limits)?;
-    let trust = match library.trust(&chosen) {
-        Ok(trust) => trust,
-        Err(_) if args.allow_unsigned => {
-            chosen.unsigned = true;
-            Trust::Exception
-        }
-        Err(failure) => return Err(failure),
-    };
+    let mut trust = library.trust(&chosen);
+    if trust.is_err() && args.allow_unsigned {
+        // Asked again: a signature that is wrong, or a list that is none, stays refused.
+        chosen.unsigned = true;
+        trust = library.trust(&chosen);
+    }
+    let trust = trust?;
     let component = library.load(&chosen)?;
     let at = farshore_engine::source::system_wall_clock();
     let cases = cases_of(&chosen, &args.cases)?;
@@ -228,7 +227,7 @@ struct Listed {
     origin: &'static str,
     id: Option<String>,
     record: Option<PolicyRecord>,
-    signed: bool,
+    has_signature: bool,
     problem: Option<String>,
 }
 
@@ -246,7 +245,7 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, Failure> {
             name: name.to_string(),
             origin: "installed",
             id: stored.as_ref().ok().map(|stored| stored.record.id.clone()),
-            signed: stored.as_ref().is_ok_and(|stored| stored.signature.is_some()),
+            has_signature: stored.as_ref().is_ok_and(|stored| stored.signature.is_some()),
             problem: stored.as_ref().err().map(|e| e.failure().message),
             record: stored.ok().map(|stored| stored.record),
         });
@@ -260,7 +259,7 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, Failure> {
             origin: "comes with Farshore",
             id: Some(PolicyId::of(component).to_string()),
             record: None,
-            signed: false,
+            has_signature: false,
             problem: None,
         });
     }
@@ -274,7 +273,7 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, Failure> {
                 "settings": p.record.as_ref().map(|r| &r.settings),
                 "limits": p.record.as_ref().map(|r| &r.limits),
                 "on_fault": p.record.as_ref().map(|r| &r.on_fault),
-                "signed": p.signed,
+                "has_signature": p.has_signature,
                 "unsigned_exception": p.record.as_ref().is_some_and(|r| r.unsigned),
                 "problem": p.problem,
             })

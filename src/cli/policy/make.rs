@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use farshore_core::size::HumanBytes;
+use farshore_policies::Component;
 use farshore_policies::wrap::wrap;
-use farshore_policies::{Component, Limits};
 use serde_json::json;
 
-use super::show;
+use super::{failed, load, show};
 use crate::exit::{Exit, Failure};
-use crate::policy::library::Library;
 use crate::policy::project::{Places, Project};
 use crate::policy::store::{COMPONENT_BYTES_MAX, read_bounded};
 
@@ -40,10 +39,6 @@ pub(super) struct BuildArgs {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
-}
-
-fn failed(path: &Path, step: &str, e: &io::Error) -> Failure {
-    Failure { exit: Exit::Refused, message: format!("{}: {step}: {e}", path.display()), hint: None }
 }
 
 pub(super) fn new(args: &NewArgs) -> Result<Exit, Failure> {
@@ -98,6 +93,7 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, Failure> {
         failure.message = format!("module {}: {}", module.display(), failure.message);
         failure
     })?;
+    // What is built must load: better here than at a site.
     let loaded = load(&component, &out)?;
     write(&out, &component).map_err(|e| failed(&out, "writing it", &e))?;
     let (id, hooks) = (loaded.id().to_string(), hooks(&loaded));
@@ -115,17 +111,6 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, Failure> {
     let text = format!("{shown}: {size}, decides {}{by}\nid {id}\n", hooks.join(" and "));
     show(args.json, &object, &text);
     Ok(Exit::Done)
-}
-
-/// What is built must load: better here than at a site.
-fn load(component: &[u8], out: &Path) -> Result<Component, Failure> {
-    let limits = Limits { component_bytes: COMPONENT_BYTES_MAX, ..Limits::default() };
-    let library = Library::alone()?;
-    library.host().load(component, &limits).map_err(|e| {
-        let mut failure = Failure::new(Exit::Refused, &e);
-        failure.message = format!("component {}: {}", out.display(), failure.message);
-        failure
-    })
 }
 
 /// The hooks by what they decide.

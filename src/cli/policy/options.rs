@@ -56,7 +56,15 @@ impl PolicyOptions {
             let mut chosen = library.find(reference)?;
             chosen.settings.extend(super::settings_of(given)?);
             chosen.on_fault = self.on_policy_fault.unwrap_or(chosen.on_fault);
-            configured.push(library.in_force(&chosen, at)?);
+            let policy = library.in_force(&chosen, at)?;
+            if !policy.has_exclude() {
+                let message = format!(
+                    "option --policy {}: it decides conflicts alone, about which no run asks yet",
+                    chosen.reference
+                );
+                return Err(Failure::usage(message, "leave it out; failback will ask it"));
+            }
+            configured.push(policy);
         }
         together(configured)
     }

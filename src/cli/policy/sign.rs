@@ -1,19 +1,17 @@
 //! `farshore policy sign`: a signature beside a component.
 
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use farshore_core::policy::PolicyId;
-use farshore_policies::Limits;
 use farshore_policies::sign::{make_keys, sign};
 use serde_json::json;
 
-use super::show;
+use super::{failed, load, show};
 use crate::exit::{Exit, Failure};
-use crate::policy::library::Library;
 use crate::policy::signers::signature_file;
 use crate::policy::store::{COMPONENT_BYTES_MAX, read_bounded, read_text};
 
@@ -34,10 +32,6 @@ pub(super) struct SignArgs {
     /// One JSON object on standard output (docs/output.md)
     #[arg(long)]
     json: bool,
-}
-
-fn failed(path: &Path, step: &str, e: &io::Error) -> Failure {
-    Failure { exit: Exit::Refused, message: format!("{}: {step}: {e}", path.display()), hint: None }
 }
 
 fn write(path: &Path, text: &str, mode: u32, is_new: bool) -> Result<(), Failure> {
@@ -67,12 +61,7 @@ fn public_file(key: &Path) -> PathBuf {
 pub(super) fn run(args: &SignArgs) -> Result<Exit, Failure> {
     let component = read_bounded(&args.file, COMPONENT_BYTES_MAX).map_err(|e| e.failure())?;
     // What no site would load is not worth a signature.
-    let limits = Limits { component_bytes: COMPONENT_BYTES_MAX, ..Limits::default() };
-    Library::alone()?.host().load(&component, &limits).map_err(|e| {
-        let mut failure = Failure::new(Exit::Refused, &e);
-        failure.message = format!("component {}: {}", args.file.display(), failure.message);
-        failure
-    })?;
+    load(&component, &args.file)?;
     let password = std::env::var(PASSWORD).ok().filter(|p| !p.is_empty());
     let refused = |e: farshore_policies::sign::SignError| {
         let mut failure = Failure::new(Exit::Refused, &e);

@@ -118,6 +118,52 @@ fn what_was_edited_or_damaged_is_refused_with_the_remedy() {
     }
 }
 
+/// The settings are the site's own: its digest covers the component alone.
+#[test]
+fn a_site_may_edit_its_settings() {
+    let place = place();
+    let store = &place.store;
+    let one = policy("one", b"component");
+    store.install(&one, false).unwrap();
+    let file = store.folder().join("one/policy.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(".tmp,~", ".bak")).unwrap();
+    assert_eq!(store.get(&one.name).unwrap().record.settings["suffixes"], ".bak");
+}
+
+#[test]
+fn what_others_can_write_is_not_believed() {
+    let place = place();
+    let store = &place.store;
+    let one = policy("one", b"component");
+    store.install(&one, false).unwrap();
+    fs::write(store.signers_file(), "key").unwrap();
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let refused = |result: Result<(), StoreError>, path: &Path| {
+        let text = result.unwrap_err().failure().to_string();
+        assert!(text.contains(path.to_str().unwrap()) && text.contains("chmod go-w"), "{text}");
+    };
+    set(&store.signers_file(), 0o644);
+    assert!(store.signers().unwrap().is_some());
+    for mode in [0o664, 0o646] {
+        set(&store.signers_file(), mode);
+        refused(store.signers().map(drop), &store.signers_file());
+    }
+    let folder = store.folder().join("one");
+    set(&folder, 0o770);
+    refused(store.get(&one.name).map(drop), &folder);
+    set(&folder, 0o700);
+    store.get(&one.name).unwrap();
+    fs::remove_file(store.signers_file()).unwrap();
+    set(store.folder(), 0o707);
+    refused(store.get(&one.name).map(drop), store.folder());
+    refused(store.signers().map(drop), store.folder());
+    refused(store.install(&one, true), store.folder());
+    set(store.folder(), 0o755);
+    assert_eq!(store.signers().unwrap(), None);
+}
+
 #[test]
 fn what_a_crash_left_behind_is_no_policy_and_goes_with_the_next_change() {
     let place = place();
