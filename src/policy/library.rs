@@ -110,8 +110,11 @@ impl Library {
     /// [`Failure`] when sandboxed policies do not run here.
     pub fn open(state: &State) -> Result<Self, Failure> {
         let store = PolicyStore::of(state);
-        let cache = store.cache_folder().map_err(|e| e.failure())?;
-        Ok(Self { host: host(Some(&cache))?, store: Some(store) })
+        // Without a place for compiled code, as in a state folder that cannot be written, it is compiled.
+        let cache = store.cache_folder().ok();
+        let host = cache.and_then(|cache| Host::new(Some(&cache)).ok());
+        let host = host.map_or_else(|| self::host(None), Ok)?;
+        Ok(Self { host, store: Some(store) })
     }
 
     /// The same, or one without a state folder where there is no place for it.

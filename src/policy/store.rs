@@ -404,7 +404,11 @@ impl PolicyStore {
         for entry in listed.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
                 let path = entry.path();
-                fs::remove_dir_all(&path).map_err(failed(&path, "removing what was left"))?;
+                let removed = match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    true => fs::remove_dir_all(&path),
+                    false => fs::remove_file(&path),
+                };
+                removed.map_err(failed(&path, "removing what was left"))?;
             }
         }
         Ok(())
@@ -445,7 +449,12 @@ pub fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
         Ok(bytes) => String::from_utf8(bytes)
             .map(Some)
             .map_err(|_| failed(path, "reading it")(io::Error::other("it is no UTF-8 text"))),
-        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        // A link to what is not there, as on a volume that is not mounted, is not nothing.
+        Err(StoreError::Io { source, .. })
+            if source.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(e),
     }
 }

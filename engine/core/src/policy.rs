@@ -187,14 +187,14 @@ impl PolicySet {
             if names.is_empty() { "none".to_owned() } else { names.join(", ") }
         };
         if self.policies.len() != other.policies.len() {
-            return Some(format!("policies {} and {}", names(self), names(other)));
+            return Some(format!("policies [{}] against [{}]", names(self), names(other)));
         }
         for (ours, theirs) in self.policies.iter().zip(&other.policies) {
             if ours.name != theirs.name {
-                return Some(format!("policies {} and {}", names(self), names(other)));
+                return Some(format!("policies [{}] against [{}]", names(self), names(other)));
             }
             let what = match () {
-                () if ours.id != theirs.id => format!("is {} and {}", ours.id, theirs.id),
+                () if ours.id != theirs.id => format!("is {} against {}", ours.id, theirs.id),
                 () if ours.settings != theirs.settings => "has other settings".to_owned(),
                 () if ours.limits != theirs.limits => "has other limits".to_owned(),
                 () => continue,

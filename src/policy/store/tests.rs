@@ -169,6 +169,7 @@ fn what_a_crash_left_behind_is_no_policy_and_goes_with_the_next_change() {
     let place = place();
     let store = &place.store;
     fs::create_dir_all(store.folder().join(".new-00/policy.wasm")).unwrap();
+    fs::write(store.folder().join(".new-01"), "a file, by whatever way").unwrap();
     assert_eq!(store.names().unwrap(), []);
     store.install(&policy("one", b"x"), false).unwrap();
     assert_eq!(leftovers(store), [] as [&str; 0]);
@@ -205,4 +206,6 @@ fn files_that_are_no_files_or_too_long_are_refused() {
     .unwrap();
     assert!(read_bounded(&at("pipe"), 10).is_err());
     assert!(read_text(&at("missing")).unwrap().is_none());
+    std::os::unix::fs::symlink("/no/such/volume/list", at("link")).unwrap();
+    assert!(read_text(&at("link")).is_err(), "a link to what is not there is not nothing");
 }
