@@ -180,8 +180,8 @@ fn a_decision_is_of_the_conflict_alone() {
         assert!(held.reason().starts_with("policy guest stopped"), "{held:?}");
     }
     assert_eq!(configured.take_faults().count, 3);
-    for _ in 0..13 {
-        ask("!");
+    for n in 0..15 {
+        ask(&format!("!{n}"));
     }
     assert_eq!(ask("p").reason(), "policy guest is off after its faults");
 }
