@@ -36,7 +36,7 @@ use wasmtime::{Config, Engine, EngineWeak};
 
 pub use configured::{Configured, Counters, Resolution};
 pub use load::{Component, Hooks, LoadError};
-pub use manifest::{ConfigureError, Manifest, is_policy_name};
+pub use manifest::{ConfigureError, Manifest};
 pub use sandbox::{Level, LogLine};
 
 use crate::cache::{Cache, CacheError};

@@ -38,11 +38,10 @@ impl Facts {
         Self { path, kind, size: 0, mtime: Timestamp::default(), mode, uid: 0, gid: 0 }
     }
 
-    /// Those of what was seen in a tree. What a directory or a link takes on its disk is no content.
+    /// Those of what was seen in a tree.
     #[must_use]
     pub fn seen(seen: &Candidate<'_>) -> Self {
         let Candidate { path, kind, size, mtime, mode, uid, gid } = *seen;
-        let size = if kind == EntryKind::File { size } else { 0 };
         Self { path: path.clone(), kind, size, mtime, mode, uid, gid }
     }
 

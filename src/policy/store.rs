@@ -22,7 +22,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use farshore_core::policy::{POLICY_NAME_MAX, PolicyId};
+use farshore_core::policy::{PolicyId, is_policy_name};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -55,12 +55,7 @@ impl std::str::FromStr for PolicyName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let is_name = text.starts_with(plain)
-            && text.len() <= POLICY_NAME_MAX
-            && text.chars().all(|c| plain(c) || "._-".contains(c))
-            && !text.ends_with(".wasm")
-            && !RESERVED.contains(&text);
+        let is_name = is_policy_name(text) && !text.ends_with(".wasm") && !RESERVED.contains(&text);
         if is_name { Ok(Self(text.to_owned())) } else { Err(NameError(text.to_owned())) }
     }
 }

@@ -9,9 +9,6 @@ use farshore_core::path::RelPath;
 
 use super::{Bytes, CatalogError, CatalogReader, CatalogTables, Result, Step, damaged};
 
-/// Longest text of a rule that is kept, in bytes.
-const RULE_MAX: usize = 4_096;
-
 /// Since when an entry is kept, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detached {
@@ -23,13 +20,10 @@ pub struct Detached {
 
 impl Detached {
     fn to_bytes(&self) -> Vec<u8> {
-        let mut end = self.rule.len().min(RULE_MAX);
-        while !self.rule.is_char_boundary(end) {
-            end -= 1;
-        }
+        // Whole: by its text it is told whether the rule is still in force.
         let mut e = Encoder::new();
         e.put_u64(self.since);
-        e.put_bytes(&self.rule.as_bytes()[..end]);
+        e.put_bytes(self.rule.as_bytes());
         e.finish()
     }
 
@@ -37,7 +31,7 @@ impl Detached {
         let mut d = Decoder::new(bytes);
         let detached = Self {
             since: d.take_u64("detached since")?,
-            rule: d.take_text("detached by", RULE_MAX)?,
+            rule: d.take_text("detached by", bytes.len())?,
         };
         d.finish("detached")?;
         Ok(detached)
@@ -117,13 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_reads_back_and_a_long_rule_is_cut() {
+    fn what_is_kept_reads_back_whole() {
         let short = Detached { since: 7, rule: "- *.tmp".into() };
         assert_eq!(Detached::from_bytes(&short.to_bytes()), Ok(short));
-        let long = Detached { since: 1, rule: "é".repeat(RULE_MAX) };
-        let back = Detached::from_bytes(&long.to_bytes()).expect("valid");
-        assert_eq!(back.rule.len(), RULE_MAX);
-        let mut more = back.to_bytes();
+        let long = Detached { since: 1, rule: "é".repeat(40_000) };
+        let mut more = long.to_bytes();
+        assert_eq!(Detached::from_bytes(&more), Ok(long));
         more.push(0);
         assert!(Detached::from_bytes(&more).is_err());
     }

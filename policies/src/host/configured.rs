@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use farshore_core::conflict::{self, Conflict, Contents, Decision, Outcome, Piece};
 use farshore_core::entry::Timestamp;
 use farshore_core::path::{RelPath, escape_text};
-use farshore_core::policy::{Candidate, Fault, Faults, PolicyIdentity, Verdict};
+use farshore_core::policy::{Candidate, Fault, Faults, PolicyIdentity, Verdict, is_policy_name};
 
 use super::fault::{CallFault, FaultKind, cut};
 use super::instance::{Instance, with_source};
 use super::load::{Component, Loaded};
-use super::manifest::{ConfigureError, Manifest, check_settings, is_policy_name, settings_digest};
+use super::manifest::{ConfigureError, Manifest, check_settings, settings_digest};
 use super::sandbox::LogLine;
 use crate::limits::{BATCH_MAX, FAULTS_MAX, Limits, OnFault, REASON_MAX};
 

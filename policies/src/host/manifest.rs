@@ -57,17 +57,6 @@ pub enum ConfigureError {
     Manifest(String),
 }
 
-/// Whether `name` can be a policy's name at a site: it is a name of a folder, too.
-#[must_use]
-pub fn is_policy_name(name: &str) -> bool {
-    let is_letter = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let is_inner = |b: &u8| is_letter(b) || matches!(b, b'-' | b'_' | b'.');
-    let bytes = name.as_bytes();
-    bytes.len() <= POLICY_NAME_MAX
-        && bytes.first().is_some_and(is_letter)
-        && bytes.iter().all(is_inner)
-}
-
 /// Checks the settings.
 pub(super) fn check_settings(settings: &[(String, String)]) -> Result<(), ConfigureError> {
     let bytes: usize = settings.iter().map(|(key, value)| key.len() + value.len()).sum();

@@ -106,7 +106,17 @@ impl Sandbox {
         }
     }
 
-    fn grow(&mut self, current: usize, desired: usize, unit: usize) -> wasmtime::Result<bool> {
+    /// Up to what it declares of itself it may have, if the cap allows.
+    fn grow(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+        unit: usize,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         let more = desired.saturating_sub(current).saturating_mul(unit);
         let wanted = self.used_bytes.saturating_add(more);
         if wanted as u64 > self.limits.memory_bytes {
@@ -145,10 +155,7 @@ impl ResourceLimiter for Sandbox {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.grow(current, desired, 1)
+        self.grow(current, desired, maximum, 1)
     }
 
     fn table_growing(
@@ -157,10 +164,7 @@ impl ResourceLimiter for Sandbox {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.grow(current, desired, TABLE_ENTRY_BYTES)
+        self.grow(current, desired, maximum, TABLE_ENTRY_BYTES)
     }
 
     fn instances(&self) -> usize {
