@@ -12,8 +12,9 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
-/// policies in force. With a peer that speaks less they are left out.
-pub const PROTOCOL_VERSION: u16 = 3;
+/// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
+/// change. With a peer that speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -31,11 +32,23 @@ pub const LEAVE_VERSION: u16 = 2;
 /// The version from which on a source says which policies are in force before anything else.
 pub const POLICIES_VERSION: u16 = 3;
 
+/// The version from which on a session may go on after its seal, and a target may dial.
+pub const STANDING_VERSION: u16 = 4;
+
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;
 
 /// Longest text for people in a message, in bytes.
 pub const TEXT_MAX: usize = 1_024;
+
+/// Longest label of a mark in bytes.
+pub const LABEL_MAX: usize = 256;
+
+/// Longest name of a host that reports changes, in bytes.
+pub const NODE_NAME_MAX: usize = 128;
+
+/// Most directories one [`Message::Events`] names.
+pub const EVENTS_MAX: usize = 4_096;
 
 /// Most failures one receipt lists; a batch never has more operations.
 pub const BATCH_OPS_MAX: usize = 65_536;
@@ -267,8 +280,55 @@ pub enum Message {
         /// not there as it was.
         bytes: Vec<u8>,
     },
-    /// Source, since version 3, first after the welcome: the policies that decide about this cut.
+    /// Source, since version 3, first after the welcome: the policies that decide about this cut; since
+    /// version 4 also between two cuts, when they change.
     Policies(PolicySet),
+    /// Source, since version 4, behind the policies: further cuts follow each seal, until one end leaves.
+    Standing,
+    /// Source, since version 4, behind a seal: the recovery point of that number has this label.
+    Mark {
+        /// The point's sequence.
+        sequence: u64,
+        /// For people, and for tools that align the point with something else.
+        label: String,
+    },
+    /// Target that dialed, since version 4, first of all: it stands ready for a source of this share.
+    Offer {
+        /// Versions the target speaks, lowest and highest.
+        versions: (u16, u16),
+        /// The share.
+        share: String,
+    },
+    /// Target, since version 4, in a session that stands: so many entries were found to be other than
+    /// they were applied, and are no longer held as such. The two ends are to be compared.
+    Foreign(u64),
+    /// A host that sees the same tree, since version 4, first of all: it reports what it sees change.
+    Report {
+        /// Versions it speaks, lowest and highest.
+        versions: (u16, u16),
+        /// The share.
+        share: String,
+        /// The host's name.
+        node: String,
+    },
+    /// That host: directories in which something changed.
+    Events(Events),
+    /// Source: asks that host for all that was changed before it hears this; the host's answer, with the
+    /// same number, behind those events.
+    Sync(u64),
+    /// Source: events up to this number are durable at the source.
+    Heard(u64),
+}
+
+/// What a host saw change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Events {
+    /// Numbers rise, from 1 on.
+    pub number: u64,
+    /// Why not all of what changed before is known, if so.
+    pub lost: Option<String>,
+    /// Directories, and whether all below them is meant; at most [`EVENTS_MAX`].
+    pub parts: Vec<(RelPath, bool)>,
 }
 
 impl Message {
@@ -290,6 +350,14 @@ impl Message {
             Self::Sign(_) => "sign",
             Self::Signatures { .. } => "signatures",
             Self::Policies(_) => "policies",
+            Self::Standing => "standing",
+            Self::Mark { .. } => "mark",
+            Self::Offer { .. } => "offer",
+            Self::Foreign(_) => "foreign",
+            Self::Report { .. } => "report",
+            Self::Events(_) => "events",
+            Self::Sync(_) => "sync",
+            Self::Heard(_) => "heard",
         }
     }
 
@@ -300,8 +368,7 @@ impl Message {
         match self {
             Self::Hello { versions, share, source, epoch, trust_target } => {
                 e.put_u8(1);
-                e.put_u64(u64::from(versions.0));
-                e.put_u64(u64::from(versions.1));
+                put_versions(*versions, &mut e);
                 e.put_bytes(share.as_bytes());
                 e.put_raw(&source.0);
                 e.put_u64(epoch.0);
@@ -368,6 +435,39 @@ impl Message {
                 e.put_u8(14);
                 set.encode(&mut e);
             }
+            Self::Standing => e.put_u8(15),
+            Self::Mark { sequence, label } => {
+                e.put_u8(16);
+                e.put_u64(*sequence);
+                e.put_bytes(label.as_bytes());
+            }
+            Self::Offer { versions, share } => {
+                e.put_u8(17);
+                put_versions(*versions, &mut e);
+                e.put_bytes(share.as_bytes());
+            }
+            Self::Foreign(entries) => {
+                e.put_u8(18);
+                e.put_u64(*entries);
+            }
+            Self::Report { versions, share, node } => {
+                e.put_u8(19);
+                put_versions(*versions, &mut e);
+                e.put_bytes(share.as_bytes());
+                e.put_bytes(node.as_bytes());
+            }
+            Self::Events(events) => {
+                e.put_u8(20);
+                encode_events(events, &mut e);
+            }
+            Self::Sync(number) => {
+                e.put_u8(21);
+                e.put_u64(*number);
+            }
+            Self::Heard(number) => {
+                e.put_u8(22);
+                e.put_u64(*number);
+            }
         }
         e.finish()
     }
@@ -380,7 +480,7 @@ impl Message {
         let mut d = Decoder::new(bytes);
         let message = match d.take_u8("message")? {
             1 => Self::Hello {
-                versions: (take_u16(&mut d)?, take_u16(&mut d)?),
+                versions: take_versions(&mut d)?,
                 share: d.take_text("share name", SHARE_NAME_MAX)?,
                 source: StoreId(d.take_array("source id")?),
                 epoch: Epoch(d.take_u64("epoch")?),
@@ -405,6 +505,24 @@ impl Message {
                 bytes: d.take_bytes("signatures", SIGNATURES_LEN_MAX)?.into(),
             },
             14 => Self::Policies(PolicySet::decode(&mut d)?),
+            15 => Self::Standing,
+            16 => Self::Mark {
+                sequence: d.take_u64("marked point")?,
+                label: d.take_text("label", LABEL_MAX)?,
+            },
+            17 => Self::Offer {
+                versions: take_versions(&mut d)?,
+                share: d.take_text("share name", SHARE_NAME_MAX)?,
+            },
+            18 => Self::Foreign(d.take_u64("foreign entries")?),
+            19 => Self::Report {
+                versions: take_versions(&mut d)?,
+                share: d.take_text("share name", SHARE_NAME_MAX)?,
+                node: d.take_text("host name", NODE_NAME_MAX)?,
+            },
+            20 => Self::Events(decode_events(&mut d)?),
+            21 => Self::Sync(d.take_u64("sync")?),
+            22 => Self::Heard(d.take_u64("heard")?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
@@ -462,6 +580,39 @@ fn cut(text: &str, len_max: usize) -> &str {
 
 fn put_text(text: &str, e: &mut Encoder) {
     e.put_bytes(cut(text, TEXT_MAX).as_bytes());
+}
+
+fn put_versions(versions: (u16, u16), e: &mut Encoder) {
+    e.put_u64(u64::from(versions.0));
+    e.put_u64(u64::from(versions.1));
+}
+
+fn take_versions(d: &mut Decoder<'_>) -> Result<(u16, u16), DecodeError> {
+    Ok((take_u16(d)?, take_u16(d)?))
+}
+
+fn encode_events(events: &Events, e: &mut Encoder) {
+    e.put_u64(events.number);
+    e.put_u8(u8::from(events.lost.is_some()));
+    if let Some(why) = &events.lost {
+        put_text(why, e);
+    }
+    e.put_u64(events.parts.len() as u64);
+    for (directory, deep) in &events.parts {
+        e.put_bytes(directory.as_bytes());
+        e.put_u8(u8::from(*deep));
+    }
+}
+
+fn decode_events(d: &mut Decoder<'_>) -> Result<Events, DecodeError> {
+    let number = d.take_u64("events")?;
+    let lost = take_bool(d)?.then(|| d.take_text("why events are lost", TEXT_MAX)).transpose()?;
+    let count = d.take_len("changed directories", EVENTS_MAX)?;
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        parts.push((decode_path(d, "changed directory")?, take_bool(d)?));
+    }
+    Ok(Events { number, lost, parts })
 }
 
 fn take_u16(d: &mut Decoder<'_>) -> Result<u16, DecodeError> {
@@ -631,6 +782,7 @@ mod tests {
             exceptions: 1,
         };
         let path = RelPath::new(*b"a/b").expect("valid");
+        let directory = path.clone();
         vec![
             Message::Hello {
                 versions: (1, 1),
@@ -694,6 +846,18 @@ mod tests {
                     limits: [6; 32],
                 }],
             }),
+            Message::Standing,
+            Message::Mark { sequence: 4, label: "db=0/16B3748".into() },
+            Message::Offer { versions: (4, 4), share: "homes".into() },
+            Message::Foreign(3),
+            Message::Report { versions: (4, 4), share: "homes".into(), node: "n2".into() },
+            Message::Events(Events {
+                number: 7,
+                lost: Some("the queue was full".into()),
+                parts: vec![(RelPath::root(), true), (directory, false)],
+            }),
+            Message::Sync(9),
+            Message::Heard(7),
         ]
     }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! source:  AwaitWelcome ─► Ready ─► AwaitSealed ─► Done
 //! target:  AwaitHello ─► Checking ─► AwaitPolicies ─► Ready ─► Done
-//!          (Ready again after a seal that did not match; below version 3 Ready follows Checking)
+//!          (Ready again after a seal that did not match, and after every seal of a session that stands;
+//!          below version 3 Ready follows Checking)
 //! ```
 //! Both are fed every message before anything is done about it, and refuse the ones out of order.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
@@ -18,7 +19,7 @@ use farshore_core::recovery_point::Epoch;
 use crate::batch::BatchHeader;
 use crate::message::{
     Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STRIPES_VERSION, Sign,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION, Sign,
 };
 
 /// Most batches a source may have under way.
@@ -145,13 +146,20 @@ pub struct SourceSession {
     epoch: Epoch,
     under_way: BTreeSet<u64>,
     queries: usize,
+    standing: bool,
 }
 
 impl SourceSession {
     /// A session whose Hello is about to be sent under `epoch`.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        Self { state: SourceState::AwaitWelcome, epoch, under_way: BTreeSet::new(), queries: 0 }
+        let under_way = BTreeSet::new();
+        Self { state: SourceState::AwaitWelcome, epoch, under_way, queries: 0, standing: false }
+    }
+
+    /// Standing is about to be sent: cuts follow each other.
+    pub fn stands(&mut self) {
+        self.standing = true;
     }
 
     /// A batch is about to be sent.
@@ -214,9 +222,10 @@ impl SourceSession {
                 }
             }
             (S::AwaitSealed, Message::Sealed(_)) => {
-                self.state = S::Done;
+                self.state = if self.standing { S::Ready } else { S::Done };
                 Ok(())
             }
+            (S::Ready | S::AwaitSealed, Message::Foreign(_)) if self.standing => Ok(()),
             (S::AwaitSealed, Message::SealMismatch(_)) => {
                 self.state = S::Ready;
                 Ok(())
@@ -295,6 +304,9 @@ pub struct TargetSession {
     next_sign: u64,
     /// The last thing said was that all is sealed.
     sealed: bool,
+    standing: bool,
+    /// The number of the last point sealed in this session.
+    sequence: Option<u64>,
 }
 
 impl TargetSession {
@@ -310,6 +322,8 @@ impl TargetSession {
             signs: 0,
             next_sign: 0,
             sealed: false,
+            standing: false,
+            sequence: None,
         }
     }
 
@@ -325,7 +339,8 @@ impl TargetSession {
     /// [`SessionError`]; the session is over then.
     pub fn handle(&mut self, message: &Message) -> Result<(), SessionError> {
         use TargetState as T;
-        self.sealed = false;
+        // A label changes nothing of what is sealed.
+        self.sealed &= matches!(message, Message::Mark { .. });
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
@@ -342,6 +357,12 @@ impl TargetSession {
                 self.state = T::Ready;
                 Ok(())
             }
+            (T::Ready, Message::Policies(_)) if self.standing && self.under_way.is_empty() => Ok(()),
+            (T::Ready, Message::Standing) if self.version >= STANDING_VERSION => {
+                self.standing = true;
+                Ok(())
+            }
+            (T::Ready, Message::Mark { sequence, .. }) if self.sequence == Some(*sequence) => Ok(()),
             (T::Ready, Message::Compare(queries)) => {
                 if queries.len() > COMPARE_QUERIES_MAX {
                     let limit = COMPARE_QUERIES_MAX;
@@ -382,9 +403,16 @@ impl TargetSession {
         self.next_batch = applied + 1;
     }
 
-    /// `Sealed` is about to be sent.
-    pub fn sealed(&mut self) {
+    /// `Sealed` is about to be sent, for the point of that number.
+    pub fn sealed(&mut self, sequence: u64) {
         self.sealed = true;
+        self.sequence = Some(sequence);
+    }
+
+    /// Whether further cuts follow each seal.
+    #[must_use]
+    pub fn is_standing(&self) -> bool {
+        self.standing
     }
 
     /// Whether the source may close the link now without a word.
@@ -594,14 +622,48 @@ mod tests {
         assert!(!target.may_be_left());
         target.handle(&Message::Seal(point())).expect("seal");
         assert!(!target.may_be_left(), "the roots may differ");
-        target.sealed();
+        target.sealed(1);
         assert!(target.may_be_left());
         target.batch_began(&began(1, 0)).expect("more to do");
         assert!(!target.may_be_left());
         let mut target = ready((1, 1));
         target.handle(&Message::Seal(point())).expect("seal");
-        target.sealed();
+        target.sealed(1);
         assert!(!target.may_be_left(), "version 1 says goodbye");
+    }
+
+    #[test]
+    fn a_session_that_stands_goes_on_behind_each_seal() {
+        let (mut source, mut target) = (SourceSession::new(Epoch(0)), TargetSession::new(Epoch(0)));
+        target.handle(&hello((1, STANDING_VERSION), 0)).expect("hello");
+        target.welcome_sent(4);
+        source.handle(&welcome(0)).expect("welcome");
+        let policies = Message::Policies(PolicySet::default());
+        target.handle(&policies).expect("policies");
+        assert!(source.handle(&Message::Foreign(1)).is_err(), "it does not stand yet");
+        source.stands();
+        target.handle(&Message::Standing).expect("standing");
+        for batch in 5..8 {
+            source.handle(&Message::Foreign(1)).expect("between two cuts");
+            source.batch_sent(batch);
+            target.batch_began(&began(batch, 0)).expect("batch");
+            assert!(target.handle(&policies).is_err(), "within a cut");
+            target.batch_applied(batch);
+            let receipt = Receipt { batch, ..Receipt::default() };
+            source.handle(&Message::Receipt(receipt)).expect("receipt");
+            source.seal_sent();
+            target.handle(&Message::Seal(point())).expect("seal");
+            let mark = |sequence| Message::Mark { sequence, label: "db=1".into() };
+            assert!(target.handle(&mark(batch)).is_err(), "not sealed yet");
+            source.handle(&Message::Foreign(1)).expect("while the target seals");
+            target.sealed(batch);
+            source.handle(&Message::Sealed(point())).expect("sealed");
+            target.handle(&mark(batch)).expect("the point just sealed");
+            assert!(target.may_be_left(), "a label is no work");
+            assert!(target.handle(&mark(batch - 1)).is_err(), "another point");
+            target.handle(&policies).expect("at the border of a cut");
+        }
+        assert!(ready((1, 3)).handle(&Message::Standing).is_err(), "version 3");
     }
 
     fn sign(id: u64) -> Sign {
