@@ -149,6 +149,8 @@ impl TargetOptions {
             spool_folder: folder,
             now_ms,
             profile,
+            observer: None,
+            foreign: None,
         })
     }
 }

@@ -24,5 +24,7 @@ mod policies;
 mod rounds;
 #[path = "replication/sites.rs"]
 mod sites;
+#[path = "replication/standing.rs"]
+mod standing;
 #[path = "replication/wire.rs"]
 mod wire;

@@ -17,7 +17,7 @@ use crate::OWN_FOLDER;
 use crate::catalog::{Catalog, CatalogError, CatalogReader, CatalogTables, LocalFacts, Record};
 use crate::io::{FileKind, Object, Storage};
 use crate::observe::{ObserveError, SystemStep, describe_file, describe_node, metadata};
-use crate::plan::{Change, PlanError, Problem, plan};
+use crate::plan::{Change, PartialPlan, Plan, PlanError, Problem, Scope, plan, plan_parts};
 
 /// Changes recorded in one transaction.
 const CHUNK: usize = 4_096;
@@ -44,8 +44,43 @@ pub fn check<S: Storage>(
     progress: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, PlanError> {
     let reader = catalog.reader()?;
-    let mut found =
+    let found =
         plan(storage, &reader, &ReplicateAll, OWN_FOLDER, threads, spool_folder, progress)?;
+    observe_all(storage, catalog, reader, found, progress)
+}
+
+/// The same for some directories of the tree: what lies in them, not below them.
+///
+/// # Errors
+/// [`PlanError`]; what goes wrong with one entry is in the report.
+pub fn check_parts<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    scope: &Scope,
+    spool_folder: &Path,
+) -> Result<CheckReport, PlanError> {
+    let reader = catalog.reader()?;
+    let mut quiet = |_| ();
+    let found = plan_parts(
+        storage, &reader, &ReplicateAll, OWN_FOLDER, scope, spool_folder, &mut quiet,
+    )?;
+    let found = match found {
+        PartialPlan::Plan(plan) => *plan,
+        PartialPlan::Whole(_) => {
+            plan(storage, &reader, &ReplicateAll, OWN_FOLDER, 1, spool_folder, &mut quiet)?
+        }
+    };
+    observe_all(storage, catalog, reader, found, &mut quiet)
+}
+
+/// Looks at all that a plan found to differ, and records it as it is.
+fn observe_all<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    reader: CatalogReader,
+    mut found: Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<CheckReport, PlanError> {
     let mut report =
         CheckReport { foreign_changes: 0, problems: std::mem::take(&mut found.problems) };
     if found.is_empty() {

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod profile;
 pub mod progress;
 pub mod scan;
+pub mod scrub;
 pub mod source;
 pub mod spool;
 pub mod stage;

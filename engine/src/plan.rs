@@ -23,8 +23,10 @@ use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 mod detached;
+mod parts;
 
 pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
+pub use parts::{Part, PartialPlan, Scope, plan_parts};
 
 /// Deferred entries that a report names, at most.
 const DEFERRED_NAMED_MAX: usize = 10_000;

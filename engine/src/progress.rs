@@ -61,6 +61,53 @@ pub struct AppliedCounts {
     pub removed: AtomicU64,
 }
 
+/// [`AppliedCounts`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AppliedTotals {
+    /// Entries made or replaced.
+    pub written: u64,
+    /// Entries whose metadata alone changed.
+    pub metadata: u64,
+    /// Entries moved.
+    pub moved: u64,
+    /// Entries removed.
+    pub removed: u64,
+}
+
+impl AppliedTotals {
+    /// All of them.
+    #[must_use]
+    pub fn all(self) -> u64 {
+        self.written + self.metadata + self.moved + self.removed
+    }
+}
+
+impl std::ops::Sub for AppliedTotals {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            written: self.written.saturating_sub(before.written),
+            metadata: self.metadata.saturating_sub(before.metadata),
+            moved: self.moved.saturating_sub(before.moved),
+            removed: self.removed.saturating_sub(before.removed),
+        }
+    }
+}
+
+impl AppliedCounts {
+    /// The counts now.
+    #[must_use]
+    pub fn totals(&self) -> AppliedTotals {
+        AppliedTotals {
+            written: self.written.load(Relaxed),
+            metadata: self.metadata.load(Relaxed),
+            moved: self.moved.load(Relaxed),
+            removed: self.removed.load(Relaxed),
+        }
+    }
+}
+
 /// Most problems kept with their words; further ones are counted.
 const PROBLEMS_MAX: usize = 100_000;
 

@@ -14,24 +14,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded, unbounded};
+use farshore_core::digest::RootDigest;
 use farshore_core::entry::EntryKind;
 use farshore_core::guard::{self, RootIdentity, judge, judge_faults};
 use farshore_core::limits::{PATH_LEN_MAX, SMALL_FILE_MAX};
 use farshore_core::path::RelPath;
-use farshore_core::policy::PolicySet;
+use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
     BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STRIPES_VERSION, StoreId, Welcome,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION, STRIPES_VERSION, StoreId,
+    Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
 use crate::OWN_FOLDER;
-use crate::catalog::{Catalog, CatalogError, CatalogTables, Record};
+use crate::catalog::{Catalog, CatalogError, CatalogReader, CatalogTables, Record};
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{LineGauge, Striping};
 use crate::ingest::{BatchRecord, RunIndex, SignDesk, preview};
@@ -43,26 +45,18 @@ use crate::progress::{Phase, Progress};
 mod config;
 mod inbox;
 mod receipts;
+mod rounds;
+mod sealing;
+pub mod standing;
 mod worker;
 
 pub use config::{Outcome, SourceConfig, SourceError, SourceReport};
 use inbox::Inbox;
+use sealing::Sealing;
 use worker::{Turnstile, Worker};
 
-/// Changes in one batch, at most.
-const BATCH_CHANGES: usize = 4_096;
-/// Bytes of files in one batch before it is closed.
-const BATCH_BYTES: u64 = 32 << 20;
-/// Bytes of paths in one batch before it is closed, each with what else its failure may take: a file
-/// that is begun three times and was elsewhere before still leaves a batch whose receipt can name all.
-const BATCH_NAMES: usize = (1 << 20) - 2 * (PATH_LEN_MAX + FAILURE_COST);
-const _: () = assert!(3 * (BATCH_NAMES + 2 * (PATH_LEN_MAX + FAILURE_COST)) <= BATCH_NAMES_MAX);
 /// Batches sent and not yet acknowledged, at most: bounds what waits in memory and in staging.
 const BATCHES_UNDER_WAY: usize = 16;
-/// Rounds in which what the target could not build is sent again.
-const ROUNDS: usize = 4;
-/// How long a broken stream waits for the target's own account of it.
-const REASON_WAIT: Duration = Duration::from_secs(2);
 /// Times the two ends are compared before a run gives up.
 const COMPARISONS: usize = 3;
 
@@ -92,6 +86,18 @@ pub fn run<S: Storage>(
     config: &SourceConfig<'_>,
     progress: &Progress,
 ) -> Result<SourceReport, SourceError> {
+    with_source(storage, catalog, link, config, progress, |source| source.run())
+}
+
+/// Runs `work` with the source's end of a session over `link`.
+fn with_source<S: Storage, T>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    config: &SourceConfig<'_>,
+    progress: &Progress,
+    work: impl FnOnce(&mut Source<'_, S>) -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
     let (events, from_workers) = unbounded();
     let (messages, from_target) = bounded(MESSAGES_MAX);
     let desk = SignDesk::new(link, config.workers);
@@ -116,9 +122,10 @@ pub fn run<S: Storage>(
             next_batch: 1,
             striping: Striping::ONE,
             renewed: HashSet::new(),
+            foreign: 0,
         };
         // A panic would leave the target, and the thread that hears it, waiting.
-        let result = caught(|| source.run());
+        let result = caught(|| work(&mut source));
         if result.is_err() {
             // Else the catalog is indexed anew when it is next opened.
             drop(catalog.settle());
@@ -174,41 +181,28 @@ struct Source<'a, S: Storage> {
     striping: Striping,
     /// Paths that this round could not build: the next one sends them again.
     renewed: HashSet<RelPath>,
+    /// Entries that the target has found to be other than they were applied, since the last comparison.
+    foreign: u64,
 }
 
 impl<S: Storage> Source<'_, S> {
     fn run(&mut self) -> Result<SourceReport, SourceError> {
-        self.send(&Message::Hello {
-            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
-            share: self.config.share.clone(),
-            source: self.catalog.id(),
-            epoch: self.config.epoch,
-            trust_target: self.config.trust_target,
-        })?;
+        self.hello()?;
         let identity = self.identity()?;
         let policies = self.config.policy.identity();
         let belief = self.catalog.sealed_root()?;
         let (started, first_plan) = (self.now_ms(), self.plan_while_target_checks(&policies)?);
         let (mut plan, welcome) = first_plan;
-        self.next_batch = first_batch(&welcome)?;
-        if welcome.version >= DELTA_VERSION {
-            self.desk.open();
-        }
-        if welcome.version >= STRIPES_VERSION {
-            self.striping = self.config.striping;
-        }
+        self.settle_on(&welcome)?;
         let reader = self.catalog.reader()?;
         let former = reader.recovery_point()?;
-        // A catalog of before the tree was recorded has its own identity there.
-        let tree = reader.sealed_with()?.filter(|tree| *tree != self.catalog.id());
-        let first_contact = welcome.sealed_with != Some(self.catalog.id())
-            || tree.is_some_and(|tree| tree != welcome.target);
+        let first_contact = self.is_first_contact(&reader, &welcome)?;
         let expected = reader.root_identity()?;
         let mut compared = false;
         if belief != welcome.root {
             self.compare()?;
             compared = true;
-            plan = self.plan()?;
+            plan = self.plan(self.config.policy)?;
         }
         let rules = self.config.policy.rules();
         let spool_folder = &self.config.spool_folder;
@@ -266,7 +260,7 @@ impl<S: Storage> Source<'_, S> {
             }
             self.compare()?;
             report.compared = true;
-            plan = self.plan()?;
+            plan = self.plan(self.config.policy)?;
             let told: HashSet<RelPath> = report.problems.iter().map(|p| p.path.clone()).collect();
             let new = plan.problems.drain(..).filter(|problem| !told.contains(&problem.path));
             report.problems.extend(new);
@@ -289,6 +283,40 @@ impl<S: Storage> Source<'_, S> {
         Ok(report)
     }
 
+    fn hello(&self) -> Result<(), SourceError> {
+        self.send(&Message::Hello {
+            versions: (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION),
+            share: self.config.share.clone(),
+            source: self.catalog.id(),
+            epoch: self.config.epoch,
+            trust_target: self.config.trust_target,
+        })
+    }
+
+    /// Speaks as the target wants from here on.
+    fn settle_on(&mut self, welcome: &Welcome) -> Result<(), SourceError> {
+        self.next_batch = first_batch(welcome)?;
+        if welcome.version >= DELTA_VERSION {
+            self.desk.open();
+        }
+        if welcome.version >= STRIPES_VERSION {
+            self.striping = self.config.striping;
+        }
+        Ok(())
+    }
+
+    /// Whether no earlier run joined this source and that very tree.
+    fn is_first_contact(
+        &self,
+        reader: &CatalogReader,
+        welcome: &Welcome,
+    ) -> Result<bool, SourceError> {
+        // A catalog of before the tree was recorded has its own identity there.
+        let tree = reader.sealed_with()?.filter(|tree| *tree != self.catalog.id());
+        Ok(welcome.sealed_with != Some(self.catalog.id())
+            || tree.is_some_and(|tree| tree != welcome.target))
+    }
+
     fn now_ms(&self) -> i64 {
         let now = (self.config.now)();
         now.seconds.saturating_mul(1_000).saturating_add(i64::from(now.nanos / 1_000_000))
@@ -308,23 +336,52 @@ impl<S: Storage> Source<'_, S> {
         Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
     }
 
-    /// The next message of the target, checked.
+    /// The next message of the target, checked; what it says of foreign entries is noted.
     fn message(&mut self) -> Result<Message, SourceError> {
-        match self.inbox.recv() {
-            Event::Message(message) => {
-                self.session.handle(&message)?;
-                Ok(message)
+        loop {
+            match self.inbox.recv() {
+                Event::Message(message) => {
+                    self.session.handle(&message)?;
+                    if !self.hear_foreign(&message) {
+                        return Ok(message);
+                    }
+                }
+                Event::Failed(e) => return Err(e),
+                Event::Ended => {
+                    let state = self.session.state_name();
+                    return Err(SessionError::EndedEarly { state }.into());
+                }
+                // Nothing is being written while the session waits for a message.
+                Event::Written(..) => return Err(SourceError::WorkerGone),
             }
-            Event::Failed(e) => Err(e),
-            Event::Ended => {
-                Err(SessionError::EndedEarly { state: self.session.state_name() }.into())
-            }
-            // Nothing is being written while the session waits for a message.
-            Event::Written(..) => Err(SourceError::WorkerGone),
         }
     }
 
-    fn plan(&self) -> Result<Plan, SourceError> {
+    /// Whether the message is about foreign entries, which is noted for the next comparison.
+    fn hear_foreign(&mut self, message: &Message) -> bool {
+        let Message::Foreign(entries) = message else { return false };
+        // None is no reason to compare, but a peer that says so has one.
+        self.foreign = self.foreign.saturating_add((*entries).max(1));
+        true
+    }
+
+    /// The target's welcome, behind what it says while it checks its tree.
+    fn welcome(&mut self) -> Result<Welcome, SourceError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        loop {
+            match self.message()? {
+                Message::Checking(n) => self.progress.checked.store(n, Relaxed),
+                Message::Welcome(welcome) => return Ok(welcome),
+                other => {
+                    let state = self.session.state_name();
+                    let message = other.name();
+                    return Err(SessionError::UnexpectedMessage { state, message }.into());
+                }
+            }
+        }
+    }
+
+    fn plan(&self, policy: &dyn Policy) -> Result<Plan, SourceError> {
         let _scanning = self.config.profile.enter(Stage::Scan);
         self.progress.enter(Phase::Scanning);
         let reader = self.catalog.reader()?;
@@ -332,7 +389,7 @@ impl<S: Storage> Source<'_, S> {
         Ok(plan(
             self.storage,
             &reader,
-            self.config.policy,
+            policy,
             own,
             self.config.workers,
             &self.config.spool_folder,
@@ -364,21 +421,7 @@ impl<S: Storage> Source<'_, S> {
                     &mut |n| progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed),
                 )?)
             });
-            let welcome = loop {
-                match self.message()? {
-                    Message::Checking(n) => {
-                        progress.checked.store(n, std::sync::atomic::Ordering::Relaxed);
-                    }
-                    Message::Welcome(welcome) => break welcome,
-                    other => {
-                        return Err(SessionError::UnexpectedMessage {
-                            state: self.session.state_name(),
-                            message: other.name(),
-                        }
-                        .into());
-                    }
-                }
-            };
+            let welcome = self.welcome()?;
             if welcome.version >= POLICIES_VERSION {
                 self.send(&Message::Policies(policies.clone()))?;
             }
@@ -389,6 +432,11 @@ impl<S: Storage> Source<'_, S> {
 
     /// Corrects the belief of what the target holds.
     fn compare(&mut self) -> Result<(), SourceError> {
+        self.compare_with(&mut |_| ())
+    }
+
+    /// The same; `found` is given each path that it was wrong about.
+    fn compare_with(&mut self, found: &mut dyn FnMut(&Difference)) -> Result<(), SourceError> {
         self.progress.enter(Phase::Comparing);
         let reader = self.catalog.reader()?;
         let mut comparison = Comparison::default();
@@ -405,6 +453,7 @@ impl<S: Storage> Source<'_, S> {
                 return Err(SessionError::UnaskedAnswer.into());
             };
             let differences = comparison.handle_answer(answer, &reader)?;
+            differences.iter().for_each(&mut *found);
             if !differences.is_empty() {
                 self.catalog.update(Durability::None, |t| believe(t, differences))?;
             }
@@ -431,251 +480,6 @@ impl<S: Storage> Source<'_, S> {
         }
         Ok(lines)
     }
-
-    fn replicate(&mut self, plan: Plan) -> Result<(), SourceError> {
-        use std::sync::atomic::Ordering::Relaxed;
-        self.progress.enter(Phase::Replicating);
-        self.progress.planned.store(plan.len(), Relaxed);
-        self.progress.planned_bytes.store(plan.bytes, Relaxed);
-        if plan.is_empty() {
-            return Ok(());
-        }
-        let mut changes = plan.into_changes()?;
-        let mut again = self.round(&mut || Ok(changes.next_change()?))?;
-        for _ in 1..ROUNDS {
-            if again.is_empty() {
-                return Ok(());
-            }
-            let mut list = again.into_iter();
-            again = self.round(&mut || Ok(list.next()))?;
-        }
-        for change in again {
-            let text = "the target could not build it, however it was sent".to_owned();
-            self.progress.problem(Problem { path: change.path().clone(), text });
-        }
-        Ok(())
-    }
-
-    /// Sends all that `next` yields and waits for every receipt; what is to be sent again.
-    fn round(
-        &mut self,
-        next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
-    ) -> Result<Vec<Change>, SourceError> {
-        self.renewed.clear();
-        let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
-        let index = std::mem::take(&mut self.index);
-        let turnstile = Turnstile::new(self.next_batch);
-        let (jobs, queue) = bounded::<(u64, Vec<Change>)>(1);
-        let result = std::thread::scope(|scope| {
-            for _ in 0..self.config.workers.max(1) {
-                let worker = Worker {
-                    storage: self.storage,
-                    catalog: self.catalog,
-                    link: self.link,
-                    config: self.config,
-                    progress: self.progress,
-                    index: &index,
-                    desk: self.desk,
-                    gauge: &gauge,
-                    turnstile: &turnstile,
-                    striping: self.striping,
-                    events: self.events.clone(),
-                };
-                let queue = queue.clone();
-                scope.spawn(move || worker.run(&queue));
-            }
-            drop(queue);
-            let result = caught(|| self.coordinate(next, &jobs, &index));
-            drop(jobs);
-            if result.is_err() {
-                // Workers blocked on the link or on their turn must end too.
-                self.link.close(CloseCode::Internal as u32, "the source stopped");
-                turnstile.abandon();
-                // Nobody takes the target's messages any more, so that no signatures arrive either.
-                self.desk.close();
-            }
-            result
-        });
-        self.index = index;
-        result
-    }
-
-    fn coordinate(
-        &mut self,
-        next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
-        jobs: &Sender<(u64, Vec<Change>)>,
-        index: &RunIndex,
-    ) -> Result<Vec<Change>, SourceError> {
-        let mut under_way: HashMap<u64, BatchRecord> = HashMap::new();
-        let mut again = Vec::new();
-        let mut exhausted = false;
-        loop {
-            while !exhausted && self.session.batches_under_way() < BATCHES_UNDER_WAY {
-                let changes = next_batch(next)?;
-                if changes.is_empty() {
-                    exhausted = true;
-                    break;
-                }
-                let batch = self.next_batch;
-                self.next_batch += 1;
-                self.session.batch_sent(batch);
-                index.announce(batch, changes.iter().filter_map(large_size));
-                if jobs.send((batch, changes)).is_err() {
-                    return Err(self.worker_error());
-                }
-            }
-            if exhausted && self.session.batches_under_way() == 0 {
-                return Ok(again);
-            }
-            let mut receipts = Vec::new();
-            let mut event = self.inbox.recv();
-            // Receipts that wait together are recorded together.
-            loop {
-                receipts.extend(self.heard(event, &mut under_way)?);
-                let Some(next) = self.inbox.try_recv() else { break };
-                event = next;
-            }
-            if !receipts.is_empty() {
-                let profile = self.config.profile;
-                again.extend(profile.time(Stage::Record, || self.acknowledged(receipts, index))?);
-            }
-        }
-    }
-
-    /// Acts on what the coordinator hears while batches are under way; a receipt comes back with the
-    /// batch it is for.
-    fn heard(
-        &mut self,
-        event: Event,
-        under_way: &mut HashMap<u64, BatchRecord>,
-    ) -> Result<Option<(BatchRecord, Receipt)>, SourceError> {
-        match event {
-            Event::Written(batch, record) => {
-                under_way.insert(batch, record);
-                Ok(None)
-            }
-            Event::Message(message) => {
-                self.session.handle(&message)?;
-                let Message::Receipt(receipt) = message else {
-                    return Err(SessionError::UnexpectedMessage {
-                        state: self.session.state_name(),
-                        message: message.name(),
-                    }
-                    .into());
-                };
-                let record = under_way
-                    .remove(&receipt.batch)
-                    .ok_or(SessionError::UnknownBatch { batch: receipt.batch })?;
-                Ok(Some((record, receipt)))
-            }
-            Event::Failed(e) => Err(self.reason(e)),
-            Event::Ended => {
-                let state = self.session.state_name();
-                Err(SessionError::EndedEarly { state }.into())
-            }
-        }
-    }
-
-    /// A target that gives up stops its streams, and says why on the control stream: whichever
-    /// arrives first, the reason is what counts.
-    fn reason(&mut self, e: SourceError) -> SourceError {
-        let until = Instant::now() + REASON_WAIT;
-        if !matches!(e, SourceError::Link(_)) {
-            return e;
-        }
-        while let Some(event) = self.inbox.recv_until(until) {
-            match event {
-                Event::Message(message @ Message::Refused { .. }) => {
-                    return self.session.handle(&message).map_or_else(SourceError::from, |()| e);
-                }
-                Event::Ended => break,
-                Event::Message(_) | Event::Written(..) | Event::Failed(_) => {}
-            }
-        }
-        e
-    }
-
-    /// All workers are gone: one of them said why.
-    fn worker_error(&mut self) -> SourceError {
-        while let Some(event) = self.inbox.try_recv() {
-            if let Event::Failed(e) = event {
-                return self.reason(e);
-            }
-        }
-        SourceError::WorkerGone
-    }
-
-    /// Agrees on the recovery point; `None` when the target's root differs.
-    fn seal(
-        &mut self,
-        wanted: &Sealing,
-        report: &mut SourceReport,
-    ) -> Result<Option<RecoveryPoint>, SourceError> {
-        let Sealing { sequence, started, exceptions, identity, tree } = *wanted;
-        let (root, entries, bytes) = self.config.profile.time(Stage::Seal, || {
-            self.catalog.update(Durability::None, |t| {
-                let root = t.seal()?;
-                let (entries, bytes) = t.totals();
-                Ok((root, entries, bytes))
-            })
-        })?;
-        let point =
-            RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
-        self.session.seal_sent();
-        self.send(&Message::Seal(point))?;
-        // While the target seals.
-        self.config.profile.time(Stage::Record, || self.catalog.settle())?;
-        match self.message()? {
-            Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
-            Message::Sealed(sealed) => {
-                let detached = report.by_policy.take_rows(&self.config.spool_folder)?;
-                self.catalog.update(Durability::Immediate, |t| {
-                    t.set_root_identity(identity)?;
-                    t.set_epoch(self.config.epoch)?;
-                    t.set_policies(Some(&report.policies))?;
-                    detached.write(t, sequence)?;
-                    t.set_recovery_point(&sealed, tree)
-                })?;
-                Ok(Some(sealed))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Ends a session of which both ends recorded the recovery point: nothing is left to say, and nothing
-    /// to wait for. A target that does not hear of it leaves by itself, see `target.rs`.
-    fn leave_sealed(&mut self) {
-        self.link.close(CloseCode::Done as u32, "");
-        self.await_end();
-    }
-
-    /// Ends the session in order.
-    fn leave(&mut self) -> Result<(), SourceError> {
-        within(self.link, FAREWELL, CloseCode::Done, "", || {
-            self.send(&Message::Goodbye)?;
-            // The target may have heard it and left already.
-            drop(self.link.finish_control());
-            self.await_end();
-            Ok(())
-        })
-    }
-
-    /// Waits until nothing more can come.
-    fn await_end(&mut self) {
-        while !matches!(self.inbox.recv(), Event::Ended | Event::Failed(_)) {}
-    }
-}
-
-/// What a recovery point is to be made of, besides what the catalog has.
-#[derive(Debug)]
-struct Sealing {
-    sequence: u64,
-    /// When the walk began, in milliseconds since 1970-01-01 UTC.
-    started: i64,
-    exceptions: u64,
-    identity: RootIdentity,
-    /// The target's tree.
-    tree: StoreId,
 }
 
 /// The number after the last one the target has applied, with room for more than any run needs.
@@ -706,42 +510,6 @@ fn believe(
     Ok(())
 }
 
-/// The length of a larger file that will be looked at.
-fn large_size(change: &Change) -> Option<u64> {
-    match change {
-        Change::Look { size, moved_from: None, .. } if *size > SMALL_FILE_MAX => Some(*size),
-        _ => None,
-    }
-}
-
-/// The changes of the next batch: so many, or so many bytes of files or of paths.
-fn next_batch(
-    next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
-) -> Result<Vec<Change>, SourceError> {
-    let mut changes = Vec::new();
-    let (mut bytes, mut names) = (0u64, 0);
-    while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES && names < BATCH_NAMES {
-        let Some(change) = next()? else { break };
-        if let Change::Look { size, .. } = &change {
-            bytes = bytes.saturating_add(*size);
-        }
-        names += names_of(&change);
-        changes.push(change);
-    }
-    Ok(changes)
-}
-
-/// What a receipt takes to name all of a change.
-fn names_of(change: &Change) -> usize {
-    let other = match change {
-        Change::Look { moved_from, .. } => moved_from.as_ref(),
-        Change::Link { leader, .. } => Some(leader),
-        Change::Remove { .. } => None,
-    };
-    let paths = [Some(change.path()), other];
-    paths.iter().flatten().map(|path| path.as_bytes().len() + FAILURE_COST).sum()
-}
-
 /// A wall clock from the operating system.
 #[must_use]
 pub fn system_wall_clock() -> farshore_core::entry::Timestamp {
@@ -749,47 +517,5 @@ pub fn system_wall_clock() -> farshore_core::entry::Timestamp {
     farshore_core::entry::Timestamp {
         seconds: now.tv_sec,
         nanos: u32::try_from(now.tv_nsec).unwrap_or(0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use farshore_core::entry::EntryDigest;
-
-    use super::*;
-
-    /// Whatever the paths are, a receipt can name all of a batch, sent three times over.
-    #[test]
-    fn batches_are_closed_by_their_paths() {
-        let long = |n: usize| {
-            let name = format!("{}/{n}", ["x".repeat(250).as_str(); 120].join("/"));
-            RelPath::new(name.as_bytes()).expect("a path")
-        };
-        let mut left = (0..500).map(|n| match n % 3 {
-            0 => Change::Remove { path: long(n), expected: EntryDigest([0; 32]) },
-            1 => Change::Link { path: long(n), leader: long(n + 1) },
-            _ => {
-                let (path, from) = (long(n), Some(long(n + 1)));
-                Change::Look { path, size: 1, is_file: true, moved_from: from }
-            }
-        });
-        let mut sent = 0;
-        loop {
-            let batch = next_batch(&mut || Ok(left.next())).expect("a batch");
-            if batch.is_empty() {
-                break;
-            }
-            let names: usize = batch.iter().map(names_of).sum();
-            assert!(3 * names <= BATCH_NAMES_MAX, "{} changes, {names} bytes", batch.len());
-            sent += batch.len();
-        }
-        assert_eq!(sent, 500);
-        let short = |_| {
-            let path = RelPath::new(*b"an/ordinary/path/of/some/length").expect("a path");
-            Change::Look { path, size: 1, is_file: true, moved_from: None }
-        };
-        let mut short = (0..5_000).map(short);
-        let batch = next_batch(&mut || Ok(short.next())).expect("a batch");
-        assert_eq!(batch.len(), BATCH_CHANGES);
     }
 }

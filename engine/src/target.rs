@@ -14,12 +14,13 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use farshore_core::policy::PolicySet;
-use farshore_core::recovery_point::Epoch;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
@@ -42,14 +43,12 @@ use crate::plan::{PlanError, Problem};
 use crate::profile::{Profile, Stage};
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
 
+mod control;
 mod signer;
 
 /// Batches that wait for the applier, at most: bounds their lists in memory, and how many share one
 /// sync. More than a source has under way.
 const STAGED_MAX: usize = 32;
-/// Bytes of children in one answer: well within a control message.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
-
 /// How a target runs.
 #[derive(Debug, Clone)]
 pub struct TargetConfig {
@@ -71,6 +70,21 @@ pub struct TargetConfig {
     pub now_ms: fn() -> i64,
     /// Where the time goes.
     pub profile: Arc<Profile>,
+    /// Who is told of recovery points, if somebody is.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Counts of entries that somebody else found to be other than they were applied, and has recorded
+    /// so: in a session that stands the source is told.
+    pub foreign: Option<Receiver<u64>>,
+}
+
+/// Who is told what a target records.
+pub trait Observer: std::fmt::Debug + Send + Sync {
+    /// The session began: the tree is open, finished and checked; its last recovery point.
+    fn began(&self, welcome: &Welcome);
+    /// A batch is durable.
+    fn applied(&self, batch: u64);
+    /// A recovery point is durable.
+    fn sealed(&self, point: &RecoveryPoint);
 }
 
 /// What a session did at the target.
@@ -176,9 +190,14 @@ fn receive_policies(
     let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
     machine.handle(&message)?;
     let Message::Policies(found) = message else { return Err(TargetError::ThreadGone) };
+    accepted(found, wanted).map(Some)
+}
+
+/// The policies, if they are those `wanted`.
+fn accepted(found: PolicySet, wanted: Option<&PolicySet>) -> Result<PolicySet, TargetError> {
     match wanted.and_then(|wanted| found.difference(wanted)) {
         Some(difference) => Err(SessionError::PoliciesDiffer { difference }.into()),
-        None => Ok(Some(found)),
+        None => Ok(found),
     }
 }
 
@@ -226,6 +245,11 @@ fn part<T>(fail: &impl Fn(TargetError), run: impl FnOnce() -> Result<T, TargetEr
     caught(run).map_err(fail).ok()
 }
 
+/// A panic elsewhere leaves these values whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Session<'a, S: Storage> {
     storage: &'a S,
     catalog: &'a Catalog,
@@ -234,8 +258,8 @@ struct Session<'a, S: Storage> {
     machine: Mutex<TargetSession>,
     source: StoreId,
     epoch: Epoch,
-    /// What decided at the source; `None` when it cannot say.
-    policies: Option<PolicySet>,
+    /// What decides at the source; `None` when it cannot say.
+    policies: Mutex<Option<PolicySet>>,
     report: TargetReport,
     next_batch: u64,
 }
@@ -313,6 +337,9 @@ impl<'a, S: Storage> Session<'a, S> {
             recovery_point: reader.recovery_point()?,
         };
         machine.welcome_sent(applied_batch);
+        if let Some(observer) = &config.observer {
+            observer.began(&welcome);
+        }
         link.send_control(Bytes::from(Message::Welcome(welcome).to_bytes()))?;
         let policies = receive_policies(link, &mut machine, config.policies.as_ref())?;
         let session = Self {
@@ -323,15 +350,15 @@ impl<'a, S: Storage> Session<'a, S> {
             machine: Mutex::new(machine),
             source: *source,
             epoch: *theirs,
-            policies,
+            policies: Mutex::new(policies),
             report,
             next_batch: applied_batch + 1,
         };
         Ok((session, own))
     }
 
-    fn machine(&self) -> std::sync::MutexGuard<'_, TargetSession> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    fn machine(&self) -> MutexGuard<'_, TargetSession> {
+        lock(&self.machine)
     }
 
     fn serve(mut self, own: &OwnFolder<S>) -> Result<TargetReport, TargetError> {
@@ -397,6 +424,8 @@ impl<'a, S: Storage> Session<'a, S> {
                     Ok(())
                 })
             });
+            let stopped = over.clone();
+            scope.spawn(move || session.tell_foreign(&stopped));
             let control = caught(|| self.control(own, ask));
             drop(control_over);
             // A link that broke tells nobody anything; of an error elsewhere the peer knows.
@@ -498,113 +527,14 @@ impl<'a, S: Storage> Session<'a, S> {
                 for receipt in applier.apply(group)? {
                     applied.advance(receipt.batch);
                     self.machine().batch_applied(receipt.batch);
+                    if let Some(observer) = &self.config.observer {
+                        observer.applied(receipt.batch);
+                    }
                     let message = Message::Receipt(receipt.fitted());
                     self.link.send_control(Bytes::from(message.to_bytes()))?;
                 }
             }
         }
         Ok(waiting.next_batch() - self.next_batch)
-    }
-
-    /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
-    /// history pruned.
-    fn control(&self, own: &OwnFolder<S>, ask: Sender<Sign>) -> Result<(bool, u64), TargetError> {
-        let (mut sealed, mut pruned) = (false, 0);
-        loop {
-            let Some(bytes) = self.next_control()? else { return Ok((sealed, pruned)) };
-            let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
-            self.machine().handle(&message)?;
-            match message {
-                Message::Compare(queries) => self.answer(&queries)?,
-                // A signer that is gone could not answer: the link is broken, and says so next.
-                Message::Sign(sign) => ask.send(sign).unwrap_or(()),
-                Message::Seal(point) => {
-                    let _sealing = self.config.profile.enter(Stage::Seal);
-                    let root = self.catalog.update(Durability::Immediate, |t| {
-                        let root = t.seal()?;
-                        t.settle()?;
-                        if root == point.root {
-                            t.set_recovery_point(&point, self.source)?;
-                            t.set_policies(self.policies.as_ref())?;
-                            t.set_epoch(self.epoch)?;
-                        }
-                        Ok(root)
-                    })?;
-                    sealed |= root == point.root;
-                    let answer = if root == point.root {
-                        self.machine().sealed();
-                        Message::Sealed(point)
-                    } else {
-                        Message::SealMismatch(root)
-                    };
-                    self.send(&answer)?;
-                    let (storage, catalog) = (self.storage, self.catalog);
-                    let (now_ms, profile) = (&self.config.now_ms, &*self.config.profile);
-                    let applier = Applier { storage, catalog, own, now_ms, profile };
-                    let TargetConfig { history_age_max_ms, history_bytes_max, .. } = self.config;
-                    pruned += applier.prune_history(*history_age_max_ms, *history_bytes_max)?;
-                }
-                Message::Goodbye => {
-                    self.link.finish_control()?;
-                    return Ok((sealed, pruned));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The next message of the source; `None` when it needs no more and is gone. Once all is sealed, how
-    /// its end of the link ends says nothing, and it has [`FAREWELL`] for it: the close that a source
-    /// sends may be lost, and nobody would repeat it.
-    fn next_control(&self) -> Result<Option<Bytes>, TargetError> {
-        let (state, over) = {
-            let machine = self.machine();
-            (machine.state_name(), machine.may_be_left())
-        };
-        let heard = match over {
-            true => within(self.link, FAREWELL, CloseCode::Done, "", || self.link.recv_control()),
-            false => self.link.recv_control(),
-        };
-        match heard {
-            Ok(Some(bytes)) => Ok(Some(bytes)),
-            Ok(None) | Err(LinkError::ClosedByPeer { .. } | LinkError::Lost { .. }) if over => {
-                Ok(None)
-            }
-            Ok(None) => Err(SessionError::EndedEarly { state }.into()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    fn send(&self, message: &Message) -> Result<(), TargetError> {
-        Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
-    }
-
-    fn answer(&self, queries: &[Query]) -> Result<(), TargetError> {
-        let reader = self.catalog.reader()?;
-        for query in queries {
-            self.answer_one(&reader, query)?;
-        }
-        Ok(())
-    }
-
-    fn answer_one(&self, reader: &CatalogReader, query: &Query) -> Result<(), TargetError> {
-        let children = reader.children(&query.directory, query.bucket)?;
-        if query.bucket.is_none() && children.len() > WIDE {
-            let buckets = reader.buckets(&query.directory)?;
-            return self.send(&Message::Answer(Answer::Buckets(buckets)));
-        }
-        let mut piece = Vec::new();
-        let mut bytes = 0;
-        for child in children {
-            let size = child.path.as_bytes().len() + child.entry.to_bytes().len() + 64;
-            if piece.len() >= ANSWER_CHILDREN_MAX || bytes + size > ANSWER_BYTES_MAX {
-                let children = std::mem::take(&mut piece);
-                self.send(&Message::Answer(Answer::Children { last: false, children }))?;
-                bytes = 0;
-            }
-            bytes += size;
-            piece.push(child);
-        }
-        self.send(&Message::Answer(Answer::Children { last: true, children: piece }))
     }
 }

@@ -380,6 +380,37 @@ pub fn escape_text(text: &str) -> String {
     out
 }
 
+/// The bytes that [`escape`] wrote as `text`; `None` when it never writes that.
+#[must_use]
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, behind)) = rest.split_once('\\') {
+        out.extend_from_slice(plain.as_bytes());
+        let mut chars = behind.chars();
+        rest = match chars.next()? {
+            '\\' => {
+                out.push(b'\\');
+                chars.as_str()
+            }
+            'x' => {
+                let (digits, behind) = chars.as_str().split_at_checked(2)?;
+                out.push(u8::from_str_radix(digits, 16).ok()?);
+                behind
+            }
+            'u' => {
+                let (digits, behind) = chars.as_str().strip_prefix('{')?.split_once('}')?;
+                let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                behind
+            }
+            _ => return None,
+        };
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Some(out)
+}
+
 /// Writes `bytes` so that a terminal or a log shows them and is not moved by them.
 ///
 /// # Errors
@@ -447,6 +478,15 @@ mod tests {
             let key = b.key();
             let inside = key >= from && to.is_none_or(|to| key < to);
             prop_assert_eq!(inside, b != a && b.starts_with(&a));
+        }
+
+        #[test]
+        fn what_is_escaped_is_found_again(bytes: Vec<u8>, text: String) {
+            let mut shown = String::new();
+            escape(&bytes, &mut shown).expect("a string takes all");
+            prop_assert_eq!(unescape(&shown), Some(bytes));
+            // Whatever it is, it is something or nothing.
+            drop(unescape(&text));
         }
 
         #[test]

@@ -183,6 +183,51 @@ impl CatalogReader {
         Ok(Records { range })
     }
 
+    /// Records behind `after`, in path order.
+    ///
+    /// # Errors
+    /// [`CatalogError::Database`].
+    pub fn records_after(&self, after: &RelPath) -> Result<Records> {
+        let key = after.key();
+        let from = Bound::Excluded(key.as_slice());
+        let range = self.entries.range::<&[u8]>((from, Bound::Unbounded)).step("read entries")?;
+        Ok(Records { range })
+    }
+
+    /// Directories in path order, those among the next `records_max` records behind `after`, and the last
+    /// record looked at; `None` for that when there are no more. The root is not among them.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn directories_after(
+        &self,
+        after: &RelPath,
+        records_max: usize,
+    ) -> Result<(Vec<RelPath>, Option<RelPath>)> {
+        let key = after.key();
+        let from = Bound::Excluded(key.as_slice());
+        let mut directories = Vec::new();
+        let mut last = None;
+        let path = |key: &[u8]| {
+            RelPath::from_key(key).map_err(|source| CatalogError::Damaged {
+                table: "entries",
+                source: DecodeError::Path { what: "key", source },
+            })
+        };
+        let range = self.entries.range::<&[u8]>((from, Bound::Unbounded)).step("read entries")?;
+        for (count, row) in range.enumerate() {
+            let (key, value) = row.step("read entries")?;
+            if is_directory(entry_part(value.value())?) {
+                directories.push(path(key.value())?);
+            }
+            if count + 1 >= records_max {
+                last = Some(path(key.value())?);
+                break;
+            }
+        }
+        Ok((directories, last))
+    }
+
     /// Where `content` stands, live places first.
     ///
     /// # Errors

@@ -212,6 +212,8 @@ impl World {
             spool_folder: std::env::temp_dir(),
             now_ms: || 1_700_000_000_000,
             profile: Default::default(),
+            observer: None,
+            foreign: None,
         };
         let report =
             target::run(&tree, &catalog, &link, &hello, &config).map_err(|e| describe(&e))?;

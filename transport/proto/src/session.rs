@@ -61,6 +61,14 @@ pub enum SessionError {
         /// The version settled on.
         version: u16,
     },
+    /// The target is too old for a session that stands.
+    #[error(
+        "peer speaks protocol version {version}, which knows of no session that stands: upgrade it"
+    )]
+    CannotStand {
+        /// The version settled on.
+        version: u16,
+    },
     /// No protocol version in common.
     #[error(
         "peer speaks protocol versions {lowest} to {highest}, this build speaks \
@@ -357,12 +365,16 @@ impl TargetSession {
                 self.state = T::Ready;
                 Ok(())
             }
-            (T::Ready, Message::Policies(_)) if self.standing && self.under_way.is_empty() => Ok(()),
+            (T::Ready, Message::Policies(_)) if self.standing && self.under_way.is_empty() => {
+                Ok(())
+            }
             (T::Ready, Message::Standing) if self.version >= STANDING_VERSION => {
                 self.standing = true;
                 Ok(())
             }
-            (T::Ready, Message::Mark { sequence, .. }) if self.sequence == Some(*sequence) => Ok(()),
+            (T::Ready, Message::Mark { sequence, .. }) if self.sequence == Some(*sequence) => {
+                Ok(())
+            }
             (T::Ready, Message::Compare(queries)) => {
                 if queries.len() > COMPARE_QUERIES_MAX {
                     let limit = COMPARE_QUERIES_MAX;

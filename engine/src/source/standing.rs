@@ -1,0 +1,506 @@
+//! A session that stands: one cut after another over one link.
+//!
+//! ```text
+//! wait for a cut ─► plan what it names ─► guard, brake ─► send, record receipts ─► seal ─┐
+//!      ▲                (held: nothing sent)                                             │
+//!      └─────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! Guarantees: nothing of a cut is sent before the guard and its owner have judged the whole plan of it;
+//! a recovery point is recorded only when both ends have computed the same root digest, and its time is
+//! the one its owner vouches for, never a later one. What the target finds to be other than it was
+//! applied is compared and sent again with the next cut. Refuses: a target that cannot stand.
+//!
+//! After a crash of either end the next session compares the two roots, and goes on; nothing that was
+//! acknowledged is sent again. Which directories wait to be looked at is the owner's to remember.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farshore_core::guard::Hold;
+use farshore_core::policy::{Action, Candidate, Faults, Verdict};
+
+use super::sealing::Recorded;
+use super::*;
+use crate::plan::{DetachedChange, Part, PartialPlan, Scope, plan_parts};
+use crate::progress::AppliedTotals;
+
+/// How long a source that waits for a cut goes without looking whether its target is still there.
+const LOOK_AT_LINK: Duration = Duration::from_millis(100);
+
+/// Differing paths that are looked at one by one; of more than these the whole tree is.
+const DIFFERENCES_MAX: usize = 100_000;
+
+/// What a cut looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    /// The whole tree.
+    Whole,
+    /// Some directories.
+    Parts(Scope),
+    /// Nothing: all is known to be as it was, only the recovery point moves.
+    Nothing,
+}
+
+/// What is to be made a recovery point of.
+pub struct Cut {
+    /// What is looked at.
+    pub look: Look,
+    /// Everything closed before this is in the cut, in milliseconds since 1970-01-01 UTC by the source's
+    /// clock; `None` when nobody can vouch for more than the point before.
+    pub time_unix_ms: Option<i64>,
+    /// Which entries travel.
+    pub policy: Arc<dyn Policy>,
+    /// Accounts of which nothing is sent and nothing concluded.
+    pub withheld: Vec<RelPath>,
+    /// Whether an operator approved what the guard would hold.
+    pub approved: bool,
+    /// Labels for the point.
+    pub labels: Vec<String>,
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { look, time_unix_ms, withheld, approved, labels, policy: _ } = self;
+        f.debug_struct("Cut")
+            .field("look", look)
+            .field("time_unix_ms", time_unix_ms)
+            .field("withheld", withheld)
+            .field("approved", approved)
+            .field("labels", labels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the owner of a standing session wants next.
+#[derive(Debug)]
+pub enum Next {
+    /// A cut.
+    Cut(Box<Cut>),
+    /// Nothing yet.
+    Idle,
+    /// To end the session in order.
+    Leave,
+}
+
+/// Why a cut was not sent.
+#[derive(Debug)]
+pub enum Dropped {
+    /// By the guard.
+    Guard(Hold),
+    /// By its owner.
+    Owner,
+}
+
+/// What became of a cut.
+#[derive(Debug)]
+pub struct CutReport {
+    /// The recovery point.
+    pub point: RecoveryPoint,
+    /// Entries the walk met.
+    pub looked_at: u64,
+    /// Operations that were acknowledged.
+    pub applied: AppliedTotals,
+    /// What could not be replicated, or vouched for.
+    pub problems: Vec<Problem>,
+    /// Entries excluded by policy.
+    pub excluded: u64,
+    /// Entries deferred by policy, or withheld.
+    pub deferred: u64,
+    /// The first of them.
+    pub deferred_first: Vec<RelPath>,
+    /// What the policies keep at the target, and what of that is new.
+    pub by_policy: DetachedChange,
+    /// Facts the target's mount could not keep, by kind.
+    pub degraded: BTreeMap<String, u64>,
+    /// Whether the two ends had to be compared, and what they were found to differ in.
+    pub compared: Option<u64>,
+    /// Whether the whole tree was looked at although parts were asked for, and why.
+    pub widened: Option<&'static str>,
+}
+
+/// Who decides what is cut, and remembers it until it is sealed.
+pub trait Cuts: Sync {
+    /// The session began; so it found the target.
+    fn began(&self, welcome: &Welcome, first_contact: bool);
+    /// The two ends differ in so many entries, which the next cut mends: it is not to wait for somebody to
+    /// change something. Said again until there is one.
+    fn differ(&self, entries: u64);
+    /// What to do next; waits for it, not much longer than `at_most`.
+    fn next(&self, at_most: Duration) -> Next;
+    /// Whether a cut of which this is planned is to be sent. Nothing of it has been.
+    fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool;
+    /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
+    /// this cut, `faults` those entries of it about which a policy had no answer.
+    fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64;
+    /// The cut is sealed at both ends.
+    fn sealed(&self, cut: Cut, report: CutReport);
+    /// Nothing of the cut was sent.
+    fn dropped(&self, cut: Cut, why: Dropped);
+    /// The session fails with the cut under way: what it looked at is to be looked at again.
+    fn broken(&self, cut: Cut);
+}
+
+/// Runs the source's end of a session that stands, until `cuts` leaves.
+///
+/// # Errors
+/// [`SourceError`]; what goes wrong with single entries is in the reports.
+pub fn stand<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    config: &SourceConfig<'_>,
+    progress: &Progress,
+    cuts: &dyn Cuts,
+) -> Result<(), SourceError> {
+    with_source(storage, catalog, link, config, progress, |source| source.stand(cuts))
+}
+
+/// The policy of a cut: what is withheld is deferred, whatever it says.
+struct Withholding<'a> {
+    policy: &'a dyn Policy,
+    withheld: &'a [RelPath],
+}
+
+impl Withholding<'_> {
+    fn withholds(&self, path: &RelPath) -> bool {
+        self.withheld.iter().any(|account| path.starts_with(account))
+    }
+}
+
+impl Policy for Withholding<'_> {
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
+            if self.withholds(candidate.path) {
+                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn is_trivial(&self) -> bool {
+        self.withheld.is_empty() && self.policy.is_trivial()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
+}
+
+/// What a standing session knows of its target.
+struct Standing {
+    welcome: Welcome,
+    first_contact: bool,
+    /// What the policies were when the target was told last.
+    policies: PolicySet,
+    last: Option<RecoveryPoint>,
+    /// What the ends were found to differ in, to be looked at with the next cut.
+    differing: Option<Look>,
+    differences: u64,
+}
+
+impl<S: Storage> Source<'_, S> {
+    fn stand(&mut self, cuts: &dyn Cuts) -> Result<(), SourceError> {
+        let mut standing = self.open_standing()?;
+        cuts.began(&standing.welcome, standing.first_contact);
+        loop {
+            if std::mem::take(&mut self.foreign) > 0 {
+                self.find_differences(&mut standing)?;
+            }
+            if standing.differing.is_some() {
+                cuts.differ(standing.differences);
+            }
+            match cuts.next(LOOK_AT_LINK) {
+                Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,
+                Next::Idle => self.look_at_link()?,
+                Next::Leave => break,
+            }
+        }
+        self.leave_sealed();
+        Ok(())
+    }
+
+    fn open_standing(&mut self) -> Result<Standing, SourceError> {
+        self.hello()?;
+        let belief = self.catalog.sealed_root()?;
+        let welcome = self.welcome()?;
+        if welcome.version < STANDING_VERSION {
+            return Err(SessionError::CannotStand { version: welcome.version }.into());
+        }
+        self.settle_on(&welcome)?;
+        let policies = self.config.policy.identity();
+        self.send(&Message::Policies(policies.clone()))?;
+        self.session.stands();
+        self.send(&Message::Standing)?;
+        let reader = self.catalog.reader()?;
+        let first_contact = self.is_first_contact(&reader, &welcome)?;
+        let last = reader.recovery_point()?;
+        drop(reader);
+        let differing = None;
+        let mut standing =
+            Standing { welcome, first_contact, policies, last, differing, differences: 0 };
+        if belief != standing.welcome.root {
+            self.find_differences(&mut standing)?;
+        }
+        Ok(standing)
+    }
+
+    /// Corrects the belief of what the target holds; what it was wrong in is looked at with the next cut.
+    fn find_differences(&mut self, standing: &mut Standing) -> Result<(), SourceError> {
+        let mut found: HashSet<RelPath> = HashSet::from([RelPath::root()]);
+        let mut many = false;
+        let mut count = 0;
+        self.compare_with(&mut |difference| {
+            count += 1;
+            many |= found.len() >= DIFFERENCES_MAX;
+            if !many && let Some((parent, _)) = difference.path.split() {
+                found.insert(parent);
+            }
+        })?;
+        standing.differences += count;
+        standing.differing = Some(match (many, standing.differing.take()) {
+            (true, _) | (_, Some(Look::Whole)) => Look::Whole,
+            (false, former) => {
+                let parts = found.into_iter().map(|directory| Part { directory, deep: false });
+                joined(former.unwrap_or(Look::Nothing), parts)
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether the target is still there, and what it says between two cuts.
+    fn look_at_link(&mut self) -> Result<(), SourceError> {
+        while let Some(event) = self.inbox.try_recv() {
+            match event {
+                Event::Message(message) => {
+                    self.session.handle(&message)?;
+                    self.hear_foreign(&message);
+                }
+                Event::Failed(e) => return Err(self.reason(e)),
+                Event::Ended => {
+                    let state = self.session.state_name();
+                    return Err(SessionError::EndedEarly { state }.into());
+                }
+                Event::Written(..) => return Err(SourceError::WorkerGone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one cut, and tells its owner what became of it.
+    fn cut(
+        &mut self,
+        cut: Cut,
+        standing: &mut Standing,
+        cuts: &dyn Cuts,
+    ) -> Result<(), SourceError> {
+        let made = self.look_at_link().and_then(|()| self.make(&cut, standing, cuts));
+        // What was sent is in the catalog, or is sent again.
+        self.index = RunIndex::default();
+        match made {
+            Ok(Made::Sealed(report)) => cuts.sealed(cut, *report),
+            Ok(Made::Dropped(why)) => cuts.dropped(cut, why),
+            Err(e) => {
+                cuts.broken(cut);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn make(
+        &mut self,
+        cut: &Cut,
+        standing: &mut Standing,
+        cuts: &dyn Cuts,
+    ) -> Result<Made, SourceError> {
+        let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
+        self.tell_policies(&policy, standing)?;
+        let identity = self.identity()?;
+        let before = self.progress.applied.totals();
+        let mut look = widest(&cut.look, standing.differing.as_ref());
+        if standing.first_contact {
+            look = Look::Whole;
+        }
+        let mut widened = None;
+        let mut plan = self.planned(&look, &policy, &mut widened)?;
+        let reader = self.catalog.reader()?;
+        let expected = reader.root_identity()?;
+        let proven = standing.last.map_or(0, |point| point.entries);
+        let target = guard::Target { first_contact: standing.first_contact, proven };
+        let hold = judge(expected, identity, plan.tally, self.config.threshold, target)
+            .or_else(|| judge_faults(&plan.faults));
+        if let Some(hold) = hold.filter(|_| !cut.approved) {
+            return Ok(Made::Dropped(Dropped::Guard(hold)));
+        }
+        if !cuts.judge(cut, &mut plan) {
+            return Ok(Made::Dropped(Dropped::Owner));
+        }
+        let mut report = CutReport {
+            point: self.next_point(cut, standing),
+            looked_at: plan.tally.found,
+            applied: AppliedTotals::default(),
+            problems: std::mem::take(&mut plan.problems),
+            excluded: plan.excluded,
+            deferred: plan.deferred,
+            deferred_first: std::mem::take(&mut plan.deferred_first),
+            by_policy: self.by_policy(&mut plan, &policy, &reader)?,
+            degraded: BTreeMap::new(),
+            compared: (standing.differences > 0).then_some(standing.differences),
+            widened,
+        };
+        drop(reader);
+        let mut faults = plan.faults.count;
+        for attempt in 0.. {
+            self.replicate(plan)?;
+            report.problems.extend(self.progress.take_problems());
+            report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
+            self.progress.enter(Phase::Sealing);
+            if self.seal_cut(&mut report, identity, standing, &policy)? {
+                break;
+            }
+            if attempt + 1 >= COMPARISONS {
+                return Err(SourceError::NoAgreement);
+            }
+            self.find_differences(standing)?;
+            report.compared = Some(standing.differences);
+            let look = widest(&look, standing.differing.as_ref());
+            plan = self.planned(&look, &policy, &mut report.widened)?;
+            faults = faults.max(plan.faults.count);
+            report.problems.append(&mut plan.problems);
+            report.by_policy = self.by_policy(&mut plan, &policy, &self.catalog.reader()?)?;
+        }
+        (standing.differing, standing.differences) = (None, 0);
+        standing.first_contact = false;
+        standing.last = Some(report.point);
+        for label in &cut.labels {
+            let sequence = report.point.sequence;
+            self.send(&Message::Mark { sequence, label: label.clone() })?;
+        }
+        report.degraded = std::mem::take(&mut self.degraded);
+        report.applied = self.progress.applied.totals() - before;
+        Ok(Made::Sealed(Box::new(report)))
+    }
+
+    /// The point that a cut is to reach, but for what the catalog will say.
+    fn next_point(&self, cut: &Cut, standing: &Standing) -> RecoveryPoint {
+        let former = standing.last;
+        let time = cut.time_unix_ms.or(former.map(|point| point.time_unix_ms));
+        // Clocks are set back; what was proven up to a time stays proven.
+        let time = time.unwrap_or(i64::MIN).max(former.map_or(i64::MIN, |p| p.time_unix_ms));
+        RecoveryPoint {
+            sequence: former.map_or(0, |p| p.sequence) + 1,
+            time_unix_ms: time,
+            root: RootDigest([0; 32]),
+            entries: 0,
+            bytes: 0,
+            exceptions: 0,
+        }
+    }
+
+    /// The plan of what is looked at; `widened` says why it is of the whole tree if only parts were asked
+    /// for.
+    fn planned(
+        &mut self,
+        look: &Look,
+        policy: &dyn Policy,
+        widened: &mut Option<&'static str>,
+    ) -> Result<Plan, SourceError> {
+        let none = Scope::new([]);
+        let scope = match look {
+            Look::Whole => return self.plan(policy),
+            Look::Parts(scope) => scope,
+            Look::Nothing => &none,
+        };
+        self.progress.enter(Phase::Scanning);
+        let reader = self.catalog.reader()?;
+        let spool: &Path = &self.config.spool_folder;
+        let mut seen = |n| self.progress.scanned.store(n, std::sync::atomic::Ordering::Relaxed);
+        let planned = self.config.profile.time(Stage::Scan, || {
+            plan_parts(self.storage, &reader, policy, OWN_FOLDER, scope, spool, &mut seen)
+        })?;
+        match planned {
+            PartialPlan::Plan(plan) => Ok(*plan),
+            PartialPlan::Whole(why) => {
+                *widened = Some(why);
+                self.plan(policy)
+            }
+        }
+    }
+
+    fn by_policy(
+        &self,
+        plan: &mut Plan,
+        policy: &dyn Policy,
+        reader: &CatalogReader,
+    ) -> Result<DetachedChange, SourceError> {
+        Ok(plan.take_by_policy(reader, &policy.rules(), &self.config.spool_folder)?)
+    }
+
+    /// Says which policies decide from now on, if they are others than before.
+    fn tell_policies(
+        &self,
+        policy: &dyn Policy,
+        standing: &mut Standing,
+    ) -> Result<(), SourceError> {
+        let policies = policy.identity();
+        if policies != standing.policies {
+            self.send(&Message::Policies(policies.clone()))?;
+            standing.policies = policies;
+        }
+        Ok(())
+    }
+
+    /// Agrees on the recovery point of the report; whether the target has the same root.
+    fn seal_cut(
+        &mut self,
+        report: &mut CutReport,
+        identity: RootIdentity,
+        standing: &Standing,
+        policy: &dyn Policy,
+    ) -> Result<bool, SourceError> {
+        let (root, entries, bytes) = self.totals()?;
+        report.point = RecoveryPoint { root, entries, bytes, ..report.point };
+        let Some(sealed) = self.ask_for_seal(report.point)? else { return Ok(false) };
+        let sealing = Recorded {
+            identity,
+            policies: &policy.identity(),
+            tree: standing.welcome.target,
+            by_policy: &mut report.by_policy,
+        };
+        self.record_point(&sealed, sealing)?;
+        Ok(true)
+    }
+}
+
+/// How a cut ended when the session goes on.
+enum Made {
+    Sealed(Box<CutReport>),
+    Dropped(Dropped),
+}
+
+/// What covers both.
+fn widest(look: &Look, differing: Option<&Look>) -> Look {
+    match (look, differing) {
+        (Look::Whole, _) | (_, Some(Look::Whole)) => Look::Whole,
+        (look, None | Some(Look::Nothing)) => look.clone(),
+        (look, Some(Look::Parts(scope))) => joined(look.clone(), scope.parts().iter().cloned()),
+    }
+}
+
+fn joined(look: Look, more: impl IntoIterator<Item = Part>) -> Look {
+    match look {
+        Look::Whole => Look::Whole,
+        Look::Nothing => Look::Parts(Scope::new(more)),
+        Look::Parts(scope) => Look::Parts(Scope::new(scope.parts().iter().cloned().chain(more))),
+    }
+}

@@ -1,0 +1,158 @@
+//! The control stream of a target's session: comparisons, seals, what is told unasked.
+//!
+//! Guarantees: a recovery point is recorded only when the root digest computed here is the one the source
+//! names, in one durable transaction, and only then is the source told; queries are answered in order.
+
+use super::*;
+
+/// How often a session that stands removes old versions.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+/// Bytes of children in one answer: well within a control message.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+impl<S: Storage> Session<'_, S> {
+    /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
+    /// history pruned.
+    pub(super) fn control(
+        &self,
+        own: &OwnFolder<S>,
+        ask: Sender<Sign>,
+    ) -> Result<(bool, u64), TargetError> {
+        let (mut sealed, mut pruned, mut last_pruned) = (false, 0, None::<Instant>);
+        loop {
+            let Some(bytes) = self.next_control()? else { return Ok((sealed, pruned)) };
+            let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
+            self.machine().handle(&message)?;
+            match message {
+                Message::Compare(queries) => self.answer(&queries)?,
+                // A signer that is gone could not answer: the link is broken, and says so next.
+                Message::Sign(sign) => ask.send(sign).unwrap_or(()),
+                Message::Seal(point) => {
+                    sealed |= self.seal(&point)?;
+                    // What a session that stands displaces in a minute can wait for it.
+                    if last_pruned.is_none_or(|at| at.elapsed() >= PRUNE_INTERVAL) {
+                        pruned += self.prune(own)?;
+                        last_pruned = Some(Instant::now());
+                    }
+                }
+                Message::Policies(found) => {
+                    let accepted = accepted(found, self.config.policies.as_ref())?;
+                    *lock(&self.policies) = Some(accepted);
+                }
+                Message::Mark { .. } => {}
+                Message::Goodbye => {
+                    self.link.finish_control()?;
+                    return Ok((sealed, pruned));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Records the point, and says so, if the root is as the source says; whether it is.
+    fn seal(&self, point: &RecoveryPoint) -> Result<bool, TargetError> {
+        let _sealing = self.config.profile.enter(Stage::Seal);
+        let root = self.catalog.update(Durability::Immediate, |t| {
+            let root = t.seal()?;
+            t.settle()?;
+            if root == point.root {
+                t.set_recovery_point(point, self.source)?;
+                t.set_policies(lock(&self.policies).as_ref())?;
+                t.set_epoch(self.epoch)?;
+            }
+            Ok(root)
+        })?;
+        if root != point.root {
+            self.send(&Message::SealMismatch(root))?;
+            return Ok(false);
+        }
+        self.machine().sealed(point.sequence);
+        if let Some(observer) = &self.config.observer {
+            observer.sealed(point);
+        }
+        self.send(&Message::Sealed(*point))?;
+        Ok(true)
+    }
+
+    /// Removes kept versions beyond the bounds; how many sets went.
+    fn prune(&self, own: &OwnFolder<S>) -> Result<u64, TargetError> {
+        let (storage, catalog) = (self.storage, self.catalog);
+        let (now_ms, profile) = (&self.config.now_ms, &*self.config.profile);
+        let applier = Applier { storage, catalog, own, now_ms, profile };
+        let TargetConfig { history_age_max_ms, history_bytes_max, .. } = self.config;
+        Ok(applier.prune_history(*history_age_max_ms, *history_bytes_max)?)
+    }
+
+    /// Tells the source of foreign entries as they are found, while the session stands.
+    pub(super) fn tell_foreign(&self, over: &Receiver<()>) {
+        let Some(foreign) = &self.config.foreign else { return };
+        loop {
+            let found = select! {
+                recv(foreign) -> found => found,
+                recv(over) -> _ => return,
+            };
+            let Ok(found) = found else { return };
+            // Else the next session finds that the roots differ.
+            if self.machine().is_standing() && self.send(&Message::Foreign(found)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next message of the source; `None` when it needs no more and is gone. Once all is sealed, how
+    /// its end of the link ends says nothing, and it has [`FAREWELL`] for it: the close that a source
+    /// sends may be lost, and nobody would repeat it.
+    fn next_control(&self) -> Result<Option<Bytes>, TargetError> {
+        let (state, over, stands) = {
+            let machine = self.machine();
+            (machine.state_name(), machine.may_be_left(), machine.is_standing())
+        };
+        let heard = match over && !stands {
+            true => within(self.link, FAREWELL, CloseCode::Done, "", || self.link.recv_control()),
+            false => self.link.recv_control(),
+        };
+        match heard {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            // A source that stands is not done when it falls silent.
+            Err(e @ LinkError::Lost { .. }) if stands => Err(e.into()),
+            Ok(None) | Err(LinkError::ClosedByPeer { .. } | LinkError::Lost { .. }) if over => {
+                Ok(None)
+            }
+            Ok(None) => Err(SessionError::EndedEarly { state }.into()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) fn send(&self, message: &Message) -> Result<(), TargetError> {
+        Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
+    }
+
+    fn answer(&self, queries: &[Query]) -> Result<(), TargetError> {
+        let reader = self.catalog.reader()?;
+        for query in queries {
+            self.answer_one(&reader, query)?;
+        }
+        Ok(())
+    }
+
+    fn answer_one(&self, reader: &CatalogReader, query: &Query) -> Result<(), TargetError> {
+        let children = reader.children(&query.directory, query.bucket)?;
+        if query.bucket.is_none() && children.len() > WIDE {
+            let buckets = reader.buckets(&query.directory)?;
+            return self.send(&Message::Answer(Answer::Buckets(buckets)));
+        }
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        for child in children {
+            let size = child.path.as_bytes().len() + child.entry.to_bytes().len() + 64;
+            if piece.len() >= ANSWER_CHILDREN_MAX || bytes + size > ANSWER_BYTES_MAX {
+                let children = std::mem::take(&mut piece);
+                self.send(&Message::Answer(Answer::Children { last: false, children }))?;
+                bytes = 0;
+            }
+            bytes += size;
+            piece.push(child);
+        }
+        self.send(&Message::Answer(Answer::Children { last: true, children: piece }))
+    }
+}

@@ -1,0 +1,730 @@
+//! The daemon of a site: its shares, its peer, and who may ask it things.
+//!
+//! ```text
+//! main ── signals, reload, stop
+//!  ├── control socket, metrics          (answered from the board; touch no mount)
+//!  ├── listener ─► one thread a link ─► hello: receiver · offer: sender · report: events of a node
+//!  ├── per active share:  sender thread (dials, or waits for an offer), keeper thread (shows, notices)
+//!  └── per standby share: receiver thread where this site dials
+//! ```
+//! Guarantees: one daemon a state folder; a share whose session fails is tried again, ever more slowly, and
+//! says why meanwhile; a stop ends sessions behind the cut at hand, and a killed daemon is made good by
+//! the next start. Refuses to start with a config that has faults. Threads that work on a mount may hang
+//! with it: nothing that answers an operator waits for them.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as Told, bounded};
+use farshore_core::brake::{BrakeConfig, PurgeWindow};
+use farshore_core::guard::Threshold;
+use farshore_core::path::RelPath;
+use farshore_core::recovery_point::Epoch;
+use farshore_engine::capture::{DirtyConfig, DirtySet, WatchConfig, Watcher};
+use farshore_engine::catalog::CatalogRole;
+use farshore_engine::deadline::within;
+use farshore_engine::frames::{Compression, Striping, is_distant};
+use farshore_engine::io::uring::IoMode;
+use farshore_engine::profile::Profile;
+use farshore_engine::progress::Progress;
+use farshore_engine::source::standing::stand;
+use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
+use farshore_engine::target;
+use farshore_proto::close::CloseCode;
+use farshore_proto::link::Link;
+use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
+use farshore_transport::{
+    Incoming, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys, dial_trusting,
+};
+use serde_json::{Value, json};
+
+use crate::exit::{Exit, Failure};
+use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
+use crate::serve::refusals::RefusalLog;
+use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
+use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
+use crate::site::config::{Role, Share, SiteConfig};
+use crate::site::control::{self, Commands, Control, DaemonLock, Request};
+use crate::site::keys::SiteKeys;
+use crate::site::log::{Level, Log, Record};
+use crate::site::metrics::Metrics;
+use crate::site::notify;
+use crate::site::policies;
+use crate::site::receiver::Receiver;
+use crate::site::sender::{Sender, SenderConfig};
+use crate::site::trust::{TrustFile, TrustWatch};
+use crate::state::{State, now_ms, path_bytes};
+
+/// Time a peer has for its first message.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long until a peer that could not be reached is tried again, first; then ever later.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest of those times.
+const RETRY_LAST: Duration = Duration::from_secs(30);
+/// A connection may be away this long before the site is not ready.
+const GRACE: Duration = Duration::from_secs(30);
+/// How often what is known without a cut is shown.
+const SHOW: Duration = Duration::from_millis(500);
+/// A file changed less than this long ago is looked at again, in nanoseconds.
+const RACY_NS: i64 = 20_000_000;
+/// How long a request for a point waits for it.
+const POINT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that is about to run.
+#[derive(Debug)]
+pub struct DaemonOptions {
+    /// The site's config.
+    pub config: SiteConfig,
+    /// Where it was read from.
+    pub config_file: PathBuf,
+    /// Where it says what happens.
+    pub log: Log,
+    /// How small files are read and created.
+    pub io: IoMode,
+}
+
+/// What a signal or a request asks of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// To end, and what asked for it.
+    Stop(&'static str),
+    /// To read its config and its trust store again.
+    Reload,
+}
+
+struct Daemon {
+    config: Mutex<SiteConfig>,
+    config_file: PathBuf,
+    log: Log,
+    io: IoMode,
+    state: State,
+    keys: SiteKeys,
+    trusted: TrustedKeys,
+    trust: TrustFile,
+    board: Arc<Board>,
+    senders: BTreeMap<String, Arc<Outgoing>>,
+    receivers: BTreeMap<String, Arc<Receiver>>,
+    sessions: Sessions,
+    stopping: AtomicBool,
+    words: Told<Word>,
+}
+
+/// A share that is sent from here.
+struct Outgoing {
+    sender: Sender,
+    storage: Arc<farshore_engine::io::uring::UringStorage>,
+    catalog: Arc<farshore_engine::catalog::Catalog>,
+    folder: PathBuf,
+    /// Links of peers that offered to take it.
+    offers: Queue<QuicLink>,
+    offer: Told<QuicLink>,
+}
+
+/// Runs the daemon until a word says stop; `ready` is called with the address peers can dial.
+///
+/// # Errors
+/// [`Failure`] when it cannot begin.
+pub fn run(
+    options: DaemonOptions,
+    words: (Told<Word>, Queue<Word>),
+    ready: &dyn Fn(Option<SocketAddr>),
+) -> Result<Exit, Failure> {
+    let state = State::open(Some(&options.config.site.state))
+        .map_err(|e| Failure::new(Exit::Refused, &e))?;
+    let lock = DaemonLock::take(state.folder())?;
+    let (tell, told) = words;
+    let daemon = Daemon::open(options, state, tell)?;
+    let daemon = Arc::new(daemon);
+    let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
+    let control = Control::open(daemon.state.folder(), &lock, commands)?;
+    let metrics = daemon.config().site.metrics;
+    let metrics =
+        metrics.map(|address| Metrics::open(address, Arc::clone(&daemon.board))).transpose()?;
+    std::thread::scope(|scope| {
+        let listener = daemon.listen(scope)?;
+        for outgoing in daemon.senders.values() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.send(outgoing));
+            scope.spawn(move || daemon.keep(outgoing));
+        }
+        for receiver in daemon.receivers.values() {
+            if daemon.config().peer.dial.is_some() {
+                let daemon = &*daemon;
+                scope.spawn(move || daemon.offer(receiver));
+            }
+        }
+        notify::ready();
+        ready(listener.as_ref().map(|listener| listener.local_addr()));
+        daemon.until_stopped(&told);
+        if let Some(listener) = &listener {
+            listener.close();
+        }
+        let open = daemon.sessions.stop();
+        daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
+        Ok::<_, Failure>(())
+    })?;
+    drop((control, metrics));
+    daemon.say(Level::Info, "stopped", "in order".into());
+    Ok(Exit::Done)
+}
+
+impl Daemon {
+    fn open(options: DaemonOptions, state: State, words: Told<Word>) -> Result<Self, Failure> {
+        let DaemonOptions { config, config_file, log, io } = options;
+        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
+        let keys = SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
+        let trust = TrustFile::of(state.folder());
+        let store = trust.load().map_err(|e| e.failure())?;
+        let trusted = TrustedKeys::new(store.keys_of(&config.peer.name));
+        let board = Board::new(
+            BoardConfig {
+                site: config.site.name.clone(),
+                peer: config.peer.name.clone(),
+                peer_address: config.peer.dial.as_ref().map(ToString::to_string),
+                grace: GRACE,
+            },
+            Arc::new(SystemClock),
+        );
+        let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+        for share in &config.shares {
+            let shown = board.share(&ShareConfig {
+                name: &share.name,
+                path: &share.path,
+                role: match share.role {
+                    Role::Active => facts::Role::Active,
+                    Role::Standby => facts::Role::Standby,
+                },
+                epoch: 0,
+                objective: Some(share.objective),
+            });
+            match share.role {
+                Role::Active => {
+                    let outgoing = Outgoing::open(share, &config, &state, io, shown, &log)?;
+                    senders.insert(share.name.clone(), Arc::new(outgoing));
+                }
+                Role::Standby => {
+                    let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
+                    let parts = [path_bytes(&share.path)];
+                    let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts)?;
+                    let opened = (Arc::new(catalog), folder);
+                    let target = target_options(share);
+                    let receiver = Receiver::new(&share.name, storage, opened, target, shown)?;
+                    receivers.insert(share.name.clone(), Arc::new(receiver));
+                }
+            }
+        }
+        Ok(Self {
+            config: Mutex::new(config),
+            config_file,
+            log,
+            io,
+            state,
+            keys,
+            trusted,
+            trust,
+            board,
+            senders,
+            receivers,
+            sessions: Sessions::default(),
+            stopping: AtomicBool::new(false),
+            words,
+        })
+    }
+
+    fn config(&self) -> SiteConfig {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn say(&self, level: Level, event: &'static str, text: String) {
+        self.log.say(&Record::new(level, event, text));
+    }
+
+    fn say_of(&self, share: &str, level: Level, event: &'static str, text: String) {
+        self.log.say(&Record::new(level, event, text).share(share));
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    fn key(&self) -> SiteKey {
+        let store = self.trust.load().ok();
+        let peer = self.config().peer.name;
+        match &store {
+            Some(store) => self.keys.shown(store, &peer).clone(),
+            None => self.keys.current.clone(),
+        }
+    }
+
+    /// Acts on words until one says stop.
+    fn until_stopped(&self, words: &Queue<Word>) {
+        let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
+        loop {
+            match words.recv_timeout(Duration::from_secs(1)) {
+                Ok(Word::Stop(why)) => {
+                    self.say(Level::Info, "stopping", format!("on {why}"));
+                    break;
+                }
+                Ok(Word::Reload) => {
+                    notify::reloading();
+                    if let Err(failure) = self.reload() {
+                        self.say(Level::Error, "reload", failure.message);
+                    }
+                    notify::ready();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            notify::watchdog();
+            match watch.poll() {
+                Some(Ok(store)) => {
+                    let keys = store.keys_of(&self.config().peer.name);
+                    for gone in self.trusted.set(keys) {
+                        self.say(Level::Warn, "trust", format!("{gone} is not trusted any more"));
+                    }
+                }
+                Some(Err(e)) => self.say(Level::Error, "trust", e.failure().message),
+                None => {}
+            }
+        }
+        notify::stopping();
+        self.stopping.store(true, Relaxed);
+        for outgoing in self.senders.values() {
+            outgoing.sender.stop();
+        }
+    }
+
+    /// Takes over what of the config may change while the daemon runs.
+    fn reload(&self) -> Result<Vec<String>, Failure> {
+        let new = SiteConfig::load(&self.config_file).map_err(|e| e.failure())?;
+        let old = self.config();
+        let mut said = Vec::new();
+        for change in SiteConfig::changes(&old, &new) {
+            said.push(change.to_string());
+            self.say(Level::Info, "reload", change.to_string());
+        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(said)
+    }
+
+    /// Lets peers dial in, where the config says so.
+    fn listen<'scope>(
+        self: &'scope Arc<Self>,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+    ) -> Result<Option<Arc<Listener>>, Failure> {
+        let config = self.config();
+        let Some(address) = config.site.listen else { return Ok(None) };
+        let key = self.key();
+        let transport = TransportConfig {
+            bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
+            ..TransportConfig::for_addr(address)
+        };
+        let (refused, refusals) = bounded::<Refusal>(1);
+        let audit = move |refusal| drop(refused.send(refusal));
+        let listener =
+            Listener::bind_trusting(address, &key, self.trusted.clone(), transport, audit)
+                .map_err(|e| Failure::new(Exit::Connection, &e))?;
+        let listener = Arc::new(listener);
+        self.say(Level::Info, "listening", format!("on {}", listener.local_addr()));
+        let daemon = Arc::clone(self);
+        let id = key.key_id();
+        // Ends with the listener, whose audit it hears.
+        std::thread::spawn(move || {
+            let mut lines = RefusalLog::new(id, std::time::Instant::now());
+            while let Ok(refusal) = refusals.recv() {
+                if let Some(line) = lines.line(&refusal, std::time::Instant::now()) {
+                    daemon.say(Level::Warn, "refused", line);
+                }
+            }
+        });
+        let accepting = Arc::clone(&listener);
+        scope.spawn(move || {
+            while let Ok(incoming) = accepting.accept() {
+                scope.spawn(move || self.dispatch(incoming));
+            }
+        });
+        Ok(Some(listener))
+    }
+
+    /// Finds out what a peer that dialed in wants.
+    fn dispatch(&self, incoming: Incoming) {
+        let Incoming { link, peer, remote } = incoming;
+        let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return };
+        let late = "no first message came in time";
+        let heard = within(&link, HELLO, CloseCode::ProtocolViolation, late, || link.recv_control());
+        let message = match heard {
+            Ok(Some(bytes)) => Message::from_bytes(&bytes),
+            Ok(None) => return,
+            Err(e) => return self.say(Level::Warn, "link", format!("{remote}: {e}")),
+        };
+        let unknown = |share: &str| {
+            let text = format!("no share '{share}' is served here");
+            target::refuse(&link, CloseCode::UnknownShare, &text);
+        };
+        match message {
+            Ok(hello @ Message::Hello { .. }) => {
+                let Message::Hello { share, source, .. } = &hello else { return };
+                let Some(receiver) = self.receivers.get(share) else { return unknown(share) };
+                let link = Arc::new(link.clone());
+                let claimant =
+                    Claimant { peer, source: *source, link: Arc::clone(&link) as Arc<dyn Link> };
+                let in_use = match self.sessions.claim(share, claimant, TAKE_OVER) {
+                    Ok(in_use) => in_use,
+                    Err(e) => {
+                        let code = match e {
+                            ClaimError::Stopped => CloseCode::Stopped,
+                            ClaimError::InUse | ClaimError::Superseded => CloseCode::Busy,
+                        };
+                        return target::refuse(&*link, code, &format!("share '{share}' {e}"));
+                    }
+                };
+                self.receive(receiver, &*link, &hello, &remote.to_string());
+                drop(in_use);
+            }
+            Ok(Message::Offer { share, versions: (lowest, highest) }) => {
+                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+                    let text = format!("this site speaks version {PROTOCOL_VERSION} to offers");
+                    return target::refuse(&link, CloseCode::VersionMismatch, &text);
+                }
+                self.board.connected(&remote.to_string());
+                // The sender's thread takes it when its session before is over.
+                outgoing.offer.send(link).unwrap_or(());
+            }
+            Ok(other) => {
+                let text = format!("'{}' opens no session", other.name());
+                target::refuse(&link, CloseCode::ProtocolViolation, &text);
+            }
+            Err(e) => target::refuse(&link, CloseCode::ProtocolViolation, &e.to_string()),
+        }
+    }
+
+    fn receive(&self, receiver: &Receiver, link: &dyn Link, hello: &Message, remote: &str) {
+        self.board.connected(remote);
+        self.say_of(receiver.share(), Level::Info, "session", format!("begins with {remote}"));
+        let ended = receiver.serve(link, hello);
+        let text = match &ended {
+            Ok(_) => "ended by the source".to_owned(),
+            Err(e) => farshore_engine::ingest::describe(e),
+        };
+        self.board.disconnected(&text, None);
+        let level = if ended.is_ok() { Level::Info } else { Level::Warn };
+        self.say_of(receiver.share(), level, "session", text);
+    }
+
+    /// Dials the peer.
+    fn dial(&self) -> Result<(QuicLink, TransportConfig), Failure> {
+        let config = self.config();
+        let Some(address) = &config.peer.dial else {
+            return Err(Failure {
+                exit: Exit::Connection,
+                message: "peer: it has no address to dial".into(),
+                hint: None,
+            });
+        };
+        let address = address.to_string();
+        let failed = |text: String| Failure { exit: Exit::Connection, message: text, hint: None };
+        let resolved = address
+            .to_socket_addrs()
+            .map_err(|e| failed(format!("peer {address}: looking up its address: {e}")))?
+            .next()
+            .ok_or_else(|| failed(format!("peer {address}: it has no address")))?;
+        let transport = TransportConfig {
+            bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
+            ..TransportConfig::for_addr(resolved)
+        };
+        let link = dial_trusting(resolved, &self.key(), &self.trusted, &transport)
+            .map_err(|e| Failure::new(Exit::Connection, &e))?;
+        self.board.connected(&address);
+        Ok((link, transport))
+    }
+
+    /// Waits out a failure; whether the daemon goes on.
+    fn wait_out(&self, wait: &mut Duration, text: &str) -> bool {
+        self.board.disconnected(text, Some(*wait));
+        let until = std::time::Instant::now() + *wait;
+        *wait = (*wait * 2).min(RETRY_LAST);
+        while std::time::Instant::now() < until && !self.is_stopping() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        !self.is_stopping()
+    }
+
+    /// Sends a share for as long as the daemon runs.
+    fn send(&self, outgoing: &Outgoing) {
+        let share = outgoing.sender.share();
+        let mut wait = RETRY_FIRST;
+        while !self.is_stopping() {
+            let dials = self.config().peer.dial.is_some();
+            let linked = match dials {
+                true => self.dial(),
+                false => match outgoing.offers.recv_timeout(Duration::from_millis(200)) {
+                    Ok(link) => Ok((link, TransportConfig::loopback())),
+                    Err(_) => continue,
+                },
+            };
+            let (link, transport) = match linked {
+                Ok(linked) => linked,
+                Err(failure) => {
+                    outgoing.sender.waits_for_peer(&failure.message);
+                    self.say_of(share, Level::Warn, "peer", failure.message.clone());
+                    if self.wait_out(&mut wait, &failure.message) {
+                        continue;
+                    }
+                    break;
+                }
+            };
+            self.say_of(share, Level::Info, "session", "begins".into());
+            let began = std::time::Instant::now();
+            let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
+            match self.stand(outgoing, &link, &transport) {
+                Ok(()) => wait = RETRY_FIRST,
+                Err(e) => {
+                    let text = farshore_engine::ingest::describe(&e);
+                    outgoing.sender.waits_for_peer(&text);
+                    self.say_of(share, Level::Warn, "session", text.clone());
+                    if began.elapsed() > RETRY_LAST {
+                        wait = RETRY_FIRST;
+                    }
+                    if !self.wait_out(&mut wait, &text) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn stand(
+        &self,
+        outgoing: &Outgoing,
+        link: &QuicLink,
+        transport: &TransportConfig,
+    ) -> Result<(), SourceError> {
+        let striping = match is_distant(link.stats().rtt) {
+            true => Striping::up_to(transport.bulk_stripes),
+            false => Striping::ONE,
+        };
+        let policy = outgoing.sender.policy();
+        let config = SourceConfig {
+            share: outgoing.sender.share().to_owned(),
+            epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
+            policy: &*policy,
+            // The brake judges the mass of a change, over many cuts.
+            threshold: Threshold { entries: u64::MAX, percent: 100 },
+            approved: false,
+            // What others change at the standby is found by its scrub.
+            trust_target: true,
+            dry_run: false,
+            workers: remote_threads(),
+            compression: Compression::Auto,
+            striping,
+            spool_folder: outgoing.folder.clone(),
+            now: &system_wall_clock,
+            racy_ns: RACY_NS,
+            profile: &Profile::default(),
+        };
+        let progress = Arc::new(Progress::default());
+        let (storage, catalog) = (&*outgoing.storage, &*outgoing.catalog);
+        stand(storage, catalog, link, &config, &progress, &outgoing.sender)
+    }
+
+    /// Shows what is known of a share that is sent, for as long as the daemon runs.
+    fn keep(&self, outgoing: &Outgoing) {
+        while !self.is_stopping() {
+            outgoing.sender.show();
+            std::thread::sleep(SHOW);
+        }
+    }
+
+    /// Offers a share to the site that sends it, for as long as the daemon runs.
+    fn offer(&self, receiver: &Receiver) {
+        let mut wait = RETRY_FIRST;
+        while !self.is_stopping() {
+            let text = match self.offer_once(receiver) {
+                Ok(()) => {
+                    wait = RETRY_FIRST;
+                    continue;
+                }
+                Err(text) => text,
+            };
+            self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
+            if !self.wait_out(&mut wait, &text) {
+                break;
+            }
+        }
+    }
+
+    fn offer_once(&self, receiver: &Receiver) -> Result<(), String> {
+        let (link, _) = self.dial().map_err(|failure| failure.message)?;
+        let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return Ok(()) };
+        let offer = Message::Offer {
+            versions: (STANDING_VERSION, PROTOCOL_VERSION),
+            share: receiver.share().to_owned(),
+        };
+        let told = link.send_control(Bytes::from(offer.to_bytes()));
+        told.map_err(|e| farshore_engine::ingest::describe(&e))?;
+        let hello = target::receive_hello(&link);
+        let hello = hello.map_err(|e| farshore_engine::ingest::describe(&e))?;
+        self.receive(receiver, &link, &hello, "the peer");
+        Ok(())
+    }
+
+    fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
+        let names: Vec<&str> = self.senders.keys().map(String::as_str).collect();
+        let name = control::choose_share(&names, given)?;
+        self.senders.get(name).map(|outgoing| &**outgoing).ok_or_else(|| Failure {
+            exit: Exit::Usage,
+            message: format!("share '{name}': it is not sent from here"),
+            hint: None,
+        })
+    }
+}
+
+/// An account as it is shown, back as a path.
+fn account(shown: &str) -> Result<RelPath, Failure> {
+    farshore_core::path::unescape(shown).and_then(|bytes| RelPath::new(bytes).ok()).ok_or_else(
+        || Failure {
+            exit: Exit::Usage,
+            message: format!("account '{shown}': no path below a share"),
+            hint: None,
+        },
+    )
+}
+
+fn shown(point: &farshore_core::recovery_point::RecoveryPoint) -> Value {
+    json!({
+        "sequence": point.sequence,
+        "time_unix_ms": point.time_unix_ms,
+        "time": crate::report::utc(point.time_unix_ms),
+        "root": point.root.to_string(),
+        "entries": point.entries,
+        "bytes": point.bytes,
+        "exceptions": point.exceptions,
+    })
+}
+
+impl Commands for Daemon {
+    fn run(&self, request: Request) -> Result<Value, Failure> {
+        let request = match control::from_board(&self.board, request) {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        };
+        match request {
+            Request::BrakeApprove { share, account: only, id: _ } => {
+                let only = only.as_deref().map(account).transpose()?;
+                self.sender(share.as_deref())?.sender.approve(only.as_ref())?;
+                Ok(json!({}))
+            }
+            Request::BrakeReject { share, account: only, id: _ } => {
+                let only = only.as_deref().map(account).transpose()?;
+                self.sender(share.as_deref())?.sender.reject(only.as_ref())?;
+                Ok(json!({}))
+            }
+            Request::Mark { share, label } => {
+                let outgoing = self.sender(share.as_deref())?;
+                Ok(shown(&outgoing.sender.cut_now(Some(label), POINT_PATIENCE)?))
+            }
+            Request::Cut { share } => {
+                let outgoing = self.sender(share.as_deref())?;
+                Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
+            }
+            Request::Reload => Ok(json!({ "changes": self.reload()? })),
+            Request::Stop => {
+                self.words.send(Word::Stop("a request")).unwrap_or(());
+                Ok(json!({}))
+            }
+            other => Err(Failure {
+                exit: Exit::Usage,
+                message: format!("{other:?}: this daemon does not do that"),
+                hint: None,
+            }),
+        }
+    }
+}
+
+fn target_options(share: &Share) -> TargetOptions {
+    TargetOptions {
+        devices: true,
+        history_age_max_ms: i64::from(share.history.days) * 24 * 3_600 * 1_000,
+        history_bytes_max: share.history.size.unwrap_or(u64::MAX),
+        io_limit: share.io_limit,
+        policies: None,
+    }
+}
+
+fn brake_config(share: &Share) -> BrakeConfig {
+    let brake = &share.brake;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    BrakeConfig {
+        account_depth: share.account_depth,
+        threshold: Threshold { entries: brake.entries, percent: brake.percent },
+        window_ms: millis(brake.window),
+        canaries: brake.canaries.iter().cloned().collect(),
+        purges: brake
+            .purges
+            .iter()
+            .map(|purge| PurgeWindow {
+                at_s: u32::from(purge.at.minutes()) * 60,
+                for_s: u32::try_from(purge.length.as_secs()).unwrap_or(u32::MAX),
+            })
+            .collect(),
+        ..BrakeConfig::default()
+    }
+}
+
+impl Outgoing {
+    fn open(
+        share: &Share,
+        config: &SiteConfig,
+        state: &State,
+        io: IoMode,
+        board: crate::site::board::ShareBoard,
+        log: &Log,
+    ) -> Result<Self, Failure> {
+        let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
+        let parts: [&[u8]; 4] = [
+            path_bytes(&share.path),
+            b"site",
+            config.peer.name.as_bytes(),
+            share.name.as_bytes(),
+        ];
+        let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
+        let catalog = Arc::new(catalog);
+        let failed = |step: &str, e: std::io::Error| Failure {
+            exit: Exit::Refused,
+            message: format!("share '{}': {step}: {e}", share.name),
+            hint: None,
+        };
+        let kept = DirtyConfig { account_depth: share.account_depth, ..DirtyConfig::default() };
+        let (dirty, _) = DirtySet::resume(kept, &folder, now_ms())
+            .map_err(|e| failed("reading what waits to be looked at", e))?;
+        let watch = WatchConfig::new(&share.path, now_ms);
+        let watcher = Watcher::start(&watch, dirty.clone())
+            .map_err(|e| failed("watching its root", e))?;
+        let (own, at) = (share.clone(), state.clone());
+        let policies = move || policies::in_force(&own, &at, system_wall_clock());
+        let sender = Sender::new(
+            SenderConfig {
+                share: share.name.clone(),
+                account_depth: share.account_depth,
+                settle: share.settle,
+                scan: share.scan,
+                brake: brake_config(share),
+                folder: folder.clone(),
+            },
+            Arc::clone(&storage),
+            Arc::clone(&catalog),
+            (dirty, watcher),
+            Box::new(policies),
+            board,
+            log.clone(),
+        )?;
+        let (offer, offers) = bounded(0);
+        Ok(Self { sender, storage, catalog, folder, offers, offer })
+    }
+}

@@ -1,0 +1,141 @@
+//! The receiving end of a share: a target that stands ready for as long as the daemon runs.
+//!
+//! Guarantees: one session at a time writes the tree, the latest of its source's; what is told of the
+//! share is what was made durable. A session that fails leaves the share as its journal says, and the
+//! next one finishes that.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver as Queue, Sender as Told, bounded};
+use farshore_core::recovery_point::RecoveryPoint;
+use farshore_engine::catalog::Catalog;
+use farshore_engine::io::uring::UringStorage;
+use farshore_engine::target::{self, Observer, TargetConfig, TargetError, TargetReport};
+use farshore_proto::link::Link;
+use farshore_proto::message::{Message, Welcome};
+
+use crate::exit::{Exit, Failure};
+use crate::replicate::{TargetOptions, remote_threads};
+use crate::site::board::ShareBoard;
+use crate::site::board::facts::ShareState;
+
+/// Words about foreign entries that wait for the session.
+const FOREIGN_MAX: usize = 64;
+
+/// The receiving end of a share.
+#[derive(Debug)]
+pub struct Receiver {
+    share: String,
+    storage: Arc<UringStorage>,
+    catalog: Arc<Catalog>,
+    folder: PathBuf,
+    options: TargetOptions,
+    board: ShareBoard,
+    foreign: Queue<u64>,
+    tell: Told<u64>,
+}
+
+/// Posts what a session makes durable.
+#[derive(Debug)]
+struct Posts(ShareBoard);
+
+impl Observer for Posts {
+    fn began(&self, welcome: &Welcome) {
+        self.0.heard_from_source();
+        self.0.state(ShareState::Replicating, None);
+        if let Some(point) = &welcome.recovery_point {
+            self.0.recovery_point(point);
+        }
+        if welcome.foreign_changes > 0 {
+            self.0.foreign(welcome.foreign_changes, 0, 0);
+        }
+    }
+
+    fn applied(&self, _: u64) {
+        self.0.heard_from_source();
+    }
+
+    fn sealed(&self, point: &RecoveryPoint) {
+        self.0.heard_from_source();
+        self.0.recovery_point(point);
+        self.0.peer_recovery_point(point);
+    }
+}
+
+impl Receiver {
+    /// A receiving end of an open share; `folder` is where its lists go.
+    ///
+    /// # Errors
+    /// [`Failure`] when its catalog cannot be read.
+    pub fn new(
+        share: &str,
+        storage: Arc<UringStorage>,
+        (catalog, folder): (Arc<Catalog>, PathBuf),
+        options: TargetOptions,
+        board: ShareBoard,
+    ) -> Result<Self, Failure> {
+        let point = catalog.reader().and_then(|reader| reader.recovery_point());
+        if let Some(point) = point.map_err(|e| Failure::new(Exit::Refused, &e))? {
+            board.recovery_point(&point);
+        }
+        let (tell, foreign) = bounded(FOREIGN_MAX);
+        let share = share.to_owned();
+        Ok(Self { share, storage, catalog, folder, options, board, foreign, tell })
+    }
+
+    /// The share's name.
+    #[must_use]
+    pub fn share(&self) -> &str {
+        &self.share
+    }
+
+    /// The open tree.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<UringStorage> {
+        &self.storage
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Where it is told what is known.
+    #[must_use]
+    pub fn board(&self) -> &ShareBoard {
+        &self.board
+    }
+
+    /// Tells the session, if there is one, that so many entries were found to be other than they were
+    /// applied, and recorded so.
+    pub fn found_foreign(&self, entries: u64) {
+        // One word is as good as many: the ends are compared then.
+        self.tell.try_send(entries).unwrap_or(());
+    }
+
+    /// Runs a session over `link`, which opened with `hello`.
+    ///
+    /// # Errors
+    /// [`TargetError`]; the peer has been told.
+    pub fn serve(&self, link: &dyn Link, hello: &Message) -> Result<TargetReport, TargetError> {
+        let config = match self.options.config(self.folder.clone(), Arc::default()) {
+            Ok(config) => config,
+            Err(_) => return Err(TargetError::ThreadGone),
+        };
+        let config = TargetConfig {
+            stagers: remote_threads(),
+            observer: Some(Arc::new(Posts(self.board.clone()))),
+            foreign: Some(self.foreign.clone()),
+            ..config
+        };
+        let ended = target::run(&*self.storage, &self.catalog, link, hello, &config);
+        let why = match &ended {
+            Ok(_) => "the source ended its session".to_owned(),
+            Err(e) => farshore_engine::ingest::describe(e),
+        };
+        self.board.state(ShareState::WaitingForPeer, Some(&why));
+        ended
+    }
+}

@@ -1,0 +1,254 @@
+//! The brake of a share, kept on disk, fed with what a plan would do.
+//!
+//! Guarantees: what it holds or a person decided is durable before anything of the next cut is sent; a
+//! state that does not read back is no reason to let anything pass: the share is not sent from.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use farshore_core::account::account_of;
+use farshore_core::brake::{Brake, BrakeConfig, Created, CutTally, Judgement, Sample, entropy};
+use farshore_core::path::RelPath;
+use farshore_engine::catalog::Catalog;
+use farshore_engine::io::{FileRead, Storage};
+use farshore_engine::plan::{Change, LookKind};
+
+use super::*;
+
+/// Bytes of a file that are looked into.
+const SAMPLE_LEN: usize = 4_096;
+/// Rewritten files of one cut that are looked into.
+const SAMPLES_MAX: usize = 256;
+
+/// The brake and what it is kept in.
+pub(super) struct Brakes {
+    file: PathBuf,
+    depth: usize,
+    state: Mutex<Kept>,
+}
+
+struct Kept {
+    brake: Brake,
+    /// The revision that is on disk.
+    saved: u64,
+    /// Entries of accounts at the target, as far as they were asked for.
+    known: HashMap<RelPath, u64>,
+}
+
+impl Brakes {
+    pub(super) fn open(
+        folder: &Path,
+        config: BrakeConfig,
+        catalog: &Catalog,
+    ) -> Result<Self, Failure> {
+        let file = folder.join("brake");
+        let at = |step: &str, e: &dyn std::error::Error| Failure {
+            exit: Exit::Refused,
+            message: format!("brake {}: {step}: {e}", file.display()),
+            hint: Some("move the file away to begin with a brake that holds nothing"),
+        };
+        let depth = config.account_depth;
+        let brake = match read_if_there(&file).map_err(|e| at("reading it", &e))? {
+            Some(bytes) => Brake::decode(&bytes, config).map_err(|e| at("reading it", &e))?,
+            None => {
+                let mut brake = Brake::new(config);
+                let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
+                let records = reader.records_below(&RelPath::root());
+                for record in records.map_err(|e| Failure::new(Exit::Refused, &e))? {
+                    let (path, _) = record.map_err(|e| Failure::new(Exit::Refused, &e))?;
+                    brake.learn(path.name());
+                }
+                brake
+            }
+        };
+        let saved = brake.revision();
+        let state = Mutex::new(Kept { brake, saved, known: HashMap::new() });
+        Ok(Self { file, depth, state })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self, kept: &mut Kept) -> Result<(), Failure> {
+        let bytes = kept.brake.encode();
+        crate::state::write_durably(&self.file, &bytes).map_err(|e| Failure {
+            exit: Exit::Disk,
+            message: format!("brake {}: writing it: {e}", self.file.display()),
+            hint: None,
+        })?;
+        kept.saved = kept.brake.revision();
+        Ok(())
+    }
+
+    /// Accounts of which nothing is sent.
+    pub(super) fn withheld(&self) -> Vec<RelPath> {
+        self.lock().brake.holds().iter().filter_map(|hold| hold.account.clone()).collect()
+    }
+
+    /// Whether nothing of the share is sent.
+    pub(super) fn holds_share(&self) -> bool {
+        self.lock().brake.holds().iter().any(|hold| hold.account.is_none())
+    }
+
+    /// What a hold says.
+    pub(super) fn text(&self, id: u64) -> String {
+        let kept = self.lock();
+        let hold = kept.brake.holds().iter().find(|hold| hold.id == id);
+        hold.map_or_else(String::new, ToString::to_string)
+    }
+
+    pub(super) fn approve(
+        &self,
+        only: Option<&RelPath>,
+        now_ms: i64,
+    ) -> Result<Vec<Option<RelPath>>, Failure> {
+        let mut kept = self.lock();
+        let ended = kept.brake.approve(only, now_ms).map_err(|e| decided(&e))?;
+        self.save(&mut kept)?;
+        Ok(ended.into_iter().map(|hold| hold.account).collect())
+    }
+
+    pub(super) fn reject(&self, only: Option<&RelPath>, now_ms: i64) -> Result<(), Failure> {
+        let mut kept = self.lock();
+        kept.brake.reject(only, now_ms).map_err(|e| decided(&e))?;
+        self.save(&mut kept)
+    }
+
+    /// Counts what `plan` would do and judges it; `met` is given each path that changes.
+    pub(super) fn judge(
+        &self,
+        storage: &UringStorage,
+        catalog: &Catalog,
+        cut: &Cut,
+        plan: &mut Plan,
+        point: u64,
+        met: &mut dyn FnMut(&RelPath),
+    ) -> Result<(CutTally, Judgement), Failure> {
+        let failed = |e: &dyn std::error::Error| Failure::new(Exit::Internal, e);
+        let reader = catalog.reader().map_err(|e| failed(&e))?;
+        let kept = &mut *self.lock();
+        let known = plan.tally.known;
+        let mut tally = kept.brake.tally(known, point, now_ms());
+        let mut samples = 0;
+        plan.for_each(&mut |change| {
+            met(change.path());
+            match change {
+                Change::Remove { path, .. } => tally.deleted(path),
+                Change::Look { path, moved_from: Some(from), .. } => tally.moved(from, path),
+                Change::Look { path, kind: LookKind::New, size, is_file, .. } => {
+                    let what = match is_file {
+                        true => Created::File { size: *size },
+                        false => Created::Directory,
+                    };
+                    tally.created(path, what);
+                }
+                Change::Look { path, kind: LookKind::Content, .. } => {
+                    samples += 1;
+                    let sample = (samples <= SAMPLES_MAX).then(|| sampled(storage, path)).flatten();
+                    tally.rewritten(path, sample);
+                }
+                Change::Look { kind: LookKind::Rest, .. } | Change::Link { .. } => {}
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(&e))?;
+        if cut.look == Look::Whole {
+            tally.whole();
+        }
+        let asked: Vec<RelPath> = tally.unknown().cloned().collect();
+        for account in asked {
+            let known = match kept.known.get(&account) {
+                Some(known) => *known,
+                None => {
+                    let below = reader.records_below(&account).map_err(|e| failed(&e))?;
+                    let count = below.count() as u64;
+                    kept.known.insert(account.clone(), count);
+                    count
+                }
+            };
+            tally.account(account.clone(), known, looks_at_all(&cut.look, &account));
+        }
+        let tally = tally.finish();
+        let judgement = kept.brake.judge(&tally, now_ms());
+        if kept.brake.revision() != kept.saved {
+            self.save(kept)?;
+        }
+        Ok((tally, judgement))
+    }
+
+    /// Records what was sent.
+    pub(super) fn applied(&self, tally: &CutTally, judgement: &Judgement) {
+        let kept = &mut *self.lock();
+        kept.brake.applied(tally, judgement, now_ms());
+        for (account, tally) in &tally.accounts {
+            if let Some(known) = kept.known.get_mut(account) {
+                *known = known.saturating_add_signed(tally.grown);
+            }
+        }
+        // The sums of a window may be lost; what is held may not, and is saved when it is judged.
+    }
+
+    /// The holds as the board shows them.
+    pub(super) fn shown(
+        &self,
+        share: &str,
+        guard_hold: Option<String>,
+    ) -> Vec<crate::site::board::facts::Hold> {
+        let command = |verb: &str, account: &str| match account {
+            "" => format!("farshore brake {verb} --share {share}"),
+            account => format!("farshore brake {verb} --share {share} --only '{account}'"),
+        };
+        let next = |account: &str| vec![command("approve", account), command("reject", account)];
+        let kept = self.lock();
+        let by_brake = kept.brake.holds().iter().map(|hold| {
+            let account = hold.account.as_ref().map(ToString::to_string).unwrap_or_default();
+            let counts = [
+                ("created", hold.counts.created),
+                ("deleted", hold.counts.deleted),
+                ("rewritten", hold.counts.rewritten),
+                ("moved", hold.counts.moved),
+            ];
+            crate::site::board::facts::Hold {
+                id: hold.id.to_string(),
+                reasons: hold.reasons.iter().map(ToString::to_string).collect(),
+                counts: counts.map(|(what, count)| (what.to_owned(), count)).into(),
+                since_unix_ms: hold.since_ms,
+                next: next(&account),
+                account,
+            }
+        });
+        let by_guard = guard_hold.map(|text| crate::site::board::facts::Hold {
+            id: "guard".into(),
+            account: String::new(),
+            reasons: vec![text],
+            counts: BTreeMap::new(),
+            since_unix_ms: now_ms(),
+            next: vec![command("approve", "")],
+        });
+        by_brake.chain(by_guard).collect()
+    }
+}
+
+fn decided(e: &farshore_core::brake::DecideError) -> Failure {
+    Failure { exit: Exit::Refused, message: format!("brake: {e}"), hint: None }
+}
+
+/// How the beginning of a file looks; none when it cannot be read.
+fn sampled(storage: &UringStorage, path: &RelPath) -> Option<Sample> {
+    let (parent, name) = path.split()?;
+    let directory = storage.open_directory(storage.root(), parent.as_bytes()).ok()?;
+    let file = storage.open_file(&directory, name).ok()?;
+    let mut bytes = [0; SAMPLE_LEN];
+    let read = storage.read_at(&file, 0, &mut bytes).ok()?;
+    let sample = bytes.get(..read)?;
+    let bytes = u32::try_from(read).ok()?;
+    Some(Sample { entropy: entropy(sample), bytes, former: None })
+}
+
+impl std::fmt::Debug for Brakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Brakes").field("file", &self.file).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,365 @@
+//! Sessions that stand: one cut after another over one link.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use farshore::replicate::{open_catalog, open_root};
+use farshore::state::State;
+use farshore_core::guard::{Hold, Threshold};
+use farshore_core::path::RelPath;
+use farshore_core::policy::ReplicateAll;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::catalog::CatalogRole;
+use farshore_engine::frames::{Compression, Striping};
+use farshore_engine::io::uring::IoMode;
+use farshore_engine::plan::{Part, Plan, Problem, Scope};
+use farshore_engine::progress::Progress;
+use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next, stand};
+use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
+use farshore_engine::target::{self, Observer, TargetConfig};
+use farshore_proto::link::Link;
+use farshore_proto::message::Welcome;
+use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
+
+use crate::sites::Sites;
+
+/// What a test asks for, and what it is told.
+#[derive(Default)]
+struct Script {
+    state: Mutex<State_>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct State_ {
+    wanted: VecDeque<Cut>,
+    leave: bool,
+    told: VecDeque<Told>,
+    differ: u64,
+    refuses: bool,
+    ended: bool,
+}
+
+enum Told {
+    Began,
+    Sealed(Box<CutReport>),
+    Dropped(Option<Hold>),
+    Broken,
+}
+
+impl Script {
+    fn tell(&self, told: Told) {
+        self.state.lock().unwrap().told.push_back(told);
+        self.moved.notify_all();
+    }
+
+    fn told(&self) -> Told {
+        let mut state = self.state.lock().unwrap();
+        loop {
+            if let Some(told) = state.told.pop_front() {
+                return told;
+            }
+            let (next, over) = self.moved.wait_timeout(state, Duration::from_secs(60)).unwrap();
+            assert!(!over.timed_out(), "nothing was told");
+            state = next;
+        }
+    }
+
+    fn want(&self, cut: Cut) {
+        self.state.lock().unwrap().wanted.push_back(cut);
+        self.moved.notify_all();
+    }
+
+    /// A cut that is sealed.
+    fn cut(&self, cut: Cut) -> Box<CutReport> {
+        self.want(cut);
+        match self.told() {
+            Told::Sealed(report) => report,
+            Told::Dropped(hold) => panic!("dropped: {hold:?}"),
+            Told::Began | Told::Broken => panic!("not sealed"),
+        }
+    }
+}
+
+impl Cuts for Script {
+    fn began(&self, _: &Welcome, _: bool) {
+        self.tell(Told::Began);
+    }
+
+    fn differ(&self, entries: u64) {
+        self.state.lock().unwrap().differ = entries;
+    }
+
+    fn next(&self, at_most: Duration) -> Next {
+        let mut state = self.state.lock().unwrap();
+        if state.wanted.is_empty() && !state.leave {
+            state = self.moved.wait_timeout(state, at_most).unwrap().0;
+        }
+        match state.wanted.pop_front() {
+            Some(cut) => Next::Cut(Box::new(cut)),
+            None if state.leave => Next::Leave,
+            None => Next::Idle,
+        }
+    }
+
+    fn judge(&self, _: &Cut, _: &mut Plan) -> bool {
+        !self.state.lock().unwrap().refuses
+    }
+
+    fn exceptions(&self, _: &Cut, problems: &[Problem], faults: u64) -> u64 {
+        problems.len() as u64 + faults
+    }
+
+    fn sealed(&self, _: Cut, report: CutReport) {
+        self.tell(Told::Sealed(Box::new(report)));
+    }
+
+    fn dropped(&self, _: Cut, why: Dropped) {
+        self.tell(Told::Dropped(match why {
+            Dropped::Guard(hold) => Some(hold),
+            Dropped::Owner => None,
+        }));
+    }
+
+    fn broken(&self, _: Cut) {
+        self.tell(Told::Broken);
+    }
+}
+
+fn whole(time: i64) -> Cut {
+    Cut { look: Look::Whole, time_unix_ms: Some(time), ..nothing(time) }
+}
+
+fn nothing(time: i64) -> Cut {
+    Cut {
+        look: Look::Nothing,
+        time_unix_ms: Some(time),
+        policy: Arc::new(ReplicateAll),
+        withheld: Vec::new(),
+        approved: false,
+        labels: Vec::new(),
+    }
+}
+
+fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
+    let part = |d: &str| Part { directory: path(d), deep: false };
+    Cut { look: Look::Parts(Scope::new(directories.map(part))), ..nothing(time) }
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).expect("a path")
+}
+
+#[derive(Debug, Default)]
+struct Seen(Mutex<Vec<RecoveryPoint>>);
+
+impl Observer for Seen {
+    fn began(&self, _: &Welcome) {}
+    fn applied(&self, _: u64) {}
+    fn sealed(&self, point: &RecoveryPoint) {
+        self.0.lock().unwrap().push(*point);
+    }
+}
+
+/// What is at hand while a session stands.
+struct Standing<'a> {
+    script: &'a Script,
+    /// Tells the target's session of foreign entries.
+    foreign: crossbeam_channel::Sender<u64>,
+    /// The source's end of the link.
+    link: &'a dyn Link,
+    seen: Arc<Seen>,
+}
+
+/// Runs one session that stands between the two trees while `work` goes on; how the source ended.
+fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
+    let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
+    let config = TransportConfig::loopback();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener =
+        Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
+            .unwrap();
+    let script = Script::default();
+    let (foreign, found) = crossbeam_channel::unbounded();
+    let seen = Arc::new(Seen::default());
+    std::thread::scope(|scope| {
+        let observer: Arc<dyn Observer> = Arc::clone(&seen) as _;
+        let listener = &listener;
+        let serving = scope.spawn(move || {
+            let state = State::open(Some(&sites.state)).unwrap();
+            let storage = open_root("target", &sites.b, IoMode::Posix, None).unwrap();
+            let parts = [farshore::state::path_bytes(&sites.b)];
+            let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
+            let config = farshore::replicate::TargetOptions::default();
+            let config = config.config(folder, Arc::default()).unwrap();
+            let config = TargetConfig { observer: Some(observer), foreign: Some(found), ..config };
+            let incoming = listener.accept().unwrap();
+            let hello = target::receive_hello(&incoming.link).unwrap();
+            target::run(&storage, &catalog, &incoming.link, &hello, &config)
+        });
+        let link =
+            dial(listener.local_addr(), &source_key, KeySet::from(target_key.key_id()), &config)
+                .unwrap();
+        let (script, near) = (&script, link.clone());
+        let sending = scope.spawn(move || {
+            let state = State::open(Some(&sites.state)).unwrap();
+            let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
+            let pair = farshore::replicate::folder_pair(&sites.a, &sites.b);
+            let (catalog, folder) = open_catalog(&state, CatalogRole::Source, &pair).unwrap();
+            let config = SourceConfig {
+                share: "share".into(),
+                epoch: Epoch(0),
+                policy: &ReplicateAll,
+                threshold: Threshold::default(),
+                approved: false,
+                trust_target: false,
+                dry_run: false,
+                workers: 2,
+                compression: Compression::Never,
+                striping: Striping::ONE,
+                spool_folder: folder,
+                now: &system_wall_clock,
+                racy_ns: 20_000_000,
+                profile: &Default::default(),
+            };
+            let progress = Progress::default();
+            let ended = stand(&storage, &catalog, &near, &config, &progress, script);
+            script.state.lock().unwrap().ended = true;
+            script.moved.notify_all();
+            ended
+        });
+        assert!(matches!(script.told(), Told::Began));
+        work(&Standing { script, foreign, link: &link, seen: Arc::clone(&seen) });
+        script.state.lock().unwrap().leave = true;
+        script.moved.notify_all();
+        let ended = sending.join().unwrap();
+        drop(serving.join().unwrap());
+        ended
+    })
+}
+
+fn write(folder: &std::path::Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn cuts_follow_each_other_and_each_is_sealed() {
+    let sites = Sites::in_memory();
+    write(&sites.a, "acct1/in/one", "1");
+    standing(&sites, |at| {
+        let first = at.script.cut(whole(1_000)).point;
+        assert_eq!((first.sequence, first.time_unix_ms, first.entries), (1, 1_000, 3));
+        sites.equal("after the first cut");
+        for n in 2..12 {
+            write(&sites.a, &format!("acct1/in/file{n}"), "content");
+            let report = at.script.cut(parts(n * 1_000, ["acct1/in"]));
+            assert_eq!(report.point.sequence, n.unsigned_abs());
+            assert_eq!(report.point.time_unix_ms, n * 1_000);
+            assert_eq!(report.applied.written, 1, "the file; {:?}", report.applied);
+            sites.equal("after a cut");
+        }
+        let still = at.script.cut(nothing(20_000));
+        assert_eq!((still.point.time_unix_ms, still.applied.all()), (20_000, 0));
+        assert_eq!(at.seen.0.lock().unwrap().last(), Some(&still.point));
+    })
+    .expect("ends in order");
+    sites.converged("by a run of its own");
+}
+
+#[test]
+fn a_point_never_goes_back_nor_ahead_of_what_is_vouched_for() {
+    let sites = Sites::in_memory();
+    write(&sites.a, "acct1/one", "1");
+    standing(&sites, |at| {
+        at.script.cut(whole(5_000));
+        let unproven = Cut { time_unix_ms: None, ..parts(0, ["acct1"]) };
+        assert_eq!(at.script.cut(unproven).point.time_unix_ms, 5_000);
+        assert_eq!(at.script.cut(nothing(4_000)).point.time_unix_ms, 5_000, "a clock set back");
+    })
+    .expect("ends in order");
+}
+
+#[test]
+fn what_is_withheld_is_neither_sent_nor_removed() {
+    let sites = Sites::in_memory();
+    for account in ["acct1", "acct2"] {
+        write(&sites.a, &format!("{account}/kept"), "before");
+        write(&sites.a, &format!("{account}/gone"), "before");
+    }
+    standing(&sites, |at| {
+        at.script.cut(whole(1_000));
+        for account in ["acct1", "acct2"] {
+            write(&sites.a, &format!("{account}/kept"), "after that");
+            fs::remove_file(sites.a.join(account).join("gone")).unwrap();
+        }
+        let all = |time| parts(time, ["acct1", "acct2"]);
+        let held = Cut { withheld: vec![path("acct2")], ..all(2_000) };
+        let report = at.script.cut(held);
+        assert!(report.deferred > 0, "said");
+        assert!(!sites.b.join("acct1/gone").exists());
+        assert_eq!(fs::read(sites.b.join("acct2/gone")).unwrap(), b"before");
+        assert_eq!(fs::read(sites.b.join("acct2/kept")).unwrap(), b"before");
+        // The whole account taken away is withheld as well.
+        fs::remove_dir_all(sites.a.join("acct2")).unwrap();
+        let held = Cut { withheld: vec![path("acct2")], ..parts(3_000, ["", "acct2"]) };
+        at.script.cut(held);
+        assert_eq!(fs::read(sites.b.join("acct2/gone")).unwrap(), b"before");
+        at.script.cut(parts(4_000, [""]));
+        sites.equal("approved");
+    })
+    .expect("ends in order");
+}
+
+#[test]
+fn what_its_owner_or_the_guard_refuses_is_not_sent() {
+    let sites = Sites::in_memory();
+    for n in 0..1_500 {
+        write(&sites.a, &format!("acct1/{n}"), "x");
+    }
+    standing(&sites, |at| {
+        at.script.cut(whole(1_000));
+        write(&sites.a, "acct1/new", "x");
+        at.script.state.lock().unwrap().refuses = true;
+        at.script.want(parts(2_000, ["acct1"]));
+        assert!(matches!(at.script.told(), Told::Dropped(None)));
+        assert!(!sites.b.join("acct1/new").exists());
+        at.script.state.lock().unwrap().refuses = false;
+        fs::remove_dir_all(sites.a.join("acct1")).unwrap();
+        at.script.want(parts(3_000, [""]));
+        assert!(matches!(at.script.told(), Told::Dropped(Some(Hold::RootEmptied { .. }))));
+        assert!(sites.b.join("acct1/7").exists());
+        at.script.cut(Cut { approved: true, ..parts(4_000, [""]) });
+        sites.equal("approved");
+    })
+    .expect("ends in order");
+}
+
+#[test]
+fn a_lost_link_breaks_the_cut_and_the_next_session_goes_on() {
+    let sites = Sites::in_memory();
+    write(&sites.a, "acct1/one", "1");
+    let ended = standing(&sites, |at| {
+        at.script.cut(whole(1_000));
+        write(&sites.a, "acct1/two", "2");
+        at.link.close(5, "pulled");
+        let patience = Duration::from_secs(60);
+        let state = at.script.state.lock().unwrap();
+        let over = at.script.moved.wait_timeout_while(state, patience, |state| !state.ended);
+        assert!(!over.unwrap().1.timed_out(), "the source does not notice");
+    });
+    assert!(matches!(ended, Err(SourceError::Link(_))), "{ended:?}");
+    standing(&sites, |at| {
+        let report = at.script.cut(parts(2_000, ["acct1"]));
+        assert_eq!(report.point.sequence, 2);
+        assert_eq!(report.compared, None, "both ends are as they were");
+        sites.equal("after the next session");
+    })
+    .expect("ends in order");
+}

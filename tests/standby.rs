@@ -1,0 +1,12 @@
+//! Two daemons of two sites, as an operator runs them: configs, keys, trust, and nobody at the keyboard.
+//!
+//! Trees lie on a tmpfs of their own as root, so that events are had for them.
+
+mod common;
+
+#[path = "standby/disasters.rs"]
+mod disasters;
+#[path = "standby/pair.rs"]
+mod pair;
+#[path = "standby/steady.rs"]
+mod steady;

@@ -1,0 +1,98 @@
+//! What a pair does when somebody destroys the share: held before the first delete, and undone or passed
+//! as a person says.
+
+use std::fs;
+
+use crate::common::{farshore, shown, text};
+use crate::pair::{Dials, Pair, there};
+
+fn filled(pair: &Pair) {
+    for account in 0..10 {
+        for n in 0..200 {
+            let body = format!("order {n} of {account}\n").repeat(40);
+            pair.write(&format!("acct{account}/inbound/{n}.csv"), body.as_bytes());
+        }
+    }
+}
+
+fn brake(pair: &Pair, args: &[&str]) {
+    let mut all = vec!["brake"];
+    all.extend(args);
+    all.extend(["--config", text(&pair.production.config)]);
+    let out = farshore(&all);
+    assert!(out.status.success(), "{}", shown(&out));
+}
+
+fn held(pair: &Pair) -> serde_json::Value {
+    pair.wait(&pair.production, "held", |share| {
+        share["holds"].as_array().is_some_and(|holds| !holds.is_empty())
+    })
+}
+
+#[test]
+fn a_share_that_is_deleted_is_held_and_the_rest_goes_on() {
+    let pair = Pair::with(Dials::Production, "brake = { entries = 100, percent = 10 }");
+    filled(&pair);
+    let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.equal("at first");
+    fs::remove_dir_all(pair.production.tree.join("acct3")).unwrap();
+    held(&pair);
+    assert_eq!(fs::read_dir(there(&pair, "acct3/inbound")).unwrap().count(), 200);
+    // Capture goes on, and what is not held travels.
+    pair.write("acct4/inbound/new.csv", b"new");
+    pair.point();
+    assert!(there(&pair, "acct4/inbound/new.csv").exists());
+    assert!(there(&pair, "acct3/inbound/7.csv").exists());
+    brake(&pair, &["reject"]);
+    pair.point();
+    assert!(there(&pair, "acct3/inbound/7.csv").exists(), "rejected: it stays");
+    brake(&pair, &["approve"]);
+    pair.point();
+    pair.wait(&pair.production, "let go", |share| {
+        share["holds"].as_array().is_some_and(Vec::is_empty)
+    });
+    pair.point();
+    pair.equal("approved");
+}
+
+#[test]
+fn a_share_that_is_encrypted_is_held() {
+    let pair = Pair::with(Dials::Production, "brake = { entries = 100, percent = 10 }");
+    filled(&pair);
+    let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    let mut seed = 7u64;
+    for account in 0..10 {
+        for n in 0..200 {
+            let noise: Vec<u8> = (0..6_000)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (seed >> 56) as u8
+                })
+                .collect();
+            let path = pair.production.tree.join(format!("acct{account}/inbound/{n}.csv"));
+            fs::write(&path, noise).unwrap();
+            fs::rename(&path, path.with_extension("csv.locked")).unwrap();
+        }
+    }
+    held(&pair);
+    let kept = fs::read_dir(there(&pair, "acct9/inbound")).unwrap();
+    let kept = kept.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with("csv"));
+    assert!(kept.count() >= 180, "the last account is not touched but for what passed before");
+}
+
+#[test]
+fn an_emptied_share_is_held_however_small() {
+    let pair = Pair::new();
+    pair.write("acct1/one", b"1");
+    let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    fs::remove_dir_all(pair.production.tree.join("acct1")).unwrap();
+    held(&pair);
+    assert!(there(&pair, "acct1/one").exists());
+    pair.write("acct1/one", b"1");
+    pair.wait(&pair.production, "let go", |share| {
+        share["holds"].as_array().is_some_and(Vec::is_empty)
+    });
+}
