@@ -81,7 +81,7 @@ impl Policy for Policies {
         let mut verdicts = self.rules.exclude(candidates);
         let mut open: Vec<usize> =
             (0..verdicts.len()).filter(|&index| !is_decided(&verdicts[index])).collect();
-        let mut asked = Vec::with_capacity(open.len());
+        let mut asked = Vec::new();
         for (configured, first) in self.configured.iter().zip(&self.firsts) {
             if open.is_empty() {
                 break;
@@ -89,9 +89,13 @@ impl Policy for Policies {
             if !configured.has_exclude() {
                 continue;
             }
-            asked.clear();
-            asked.extend(open.iter().map(|&index| candidates[index]));
-            let answers = configured.exclude(&asked);
+            let answers = if open.len() == candidates.len() {
+                configured.exclude(candidates)
+            } else {
+                asked.clear();
+                asked.extend(open.iter().map(|&index| candidates[index]));
+                configured.exclude(&asked)
+            };
             for (&index, mut answer) in open.iter().zip(answers) {
                 answer.rule = answer.rule.map(|rule| rule.saturating_add(*first));
                 verdicts[index] = answer;

@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use farshore_core::conflict::{self, Conflict, Contents, Decision, Outcome, Piece};
 use farshore_core::entry::Timestamp;
@@ -44,7 +45,8 @@ pub struct Configured {
     limits: Limits,
     on_fault: OnFault,
     at: Timestamp,
-    pool: Mutex<Vec<Instance>>,
+    /// Each with the thread that asked it last.
+    pool: Mutex<Vec<(ThreadId, Instance)>>,
     record: Mutex<Record>,
     is_off: AtomicBool,
     totals: Totals,
@@ -460,8 +462,14 @@ impl Configured {
         }
     }
 
+    /// An instance that waits: the one this thread asked last, whose memory is in this processor's
+    /// caches, before one of another.
     fn take_used(&self) -> Option<Instance> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        let this = thread::current().id();
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = pool.iter().rposition(|(thread, _)| *thread == this);
+        let at = own.or(pool.len().checked_sub(1))?;
+        Some(pool.swap_remove(at).1)
     }
 
     fn give_back(&self, instance: Instance) {
@@ -469,7 +477,7 @@ impl Configured {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         // Of the parts of a batch each is asked of a fresh one: they are more than threads will ask.
         if pool.len() < POOL_MAX && instance.calls < CALLS_MAX && !(is_full && instance.calls > 0) {
-            pool.push(instance);
+            pool.push((thread::current().id(), instance));
         }
     }
 
