@@ -608,3 +608,6 @@ impl<'a, S: Storage> Session<'a, S> {
         self.send(&Message::Answer(Answer::Children { last: true, children: piece }))
     }
 }
+
+#[cfg(test)]
+mod tests;

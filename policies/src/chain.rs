@@ -6,7 +6,9 @@
 //! said. Rules are counted through. Refuses: two policies of one name, and more than
 //! [`POLICIES_MAX`]. Nothing here survives a crash.
 
-use farshore_core::policy::{Action, Candidate, Faults, POLICIES_MAX, Policy, PolicySet, Verdict};
+use farshore_core::policy::{
+    Action, Candidate, Faults, HeldFaults, POLICIES_MAX, Policy, PolicySet, Verdict,
+};
 
 use crate::host::Configured;
 use crate::rule_set::RuleSet;
@@ -124,7 +126,12 @@ impl Policy for Policies {
         for configured in &self.configured {
             let faults = configured.take_faults();
             all.count += faults.count;
-            all.hold |= faults.hold;
+            all.hold = match (all.hold, faults.hold) {
+                (Some(all), Some(more)) => {
+                    Some(HeldFaults { count: all.count + more.count, ..all })
+                }
+                (all, more) => all.or(more),
+            };
             let room = FAULTS_KEPT.saturating_sub(all.first.len());
             all.first.extend(faults.first.into_iter().take(room));
         }
