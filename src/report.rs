@@ -138,17 +138,15 @@ fn write_policies(out: &mut String, result: &RunResult, verbose: bool) -> std::f
         writeln!(out, "policies changed since recovery point {}: {change}", former.sequence)?;
     }
     if source.faults > 0 {
-        let faults = entries(source.faults);
-        writeln!(
-            out,
-            "a policy had no answer about {faults}: what it is not asked about travels, see the problems"
-        )?;
+        let (faults, travel) = (entries(source.faults), verb(source.faults));
+        writeln!(out, "a policy had no answer about {faults}: {travel}, see the problems")?;
     }
     let detached = &source.by_policy;
     if detached.began > 0 {
         writeln!(
             out,
-            "newly excluded: {}, with what is below, stay at the target as they are; nothing is deleted there",
+            "newly excluded: {} at the target, with what is below, kept as at the last run; nothing \
+             is deleted there",
             entries(detached.began)
         )?;
         for (rule, count) in &detached.by_rule {
@@ -303,6 +301,11 @@ pub fn point_line(point: &RecoveryPoint) -> String {
         HumanBytes(point.bytes),
         exceptions,
     )
+}
+
+/// What becomes of so many entries.
+fn verb(count: u64) -> &'static str {
+    if count == 1 { "it travels" } else { "they travel" }
 }
 
 /// A number and what it counts.

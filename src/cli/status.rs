@@ -73,14 +73,11 @@ fn text(status: &Status) -> String {
     }
     for (rule, count) in &status.detached {
         let rule = rule_text(rule);
-        lines.push(format!(
-            "left out by {rule}: {} kept as they are at the target",
-            entries(*count)
-        ));
+        lines.push(format!("left out by {rule}: {} kept at the target", entries(*count)));
     }
     for (what, count) in &status.degraded {
         let what = escape_text(what);
-        lines.push(format!("degraded: {what} could not be kept on {count} entries"));
+        lines.push(format!("degraded: {what} could not be kept on {}", entries(*count)));
     }
     lines.join("\n") + "\n"
 }

@@ -138,7 +138,7 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
 
 fn faults_text(faults: &Faults) -> String {
     let count = entries(faults.count);
-    format!("a policy had no answer about {count}: compared as if it travels")
+    format!("a policy had no answer about {count}, compared as what travels")
 }
 
 fn compare(
