@@ -100,7 +100,7 @@ fn an_author_comes_from_nothing_to_an_installed_policy() {
         &["ok     same answers", "ok     cases: 7 of 7"],
     );
     let installed = policy(state.path(), &["install", file, "--setting", "suffixes=.bak"]);
-    expect(&installed, 0, &[&format!("installed {name} ({name} 0.1.0, 1 rules)"), "--policy"]);
+    expect(&installed, 0, &[&format!("installed {name} ({name} 0.1.0, 1 rule)"), "--policy"]);
     let listed = out(&policy(state.path(), &["list"]));
     assert!(
         listed.contains(&format!("{name:<24} ")) && listed.contains("suffixes=.bak"),

@@ -53,7 +53,7 @@ fn a_path_at_fault_is_found_and_the_others_get_their_verdicts() {
         ("#", "wanted more memory than it may have"),
         ("^", "stopped: call stack exhausted"),
         ("$", "rule 2 of 2, counted from 0"),
-        ("%", "0 verdicts for 1 entries"),
+        ("%", "0 verdicts for 1 entry"),
         ("&", "(told to\\u{1b}[31m stop)"),
     ] {
         let configured = Guest::default().configured(&host);

@@ -378,7 +378,8 @@ impl Configured {
         self.count(instance, batch.len());
         let answers = answers?;
         if answers.len() != batch.len() {
-            let text = format!("{} verdicts for {} entries", answers.len(), batch.len());
+            let entries = if batch.len() == 1 { "entry" } else { "entries" };
+            let text = format!("{} verdicts for {} {entries}", answers.len(), batch.len());
             return Err(FaultKind::Answer(text).into());
         }
         for verdict in &answers {
