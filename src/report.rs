@@ -65,12 +65,12 @@ fn write_text(
     if matches!(source.outcome, Outcome::Sealed(_)) {
         writeln!(
             out,
-            "{} written, {} metadata only, {} moved, {} removed; {} entries in {:.2} s",
+            "{} written, {} metadata only, {} moved, {} removed; {} in {:.2} s",
             counts.written.load(Relaxed),
             counts.metadata.load(Relaxed),
             counts.moved.load(Relaxed),
             counts.removed.load(Relaxed),
-            source.entries,
+            entries(source.entries),
             took.as_secs_f64(),
         )?;
         writeln!(
@@ -138,23 +138,20 @@ fn write_policies(out: &mut String, result: &RunResult, verbose: bool) -> std::f
         writeln!(out, "policies changed since recovery point {}: {change}", former.sequence)?;
     }
     if source.faults > 0 {
-        let faults = source.faults;
-        writeln!(
-            out,
-            "a policy had no answer about {faults} entries: they travel, see the problems"
-        )?;
+        let (faults, travel) = (entries(source.faults), verb(source.faults));
+        writeln!(out, "a policy had no answer about {faults}: {travel}, see the problems")?;
     }
     let detached = &source.by_policy;
     if detached.began > 0 {
         writeln!(
             out,
-            "newly excluded: {} entries and what is below them stay at the target as they are; nothing \
+            "newly excluded: {} at the target, with what is below, kept as at the last run; nothing \
              is deleted there",
-            detached.began
+            entries(detached.began)
         )?;
         for (rule, count) in &detached.by_rule {
-            let (rule, entries) = (rule_text(rule), count.entries);
-            writeln!(out, "  by {rule}: {entries} entries in all, {}", HumanBytes(count.bytes))?;
+            let (rule, entries) = (rule_text(rule), entries(count.entries));
+            writeln!(out, "  by {rule}: {entries} in all, {}", HumanBytes(count.bytes))?;
         }
         let shown = if verbose { usize::MAX } else { DETACHED_SHOWN };
         for (path, rule) in detached.first.iter().take(shown) {
@@ -167,6 +164,7 @@ fn write_policies(out: &mut String, result: &RunResult, verbose: bool) -> std::f
     }
     match detached.ended {
         0 => Ok(()),
+        1 => writeln!(out, "1 entry that was excluded before is not any more"),
         n => writeln!(out, "{n} entries that were excluded before are not any more"),
     }
 }
@@ -251,7 +249,11 @@ fn write_target(out: &mut String, result: &RunResult) -> std::fmt::Result {
     }
     for (what, count) in &source.degraded {
         let what = escape_text(what);
-        writeln!(out, "degraded: {what} could not be kept on {count} entries written by this run")?;
+        writeln!(
+            out,
+            "degraded: {what} could not be kept on {} written by this run",
+            entries(*count)
+        )?;
     }
     for (what, count) in &result.degraded_before {
         let what = escape_text(what);
@@ -291,14 +293,31 @@ pub fn point_line(point: &RecoveryPoint) -> String {
         n => format!(", {n} exceptions"),
     };
     format!(
-        "recovery point {}: everything closed before {} is durable, root {}, {} entries, {}{}",
+        "recovery point {}: everything closed before {} is durable, root {}, {}, {}{}",
         point.sequence,
         utc(point.time_unix_ms),
         point.root,
-        point.entries,
+        entries(point.entries),
         HumanBytes(point.bytes),
         exceptions,
     )
+}
+
+/// What becomes of so many entries.
+fn verb(count: u64) -> &'static str {
+    if count == 1 { "it travels" } else { "they travel" }
+}
+
+/// A number and what it counts.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// A number of entries.
+#[must_use]
+pub fn entries(count: u64) -> String {
+    counted(count, "entry", "entries")
 }
 
 /// A recovery point as an object.

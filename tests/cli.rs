@@ -878,18 +878,18 @@ fn a_pair_tells_what_is_left_out_without_a_run() {
     expect(&site.local(&[]), 0, &[]);
     expect(&status(&[]), 0, &["recovery point 1: ", "policies "]);
     let out = site.local(&["--exclude", "a"]);
-    let newly = ["newly excluded: 1 entries", "nothing is deleted there", "in/a (rule '- a')"];
+    let newly = ["newly excluded: 1 entry", "nothing is deleted there", "in/a (rule '- a')"];
     expect(&out, 0, &newly);
     expect(&out, 0, &["policies changed since recovery point 1: other rules"]);
     let again = site.local(&["--exclude", "a"]);
     assert!(!shown(&again).contains("newly excluded"), "{}", shown(&again));
     assert!(!shown(&again).contains("policies changed"), "{}", shown(&again));
-    expect(&status(&[]), 0, &["left out by rule '- a': 1 entries", "recovery point 3: "]);
+    expect(&status(&[]), 0, &["left out by rule '- a': 1 entry", "recovery point 3: "]);
     expect(&status(&["--detached"]), 0, &["detached in/a (rule '- a', since 2)"]);
     let object = json(&status(&["--detached", "--json"]));
     let expected = serde_json::json!([{"path": "in/a", "rule": "- a", "since": 2}]);
     assert_eq!(object["detached"], expected, "{object}");
-    expect(&site.local(&[]), 0, &["1 entries that were excluded before are not any more"]);
+    expect(&site.local(&[]), 0, &["1 entry that was excluded before is not any more"]);
     assert!(json(&status(&["--json"]))["detached"].is_null());
 }
 

@@ -100,7 +100,7 @@ fn an_author_comes_from_nothing_to_an_installed_policy() {
         &["ok     same answers", "ok     cases: 7 of 7"],
     );
     let installed = policy(state.path(), &["install", file, "--setting", "suffixes=.bak"]);
-    expect(&installed, 0, &[&format!("installed {name} ({name} 0.1.0, 1 rules)"), "--policy"]);
+    expect(&installed, 0, &[&format!("installed {name} ({name} 0.1.0, 1 rule)"), "--policy"]);
     let listed = out(&policy(state.path(), &["list"]));
     assert!(
         listed.contains(&format!("{name:<24} ")) && listed.contains("suffixes=.bak"),
@@ -176,7 +176,9 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     std::fs::write(&module, b"(component)").unwrap();
     refused(&["check", text(&module)], 3, &["WebAssembly as text"]);
     refused(&["run", "merge-journals", "a"], 3, &["decides conflicts alone", "policy test"]);
-    refused(&["run", "mft-defaults", "/a"], 2, &["path '/a'", "below the share's root"]);
+    let absolute = ["path '/a': paths are relative to the share's root"];
+    refused(&["run", "mft-defaults", "/a"], 2, &absolute);
+    refused(&["explain", "/a"], 2, &absolute);
     let unknown = ["run", "mft-defaults", "a", "--setting", "sandbox=true"];
     refused(
         &unknown,
@@ -188,6 +190,8 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     refused(&twice, 2, &["setting 'sandboxes' is given twice"]);
     let limit = ["install", "mft-defaults", "--limit", "memry=1M"];
     refused(&limit, 2, &["'memry' is no limit: memory-bytes"]);
+    let short = ["install", "mft-defaults", "--limit", "memory=1M"];
+    refused(&short, 2, &["'memory' is no limit: memory-bytes"]);
     let shadow = fixture("by-suffix.wasm");
     let shadow = ["install", text(&shadow), "--name", "mft-defaults"];
     refused(&shadow, 3, &["another policy of that name comes with Farshore", "--name"]);
@@ -196,6 +200,11 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
     refused(&wrap, 3, &["mft-defaults.wasm: a component already"]);
     refused(&["build", text(&site.source)], 3, &["it has no Cargo.toml", "policy new NAME"]);
     refused(&["remove", "nosuch"], 3, &["policy nosuch: it is not installed"]);
+    refused(&["remove", "mft-defaults"], 3, &["it comes with Farshore", "nothing to remove"]);
+    // Shown all the same, but not as if it could run.
+    let unknown = ["inspect", "mft-defaults", "--setting", "sandbox=true"];
+    let words = ["unknown setting 'sandbox'", "origin     comes with Farshore"];
+    expect(&policy(state, &unknown), 3, &words);
     let pair = ["replay", "mft-defaults", "--pair", text(&site.source), text(&site.target)];
     refused(&pair, 3, &["no run of it is recorded", "hint: give SRC and DST"]);
     // A fault is a failing check, and nothing such is installed.
@@ -212,6 +221,14 @@ fn what_is_no_policy_is_refused_with_the_remedy() {
         6,
         &["a.pay: replicate, policy hostile ", "rule 1 of 1, counted from 0", "b: replicate"],
     );
+    // One that is off has no figures.
+    let off = [
+        &["bench", text(&hostile), "--entries", "4000"][..],
+        &["--setting", "act=rule", "--setting", "at="],
+    ];
+    let bench = policy(state, &off.concat());
+    expect(&bench, 6, &["no figures: policy hostile is off after its faults"]);
+    assert!(!out(&bench).contains(" ns and "), "{}", shown(&bench));
     // Options of a run.
     let run = |more: &[&str], code: i32, words: &[&str]| expect(&site.local(more), code, words);
     run(&["--setting", "a=b", "--policy", "mft-defaults"], 2, &["no policy is named before it"]);
@@ -369,7 +386,7 @@ fn an_installed_policy_is_the_one_that_was_installed() {
     std::fs::copy(fixture("mft-defaults.wasm"), &component).unwrap();
     let words = ["policy mine", "installed was", "install it again"];
     expect(&site.local(&["--policy", "mine"]), 3, &words);
-    expect(&policy(state, &["list"]), 6, &["mine", "its digest is"]);
+    expect(&policy(state, &["list"]), 6, &["mine", "cannot run: ", "its digest is"]);
     expect(&policy(state, &["remove", "mine"]), 0, &["removed mine"]);
     expect(&site.local(&["--policy", "mine"]), 3, &["none of that name"]);
 }
@@ -403,6 +420,12 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     expect(&policy(state, &defaults), 0, &["installed mft-defaults"]);
     expect(&policy(state, &["list"]), 0, &["mft-defaults", "sandboxes=true"]);
     expect(&site.local(&["--policy", "mft-defaults"]), 0, &["recovery point"]);
+    // Who signed it is said, in the line for the list, too, and not what the file is called.
+    let signed = out(&policy(state, &sign));
+    let id = std::fs::read_to_string(site.path("site.minisign.pub")).unwrap();
+    let id = id.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(signed.contains(&format!(", by key {id}\n")), "{signed} {id}");
+    assert!(signed.contains(&format!("{public} key {id}\n")), "{signed} {id}");
     expect(&policy(state, &["install", text(&file)]), 0, &["signed by the office"]);
     expect(&site.local(&["--policy", "by-suffix"]), 0, &[]);
     expect(&site.local(&["--policy", text(&file)]), 0, &[]);
@@ -426,6 +449,27 @@ fn with_a_list_of_signers_only_what_they_signed_runs() {
     let listed = json(&policy(state, &["list", "--json"]));
     let one = listed["policies"].as_array().unwrap().iter().find(|p| p["name"] == "by-suffix");
     assert_eq!(one.unwrap()["has_signature"], false, "{listed}");
+    // What no run would take is listed as such: here its exception was taken back.
+    let record = policies.join("by-suffix/policy.toml");
+    let edited = std::fs::read_to_string(&record).unwrap().replace("unsigned = true", "");
+    std::fs::write(&record, edited).unwrap();
+    expect(&policy(state, &["list"]), 6, &["cannot run: policy by-suffix: it is not signed"]);
+}
+
+#[test]
+fn a_file_name_moves_no_terminal() {
+    let site = Site::new();
+    let state = &site.source_state;
+    let file = site.path("\u{1b}[2Jmine.wasm");
+    std::fs::copy(fixture("by-suffix.wasm"), &file).unwrap();
+    let key = site.path("key");
+    let signed = policy(state, &["sign", text(&file), "--key", text(&key), "--make-key"]);
+    expect(&signed, 0, &["mine.wasm.minisig: of id "]);
+    assert!(!shown(&signed).contains('\u{1b}'), "{:?}", shown(&signed));
+    let module = site.path("\u{1b}[2Jmodule.wasm");
+    std::fs::write(&module, b"\0asm\x01\0\0\0").unwrap();
+    let built = policy(state, &["build", "--module", text(&module)]);
+    assert!(!shown(&built).contains('\u{1b}'), "{:?}", shown(&built));
 }
 
 /// The page on output names every field of every object.

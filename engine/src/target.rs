@@ -538,3 +538,6 @@ impl<'a, S: Storage> Session<'a, S> {
         Ok(waiting.next_batch() - self.next_batch)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@
 //! said. Rules are counted through. Refuses: two policies of one name, and more than
 //! [`POLICIES_MAX`]. Nothing here survives a crash.
 
-use farshore_core::policy::{Action, Candidate, Faults, POLICIES_MAX, Policy, PolicySet, Verdict};
+use farshore_core::policy::{
+    Action, Candidate, Faults, HeldFaults, POLICIES_MAX, Policy, PolicySet, Verdict,
+};
 
 use crate::host::Configured;
 use crate::rule_set::RuleSet;
@@ -81,7 +83,7 @@ impl Policy for Policies {
         let mut verdicts = self.rules.exclude(candidates);
         let mut open: Vec<usize> =
             (0..verdicts.len()).filter(|&index| !is_decided(&verdicts[index])).collect();
-        let mut asked = Vec::with_capacity(open.len());
+        let mut asked = Vec::new();
         for (configured, first) in self.configured.iter().zip(&self.firsts) {
             if open.is_empty() {
                 break;
@@ -89,9 +91,13 @@ impl Policy for Policies {
             if !configured.has_exclude() {
                 continue;
             }
-            asked.clear();
-            asked.extend(open.iter().map(|&index| candidates[index]));
-            let answers = configured.exclude(&asked);
+            let answers = if open.len() == candidates.len() {
+                configured.exclude(candidates)
+            } else {
+                asked.clear();
+                asked.extend(open.iter().map(|&index| candidates[index]));
+                configured.exclude(&asked)
+            };
             for (&index, mut answer) in open.iter().zip(answers) {
                 answer.rule = answer.rule.map(|rule| rule.saturating_add(*first));
                 verdicts[index] = answer;
@@ -120,7 +126,12 @@ impl Policy for Policies {
         for configured in &self.configured {
             let faults = configured.take_faults();
             all.count += faults.count;
-            all.hold |= faults.hold;
+            all.hold = match (all.hold, faults.hold) {
+                (Some(all), Some(more)) => {
+                    Some(HeldFaults { count: all.count + more.count, ..all })
+                }
+                (all, more) => all.or(more),
+            };
             let room = FAULTS_KEPT.saturating_sub(all.first.len());
             all.first.extend(faults.first.into_iter().take(room));
         }

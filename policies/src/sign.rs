@@ -9,7 +9,7 @@
 //! that begin with `#` or `untrusted comment:` are passed over, so `cat *.pub >> signers` makes one.
 
 use farshore_core::path::escape_text;
-use minisign::{KeyPair, SecretKeyBox};
+use minisign::{KeyPair, SecretKeyBox, SignatureBox};
 use minisign_verify::{PublicKey, Signature};
 
 /// Keys of a list, at most.
@@ -106,6 +106,15 @@ pub fn sign(
         .map_err(failed)
 }
 
+/// The id of the key that made a signature, as minisign writes it.
+///
+/// # Errors
+/// [`SignError::Signature`].
+pub fn key_id(signature: &str) -> Result<String, SignError> {
+    let signature = SignatureBox::from_string(signature).map_err(|_| SignError::Signature)?;
+    Ok(signature.keynum().iter().rev().map(|byte| format!("{byte:02X}")).collect())
+}
+
 impl Signers {
     /// Reads a list.
     ///
@@ -177,6 +186,9 @@ mod tests {
         let list = signers(&keys);
         assert_eq!(list.verify(b"policy", &signature).expect("signed").name, "the office");
         assert!(matches!(list.verify(b"Policy", &signature), Err(SignError::Unknown)));
+        let id = key_id(&signature).expect("an id");
+        assert!(keys.public.lines().next().expect("a comment").ends_with(&id), "{id}");
+        assert!(matches!(key_id("no signature"), Err(SignError::Signature)));
         let other = signers(&make_keys(None).expect("keys"));
         assert!(matches!(other.verify(b"policy", &signature), Err(SignError::Unknown)));
         assert!(matches!(

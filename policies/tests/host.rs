@@ -5,8 +5,9 @@
 mod common;
 
 use common::{AT, Guest, candidate, path};
+use farshore_core::entry::{EntryKind, Timestamp};
 use farshore_core::path::RelPath;
-use farshore_core::policy::{Action, Policy, PolicyId, Verdict};
+use farshore_core::policy::{Action, Candidate, Policy, PolicyId, Verdict};
 use farshore_policies::{Configured, Host, Limits, OnFault, Policies, RuleSet};
 
 fn host() -> Host {
@@ -52,7 +53,7 @@ fn a_path_at_fault_is_found_and_the_others_get_their_verdicts() {
         ("#", "wanted more memory than it may have"),
         ("^", "stopped: call stack exhausted"),
         ("$", "rule 2 of 2, counted from 0"),
-        ("%", "0 verdicts for 1 entries"),
+        ("%", "0 verdicts for 1 entry"),
         ("&", "(told to\\u{1b}[31m stop)"),
     ] {
         let configured = Guest::default().configured(&host);
@@ -66,7 +67,7 @@ fn a_path_at_fault_is_found_and_the_others_get_their_verdicts() {
         }
         let faults = configured.take_faults();
         assert_eq!(faults.count, 1);
-        assert!(!faults.hold);
+        assert_eq!(faults.hold, None);
         assert_eq!(faults.first[0].path, path(&bad));
         let text = &faults.first[0].text;
         assert!(text.starts_with("policy guest ") && text.contains(what), "{text}");
@@ -112,7 +113,7 @@ fn the_rules_and_several_policies_are_one() {
     ];
     assert_eq!(verdicts, wanted);
     let faults = all.take_faults();
-    assert_eq!((faults.count, faults.hold), (1, false), "the second was not asked");
+    assert_eq!((faults.count, faults.hold), (1, None), "the second was not asked");
     let identity = all.identity();
     let names: Vec<_> = identity.policies.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["first", "second"]);
@@ -124,6 +125,45 @@ fn the_rules_and_several_policies_are_one() {
     let twice = vec![named("a", OnFault::Hold).expect("a"), named("a", OnFault::Hold).expect("a")];
     let error = Policies::new(RuleSet::builder(AT).build(), twice).expect_err("one name");
     assert_eq!(error.to_string(), "two policies named a: give one another name");
+}
+
+/// The batch is written by hand: each fact is where the interface has it, in each record.
+#[test]
+fn every_fact_reaches_a_policy_in_its_place() {
+    let wrong = |what: &str| format!("(if {what} (then unreachable))\n");
+    let verdict: String = [
+        "(i32.ne (i32.load8_u offset=8 (local.get $entry)) (i32.const 6))",
+        "(i64.ne (i64.load offset=16 (local.get $entry)) (i64.const 0x1122334455667788))",
+        "(i64.ne (i64.load offset=24 (local.get $entry)) (i64.const -5))",
+        "(i32.ne (i32.load offset=32 (local.get $entry)) (i32.const 999999999))",
+        "(i32.ne (i32.load offset=40 (local.get $entry)) (i32.const 0x7a4))",
+        // The owner is the length of the path, the group its last byte.
+        "(i32.ne (i32.load offset=44 (local.get $entry)) (i32.load offset=4 (local.get $entry)))",
+        "(i32.ne (i32.load offset=48 (local.get $entry)) (local.get $last))",
+    ]
+    .map(wrong)
+    .concat();
+    let guest =
+        Guest { verdict: format!("{verdict}{}", Guest::default().verdict), ..Guest::default() };
+    let configured = guest.configured(&host());
+    let paths = ["bx", "c/long/path/x", "d", "ax"].map(path);
+    let facts = |path| {
+        let length = RelPath::as_bytes(path).len();
+        Candidate {
+            kind: EntryKind::BlockDevice,
+            size: 0x1122_3344_5566_7788,
+            mtime: Timestamp { seconds: -5, nanos: 999_999_999 },
+            mode: 0o63644,
+            uid: u32::try_from(length).expect("short"),
+            gid: u32::from(path.as_bytes()[length - 1]),
+            ..candidate(path)
+        }
+    };
+    let candidates = paths.each_ref().map(facts);
+    assert_eq!(configured.exclude(&candidates), [EXCLUDED, EXCLUDED, DEFERRED, EXCLUDED]);
+    assert_eq!(configured.take_faults().count, 0);
+    let other = [Candidate { mode: 0o644, ..candidates[0] }];
+    assert_eq!(configured.exclude(&other), [Verdict::FAULT]);
 }
 
 #[test]
@@ -138,10 +178,13 @@ fn a_policy_that_fails_too_often_is_off_and_costs_nothing_more() {
     assert_eq!(configured.counters().calls, counters.calls);
     let faults = configured.take_faults();
     assert_eq!(faults.count, 1_001);
-    assert_eq!(faults.first.len(), 1_000);
-    let last = &faults.first[999].text;
+    // What was not asked is one fault with a count, not a thousand.
+    assert_eq!(faults.first.len(), 17);
+    let last = &faults.first[16].text;
     assert!(last.starts_with("policy guest is off after its faults, the first at !"), "{last}");
     assert!(last.contains(": it stopped: "), "{last}");
+    assert!(last.ends_with("985 times in all"), "{last}");
+    assert_eq!(configured.take_faults().count, 0);
 }
 
 /// A run may walk its tree twice, and meets what fails there again.
@@ -201,8 +244,9 @@ fn a_fault_holds_the_cut_where_the_site_says_so() {
         .configure("guest", &[], Limits::default(), OnFault::Hold, AT)
         .expect("configured");
     assert_eq!(ask(&configured, &["a", "!"]), [Verdict::REPLICATE, Verdict::FAULT]);
-    assert!(configured.take_faults().hold);
-    assert!(!configured.take_faults().hold, "no fault, no hold");
+    let held = configured.take_faults().hold.expect("to be held");
+    assert_eq!((held.count, held.first.path), (1, path("!")));
+    assert_eq!(configured.take_faults().hold, None, "no fault, no hold");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{StatusArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::replicate::{Destination, folder_pair, remote_pair};
-use crate::report::{point_json, point_line, policies_json, rule_text};
+use crate::report::{entries, point_json, point_line, policies_json, rule_text};
 use crate::state::State;
 use crate::status::{Status, of_pair};
 
@@ -73,12 +73,11 @@ fn text(status: &Status) -> String {
     }
     for (rule, count) in &status.detached {
         let rule = rule_text(rule);
-        lines
-            .push(format!("left out by {rule}: {count} entries that the target keeps as they are"));
+        lines.push(format!("left out by {rule}: {} kept at the target", entries(*count)));
     }
     for (what, count) in &status.degraded {
         let what = escape_text(what);
-        lines.push(format!("degraded: {what} could not be kept on {count} entries"));
+        lines.push(format!("degraded: {what} could not be kept on {}", entries(*count)));
     }
     lines.join("\n") + "\n"
 }

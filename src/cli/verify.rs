@@ -26,7 +26,7 @@ use crate::replicate::{
     RunOptions, RunResult, TargetOptions, is_like_remote, open_catalog, open_root, to_folder,
     worker_threads,
 };
-use crate::report;
+use crate::report::{self, entries};
 use crate::roots::{RootRules, check_apart, check_root};
 use crate::state::{self, State, path_bytes};
 
@@ -79,7 +79,7 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
         Outcome::Held(hold) => Some(hold.to_string()),
         _ => None,
     });
-    let held = held.or_else(|| faults.hold.then(|| faults_text(&faults)));
+    let held = held.or_else(|| faults.hold.as_ref().map(|_| faults_text(&faults)));
     let idle_rules: Vec<String> = policy.rule_set().idle().map(ToString::to_string).collect();
     if args.json {
         let lines: Vec<_> = differences
@@ -108,8 +108,8 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
             print(&format!("{}: {}\n", difference.path, difference.aspect));
         }
         print(&format!(
-            "{} entries, {} compared: {} differences, {} unreadable\n",
-            found.entries,
+            "{}, {} compared: {} differences, {} unreadable\n",
+            entries(found.entries),
             HumanBytes(found.bytes),
             found.differences,
             found.unreadable
@@ -137,8 +137,8 @@ pub(super) fn run(args: VerifyArgs, matches: &ArgMatches) -> Result<Exit, Failur
 }
 
 fn faults_text(faults: &Faults) -> String {
-    let count = faults.count;
-    format!("a policy had no answer about {count} entries: they were compared as if they travel")
+    let count = entries(faults.count);
+    format!("a policy had no answer about {count}, compared as what travels")
 }
 
 fn compare(

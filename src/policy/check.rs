@@ -13,6 +13,7 @@ use farshore_policies::{Configured, Resolution};
 use super::cases::{Texts, action_name};
 use super::facts::Facts;
 use super::generate::{Generated, Numbers};
+use crate::report::counted;
 
 /// Entries a call of the host takes at most; as the engine asks.
 const WHOLE: usize = 256;
@@ -81,9 +82,9 @@ pub fn exclusion(one: &Configured, other: &Configured, entries: &[Facts]) -> Fin
             return Finding::bad(NAME, format!("{path}: {before} at first, {way} {now}"));
         }
     }
-    let count = entries.len();
+    let count = counted(entries.len() as u64, "entry", "entries");
     let ways = "twice, in two instances, in batches of 1, 7 and 256, in two orders";
-    Finding::good(NAME, format!("{count} entries asked {ways}"))
+    Finding::good(NAME, format!("{count} asked {ways}"))
 }
 
 fn ask(policy: &Configured, candidates: &[Candidate<'_>], batch: usize) -> Vec<Verdict> {
@@ -123,8 +124,8 @@ pub fn resolution(
             );
         }
     }
-    let count = conflicts.len();
-    Finding::good("same decisions", format!("{count} conflicts asked twice, in two instances"))
+    let count = counted(conflicts.len() as u64, "conflict", "conflicts");
+    Finding::good("same decisions", format!("{count} asked twice, in two instances"))
 }
 
 /// Conflicts as cases have them.

@@ -72,6 +72,13 @@ pub fn parse_path(bytes: &[u8]) -> Result<RelPath, String> {
     if bytes.is_empty() {
         return Err("a path is empty: the root is not asked about".into());
     }
+    if let Some(below) = shown.strip_prefix('/') {
+        return Err(format!(
+            "path '{shown}': paths are relative to the share's root, without a '/' before: that of \
+             '/srv/homes/a.pay' in the share /srv/homes is 'a.pay', and '{below}' is what this one would be in \
+             the share /"
+        ));
+    }
     RelPath::new(bytes).map_err(|e| format!("path '{shown}': {e}; give it below the share's root"))
 }
 
@@ -231,6 +238,8 @@ mod tests {
         for path in [&b""[..], b"/a", b"a//b", b"../a", b"a/.", b"a\0b"] {
             assert!(parse_path(path).is_err(), "{path:?}");
         }
+        let absolute = parse_path(b"/srv/a").unwrap_err();
+        assert!(absolute.contains("relative to the share's root"), "{absolute}");
         assert_eq!(parse_hex("69 6e2FFF").unwrap(), b"in/\xff");
         for text in ["6", "6x", "+1"] {
             assert!(parse_hex(text).is_err(), "{text}");

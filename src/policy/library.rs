@@ -357,14 +357,10 @@ pub fn parse_limits(given: &BTreeMap<String, String>) -> Result<Limits, String> 
     let names: Vec<&str> = limits.all().iter().map(|bound| bound.0).collect();
     for (name, text) in given {
         let value = parse_size(text).map_err(|e| format!("limit {name}: {e}"))?;
-        // 'memory' is 'memory-bytes'.
-        let full = names.iter().find(|full| {
-            **full == name || full.strip_suffix("-bytes").is_some_and(|short| short == name)
-        });
         let short = |value: u64| {
             u32::try_from(value).map_err(|_| format!("limit {name}: {value} is out of range"))
         };
-        match full.copied().unwrap_or_default() {
+        match name.as_str() {
             "memory-bytes" => limits.memory_bytes = value,
             "fuel-call" => limits.fuel_call = value,
             "fuel-entry" => limits.fuel_entry = value,
@@ -397,9 +393,9 @@ mod tests {
         }
         let given =
             |name: &str, value: &str| parse_limits(&[(name.to_owned(), value.to_owned())].into());
-        assert_eq!(given("memory", "1M").unwrap().memory_bytes, 1 << 20);
+        assert_eq!(given("memory-bytes", "1M").unwrap().memory_bytes, 1 << 20);
         for (name, value) in
-            [("memory", "1"), ("memory", "much"), ("stack", "1M"), ("log-lines", "8G")]
+            [("memory-bytes", "1"), ("memory-bytes", "much"), ("memory", "1M"), ("log-lines", "8G")]
         {
             assert!(given(name, value).is_err(), "{name}={value}");
         }

@@ -7,7 +7,9 @@ use farshore::replicate::{RunOptions, TargetOptions};
 use farshore_core::entry::Timestamp;
 use farshore_core::guard::Hold;
 use farshore_core::path::RelPath;
-use farshore_core::policy::{Action, Candidate, Fault, Faults, Policy, PolicySet, Verdict};
+use farshore_core::policy::{
+    Action, Candidate, Fault, Faults, HeldFaults, Policy, PolicySet, Verdict,
+};
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole, Detached};
 use farshore_policies::RuleSet;
 use farshore_proto::message::StoreId;
@@ -132,9 +134,11 @@ impl Policy for Odd {
             path if path.ends_with(b".odd") => {
                 let mut faults = self.faults.lock().expect("whole");
                 faults.count += 1;
-                faults.hold = self.hold;
                 let path = RelPath::clone(candidate.path);
-                faults.first.push(Fault { path, text: "policy odd: it trapped".into() });
+                let fault = Fault { path, text: "policy odd: it trapped".into() };
+                faults.first.push(fault.clone());
+                let count = faults.count;
+                faults.hold = self.hold.then_some(HeldFaults { count, first: fault });
                 Verdict::FAULT
             }
             path if path.ends_with(b".tmp") => Verdict::by_rule(Action::Exclude, 0),

@@ -110,8 +110,8 @@ pub enum Hold {
     },
     /// A policy failed, and the site wants such cuts held.
     #[error(
-        "a policy had no answer about {count} entries, and such cuts are to be held; the first: \
-         {first}"
+        "a policy had no answer about {count} {}, and such cuts are to be held; the first: {first}",
+        if *count == 1 { "entry" } else { "entries" }
     )]
     PolicyFaults {
         /// Entries without an answer.
@@ -172,18 +172,18 @@ pub fn judge(
     None
 }
 
-/// Whether to hold because a policy failed.
+/// Whether to hold because a policy failed whose faults are to hold; those of others are not counted.
 #[must_use]
 pub fn judge_faults(faults: &Faults) -> Option<Hold> {
-    let first = faults.first.first().filter(|_| faults.hold)?;
-    let first = format!("{}: {}", first.path, first.text);
-    Some(Hold::PolicyFaults { count: faults.count, first })
+    let held = faults.hold.as_ref()?;
+    let first = format!("{}: {}", held.first.path, held.first.text);
+    Some(Hold::PolicyFaults { count: held.count, first })
 }
 
 #[cfg(test)]
 mod tests {
     use crate::path::RelPath;
-    use crate::policy::Fault;
+    use crate::policy::{Fault, HeldFaults};
 
     use super::*;
 
@@ -204,12 +204,18 @@ mod tests {
 
     #[test]
     fn a_policy_that_failed_holds_where_the_site_wants_it() {
-        let path = RelPath::new(*b"a/b").expect("a path");
-        let first = vec![Fault { path, text: "trapped".into() }];
-        let faults = Faults { count: 3, first, hold: true };
-        assert!(matches!(judge_faults(&faults), Some(Hold::PolicyFaults { count: 3, .. })));
-        assert_eq!(judge_faults(&Faults { hold: false, ..faults }), None);
-        assert_eq!(judge_faults(&Faults { hold: true, ..Faults::default() }), None);
+        let fault = |path: &str, text: &str| {
+            let path = RelPath::new(path.as_bytes()).expect("a path");
+            Fault { path, text: text.into() }
+        };
+        // Another policy's fault is the first, and is none that holds.
+        let first = vec![fault("a", "policy lax trapped"), fault("b", "policy strict trapped")];
+        let hold = Some(HeldFaults { count: 1, first: first[1].clone() });
+        let faults = Faults { count: 3, first, hold };
+        let held = judge_faults(&faults).expect("held").to_string();
+        assert!(held.contains("about 1 entry") && held.contains("b: policy strict"), "{held}");
+        assert!(!held.contains("lax"), "{held}");
+        assert_eq!(judge_faults(&Faults { hold: None, ..faults }), None);
     }
 
     #[test]

@@ -81,8 +81,17 @@ pub struct Faults {
     pub count: u64,
     /// The first of them.
     pub first: Vec<Fault>,
-    /// Whether the site wants a cut with faults to be held, not published.
-    pub hold: bool,
+    /// Those of policies whose faults are to hold the cut instead of publishing it.
+    pub hold: Option<HeldFaults>,
+}
+
+/// Faults of policies that the site wants to hold a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldFaults {
+    /// How many candidates had no answer of them.
+    pub count: u64,
+    /// The first.
+    pub first: Fault,
 }
 
 /// Decides which entries travel. Must depend on the candidate alone, not on the batch it came in.

@@ -13,8 +13,12 @@ use farshore_core::conflict::{
 };
 use farshore_core::entry::{EntryKind, Timestamp};
 use farshore_core::path::RelPath;
-use farshore_core::policy::{Action, Candidate, Verdict};
+use farshore_core::policy::{Action, Verdict};
 use wasmtime::component::{ComponentType, Lift, Lower};
+
+mod entries;
+
+pub(super) use entries::WitEntries;
 
 #[derive(ComponentType, Lower, Clone, Copy)]
 #[component(enum)]
@@ -262,20 +266,6 @@ impl From<EntryKind> for WitKind {
 impl From<Timestamp> for WitTimestamp {
     fn from(at: Timestamp) -> Self {
         Self { seconds: at.seconds, nanoseconds: at.nanos }
-    }
-}
-
-impl<'a> From<&Candidate<'a>> for WitEntry<'a> {
-    fn from(candidate: &Candidate<'a>) -> Self {
-        Self {
-            path: candidate.path.as_bytes(),
-            kind: candidate.kind.into(),
-            size: candidate.size,
-            mtime: candidate.mtime.into(),
-            mode: candidate.mode & 0o7777,
-            uid: candidate.uid,
-            gid: candidate.gid,
-        }
     }
 }
 

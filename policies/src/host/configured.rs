@@ -10,11 +10,14 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use farshore_core::conflict::{self, Conflict, Contents, Decision, Outcome, Piece};
 use farshore_core::entry::Timestamp;
 use farshore_core::path::{RelPath, escape_text};
-use farshore_core::policy::{Candidate, Fault, Faults, PolicyIdentity, Verdict, is_policy_name};
+use farshore_core::policy::{
+    Candidate, Fault, Faults, HeldFaults, PolicyIdentity, Verdict, is_policy_name,
+};
 
 use super::fault::{CallFault, FaultKind, cut};
 use super::instance::{Instance, with_source};
@@ -44,7 +47,8 @@ pub struct Configured {
     limits: Limits,
     on_fault: OnFault,
     at: Timestamp,
-    pool: Mutex<Vec<Instance>>,
+    /// Each with the thread that asked it last.
+    pool: Mutex<Vec<(ThreadId, Instance)>>,
     record: Mutex<Record>,
     is_off: AtomicBool,
     totals: Totals,
@@ -54,6 +58,8 @@ pub struct Configured {
 #[derive(Default)]
 struct Record {
     faults: Faults,
+    /// Where it was not asked any more, and how often.
+    unasked: Option<(RelPath, u64)>,
     /// What went wrong first.
     first_fault: Option<String>,
     /// The paths at fault; the policy is off when there are [`FAULTS_MAX`].
@@ -219,8 +225,24 @@ impl Configured {
     /// Takes what went wrong since the last call.
     #[must_use]
     pub fn take_faults(&self) -> Faults {
-        let mut faults = std::mem::take(&mut self.record().faults);
-        faults.hold = faults.count > 0 && self.on_fault == OnFault::Hold;
+        let mut record = self.record();
+        let mut faults = std::mem::take(&mut record.faults);
+        if let Some((path, count)) = record.unasked.take() {
+            let why = record.first_fault.as_deref().unwrap_or_default();
+            let text = format!(
+                "policy {} is off after its faults, {why}; from here on it was not asked any more, \
+                 {count} {} in all",
+                self.identity.name,
+                if count == 1 { "time" } else { "times" }
+            );
+            faults.count += count;
+            faults.first.push(Fault { path, text });
+        }
+        drop(record);
+        if self.on_fault == OnFault::Hold {
+            let first = faults.first.first().cloned();
+            faults.hold = first.map(|first| HeldFaults { count: faults.count, first });
+        }
         faults
     }
 
@@ -312,17 +334,14 @@ impl Configured {
         }
     }
 
-    /// Off: nothing is asked.
+    /// Off: nothing is asked. One fault of all of them, with their count: they have one reason, and a
+    /// list of a million would hide what else went wrong.
     fn refuse(&self, batch: &[Candidate<'_>], verdicts: &mut Vec<Verdict>) {
         verdicts.resize(verdicts.len() + batch.len(), Verdict::FAULT);
+        let Some(first) = batch.first() else { return };
         let mut record = self.record();
-        let first = record.first_fault.clone().unwrap_or_default();
-        let text = format!("policy {} is off after its faults, {first}", self.identity.name);
-        let faults = &mut record.faults;
-        faults.count += batch.len() as u64;
-        let room = FAULTS_KEPT.saturating_sub(faults.first.len());
-        let kept = batch.iter().take(room);
-        faults.first.extend(kept.map(|c| Fault { path: c.path.clone(), text: text.clone() }));
+        let unasked = record.unasked.get_or_insert_with(|| (first.path.clone(), 0));
+        unasked.1 += batch.len() as u64;
     }
 
     /// A path that failed before counts once towards the end: a tree may be walked twice.
@@ -359,7 +378,8 @@ impl Configured {
         self.count(instance, batch.len());
         let answers = answers?;
         if answers.len() != batch.len() {
-            let text = format!("{} verdicts for {} entries", answers.len(), batch.len());
+            let entries = if batch.len() == 1 { "entry" } else { "entries" };
+            let text = format!("{} verdicts for {} {entries}", answers.len(), batch.len());
             return Err(FaultKind::Answer(text).into());
         }
         for verdict in &answers {
@@ -460,8 +480,14 @@ impl Configured {
         }
     }
 
+    /// An instance that waits: the one this thread asked last, whose memory is in this processor's
+    /// caches, before one of another.
     fn take_used(&self) -> Option<Instance> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        let this = thread::current().id();
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = pool.iter().rposition(|(thread, _)| *thread == this);
+        let at = own.or(pool.len().checked_sub(1))?;
+        Some(pool.swap_remove(at).1)
     }
 
     fn give_back(&self, instance: Instance) {
@@ -469,7 +495,7 @@ impl Configured {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         // Of the parts of a batch each is asked of a fresh one: they are more than threads will ask.
         if pool.len() < POOL_MAX && instance.calls < CALLS_MAX && !(is_full && instance.calls > 0) {
-            pool.push(instance);
+            pool.push((thread::current().id(), instance));
         }
     }
 

@@ -13,7 +13,7 @@ use wasmtime::{Engine, Store};
 
 use super::TICK_MILLIS;
 use super::abi::{
-    WitConflict, WitDecision, WitEntry, WitManifest, WitSetting, WitTimestamp, WitVerdict,
+    WitConflict, WitDecision, WitEntries, WitManifest, WitSetting, WitTimestamp, WitVerdict,
 };
 use super::fault::{CallFault, FaultKind, one_line};
 use super::sandbox::{Level, LogLine, Sandbox, Versions};
@@ -22,7 +22,7 @@ use crate::limits::{HANDOVER_BYTES, Limits};
 /// Parameters and results of the exported functions.
 pub(super) type ConfigureParams<'a> = (&'a [WitSetting<'a>], WitTimestamp);
 pub(super) type ConfigureResults = (Result<WitManifest, String>,);
-pub(super) type ExcludeParams<'a> = (&'a [WitEntry<'a>],);
+pub(super) type ExcludeParams<'a> = (WitEntries<'a>,);
 pub(super) type ExcludeResults = (Vec<WitVerdict>,);
 pub(super) type ResolveParams<'a> = (WitConflict<'a>, Resource<Versions>);
 pub(super) type ResolveResults = (WitDecision,);
@@ -98,11 +98,10 @@ impl Instance {
         let Some(func) = self.exclude else {
             return Err(FaultKind::Answer("it has no such hook".to_owned()).into());
         };
-        let entries: Vec<_> = candidates.iter().map(WitEntry::from).collect();
-        let fuel = self.limits.fuel_of(entries.len());
+        let fuel = self.limits.fuel_of(candidates.len());
         self.begin(fuel)?;
         let typed = func.typed::<ExcludeParams<'_>, ExcludeResults>(&self.store);
-        let called = typed.and_then(|f| f.call(&mut self.store, (&entries,)));
+        let called = typed.and_then(|f| f.call(&mut self.store, (WitEntries(candidates),)));
         self.fuel = fuel - self.store.get_fuel().unwrap_or(0).min(fuel);
         match called {
             Ok((verdicts,)) => Ok(verdicts.into_iter().map(Verdict::from).collect()),

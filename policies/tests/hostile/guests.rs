@@ -189,7 +189,7 @@ fn excluding() -> Vec<Case> {
         mood("one path takes 4 GiB", "#", "wanted more memory"),
         mood("one path recurses", "^", "stack"),
         mood("one path has no rule", "$", "rule 2 of 2, counted from 0"),
-        mood("one path has no verdict", "%", "0 verdicts for 1 entries"),
+        mood("one path has no verdict", "%", "0 verdicts for 1 entry"),
         mood("one path panics", "&", "told to"),
         Case::guest("one path floods the log", Guest::default(), Harmless),
         verdict("always a trap", "unreachable", "`unreachable`"),

@@ -142,7 +142,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     };
     let (mut out, mut lines) = (String::new(), Vec::new());
     for (facts, verdict) in facts.iter().zip(&verdicts) {
+        // The last stands for all that was not asked any more.
         let fault = faults.first.iter().find(|fault| fault.path == facts.path);
+        let fault = fault.or(faults.first.last());
         let fault = fault.map(|fault| fault.text.clone()).filter(|_| verdict.is_fault);
         lines.push(json!({
             "path": facts.path.to_string(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use farshore_core::path::escape_text;
 use farshore_core::policy::ReplicateAll;
 use farshore_engine::OWN_FOLDER;
 use farshore_engine::io::uring::IoMode;
@@ -17,6 +18,7 @@ use crate::policy::facts::Facts;
 use crate::policy::generate::{entries, words};
 use crate::policy::library::Library;
 use crate::replicate::{open_root, worker_threads};
+use crate::report::counted;
 
 /// How often each thing is done; the median is shown.
 const ROUNDS: usize = 7;
@@ -61,6 +63,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     };
     let cost = policy.has_exclude().then(|| exclude(&policy, &asked));
     let faults = policy.take_faults();
+    // What was not asked took no time: its figures would be of nothing.
+    let is_off = policy.counters().is_off;
+    let cost = cost.filter(|_| !is_off);
     let object = json!({
         "entries": asked.len(),
         "compile_ms": millis(compile),
@@ -71,6 +76,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
         "call_us": cost.as_ref().map(|c| c.call_micros),
         "fuel_entry": cost.as_ref().map(|c| c.fuel_entry),
         "faults": faults.count,
+        "is_off": is_off,
     });
     let cached = if is_cached { "from the cache" } else { "not cached" };
     let mut text = format!(
@@ -87,11 +93,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
             cost.call_micros,
             asked.len()
         ),
+        None if is_off => {
+            let why = faults.first.last().map_or("", |fault| fault.text.as_str());
+            format!("no figures: {}\n", escape_text(why))
+        }
         None => "it decides conflicts alone: 'farshore policy test' shows the fuel of its cases\n"
             .into(),
     });
     if faults.count > 0 {
-        text.push_str(&format!("{} faults: 'farshore policy check' names one\n", faults.count));
+        let faults = counted(faults.count, "fault", "faults");
+        text.push_str(&format!("{faults}: 'farshore policy check' names one\n"));
     }
     show(args.json, &object, &text);
     Ok(if faults.count == 0 { Exit::Done } else { Exit::Partial })

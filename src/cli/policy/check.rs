@@ -19,6 +19,7 @@ use crate::policy::check::{Finding, exclusion, resolution, with_texts};
 use crate::policy::generate::{conflicts, entries, words};
 use crate::policy::library::{configure, on_fault_name};
 use crate::policy::signers::Trust;
+use crate::report::counted;
 
 /// Entries and conflicts made to see whether a policy always decides alike.
 const ENTRIES: usize = 2_000;
@@ -86,10 +87,10 @@ pub(super) fn findings(opened: &Opened, cases: &[CaseFile]) -> Result<Vec<Findin
         Finding::good(
             "settings",
             format!(
-                "taken by {} {}, {} rules",
+                "taken by {} {}, {}",
                 manifest.name,
                 manifest.version,
-                manifest.rules.len()
+                counted(manifest.rules.len() as u64, "rule", "rules")
             ),
         ),
     ];
@@ -227,7 +228,8 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<Exit, Failure> {
         line("rule", rule);
     }
     show(args.json, &object, &out);
-    Ok(Exit::Done)
+    // All there is to see was shown, and yet no run would take it so.
+    Ok(configured.err().map_or(Exit::Done, |failure| failure.exit))
 }
 
 pub(super) fn test(args: &TestArgs) -> Result<Exit, Failure> {
@@ -288,6 +290,7 @@ fn test_text(report: &TestReport, verbose: bool) -> String {
         0 => String::new(),
         n => format!(", {n} failed"),
     };
-    writeln!(out, "{all} cases{failed}; at most {most} fuel a case").unwrap_or(());
+    let all = counted(all as u64, "case", "cases");
+    writeln!(out, "{all}{failed}; at most {most} fuel a case").unwrap_or(());
     out
 }

@@ -19,7 +19,10 @@ use crate::policy::library::{
     Chosen, Library, on_fault_name, parse_limits, parse_on_fault, parse_pair,
 };
 use crate::policy::signers::Trust;
-use crate::policy::store::{PolicyName, PolicyRecord, PolicyStore, StoredPolicy, read_text};
+use crate::policy::store::{
+    PolicyName, PolicyRecord, PolicyStore, StoreError, StoredPolicy, read_text,
+};
+use crate::report::counted;
 use crate::state::State;
 
 #[derive(Debug, Args)]
@@ -36,7 +39,7 @@ pub(super) struct InstallArgs {
     /// Settings of a TOML file, one a line: key = "value"
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// A limit other than the usual, e.g. memory=128M ('farshore policy inspect --json' names them)
+    /// A limit other than the usual, e.g. memory-bytes=128M ('farshore policy inspect --json' names them)
     #[arg(long, value_name = "LIMIT=VALUE", value_parser = parse_pair)]
     limit: Vec<(String, String)>,
     /// When it fails at a path: replicate it, or hold the run
@@ -205,11 +208,11 @@ pub(super) fn install(args: &InstallArgs) -> Result<Exit, Failure> {
         Trust::Anyone | Trust::Embedded => String::new(),
     };
     let text = format!(
-        "installed {name} ({} {}, {} rules{signed})\nid {}\nA run uses it with --policy {name}; what it would \
+        "installed {name} ({} {}, {}{signed})\nid {}\nA run uses it with --policy {name}; what it would \
          change: farshore policy replay {name} --against none --root SRC\n",
         manifest.name,
         manifest.version,
-        manifest.rules.len(),
+        counted(manifest.rules.len() as u64, "rule", "rules"),
         stored.record.id
     );
     show(args.json, &object, &escaped_lines(&text));
@@ -232,21 +235,25 @@ struct Listed {
 }
 
 pub(super) fn list(args: &ListArgs) -> Result<Exit, Failure> {
-    let store = State::existing(args.state.state.as_deref()).ok().map(|s| PolicyStore::of(&s));
-    let names = match &store {
+    let library = Library::of(args.state.state.as_deref())?;
+    let store = library.store().ok();
+    let names = match store {
         Some(store) => store.names().map_err(|e| e.failure())?,
         None => Vec::new(),
     };
     let mut all = Vec::new();
     for name in &names {
-        let Some(store) = &store else { continue };
+        let Some(store) = store else { continue };
         let stored = store.get(name);
+        // As a run would take it, whatever stands in the way: edited limits or settings, no signature.
+        let at = farshore_engine::source::system_wall_clock();
+        let runs = library.find(name.as_str()).and_then(|chosen| library.in_force(&chosen, at));
         all.push(Listed {
             name: name.to_string(),
             origin: "installed",
             id: stored.as_ref().ok().map(|stored| stored.record.id.clone()),
             has_signature: stored.as_ref().is_ok_and(|stored| stored.signature.is_some()),
-            problem: stored.as_ref().err().map(|e| e.failure().message),
+            problem: runs.err().map(|failure| failure.message),
             record: stored.ok().map(|stored| stored.record),
         });
     }
@@ -298,7 +305,7 @@ fn list_line(p: &Listed) -> String {
         out.push_str(", not signed: an exception");
     }
     if let Some(problem) = &p.problem {
-        write!(out, ": {}", escape_text(problem)).unwrap_or(());
+        write!(out, ": cannot run: {}", escape_text(problem)).unwrap_or(());
     }
     out.push('\n');
     out
@@ -307,7 +314,17 @@ fn list_line(p: &Listed) -> String {
 pub(super) fn remove(args: &RemoveArgs) -> Result<Exit, Failure> {
     let state = State::existing(args.state.state.as_deref())
         .map_err(|e| Failure::new(Exit::Refused, &e))?;
-    PolicyStore::of(&state).remove(&args.name).map_err(|e| e.failure())?;
+    PolicyStore::of(&state).remove(&args.name).map_err(|e| match e {
+        StoreError::NotInstalled { name } if embedded::find(name.as_str()).is_some() => Failure {
+            exit: Exit::Refused,
+            message: format!(
+                "policy {name}: it comes with Farshore, and none of that name is installed: there is \
+                 nothing to remove"
+            ),
+            hint: Some("it decides nothing unless a run names it with --policy".into()),
+        },
+        e => e.failure(),
+    })?;
     let text = format!("removed {}\n", args.name);
     show(args.json, &json!({"name": args.name.to_string(), "removed": true}), &text);
     Ok(Exit::Done)

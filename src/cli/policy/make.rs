@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use farshore_core::path::escape_text;
 use farshore_core::size::HumanBytes;
 use farshore_policies::Component;
 use farshore_policies::wrap::wrap;
@@ -108,6 +109,7 @@ pub(super) fn build(args: &BuildArgs) -> Result<Exit, Failure> {
     });
     let by = toolchain.map_or_else(String::new, |by| format!(", by {by}"));
     let size = HumanBytes(component.len() as u64);
+    let shown = escape_text(&shown);
     let text = format!("{shown}: {size}, decides {}{by}\nid {id}\n", hooks.join(" and "));
     show(args.json, &object, &text);
     Ok(Exit::Done)

@@ -19,6 +19,7 @@ use crate::policy::replay::{self, Amount, Both, Change, Fate, Replay};
 use crate::replicate::{
     Destination, folder_pair, open_catalog, open_root, remote_pair, worker_threads,
 };
+use crate::report::entries;
 use crate::state::State;
 
 /// Changes shown in the text; JSON has more.
@@ -223,7 +224,7 @@ fn write_text(
     args: &ReplayArgs,
     faults: &[farshore_core::policy::Faults; 2],
 ) -> std::fmt::Result {
-    let amount = |a: Amount| format!("{} entries, {}", a.entries, HumanBytes(a.bytes));
+    let amount = |a: Amount| format!("{}, {}", entries(a.entries), HumanBytes(a.bytes));
     let shown = if args.verbose { usize::MAX } else { SHOWN };
     for change in found.changes.iter().take(shown) {
         let rule = rule_text(names, change.rule).map_or_else(String::new, |r| format!(": {r}"));

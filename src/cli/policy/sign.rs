@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use farshore_core::path::escape_text;
 use farshore_core::policy::PolicyId;
-use farshore_policies::sign::{make_keys, sign};
+use farshore_policies::sign::{key_id, make_keys, sign};
 use serde_json::json;
 
 use super::{failed, load, show};
@@ -88,16 +89,19 @@ pub(super) fn run(args: &SignArgs) -> Result<Exit, Failure> {
     write(&out, &signature, 0o644, false)?;
     let public = read_text(&public_file(&args.key)).map_err(|e| e.failure())?;
     let public = public.as_deref().and_then(|text| text.lines().nth(1)).map(str::to_owned);
+    let signer = key_id(&signature).map_err(refused)?;
     let object = json!({
         "signature": out.display().to_string(),
+        "key_id": signer,
         "id": id,
         "public_key": public,
         "made_key": args.make_key,
     });
-    let mut text = format!("{}: of id {id}\n", out.display());
+    let shown = escape_text(&out.display().to_string());
+    let mut text = format!("{shown}: of id {id}, by key {signer}\n");
     if let Some(public) = &public {
         text.push_str(&format!(
-            "A site accepts it with this line in 'policies/signers' of its state folder:\n{public} {name}\n"
+            "A site accepts it with this line in 'policies/signers' of its state folder:\n{public} key {signer}\n"
         ));
     }
     show(args.json, &object, &text);

@@ -27,7 +27,7 @@ fn policy(name: &str, component: &[u8]) -> StoredPolicy {
             on_fault: "hold".into(),
             unsigned: false,
             settings: settings.into(),
-            limits: [("memory".to_owned(), "64M".to_owned())].into(),
+            limits: [("memory-bytes".to_owned(), "64M".to_owned())].into(),
         },
         signature: Some("untrusted comment: x\n".into()),
     }
