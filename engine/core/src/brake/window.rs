@@ -60,9 +60,11 @@ impl Sums {
         }
     }
 
-    /// Without what an approval of `kinds` covers.
+    /// Without what an approval of `kinds` covers. Approved deletes are no loss either: percentages are
+    /// of what was left to be there.
     pub(super) fn not_of(mut self, kinds: Kinds) -> Self {
         if kinds.deletes() {
+            self.grown = self.grown.saturating_add_unsigned(self.deleted);
             self.deleted = 0;
         }
         if kinds.rewrites() {
@@ -79,10 +81,13 @@ impl Sums {
 
     /// Forgets all but the growth, which percentages need.
     fn settle(&mut self) {
-        *self = Self { grown: self.grown, ..Self::default() };
+        let grown = self.grown.saturating_add_unsigned(self.deleted);
+        *self = Self { grown, ..Self::default() };
     }
 
-    pub(super) fn subtract(&mut self, other: &Self) {
+    /// Settles `other`'s events in this sum of all.
+    fn subtract(&mut self, other: &Self) {
+        self.grown = self.grown.saturating_add_unsigned(other.deleted);
         self.deleted = self.deleted.saturating_sub(other.deleted);
         self.rewritten = self.rewritten.saturating_sub(other.rewritten);
         self.sampled = self.sampled.saturating_sub(other.sampled);
@@ -145,7 +150,8 @@ impl Window {
         }
         if let Some((_, newest)) = self.buckets.back_mut() {
             while newest.extensions.len() > EXTENSIONS_MAX {
-                let least = (0..newest.extensions.len()).min_by_key(|&i| newest.extensions[i].total());
+                let least =
+                    (0..newest.extensions.len()).min_by_key(|&i| newest.extensions[i].total());
                 newest.extensions.remove(least.unwrap_or(0));
             }
         }
