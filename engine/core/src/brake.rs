@@ -247,7 +247,8 @@ impl Brake {
 
     /// Lets pass what is held, once: up to the counts shown and a tenth more, for a day at the longest.
     /// `only` one account, or all. What was counted of it within the window is settled by that. The
-    /// account is to be looked at as a whole next. Gives the holds that ended.
+    /// account is to be looked at as a whole next; of a replaced root the caller takes the new identity for
+    /// the known one. Gives the holds that ended.
     ///
     /// # Errors
     /// [`DecideError`]; nothing is changed then.
@@ -398,8 +399,8 @@ impl Brake {
                     let was_noise = old == Touch::Encrypted;
                     window.take_rewrite(before, was_noise);
                     self.share.take_rewrite(before, was_noise);
-                    sums.rewritten += 1;
-                    sums.encrypted += u64::from(was_noise);
+                    sums.rewritten = sums.rewritten.saturating_add(1);
+                    sums.encrypted = sums.encrypted.saturating_add(u64::from(was_noise));
                 }
                 if known.is_some() || self.seen.len() < SEEN_MAX {
                     self.seen.insert(hash, (slot, touch));

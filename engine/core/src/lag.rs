@@ -269,13 +269,19 @@ mod tests {
         times.advance(100);
         times.stay(&p("a"), None);
         times.advance(200);
-        assert_eq!((times.of(&p("a")), times.of(&p("b")), times.share()), (Some(100), Some(200), Some(100)));
+        assert_eq!(
+            (times.of(&p("a")), times.of(&p("b")), times.share()),
+            (Some(100), Some(200), Some(100))
+        );
         assert_eq!(times.furthest(), Some((&p("a"), 100)));
         times.stay(&p("a"), Some(50));
         times.advance(150);
         assert_eq!((times.of(&p("a")), times.of(&p("b"))), (Some(100), Some(200)), "never back");
         times.stay(&p("a"), Some(180));
-        assert_eq!((times.share(), times.lag_ms(190), times.lag_ms(10)), (Some(180), Some(10), Some(0)));
+        assert_eq!(
+            (times.share(), times.lag_ms(190), times.lag_ms(10)),
+            (Some(180), Some(10), Some(0))
+        );
         times.caught_up(&p("a"));
         assert_eq!((times.share(), times.furthest()), (Some(200), None));
     }
@@ -345,7 +351,11 @@ mod tests {
     fn the_objective_warns_before_it_is_broken() {
         let mut objective = Objective::new(30_000);
         assert_eq!(objective.judge(10_000, Some(5_000)), Standing::Met);
-        assert_eq!(objective.judge(10_000, Some(21_000)), Standing::AtRisk, "what waits takes too long");
+        assert_eq!(
+            objective.judge(10_000, Some(21_000)),
+            Standing::AtRisk,
+            "what waits takes too long"
+        );
         assert_eq!(objective.judge(20_000, Some(0)), Standing::AtRisk, "no flicker");
         assert_eq!(objective.judge(18_000, Some(0)), Standing::Met);
         assert_eq!(objective.judge(24_001, None), Standing::AtRisk);

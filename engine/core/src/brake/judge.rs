@@ -131,7 +131,7 @@ impl Brake {
                 candidates.iter().for_each(|c| all.add(&c.cut));
                 all.add(&largest.cut);
                 let reasons = self.mass_reasons(&largest.cut, &all, whose);
-                total -= sum(&largest.cut);
+                total = total.saturating_sub(sum(&largest.cut));
                 found.accounts.entry(largest.account.clone()).or_default().extend(reasons);
             }
         }

@@ -312,7 +312,8 @@ fn take_hold(d: &mut Decoder<'_>, room: &mut usize) -> Result<Hold, DecodeError>
         hold.paths.push(take_path(d)?);
     }
     for _ in 0..d.take_len("hold reasons", REASONS_MAX)? {
-        hold.reasons.push(take_reason(d)?);
+        // One of a sort, so that there is room for all sorts.
+        hold.add_reasons([take_reason(d)?]);
     }
     let mut last = None;
     for _ in 0..d.take_len("held changes", PENDING_MAX.min(*room))? {

@@ -196,8 +196,8 @@ impl AccountTally {
     /// Whether it deletes, rewrites or moves nothing.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
-        self.deleted + self.consumed + self.rewritten + self.rewritten_again == 0
-            && self.moved + self.moved_young == 0
+        let Self { deleted, consumed, rewritten, rewritten_again, moved, moved_young, .. } = self;
+        [deleted, consumed, rewritten, rewritten_again, moved, moved_young].iter().all(|n| **n == 0)
     }
 
     fn show(&mut self, path: &RelPath) {
@@ -360,7 +360,8 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// `from` is now `to`.
+    /// `from` is now `to`. It counts for the account of `from`. Between two accounts the caller applies
+    /// it when both pass.
     pub fn moved(&mut self, from: &RelPath, to: &RelPath) {
         let (old, new) = (hash(from.as_bytes()), hash(to.as_bytes()));
         self.canary(from);
