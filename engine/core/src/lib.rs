@@ -5,6 +5,8 @@
 //! [`codec::DecodeError`] and without allocating for them. Nothing here survives a crash; the
 //! encodings are what the other crates keep (`docs/format.md`).
 
+pub mod account;
+pub mod brake;
 pub mod chunking;
 pub mod codec;
 pub mod conflict;
@@ -12,6 +14,7 @@ pub mod delta;
 pub mod digest;
 pub mod entry;
 pub mod guard;
+pub mod lag;
 pub mod limits;
 pub mod pacer;
 pub mod path;

@@ -1,0 +1,424 @@
+//! The brake: a mass change is held before the first delete or rewrite of it that would pass the
+//! threshold, in however many small cuts it arrives; the rest of the share goes on.
+//!
+//! [`crate::guard`] judges one whole run. A standing session makes a cut every few hundred
+//! milliseconds, so the brake keeps sums of what was applied over a sliding window, for the share and
+//! for each account, and judges every cut together with them.
+//!
+//! ```text
+//! tally(..) ─ created/deleted/rewritten/moved ─► finish() ─► judge() ─► Pass ─► applied()
+//!                                                              └──► Hold ─► approve() | reject()
+//! ```
+//!
+//! Guarantees: what passes never adds up to more than a threshold within a window, a file counted once
+//! however often it is written; a hold ends by a person's decision alone, but for two conditions that end by themselves
+//! since nothing is left to decide (the root is itself again; what was rejected was taken back at the
+//! source); what was held or approved survives a restart with [`Brake::encode`]. Files created within
+//! the window may be deleted and moved freely: consuming what arrives is what such a share is for.
+//!
+//! Refuses nothing by itself: the caller applies nothing of an account whose [`Verdict`] is not
+//! [`Verdict::Pass`], and looks at those directories again.
+//!
+//! What survives a crash: the state as last encoded. It is to be kept whenever [`Brake::revision`] has
+//! changed, before anything is applied, and with the point otherwise; sums lost with a crash are what
+//! was applied since. Memory is bounded: at most 30 buckets for an account with events, none without,
+//! a million hashes of young and rewritten files (beyond, files count as old and as not seen before:
+//! it holds too early, never too late).
+//!
+//! It trusts the clock it is given: a clock that jumps ahead by a window forgets the window.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::path::RelPath;
+
+mod config;
+mod hold;
+mod judge;
+mod state;
+mod tally;
+mod window;
+
+pub use config::{BrakeConfig, PurgeWindow, Shapes};
+pub use hold::{Counts, Decision, Hold, Mass, Reason, Verdict};
+pub use tally::{
+    AccountTally, Created, CutTally, Extension, ExtensionCount, Root, Sample, Tally, entropy,
+};
+
+use hold::{Kinds, Pass};
+use tally::NAMES_MAX;
+use window::{Sums, Window};
+
+/// Most files of which it is known that they are young or were counted.
+const SEEN_MAX: usize = 1 << 20;
+/// Most extensions known of a share.
+const EXTENSIONS_MAX: usize = 4096;
+
+/// What is known of a file within the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    /// Created.
+    Born,
+    /// Rewritten, and counted.
+    Rewritten,
+    /// The same, and it became noise.
+    Encrypted,
+}
+
+/// When an extension was first and last seen, in milliseconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Learned {
+    first_ms: i64,
+    last_ms: i64,
+}
+
+/// Why nothing was decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecideError {
+    /// There is no such hold.
+    #[error("account {account} is not held")]
+    NotHeld {
+        /// The account.
+        account: RelPath,
+    },
+    /// The share is held as a whole.
+    #[error("the whole share is held: decide for all of it")]
+    ShareHeld,
+    /// Nothing is held.
+    #[error("nothing is held")]
+    NothingHeld,
+}
+
+/// What becomes of a cut.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judgement {
+    /// For each account of the cut.
+    pub verdicts: BTreeMap<RelPath, Verdict>,
+    /// Holds that begin with this cut.
+    pub began: Vec<u64>,
+    /// Holds that ended by themselves.
+    pub ended: Vec<Hold>,
+    /// Deletes did not count.
+    pub purge: bool,
+}
+
+impl Judgement {
+    /// Whether all of the cut may be applied.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.verdicts.values().all(|v| *v == Verdict::Pass)
+    }
+}
+
+/// Reasons found in one cut.
+#[derive(Default)]
+struct Found {
+    share: Vec<Reason>,
+    /// Empty for an account that is held already and gave no new reason.
+    accounts: BTreeMap<RelPath, Vec<Reason>>,
+}
+
+/// The brake of one share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Brake {
+    config: BrakeConfig,
+    /// The newest slot used; a clock that goes back does not.
+    slot: u64,
+    share: Window,
+    accounts: BTreeMap<RelPath, Window>,
+    seen: BTreeMap<u64, (u64, Touch)>,
+    /// By hash of a name without its unknown extension.
+    stems: BTreeMap<u64, (u64, Extension)>,
+    extensions: BTreeMap<Extension, Learned>,
+    holds: Vec<Hold>,
+    approvals: Vec<Pass>,
+    /// The number of the next hold.
+    next: u64,
+    revision: u64,
+}
+
+impl Brake {
+    /// A brake that saw nothing yet.
+    #[must_use]
+    pub fn new(config: BrakeConfig) -> Self {
+        Self {
+            config,
+            slot: 0,
+            share: Window::default(),
+            accounts: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            stems: BTreeMap::new(),
+            extensions: BTreeMap::new(),
+            holds: Vec::new(),
+            approvals: Vec::new(),
+            next: 1,
+            revision: 0,
+        }
+    }
+
+    /// Begins to count a cut of a share that has `known` entries at the target, `point` being the last
+    /// point sealed.
+    #[must_use]
+    pub fn tally(&self, known: u64, point: u64, now_ms: i64) -> Tally<'_> {
+        Tally::new(self, known, point, now_ms)
+    }
+
+    /// The extension of `name` is an old one of this share: said of what a catalog has when its brake is
+    /// new, so that nothing of it looks new in the first window.
+    pub fn learn(&mut self, name: &[u8]) {
+        if let Some(e) = Extension::of(name) {
+            self.learn_at(e, i64::MIN, i64::MIN);
+        }
+    }
+
+    /// The holds, oldest first.
+    #[must_use]
+    pub fn holds(&self) -> &[Hold] {
+        &self.holds
+    }
+
+    /// Points that history has to keep whatever their age.
+    #[must_use]
+    pub fn frozen_points(&self) -> BTreeSet<u64> {
+        self.holds.iter().filter(|h| h.frozen).map(|h| h.point).collect()
+    }
+
+    /// Rises with every change of a hold's being or of a decision: the state is to be kept then, before
+    /// anything is applied.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What holds for `account` now.
+    #[must_use]
+    pub fn verdict(&self, account: &RelPath) -> Verdict {
+        let hold = self.hold_of(Some(account)).or_else(|| self.hold_of(None));
+        match hold.map(|h| (h.id, h.decision)) {
+            None => Verdict::Pass,
+            Some((id, Decision::Waits)) => Verdict::Hold(id),
+            Some((id, Decision::Rejected { .. })) => Verdict::Rejected(id),
+        }
+    }
+
+    /// Judges a cut, together with what was applied within the window, before anything of it is applied.
+    pub fn judge(&mut self, cut: &CutTally, now_ms: i64) -> Judgement {
+        self.expire(now_ms.min(cut.now_ms));
+        let approvals = self.approvals.len();
+        self.approvals.retain(|p| p.until_ms > now_ms);
+        let ended: Vec<Hold> = self.holds.extract_if(.., |h| h.is_over(cut)).collect();
+        if approvals != self.approvals.len() || !ended.is_empty() {
+            self.revision = self.revision.wrapping_add(1);
+        }
+        let purge = self.config.in_purge(now_ms);
+        let found = self.reasons(cut, purge);
+        let began = self.hold(cut, found, now_ms);
+        let verdicts = cut.accounts.keys().map(|a| (a.clone(), self.verdict(a))).collect();
+        Judgement { verdicts, began, ended, purge }
+    }
+
+    /// Records what passed and was applied: all of `cut` that `judgement` let pass. Of a cut that was
+    /// applied in part, a tally of that part is recorded with the same judgement.
+    pub fn applied(&mut self, cut: &CutTally, judgement: &Judgement, now_ms: i64) {
+        self.expire(now_ms.min(cut.now_ms));
+        self.slot = self.slot.max(self.config.slot_of(now_ms));
+        let oldest = self.config.oldest_slot(cut.now_ms);
+        for (account, tally) in &cut.accounts {
+            if judgement.verdicts.get(account).is_none_or(|v| *v == Verdict::Pass) {
+                self.record(account, tally, oldest, judgement.purge);
+            }
+        }
+        for (&hash, &extension) in &cut.stems {
+            if self.stems.len() < NAMES_MAX || self.stems.contains_key(&hash) {
+                self.stems.insert(hash, (self.slot, extension));
+            }
+        }
+        // What is held taught nothing, and it is not told apart here.
+        if judgement.passes() {
+            cut.learned.iter().for_each(|&e| self.learn_at(e, now_ms, now_ms));
+        }
+        if cut.whole {
+            // All there was has been shown and applied; `is_used` sees it.
+            self.approvals.iter_mut().for_each(|p| p.shown = Counts::default());
+        }
+        let approvals = self.approvals.len();
+        self.approvals.retain(|p| !p.is_used());
+        self.revision = self.revision.wrapping_add(u64::from(approvals != self.approvals.len()));
+    }
+
+    /// Lets pass what is held, once: up to the counts shown and a tenth more, for a day at the longest.
+    /// `only` one account, or all. What was counted of it within the window is settled by that. The
+    /// account is to be looked at as a whole next; of a replaced root the caller takes the new identity for
+    /// the known one. Gives the holds that ended.
+    ///
+    /// # Errors
+    /// [`DecideError`]; nothing is changed then.
+    pub fn approve(
+        &mut self,
+        only: Option<&RelPath>,
+        now_ms: i64,
+    ) -> Result<Vec<Hold>, DecideError> {
+        self.check_held(only)?;
+        let ended: Vec<Hold> =
+            self.holds.extract_if(.., |h| only.is_none() || h.account.as_ref() == only).collect();
+        for hold in &ended {
+            self.settle(hold.account.as_ref());
+            self.approvals.retain(|p| p.account != hold.account);
+            self.approvals.push(Pass {
+                account: hold.account.clone(),
+                shown: hold.counts,
+                used: Counts::default(),
+                kinds: Kinds::of(&hold.reasons),
+                until_ms: now_ms.saturating_add_unsigned(self.config.approval_ms),
+            });
+        }
+        // Other accounts' rewrites may count twice by this, which holds early.
+        self.seen.retain(|_, (_, touch)| *touch == Touch::Born);
+        self.revision = self.revision.wrapping_add(1);
+        Ok(ended)
+    }
+
+    /// Marks what is held as rejected: nothing of it is applied, and nobody is asked again. It ends when
+    /// a look at the whole account (or share) finds the source as it was, or by a later approval. New
+    /// files of a rejected account are not applied either: its point stays the last good one.
+    ///
+    /// # Errors
+    /// [`DecideError`]; nothing is changed then.
+    pub fn reject(&mut self, only: Option<&RelPath>, now_ms: i64) -> Result<(), DecideError> {
+        self.check_held(only)?;
+        for hold in &mut self.holds {
+            if (only.is_none() || hold.account.as_ref() == only) && hold.decision == Decision::Waits
+            {
+                hold.decision = Decision::Rejected { at_ms: now_ms };
+            }
+        }
+        self.revision = self.revision.wrapping_add(1);
+        Ok(())
+    }
+
+    fn check_held(&self, only: Option<&RelPath>) -> Result<(), DecideError> {
+        match only {
+            None if self.holds.is_empty() => Err(DecideError::NothingHeld),
+            Some(account) if self.hold_of(only).is_none() => match self.hold_of(None) {
+                Some(_) => Err(DecideError::ShareHeld),
+                None => Err(DecideError::NotHeld { account: account.clone() }),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn hold_of(&self, account: Option<&RelPath>) -> Option<&Hold> {
+        self.holds.iter().find(|h| h.account.as_ref() == account)
+    }
+
+    fn approval_of(&self, account: Option<&RelPath>) -> Option<&Pass> {
+        let of = |account| self.approvals.iter().find(|p| p.account.as_ref() == account);
+        of(account).or_else(|| of(None))
+    }
+
+    fn touch(&self, hash: u64, now_ms: i64) -> Option<Touch> {
+        let oldest = self.config.oldest_slot(now_ms);
+        self.seen.get(&hash).filter(|&&(slot, _)| slot >= oldest).map(|&(_, touch)| touch)
+    }
+
+    /// Whether an extension is neither of a well-known kind nor older at this share than the window.
+    fn is_foreign(&self, extension: Extension, now_ms: i64) -> bool {
+        let begin = now_ms.saturating_sub_unsigned(self.config.window());
+        !self.config.is_familiar(extension)
+            && self.extensions.get(&extension).is_none_or(|l| l.first_ms >= begin)
+    }
+
+    fn learn_at(&mut self, extension: Extension, first_ms: i64, now_ms: i64) {
+        if let Some(learned) = self.extensions.get_mut(&extension) {
+            learned.first_ms = learned.first_ms.min(first_ms);
+            learned.last_ms = learned.last_ms.max(now_ms);
+            return;
+        }
+        if self.extensions.len() >= EXTENSIONS_MAX {
+            let stale = self.extensions.iter().min_by_key(|(_, l)| l.last_ms).map(|(&e, _)| e);
+            stale.map(|e| self.extensions.remove(&e));
+        }
+        self.extensions.insert(extension, Learned { first_ms, last_ms: now_ms });
+    }
+
+    fn expire(&mut self, now_ms: i64) {
+        let oldest = self.config.oldest_slot(now_ms);
+        if self.share.buckets.front().is_some_and(|&(slot, _)| slot < oldest) {
+            self.share.expire(oldest);
+        }
+        self.accounts.retain(|_, window| {
+            window.expire(oldest);
+            !window.is_empty()
+        });
+        // A million entries: once a slot is enough, readers compare slots themselves.
+        if self.config.slot_of(now_ms) > self.slot {
+            self.slot = self.config.slot_of(now_ms);
+            self.seen.retain(|_, &mut (slot, _)| slot >= oldest);
+            self.stems.retain(|_, &mut (slot, _)| slot >= oldest);
+        }
+    }
+
+    /// Forgets the events of an account, or of all.
+    fn settle(&mut self, account: Option<&RelPath>) {
+        match account {
+            None => {
+                self.share.settle();
+                self.accounts.values_mut().for_each(Window::settle);
+                self.accounts.retain(|_, w| !w.is_empty());
+            }
+            Some(account) => {
+                if let Some(window) = self.accounts.get_mut(account) {
+                    self.share.subtract(window);
+                    window.settle();
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, account: &RelPath, tally: &AccountTally, oldest: u64, purge: bool) {
+        let slot = self.slot;
+        let at = [Some(account), None]
+            .into_iter()
+            .find_map(|account| self.approvals.iter().position(|p| p.account.as_ref() == account));
+        let mut sums = Sums::of(tally, purge);
+        let mut rewrites_count = true;
+        if let Some(approval) = at.map(|at| &mut self.approvals[at]) {
+            approval.used = approval.used.plus(Counts::of(tally, purge));
+            sums = sums.not_of(approval.kinds);
+            rewrites_count = !approval.kinds.rewrites();
+            if tally.whole && approval.account.is_some() {
+                approval.shown = Counts::default();
+            }
+        }
+        let window = self.accounts.entry(account.clone()).or_default();
+        if rewrites_count {
+            for &(hash, noise) in &tally.rewrote {
+                let touch = if noise { Touch::Encrypted } else { Touch::Rewritten };
+                let known = self.seen.get(&hash).copied();
+                let live = known.filter(|&(before, _)| before >= oldest);
+                if let Some((before, old)) = live.filter(|&(_, old)| old != Touch::Born) {
+                    let was_noise = old == Touch::Encrypted;
+                    window.take_rewrite(before, was_noise);
+                    self.share.take_rewrite(before, was_noise);
+                    sums.rewritten = sums.rewritten.saturating_add(1);
+                    sums.encrypted = sums.encrypted.saturating_add(u64::from(was_noise));
+                }
+                if known.is_some() || self.seen.len() < SEEN_MAX {
+                    self.seen.insert(hash, (slot, touch));
+                }
+            }
+        }
+        for &hash in &tally.born {
+            if self.seen.len() < SEEN_MAX || self.seen.contains_key(&hash) {
+                self.seen.insert(hash, (slot, Touch::Born));
+            }
+        }
+        window.add(slot, &sums);
+        self.share.add(slot, &sums);
+        if window.is_empty() {
+            self.accounts.remove(account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
