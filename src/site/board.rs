@@ -173,8 +173,7 @@ impl Board {
             rtt: None,
             clock: VecDeque::new(),
         };
-        let config =
-            BoardConfig { site: shown(&config.site), peer: shown(&config.peer), ..config };
+        let config = BoardConfig { site: shown(&config.site), peer: shown(&config.peer), ..config };
         let facts = Facts { config, started_unix_ms: wall, peer, shares: BTreeMap::new() };
         Arc::new(Self {
             clock,

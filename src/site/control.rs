@@ -179,9 +179,11 @@ pub fn choose_share<'a>(names: &[&'a str], given: Option<&str>) -> Result<&'a st
             let hint = format!("give --share NAME; {}", all());
             Err(Failure::usage("no share is named, and there are several", hint))
         }
-        (Some(given), names) => names.iter().find(|name| **name == given).copied().ok_or_else(|| {
-            Failure::usage(format!("share '{given}': there is no such share"), all())
-        }),
+        (Some(given), names) => {
+            names.iter().find(|name| **name == given).copied().ok_or_else(|| {
+                Failure::usage(format!("share '{given}': there is no such share"), all())
+            })
+        }
     }
 }
 
@@ -282,8 +284,7 @@ impl Drop for Control {
 fn listen(state: &Path) -> io::Result<OwnedFd> {
     let (made, path) = (state.join("control.sock.new"), state.join(SOCKET));
     let flags = SocketFlags::CLOEXEC;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The name that bind makes takes the mode of the socket.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     match std::fs::remove_file(&made) {

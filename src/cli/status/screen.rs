@@ -9,7 +9,7 @@ use crate::site::board::facts::{
     Backlog, Bound, Capture, LagStatus, ObjectiveVerdict, PeerStatus, PointStatus, Role,
     ShareState, ShareStatus, SiteStatus,
 };
-use crate::site::board::verdict::{at_risk_text, moment, span};
+use crate::site::board::verdict::{at_risk_text, grouped, moment, span};
 
 /// Columns.
 const WIDTH: usize = 80;
@@ -55,11 +55,19 @@ fn peer(out: &mut String, status: &SiteStatus) {
     if let Some(rtt) = peer.rtt_ms {
         write!(text, ", round trip {rtt:.1} ms").unwrap_or(());
     }
-    line(out, "site", &format!("{}, Farshore {}, {}", status.site, status.version, started(status)));
+    line(
+        out,
+        "site",
+        &format!("{}, Farshore {}, {}", status.site, status.version, started(status)),
+    );
     line(out, "peer", &text);
     if peer.connected {
         let rates = |traffic: &crate::site::board::facts::Traffic| {
-            format!("{}/s ({}/s over a minute)", HumanBytes(traffic.rate), HumanBytes(traffic.minute_rate))
+            format!(
+                "{}/s ({}/s over a minute)",
+                HumanBytes(traffic.rate),
+                HumanBytes(traffic.minute_rate)
+            )
         };
         line(out, "sends", &rates(&peer.sent));
         line(out, "receives", &rates(&peer.received));
@@ -77,7 +85,8 @@ fn started(status: &SiteStatus) -> String {
 }
 
 fn share(out: &mut String, share: &ShareStatus, now: i64) {
-    let title = format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
+    let title =
+        format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
     line(out, "SHARE", &title);
     line(out, "state", &state(share, now));
     for reason in &share.reasons {
@@ -95,7 +104,9 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     line(out, "lag", &lag(&share.lag, share));
     let at_risk = match (share.at_risk.bound, share.at_risk.files) {
         (Bound::AtMost, 0) => "nothing known of".to_owned(),
-        (Bound::Unknown, _) => "how much is not known: the whole share is to be looked at".to_owned(),
+        (Bound::Unknown, _) => {
+            "how much is not known: the whole share is to be looked at".to_owned()
+        }
         _ => at_risk_text(&share.at_risk),
     };
     line(out, "at risk", &at_risk);
@@ -115,7 +126,11 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     kept(out, share, now);
     if let Some(worst) = share.accounts.worst.first().filter(|_| share.accounts.count > 1) {
         let count = share.accounts.count;
-        let text = format!("{count}; the oldest is {}, {} behind", named(&worst.account), span(worst.lag_ms));
+        let text = format!(
+            "{count}; the oldest is {}, {} behind",
+            named(&worst.account),
+            span(worst.lag_ms)
+        );
         line(out, "accounts", &text);
     }
     for (kind, count) in share.degraded.iter().take(LISTED) {
@@ -128,7 +143,9 @@ fn state(share: &ShareStatus, now: i64) -> String {
     let text = share.state_text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
     match share.state {
         ShareState::Stalled => format!("STALLED{text}"),
-        state => format!("{}{text}, since {}", state.words(), moment(share.state_since_unix_ms, now)),
+        state => {
+            format!("{}{text}, since {}", state.words(), moment(share.state_since_unix_ms, now))
+        }
     }
 }
 
@@ -148,7 +165,7 @@ fn point(point: &PointStatus, now: i64) -> String {
 }
 
 fn lag(lag: &LagStatus, share: &ShareStatus) -> String {
-    let mut text = lag.now_ms.map_or_else(|| "without end".to_owned(), span);
+    let mut text = lag.now_ms.map_or_else(|| "no recovery point yet".to_owned(), span);
     if let Some(hour) = lag.hour {
         let (half, most, max) = (span(hour.p50_ms), span(hour.p99_ms), span(hour.max_ms));
         let over = if hour.seconds >= 3_600 { "in the last hour" } else { "since the start" };
@@ -220,7 +237,8 @@ fn capture(capture: &Capture, now: i64) -> String {
 
 fn brake(out: &mut String, share: &ShareStatus, now: i64) {
     for hold in share.holds.iter().take(LISTED) {
-        let counts: Vec<_> = hold.counts.iter().map(|(what, n)| format!("{} {what}", grouped(*n))).collect();
+        let counts: Vec<_> =
+            hold.counts.iter().map(|(what, n)| format!("{} {what}", grouped(*n))).collect();
         let counts = match counts.is_empty() {
             true => String::new(),
             false => format!(" ({})", counts.join(", ")),
@@ -263,8 +281,13 @@ fn kept(out: &mut String, share: &ShareStatus, now: i64) {
             write!(text, "; this pass is at {:.0} %", percent.floor()).unwrap_or(());
         }
         if scrub.found > 0 {
-            write!(text, "; {} DAMAGED, {} repaired", grouped(scrub.found), grouped(scrub.repaired))
-                .unwrap_or(());
+            write!(
+                text,
+                "; {} DAMAGED, {} repaired",
+                grouped(scrub.found),
+                grouped(scrub.repaired)
+            )
+            .unwrap_or(());
         }
         line(out, "scrub", &text);
     }
@@ -290,9 +313,14 @@ fn kept(out: &mut String, share: &ShareStatus, now: i64) {
 fn problems(out: &mut String, share: &ShareStatus, now: i64) {
     let newest = &share.problems.newest;
     for problem in newest.iter().take(LISTED) {
-        let times = if problem.times > 1 { format!(", {} times", problem.times) } else { String::new() };
+        let times =
+            if problem.times > 1 { format!(", {} times", problem.times) } else { String::new() };
         let when = ago(problem.time_unix_ms, now);
-        line(out, "problem", &format!("{}: {} ({when}{times})", named(&problem.account), problem.text));
+        line(
+            out,
+            "problem",
+            &format!("{}: {} ({when}{times})", named(&problem.account), problem.text),
+        );
     }
     if newest.len() > LISTED {
         let more = newest.len() - LISTED;
@@ -317,19 +345,6 @@ fn from_now(at: i64, now: i64) -> String {
         Ok(ms) if ms > 0 => format!("in {}", span(ms)),
         _ => "now".to_owned(),
     }
-}
-
-/// A count by threes.
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A line of a share; what does not fit goes on below.

@@ -60,6 +60,12 @@ impl LagHour {
         }
     }
 
+    /// The lag now. It is what it was at the last recovery point and the time since then by a clock that does not
+    /// jump: whoever sets the machine's clock back makes no lag vanish.
+    pub(super) fn now(&self, steady_ms: u64) -> Option<u64> {
+        self.base.map(|base| lag_at(base, steady_ms))
+    }
+
     /// What the seconds entered say, and the one under way.
     pub(super) fn status(&self, steady_ms: u64) -> Option<LagHourStatus> {
         let base = self.base?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use farshore_engine::progress::Phase;
 
 use super::facts::{
-    AccountStatus, Accounts, Backlog, LagStatus, PeerStatus, Problems, Role, ShareState,
-    ShareStatus, SiteStatus, Stall, Traffic, WorkerStatus,
+    AccountStatus, Accounts, AtRisk, Backlog, Bound, LagStatus, PeerStatus, Problems, Role,
+    ShareState, ShareStatus, SiteStatus, Stall, Traffic, WorkerStatus,
 };
 use super::{CutFacts, Facts, ShareFacts, TrafficFacts, verdict};
 
@@ -114,11 +114,8 @@ fn share(
         state_since_unix_ms: share.state_since_unix_ms,
         recovery_point: share.point.clone(),
         peer_recovery_point: share.peer_point.clone(),
-        lag: LagStatus {
-            now_ms: share.point.as_ref().map(|point| lag(point.time_unix_ms)),
-            hour: hour.status(now.steady),
-        },
-        at_risk: share.at_risk,
+        lag: LagStatus { now_ms: hour.now(now.steady), hour: hour.status(now.steady) },
+        at_risk: at_risk(share.at_risk, share.role, state, peer.connected),
         backlog: share.cut.as_ref().map(|cut| backlog(cut, now)),
         capture: share.capture.clone(),
         holds: share.holds.clone(),
@@ -139,6 +136,25 @@ fn share(
     status.reasons = verdict::of_share(&status, peer, facts.config.grace, now.wall);
     status.ready = status.reasons.is_empty();
     status
+}
+
+/// What was posted of changes at risk is worth no more than who could still add to it: while nobody looks at the
+/// tree there may be more, and at a standby that hears nothing nobody knows.
+fn at_risk(posted: AtRisk, role: Role, state: ShareState, connected: bool) -> AtRisk {
+    let blind = matches!(
+        state,
+        ShareState::Starting
+            | ShareState::MountGone
+            | ShareState::Stalled
+            | ShareState::Stopped
+            | ShareState::Error
+    );
+    let bound = match (role, posted.bound) {
+        (Role::Standby, _) if !connected => Bound::Unknown,
+        (_, Bound::AtMost) if blind => Bound::AtLeast,
+        (_, bound) => bound,
+    };
+    AtRisk { bound, ..posted }
 }
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]

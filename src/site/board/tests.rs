@@ -65,7 +65,10 @@ fn a_site_is_ready_when_nothing_stands_against_it() {
     let status = board.snapshot();
     assert!(status.verdict.ready, "{:?}", status.verdict);
     let objective = &status.shares[0].objective;
-    assert_eq!((objective.verdict, objective.breaks_in_ms), (ObjectiveVerdict::Warning, Some(27_000)));
+    assert_eq!(
+        (objective.verdict, objective.breaks_in_ms),
+        (ObjectiveVerdict::Warning, Some(27_000))
+    );
     assert_eq!(status.peer.next_attempt_unix_ms, Some(T0 + 8_000));
     clock.advance(61_000);
     board.disconnected("refused", None);
@@ -205,4 +208,58 @@ fn a_removed_share_is_gone_and_a_changed_one_keeps_its_facts() {
     board.remove_share("homes");
     again.state(ShareState::Idle, None);
     assert!(board.snapshot().shares.is_empty());
+}
+
+#[test]
+fn a_clock_set_back_makes_no_lag_vanish() {
+    let (clock, board) = board();
+    let share = homes(&board, Role::Active);
+    share.recovery_point(&point(1, T0 - 1_000));
+    clock.advance(4_000);
+    clock.jump(-3_600_000);
+    assert_eq!(board.snapshot().shares[0].lag.now_ms, Some(5_000));
+}
+
+#[test]
+fn what_nobody_can_know_is_not_said_to_be_at_most() {
+    let (_clock, board) = board();
+    let posted = AtRisk { files: 1, bytes: 2, bound: Bound::AtMost };
+    let active = homes(&board, Role::Active);
+    active.at_risk(posted);
+    let bound = || board.snapshot().shares[0].at_risk.bound;
+    for (state, expected) in [
+        (ShareState::Idle, Bound::AtMost),
+        (ShareState::WaitingForPeer, Bound::AtMost),
+        (ShareState::MountGone, Bound::AtLeast),
+        (ShareState::Error, Bound::AtLeast),
+    ] {
+        active.state(state, None);
+        assert_eq!(bound(), expected, "{state:?}");
+    }
+    let standby = homes(&board, Role::Standby);
+    standby.state(ShareState::Idle, None);
+    assert_eq!(bound(), Bound::Unknown, "nobody is connected");
+    board.connected("a");
+    assert_eq!(bound(), Bound::AtMost);
+}
+
+#[test]
+fn an_objective_that_will_be_broken_is_warned_of_before_it_is() {
+    use super::facts::{Backlog, LagStatus, ShareStatus};
+    let of = |lag, eta_ms, connected| {
+        let share = ShareStatus {
+            state: ShareState::Replicating,
+            lag: LagStatus { now_ms: lag, hour: None },
+            backlog: Some(Backlog { eta_ms, ..Backlog::default() }),
+            ..ShareStatus::default()
+        };
+        let objective = verdict::objective(&share, Some(Duration::from_secs(30)), connected);
+        (objective.verdict, objective.breaks_in_ms)
+    };
+    assert_eq!(of(Some(5_000), Some(20_000), true), (ObjectiveVerdict::Kept, None));
+    assert_eq!(of(Some(5_000), Some(26_000), true), (ObjectiveVerdict::Warning, Some(25_000)));
+    assert_eq!(of(Some(24_001), None, true), (ObjectiveVerdict::Warning, None));
+    assert_eq!(of(Some(5_000), None, false), (ObjectiveVerdict::Warning, Some(25_000)));
+    assert_eq!(of(Some(30_001), None, true), (ObjectiveVerdict::Broken, None));
+    assert_eq!(of(None, None, true), (ObjectiveVerdict::Broken, None));
 }

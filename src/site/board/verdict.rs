@@ -123,7 +123,11 @@ pub(super) fn of_share(
                 format!("not connected to {} for {}{why}", peer.name, span(peer.since_ms))
             }
             Role::Standby => {
-                format!("nothing heard from {} for {}{why}", peer.name, heard(share, peer, now_unix_ms))
+                format!(
+                    "nothing heard from {} for {}{why}",
+                    peer.name,
+                    heard(share, peer, now_unix_ms)
+                )
             }
         });
     }
@@ -212,7 +216,7 @@ fn loss(status: &SiteStatus) -> String {
     );
     let lost = match (sum.bound, sum.files) {
         (Bound::AtMost, 0) => {
-            format!("nothing known of would be lost; what changed is proven up to {lag} ago")
+            format!("nothing known of would be lost; all before {lag} ago is proven")
         }
         _ => format!("{lag} of changes ({}) would be lost", at_risk_text(&sum)),
     };
@@ -222,12 +226,26 @@ fn loss(status: &SiteStatus) -> String {
     }
 }
 
+/// A count by threes: `1,204,332`.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Changes at risk, for people.
 #[must_use]
 pub fn at_risk_text(at_risk: &AtRisk) -> String {
     let files = match at_risk.files {
         1 => "1 file".to_owned(),
-        n => format!("{n} files"),
+        n => format!("{} files", grouped(n)),
     };
     let bytes = HumanBytes(at_risk.bytes);
     match at_risk.bound {

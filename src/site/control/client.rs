@@ -67,10 +67,7 @@ pub fn call(state: &Path, request: &Request, timeout: Duration) -> Result<Value,
         }
         Err(e) => Err(Failure {
             exit: Exit::Connection,
-            message: format!(
-                "control socket {}: the answer makes no sense: {e}",
-                path.display()
-            ),
+            message: format!("control socket {}: the answer makes no sense: {e}", path.display()),
             hint: Some("is the daemon of another version?".into()),
         }),
     }

@@ -117,8 +117,7 @@ impl Drop for Door {
 /// The next client; none when the door is closed.
 fn next(listener: &OwnedFd, woken: &UnixStream) -> Option<OwnedFd> {
     loop {
-        let mut both =
-            [PollFd::new(listener, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+        let mut both = [PollFd::new(listener, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
         let polled = poll(&mut both, None);
         if !both[1].revents().is_empty() {
             return None;
@@ -133,7 +132,9 @@ fn next(listener: &OwnedFd, woken: &UnixStream) -> Option<OwnedFd> {
         match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(client) => return Some(client),
             // It went away again, or another descriptor was meant.
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED | rustix::io::Errno::AGAIN) => {}
+            Err(
+                rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED | rustix::io::Errno::AGAIN,
+            ) => {}
             Err(_) => std::thread::sleep(PAUSE),
         }
     }

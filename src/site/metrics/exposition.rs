@@ -166,7 +166,8 @@ fn of_share(family: &mut Family<'_>, share: &ShareStatus) {
         }
         LAG_HOUR => {
             let Some(hour) = share.lag.hour else { return };
-            for (quantile, ms) in [("0.5", hour.p50_ms), ("0.99", hour.p99_ms), ("1", hour.max_ms)] {
+            for (quantile, ms) in [("0.5", hour.p50_ms), ("0.99", hour.p99_ms), ("1", hour.max_ms)]
+            {
                 family.put(&[name, ("quantile", quantile)], seconds(ms));
             }
         }

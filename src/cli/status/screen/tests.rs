@@ -13,9 +13,7 @@ use farshore_engine::progress::Progress;
 
 use super::*;
 use crate::site::board::clock::{Clock, HandClock};
-use crate::site::board::facts::{
-    AtRisk, History, Hold, NodeStatus, PolicySummary, Scrub,
-};
+use crate::site::board::facts::{AtRisk, History, Hold, NodeStatus, PolicySummary, Scrub};
 use crate::site::board::{Board, BoardConfig, ShareBoard, ShareConfig};
 
 /// 2026-11-22, 03:00:00 UTC.
@@ -90,7 +88,10 @@ fn ready() -> Scene {
     scene.share.state(ShareState::Idle, None);
     let begin = scene.clock.wall_ms();
     for n in 0..900 {
-        scene.share.recovery_point(&point(334 + n, begin + i64::try_from(n).expect("small") * 4_000 - 500));
+        scene.share.recovery_point(&point(
+            334 + n,
+            begin + i64::try_from(n).expect("small") * 4_000 - 500,
+        ));
         scene.clock.advance(4_000);
         scene.board.link(Duration::from_micros(12_300), n * 4_600_000, n * 37_000);
     }
@@ -124,7 +125,8 @@ fn ready() -> Scene {
 fn golden(name: &str, scene: &Scene) {
     let text = screen(&scene.board.snapshot(), false);
     for line in text.lines() {
-        let long_word = line.trim_start().split(' ').any(|word| word.chars().count() > WIDTH - COLUMN);
+        let long_word =
+            line.trim_start().split(' ').any(|word| word.chars().count() > WIDTH - COLUMN);
         assert!(line.chars().count() <= WIDTH || long_word, "{line}");
         assert_eq!(line.trim_end(), line);
     }
@@ -234,4 +236,24 @@ fn long_words_are_not_cut() {
     let long = "x".repeat(100);
     assert_eq!(wrapped(3, &format!("a {long} b")), format!("a\n   {long}\n   b"));
     assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+}
+
+#[test]
+fn a_cut_says_what_is_left_and_when_it_ends() {
+    let mut cut = Backlog {
+        phase: "replicating".into(),
+        changes: 84_000,
+        changes_left: 63_000,
+        bytes: 40 << 30,
+        bytes_left: 30 << 30,
+        rate: 108 << 20,
+        eta_ms: Some(284_000),
+        for_ms: 95_000,
+        scanned: 0,
+    };
+    let left = "63,000 of 84,000 changes and 30.0 GiB of 40.0 GiB left, 108 MiB/s, done in 4 min";
+    assert_eq!(backlog(&cut), left);
+    cut.phase = "sealing".into();
+    (cut.rate, cut.eta_ms) = (0, None);
+    assert_eq!(backlog(&cut), "sealing, for 95 s");
 }
