@@ -399,7 +399,7 @@ fn hold(share: &ShareBoard) {
         reasons: vec!["38 % would be deleted".into()],
         counts: BTreeMap::from([("removed".to_owned(), 12)]),
         since_unix_ms: T0 - 5_000,
-        next: Vec::new(),
+        ..Hold::default()
     }]);
 }
 

@@ -101,6 +101,12 @@ fn text(holds: &[Value], now: i64) -> String {
         lines.push(format!("{whose}: held for {} (id {})", span(since), escape_text(&hold.id)));
         lines.extend(hold.reasons.iter().map(|why| format!("  because {}", escape_text(why))));
         lines.extend(hold.counts.iter().map(|(what, n)| format!("  {n} {}", escape_text(what))));
+        if hold.rejected_unix_ms.is_some() {
+            lines.push("  rejected: nothing of it is applied".into());
+        }
+        if let Some(point) = hold.last_good_point {
+            lines.push(format!("  the last good recovery point is {point}"));
+        }
         lines.extend(hold.next.iter().map(|next| format!("  next: {}", escape_text(next))));
     }
     lines.join("\n") + "\n"

@@ -246,6 +246,12 @@ fn brake(out: &mut String, share: &ShareStatus, now: i64) {
         let since = ago(hold.since_unix_ms, now);
         let why = hold.reasons.join("; ");
         line(out, "HELD", &format!("{}, {since}: {why}{counts}", named(&hold.account)));
+        if let Some(at) = hold.rejected_unix_ms {
+            line(out, "  rejected", &format!("{}: nothing of it is applied", ago(at, now)));
+        }
+        if let Some(point) = hold.last_good_point {
+            line(out, "  last good", &format!("recovery point {point}"));
+        }
         for next in &hold.next {
             line(out, "  next", next);
         }

@@ -454,6 +454,10 @@ pub struct Hold {
     pub counts: BTreeMap<String, u64>,
     /// Since when.
     pub since_unix_ms: i64,
+    /// Sequence of the last recovery point before it: the last good one.
+    pub last_good_point: Option<u64>,
+    /// When an operator said that it must not pass.
+    pub rejected_unix_ms: Option<i64>,
     /// Commands that end it.
     pub next: Vec<String>,
 }

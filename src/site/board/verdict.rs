@@ -137,7 +137,8 @@ pub(super) fn of_share(
             account => format!("account {account}"),
         };
         let why = hold.reasons.first().map_or_else(String::new, |why| format!(": {why}"));
-        reasons.push(format!("the brake holds {whose}{why}"));
+        let rejected = if hold.rejected_unix_ms.is_some() { ", rejected" } else { "" };
+        reasons.push(format!("the brake holds {whose}{rejected}{why}"));
     }
     if share.recovery_point.is_none() {
         reasons.push("there is no recovery point yet".into());

@@ -92,7 +92,7 @@ pub(super) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> 
 
 fn not_there(path: &Path, e: &io::Error) -> Failure {
     let at = path.display();
-    let start = "start it with 'farshore serve --config FILE', or name its state folder by --state";
+    let start = "start it, or name its state folder by --state";
     let say = |exit, message, hint: &str| Failure { exit, message, hint: Some(hint.to_owned()) };
     match e.kind() {
         ErrorKind::NotFound => {

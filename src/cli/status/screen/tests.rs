@@ -180,7 +180,8 @@ fn a_site_that_is_held() {
         ],
         counts: [("removed".to_owned(), 12_904), ("replaced".to_owned(), 77)].into(),
         since_unix_ms: THREE_AM - 240_000,
-        next: Vec::new(),
+        last_good_point: Some(1_190),
+        ..Hold::default()
     }]);
     golden("held", &scene);
 }
