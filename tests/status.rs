@@ -550,7 +550,8 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
 fn the_command_line_tells_what_the_daemon_tells() {
     let daemon = Daemon::start();
     let state = text(daemon.state.path()).to_owned();
-    let status = |more: &[&str]| farshore(&[&["status", "--state", &state], more].concat());
+    let status =
+        |more: &[&str]| farshore(&[&["status", "--state", state.as_str()][..], more].concat());
     expect(&status(&[]), 10, &["NOT READY: no share is configured"]);
     post_all(&daemon.board);
     let out = status(&[]);
@@ -573,7 +574,8 @@ fn the_command_line_tells_what_the_daemon_tells() {
     let missing: Vec<_> = found.iter().filter(|key| !named.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "printed, but not on the page: {missing:?}");
 
-    let brake = |more: &[&str]| farshore(&[&["brake"], more, &["--state", &state]].concat());
+    let brake =
+        |more: &[&str]| farshore(&[&["brake"][..], more, &["--state", state.as_str()]].concat());
     expect(
         &brake(&["show"]),
         5,
@@ -593,7 +595,8 @@ fn the_command_line_tells_what_the_daemon_tells() {
     }));
     homes.holds(Vec::new());
     expect(&brake(&["show"]), 0, &["holds nothing"]);
-    let mark = |more: &[&str]| farshore(&[&["mark"], more, &["--state", &state]].concat());
+    let mark =
+        |more: &[&str]| farshore(&[&["mark"][..], more, &["--state", state.as_str()]].concat());
     expect(&mark(&["create", "--label", "lsn 4/2"]), 0, &["recovery point 7 of", ": lsn 4/2"]);
     expect(&mark(&["list", "--share", "homes"]), 0, &["no marks"]);
 

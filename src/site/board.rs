@@ -459,7 +459,8 @@ impl ShareBoard {
                 worst.truncate(NAMED_MAX);
             }
         }
-        let worst = worst.into_iter().map(|(account, time)| (account.to_string(), time)).collect();
+        let worst =
+            worst.into_iter().map(|(account, time)| (account_name(account), time)).collect();
         self.post(|share| (share.accounts, share.worst) = (count, worst));
     }
 
@@ -490,7 +491,7 @@ impl ShareBoard {
     /// Something could not be done. The same words of the same account are one problem, met once more.
     pub fn problem(&self, account: &RelPath, text: &str) {
         let time_unix_ms = self.board.clock.wall_ms();
-        let (account, text) = (account.to_string(), shown(text));
+        let (account, text) = (account_name(account), shown(text));
         self.post(|share| {
             share.problems_total = share.problems_total.saturating_add(1);
             let same = |p: &Problem| p.account == account && p.text == text;
@@ -504,7 +505,7 @@ impl ShareBoard {
 
     /// A cut of `account` went well: its problems stand no longer. None: those of every account.
     pub fn solved(&self, account: Option<&RelPath>) {
-        let account = account.map(ToString::to_string);
+        let account = account.map(account_name);
         let stands = |p: &Problem| account.as_ref().is_some_and(|account| p.account != *account);
         self.post(|share| share.problems.retain(stands));
     }
@@ -579,6 +580,12 @@ fn shown(text: &str) -> String {
         None => escape_text(text),
         Some((end, _)) => escape_text(&text[..end]) + "...",
     }
+}
+
+/// An account as it is shown, and given to `--only`; empty: the share itself.
+#[must_use]
+pub fn account_name(account: &RelPath) -> String {
+    if account.is_root() { String::new() } else { account.to_string() }
 }
 
 fn shown_path(path: &Path) -> String {

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::Write;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,10 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use farshore_core::path::escape_text;
+use farshore_core::path::{RelPath, escape_text};
 use serde_json::{Map, Value};
 
 use crate::report::utc;
+use crate::site::board::account_name;
 use crate::site::board::clock::{Clock, SystemClock};
 
 /// Lines that wait for a reader.
@@ -116,8 +117,8 @@ impl Record {
 
     /// Of an account.
     #[must_use]
-    pub fn account(self, account: &impl fmt::Display) -> Self {
-        self.field("account", account.to_string())
+    pub fn account(self, account: &RelPath) -> Self {
+        self.field("account", account_name(account))
     }
 
     /// With a number or a text of its own.
@@ -342,7 +343,7 @@ mod tests {
     fn nasty() -> Record {
         Record::new(Level::Warn, "hold", "12 deletes\nerror: \u{1b}[2J\u{202e}forged")
             .share("homes")
-            .account(&"BU01/a b\" level=error")
+            .account(&RelPath::new(*b"BU01/a b\" level=error").expect("a path"))
             .field("entries", 12)
     }
 
