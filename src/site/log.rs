@@ -255,6 +255,9 @@ fn text_line<'a>(
     for (name, value) in &record.fields {
         let value = match value {
             Value::String(text) => quoted(&cut(text)).into_owned(),
+            list @ (Value::Array(_) | Value::Object(_)) => {
+                quoted(&cut(&list.to_string())).into_owned()
+            }
             other => other.to_string(),
         };
         write!(line, " {name}={value}").unwrap_or(());
@@ -281,6 +284,7 @@ fn json_line<'a>(
     for (name, value) in &record.fields {
         let value = match value {
             Value::String(text) => cut(text).into(),
+            list @ (Value::Array(_) | Value::Object(_)) => cut(&list.to_string()).into(),
             other => other.clone(),
         };
         object.insert((*name).to_owned(), value);
