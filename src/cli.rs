@@ -11,7 +11,10 @@ use farshore_engine::io::uring::IoMode;
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
+mod brake;
+mod daemon;
 mod key;
+mod mark;
 mod policy;
 mod replicate;
 mod rules;
@@ -36,8 +39,12 @@ enum Command {
     Serve(ServeArgs),
     /// Make a site key, or show its id
     Key(KeyArgs),
-    /// Say what is known of a pair without a run
+    /// Say how this site is, or what is known of a pair without a run
     Status(StatusArgs),
+    /// What the brake of this site holds: show, approve, reject
+    Brake(brake::BrakeArgs),
+    /// Labelled recovery points of this site
+    Mark(mark::MarkArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -199,15 +206,37 @@ struct KeyArgs {
 
 #[derive(Debug, Args)]
 struct StatusArgs {
-    /// The folder that is replicated
-    #[arg(value_name = "SRC")]
-    source: PathBuf,
+    /// The folder that is replicated; without SRC and DST the daemon of this site is asked
+    #[arg(value_name = "SRC", requires = "target")]
+    source: Option<PathBuf>,
     /// A folder, or farshore://HOST:PORT/SHARE, as it was given to replicate
     #[arg(value_name = "DST")]
-    target: crate::replicate::Destination,
+    target: Option<crate::replicate::Destination>,
     /// List every entry that policies leave out and the target keeps
-    #[arg(long)]
+    #[arg(long, requires = "target")]
     detached: bool,
+    /// Show it again every second
+    #[arg(long, conflicts_with = "source")]
+    watch: bool,
+    /// The site's config, which says where its state folder is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "state"])]
+    config: Option<PathBuf>,
+    /// One JSON object on standard output (docs/output.md)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+/// Which daemon is asked, and about what.
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// The share; may be left out when the site has one alone
+    #[arg(long, value_name = "NAME")]
+    share: Option<String>,
+    /// The site's config, which says where its state folder is
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    config: Option<PathBuf>,
     /// One JSON object on standard output (docs/output.md)
     #[arg(long)]
     json: bool,
@@ -291,6 +320,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, &below),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Brake(args) => brake::run(args),
+        Command::Mark(args) => mark::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

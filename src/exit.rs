@@ -28,6 +28,10 @@ pub enum Exit {
     Differs = 8,
     /// Another run has the share, or the catalog, in use: later the same command can succeed.
     Busy = 9,
+    /// `status` of a site: a failover now would cost more than was promised, or is not possible.
+    NotReady = 10,
+    /// No daemon runs for the state folder.
+    NoDaemon = 11,
 }
 
 /// An error as the command line shows it: what, why, what to do.

@@ -1,4 +1,4 @@
-//! `farshore status`: what is known of a pair without a run.
+//! `farshore status`: how a site is, by its daemon's word; or what is known of a pair without a run.
 
 use std::path::{Path, PathBuf};
 
@@ -14,13 +14,23 @@ use crate::report::{entries, point_json, point_line, policies_json, rule_text};
 use crate::state::State;
 use crate::status::{Status, of_pair};
 
+mod screen;
+mod site;
+
 /// Detached entries in the object, which is made in memory; the text has them all.
 const LISTED: usize = 100_000;
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
+    match (&args.source, &args.target) {
+        (Some(source), Some(target)) => of_a_pair(args, source, target),
+        _ => site::run(args),
+    }
+}
+
+fn of_a_pair(args: &StatusArgs, source: &Path, target: &Destination) -> Result<Exit, Failure> {
     let state = State::existing(args.state.state.as_deref())
         .map_err(|e| Failure::new(Exit::Refused, &e))?;
-    let source = resolved("source", &args.source)?;
+    let source = resolved("source", source)?;
     let mut listed = Vec::new();
     let mut left_off = 0_u64;
     let mut each = |path: &RelPath, row: &Detached| match (args.detached, args.json) {
@@ -34,7 +44,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             print(&format!("detached {path} ({}, since {})\n", rule_text(&row.rule), row.since));
         }
     };
-    let status = match &args.target {
+    let status = match target {
         Destination::Folder(folder) => {
             of_pair(&state, &folder_pair(&source, &resolved("target", folder)?), &mut each)
         }

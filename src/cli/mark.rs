@@ -1,0 +1,73 @@
+//! `farshore mark`: labelled recovery points, made by a site's daemon.
+
+use std::time::Duration;
+
+use farshore_core::path::escape_text;
+use serde_json::Value;
+
+use super::daemon::ask;
+use super::{DaemonArgs, print};
+use crate::exit::{Exit, Failure};
+use crate::site::control::Request;
+
+/// A mark waits for the cut that it labels.
+const CUT_PATIENCE: Duration = Duration::from_secs(3_600);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MarkArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a cut now, and label its recovery point
+    Create(CreateArgs),
+    /// Labelled recovery points
+    List(ListArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// What it is for, e.g. "before the upgrade", or a position of the database
+    #[arg(long, value_name = "TEXT")]
+    label: String,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) fn run(args: MarkArgs) -> Result<Exit, Failure> {
+    let (request, daemon, patience) = match args.command {
+        Command::Create(CreateArgs { label, daemon }) => {
+            (Request::Mark { share: daemon.share.clone(), label }, daemon, CUT_PATIENCE)
+        }
+        Command::List(ListArgs { daemon }) => {
+            (Request::Marks { share: daemon.share.clone() }, daemon, PATIENCE)
+        }
+    };
+    let value = ask(&daemon.state, daemon.config.as_deref(), &request, patience)?;
+    if daemon.json {
+        print(&format!("{value}\n"));
+        return Ok(Exit::Done);
+    }
+    match value["marks"].as_array() {
+        Some(marks) if marks.is_empty() => print("no marks\n"),
+        Some(marks) => marks.iter().for_each(|mark| print(&text(mark))),
+        None => print(&text(&value)),
+    }
+    Ok(Exit::Done)
+}
+
+/// A mark in a line.
+fn text(mark: &Value) -> String {
+    let of = |name: &str| escape_text(mark[name].as_str().unwrap_or("?"));
+    let sequence = mark["sequence"].as_u64().map_or("?".to_owned(), |n| n.to_string());
+    format!("recovery point {sequence} of {}, root {}: {}\n", of("time"), of("root"), of("label"))
+}
