@@ -23,6 +23,7 @@ use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 mod detached;
+pub mod parts;
 
 pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 

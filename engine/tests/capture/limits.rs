@@ -1,0 +1,123 @@
+//! What happens beyond what the kernel or the configuration allows.
+
+use std::fs;
+
+use farshore_engine::capture::{
+    DirtyConfig, DirtySet, Notice, Synced, TakeFilter, Taking, WatchConfig, WatchKind, Watcher,
+};
+
+use crate::bed::{Bed, Watch, now_ms, path, with_sysctl, write};
+
+#[test]
+fn a_queue_that_overflows_ends_in_the_whole_and_the_watch_goes_on() {
+    Bed::each(|bed| {
+        let name = match bed.kind {
+            WatchKind::Fanotify => "fs/fanotify/max_queued_events",
+            _ => "fs/inotify/max_queued_events",
+        };
+        // The bound is taken when a queue is made.
+        let config = WatchConfig { unlimited_queue: false, ..bed.config() };
+        let Some(watch) = with_sysctl(name, "16", || Watch::start_with(&config)) else { return };
+        for round in 0.. {
+            assert!(round < 1_000, "a queue of 16 that never overflows");
+            let directory = watch.at(&format!("d{round}"));
+            fs::create_dir(&directory).unwrap();
+            (0..200).for_each(|n| write(&directory.join(n.to_string())));
+            assert_eq!(watch.watcher.sync(), Synced::Complete);
+            if watch.watcher.report().overflows > 0 {
+                break;
+            }
+        }
+        let (why, _) = watch.set.status().whole.expect("whole");
+        assert!(why.contains("queue of events"), "{why}");
+        assert!(watch.watcher.notices().try_iter().any(|notice| notice == Notice::Overflow));
+        watch.clear();
+        // Directories whose events were lost are watched like others.
+        for n in 0..2 {
+            write(&watch.at(&format!("d{n}/more")));
+            watch.must_wait(&format!("d{n}"));
+            if !watch.at(&format!("d{}", n + 1)).exists() {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_burst_is_told_by_its_directories() {
+    Bed::each(|bed| {
+        // As many inodes as the smallest file system here has.
+        let (directories, files) =
+            if bed.top.join("lost+found").exists() { (50, 200) } else { (50, 1_000) };
+        (0..directories)
+            .for_each(|n| fs::create_dir_all(bed.root.join(format!("a{n}/d"))).unwrap());
+        let watch = Watch::start(bed);
+        for n in 0..directories {
+            (0..files)
+                .for_each(|m| drop(fs::File::create(watch.at(&format!("a{n}/d/{m}"))).unwrap()));
+        }
+        assert_eq!(watch.watcher.sync(), Synced::Complete);
+        let status = watch.set.status();
+        // Inotify has a bound of its own for what nobody read yet.
+        if status.whole.is_none() {
+            assert_eq!((status.accounts.len(), status.directories), (directories, directories));
+        }
+        (0..directories).for_each(|n| watch.must_wait(&format!("a{n}/d")));
+        let report = watch.watcher.report();
+        eprintln!("{} events, {} handles resolved", report.events, report.resolved);
+    });
+}
+
+#[test]
+fn directories_beyond_the_watches_are_said_to_be_unwatched_until_there_are_more() {
+    let Some(bed) = Bed::new("folder", WatchKind::Inotify) else { return };
+    (0..20).for_each(|n| fs::create_dir_all(bed.root.join(format!("d{n}/e"))).unwrap());
+    let config = WatchConfig { watches_max: 15, ..bed.config() };
+    let set = DirtySet::new(DirtyConfig::default());
+    let watcher = Watcher::start(&config, set.clone()).unwrap();
+    let report = watcher.report();
+    assert_eq!(report.watches, 15);
+    assert!(report.unwatched_count > 0, "{report:?}");
+    assert!(report.unwatched.iter().all(|(_, why)| why.contains("max_user_watches")), "{report:?}");
+    assert!(matches!(watcher.sync(), Synced::Partial(_)));
+    assert!(watcher.notices().try_iter().any(|notice| matches!(notice, Notice::Unwatched(_))));
+    let unwatched = report.unwatched[0].0.clone();
+    set.done(set.take(&TakeFilter::default()).unwrap());
+    // Room comes: directories that are watched go.
+    let unwatched_names: Vec<String> =
+        report.unwatched.iter().map(|(at, _)| at.to_string()).collect();
+    for n in 0..20 {
+        let name = format!("d{n}");
+        let is_unwatched =
+            unwatched_names.iter().any(|at| *at == name || at.starts_with(&format!("{name}/")));
+        if !is_unwatched {
+            fs::remove_dir_all(bed.root.join(name)).unwrap();
+        }
+    }
+    let mut version = 0;
+    while watcher.sync() != Synced::Complete || !set.waits(&unwatched) {
+        let before = version;
+        version = set.wait(version, std::time::Duration::from_secs(60));
+        assert_ne!(version, before, "{:?}", watcher.report());
+        assert!(watcher.report().watches <= 15);
+    }
+}
+
+#[test]
+fn a_tree_that_nobody_watches_says_so() {
+    let Some(bed) = Bed::new("folder", WatchKind::Inotify) else { return };
+    let set = DirtySet::new(DirtyConfig::default());
+    let config = WatchConfig { best: WatchKind::None, ..WatchConfig::new(&bed.root, now_ms) };
+    let watcher = Watcher::start(&config, set.clone()).unwrap();
+    assert_eq!(watcher.report().kind, WatchKind::None);
+    assert!(matches!(watcher.sync(), Synced::Partial(_)));
+    set.mark_whole("the caller's", 1);
+    let taken = set.take(&TakeFilter::default()).unwrap();
+    assert_eq!(taken.scope, Taking::Whole("the caller's".into()));
+    assert!(Watcher::start(&WatchConfig::new(bed.root.join("none"), now_ms), set.clone()).is_err());
+    // Where handles cannot be opened, directories are watched.
+    let proc = Watcher::start(&WatchConfig::new("/proc/self/fdinfo", now_ms), set).unwrap();
+    assert_ne!(proc.report().kind, WatchKind::Fanotify);
+    assert!(!proc.report().refused.is_empty());
+    assert!(path("").is_root());
+}
