@@ -231,14 +231,11 @@ impl Marks {
                 self.directories -= 1;
                 self.bytes -= path.len();
             }
+            let first_ms = account.first_ms;
             if account.directories.is_empty() {
-                // What covers it is of the share itself and was marked later: the time goes there.
-                let first_ms = account.first_ms;
                 self.accounts.remove(name);
-                if let Some(share) = self.accounts.get_mut(&[][..]) {
-                    share.first_ms = share.first_ms.min(first_ms);
-                }
             }
+            self.make_older(&path, first_ms, depth);
         }
     }
 
@@ -323,11 +320,16 @@ impl Marks {
         outcome
     }
 
+    /// What covers `path` is as old as that. It may be of the share itself, while the path's own account
+    /// has other marks.
     fn make_older(&mut self, path: &[u8], first_ms: i64, depth: usize) {
-        let name = account_bytes(path, depth);
-        let name = if self.accounts.contains_key(name) { name } else { &[] };
-        if let Some(account) = self.accounts.get_mut(name) {
-            account.first_ms = account.first_ms.min(first_ms);
+        for at in std::iter::once(path).chain(ancestors(path)) {
+            let Some(account) = self.accounts.get_mut(account_bytes(at, depth)) else { continue };
+            let covers = account.directories.get(at).is_some_and(|deep| *deep || at == path);
+            if covers {
+                account.first_ms = account.first_ms.min(first_ms);
+                return;
+            }
         }
     }
 }

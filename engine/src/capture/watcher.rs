@@ -270,6 +270,12 @@ impl Watcher {
         }
     }
 
+    /// Does `work` while nobody reads events, as if the reader had stalled. For tests of that case.
+    pub fn stalled<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _reader = self.shared.lock();
+        work()
+    }
+
     /// What is known, without asking the file system for anything.
     #[must_use]
     pub fn report(&self) -> WatchReport {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use farshore_core::path::RelPath;
@@ -161,24 +160,4 @@ impl Watch {
 
 pub(crate) fn write(at: &Path) {
     fs::write(at, b"content").expect("written");
-}
-
-/// Sysctls are of the whole machine: one test of this process at a time changes them.
-static SYSCTL: Mutex<()> = Mutex::new(());
-
-/// Does `work` while the sysctl has the value; `None` where it cannot be set.
-pub(crate) fn with_sysctl<T>(name: &str, value: &str, work: impl FnOnce() -> T) -> Option<T> {
-    let _turn = SYSCTL.lock().unwrap_or_else(PoisonError::into_inner);
-    let file = Path::new("/proc/sys").join(name);
-    let before = fs::read_to_string(&file).ok()?;
-    if fs::write(&file, value).is_err() {
-        eprintln!("skipped: {name} cannot be set here");
-        return None;
-    }
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    fs::write(&file, before).expect("set back");
-    match outcome {
-        Ok(outcome) => Some(outcome),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
 }
