@@ -107,11 +107,19 @@ impl Marks {
         self.accounts.iter().map(facts).collect()
     }
 
-    /// Every mark: path, deep, since when.
+    /// Every mark: path, deep, since when; in any order.
     pub(super) fn all(&self) -> impl Iterator<Item = (&[u8], bool, i64)> {
         self.accounts.values().flat_map(|account| {
             account.directories.iter().map(|(path, deep)| (&**path, *deep, account.first_ms))
         })
+    }
+
+    /// The same in an order in which none is covered by one before: made again one by one, all of them are
+    /// there again, each in its account.
+    pub(super) fn covering_last(&self) -> Vec<(&[u8], bool, i64)> {
+        let mut all: Vec<_> = self.all().collect();
+        all.sort_by_key(|(path, deep, _)| (*deep, std::cmp::Reverse(path.len())));
+        all
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -142,6 +150,7 @@ impl Marks {
 
     pub(super) fn mark(&mut self, path: &[u8], deep: bool, now_ms: i64, bounds: Bounds) -> Marked {
         if self.is_below_deep(path, bounds.depth) {
+            self.make_older(path, now_ms, bounds.depth);
             return Marked::Covered;
         }
         let account = account_bytes(path, bounds.depth);
@@ -150,6 +159,7 @@ impl Marks {
             self.accounts.insert(account.into(), new);
         }
         let Some(marks) = self.accounts.get_mut(account) else { return Marked::Covered };
+        marks.first_ms = marks.first_ms.min(now_ms);
         match marks.directories.get_mut(path) {
             Some(known) if *known || !deep => return Marked::Covered,
             Some(known) => *known = true,
@@ -160,7 +170,6 @@ impl Marks {
             }
         }
         marks.deep += usize::from(deep);
-        marks.first_ms = marks.first_ms.min(now_ms);
         if self.directories > bounds.directories || self.bytes > bounds.bytes {
             self.collapse(bounds);
             return Marked::Collapsed;
@@ -308,12 +317,10 @@ impl Marks {
             });
         }
         let mut outcome = Marked::Covered;
-        for (path, deep, first_ms) in other.all() {
+        for (path, deep, first_ms) in other.covering_last() {
             match self.mark(path, deep, first_ms, bounds) {
-                // The one it is covered by is as old as what it covers.
-                Marked::Covered => self.make_older(path, first_ms, bounds.depth),
                 Marked::New if outcome == Marked::Covered => outcome = Marked::New,
-                Marked::New => {}
+                Marked::Covered | Marked::New => {}
                 Marked::Collapsed => outcome = Marked::Collapsed,
             }
         }
@@ -323,6 +330,10 @@ impl Marks {
     /// What covers `path` is as old as that. It may be of the share itself, while the path's own account
     /// has other marks.
     fn make_older(&mut self, path: &[u8], first_ms: i64, depth: usize) {
+        let is_older = |name: &[u8]| self.accounts.get(name).is_some_and(|a| first_ms < a.first_ms);
+        if !is_older(account_bytes(path, depth)) && !is_older(&[]) {
+            return;
+        }
         for at in std::iter::once(path).chain(ancestors(path)) {
             let Some(account) = self.accounts.get_mut(account_bytes(at, depth)) else { continue };
             let covers = account.directories.get(at).is_some_and(|deep| *deep || at == path);

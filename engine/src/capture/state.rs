@@ -187,6 +187,8 @@ impl State {
         self.note(&Record::Take { id, whole: *whole, accounts: accounts.into() });
         for (account, since_ms) in held {
             self.mark(account.as_bytes(), true, *since_ms);
+            // Also when it waits already: in the journal it must not depend on what else did.
+            self.note(&Record::Mark { path: account.as_bytes().into(), deep: true, ms: *since_ms });
         }
         id
     }
@@ -258,7 +260,7 @@ fn put_marks(snapshot: &mut Snapshot, marks: &Marks) {
             snapshot.put(&Record::Whole { why: why.into(), ms: whole.since_ms });
         }
     }
-    for (path, deep, ms) in marks.all() {
+    for (path, deep, ms) in marks.covering_last() {
         snapshot.put(&Record::Mark { path: path.into(), deep, ms });
     }
 }

@@ -267,6 +267,30 @@ fn held_and_unsettled_accounts_go_on_waiting() {
 }
 
 #[test]
+fn an_account_that_is_held_below_a_deep_mark_is_known_after_a_crash() {
+    // Whatever the order of the marks in the journal.
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let resume = || DirtySet::resume(config(100), folder.path(), 9).expect("resumed").0;
+        let set = resume();
+        set.done(set.take(&TakeFilter::default()).expect("whole"));
+        set.mark(&path("b"), true, 1);
+        set.mark(&path(""), true, 2);
+        drop(set);
+        // Written anew, as a whole.
+        let set = resume();
+        let left_out = BTreeSet::from([path("b")]);
+        let held = TakeFilter { left_out, parts_only: true, ..TakeFilter::default() };
+        set.done(set.take(&held).expect("the share's own"));
+        let set = resume();
+        let parts = set.take(&TakeFilter { parts_only: true, ..TakeFilter::default() });
+        let parts = parts.expect("held");
+        assert_eq!((parts.accounts.len(), parts.oldest_ms), (1, 1));
+        assert!(parts.accounts.contains_key(&path("b")));
+    }
+}
+
+#[test]
 fn nothing_is_given_out_while_the_root_is_gone() {
     let set = DirtySet::new(config(100));
     set.mark(&path("a"), false, 1);
