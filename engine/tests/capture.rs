@@ -3,7 +3,7 @@
 //! As root on file systems of its own: tmpfs, XFS and ext4 by fanotify, and by inotify; otherwise by
 //! inotify in a folder. What the machine refuses is skipped with a line.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout)]
 
 #[path = "capture/bed.rs"]
 mod bed;

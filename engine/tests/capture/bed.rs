@@ -26,7 +26,8 @@ pub(crate) struct Bed {
     /// The share is a folder of it.
     pub(crate) root: PathBuf,
     pub(crate) kind: WatchKind,
-    mounted: bool,
+    /// By itself: room for many files.
+    pub(crate) mounted: bool,
     _folder: TempDir,
 }
 
