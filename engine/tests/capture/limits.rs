@@ -50,6 +50,18 @@ fn a_burst_is_told_by_its_directories() {
         // As many inodes as the smallest file system here has.
         let is_large = bed.mounted && !bed.top.join("lost+found").exists();
         let (directories, files) = (50, if is_large { 1_000 } else { 200 });
+        let at = |n: usize| bed.root.join(format!("a{n}/d"));
+        (0..directories).for_each(|n| fs::create_dir_all(at(n)).unwrap());
+        let watch = Watch::start(bed);
+        for n in 0..directories {
+            (0..files).for_each(|m| drop(fs::File::create(at(n).join(m.to_string())).unwrap()));
+        }
+        assert_eq!(watch.watcher.sync(), Synced::Complete);
+        let status = watch.set.status();
+        // Inotify has a bound of its own for what nobody read yet.
+        if bed.kind == WatchKind::Fanotify || status.whole.is_none() {
+            assert_eq!((status.accounts.len(), status.directories), (directories, directories));
+        }
         (0..directories).for_each(|n| watch.must_wait(&format!("a{n}/d")));
         let report = watch.watcher.report();
         eprintln!("{} events, {} handles resolved", report.events, report.resolved);
