@@ -1,6 +1,7 @@
 //! Everything of Farshore that touches a disk: scan, catalog, ingest, stage, journal, apply, history.
 
 pub mod apply;
+pub mod capture;
 pub mod catalog;
 pub mod check;
 pub mod contents;

@@ -23,7 +23,11 @@ use crate::scan::{Held, ScanEvent, candidate, scan};
 use crate::spool::{Spool, SpoolReader};
 
 mod detached;
+<<<<<<< HEAD
 mod parts;
+=======
+pub mod parts;
+>>>>>>> t/capture
 
 pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 pub use parts::{Part, PartialPlan, Scope, plan_parts};

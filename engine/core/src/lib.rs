@@ -6,7 +6,10 @@
 //! encodings are what the other crates keep (`docs/format.md`).
 
 pub mod account;
+<<<<<<< HEAD
 pub mod brake;
+=======
+>>>>>>> t/capture
 pub mod chunking;
 pub mod codec;
 pub mod conflict;

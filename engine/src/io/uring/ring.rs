@@ -3,7 +3,7 @@
 //! Guarantees: when a call returns, or unwinds, nothing of it is under way in the kernel any more, so
 //! that what it borrowed may be used again; each request has its own result; descriptors that were
 //! opened are owned. A ring that failed as a whole answers ECANCELED from then on and hands nothing
-//! over again. The only `unsafe` of the engine is here.
+//! over again. The only `unsafe` of the engine but for the handles of its capture is here.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
