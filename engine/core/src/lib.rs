@@ -5,6 +5,7 @@
 //! [`codec::DecodeError`] and without allocating for them. Nothing here survives a crash; the
 //! encodings are what the other crates keep (`docs/format.md`).
 
+pub mod account;
 pub mod chunking;
 pub mod codec;
 pub mod conflict;
