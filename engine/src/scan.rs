@@ -174,7 +174,8 @@ pub(crate) fn scan_children<S: Storage, E>(
         }
     };
     let (path, len) = (Arc::clone(&directory.path), names.len());
-    let entries = |found| Ready::Entries { path: Arc::clone(&path), names: Arc::clone(&names), found };
+    let entries =
+        |found| Ready::Entries { path: Arc::clone(&path), names: Arc::clone(&names), found };
     report(entries(first.found), &room, visit)?;
     let mut from = len.min(BOUNDS.piece);
     while from < len {

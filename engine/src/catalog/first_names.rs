@@ -66,3 +66,44 @@ impl Catalog {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use farshore_proto::message::StoreId;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::catalog::{CatalogConfig, CatalogRole};
+
+    #[test]
+    fn further_names_are_counted_as_they_come_and_go_and_anew() {
+        let path = |s: &str| RelPath::new(s.as_bytes()).expect("valid");
+        let role = CatalogRole::Source;
+        let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([1; 16]) };
+        let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
+        let link = |to| Record { entry: Entry::HardLink { leader: path(to) }, facts: None };
+        let firsts = || {
+            let reader = catalog.reader().expect("a reader");
+            ["a", "b"].map(|at| reader.is_first_name(&path(at)).expect("read"))
+        };
+        let change = |change: &dyn Fn(&mut CatalogTables<'_>) -> Result<()>| {
+            catalog.update(Durability::None, |t| change(t)).expect("changed");
+        };
+        assert_eq!(firsts(), [false, false]);
+        change(&|t| {
+            t.put(&path("c"), &link("a"))?;
+            t.put(&path("d"), &link("a"))?;
+            t.put(&path("d"), &link("a"))
+        });
+        assert_eq!(firsts(), [true, false]);
+        change(&|t| t.put(&path("c"), &link("b")));
+        assert_eq!(firsts(), [true, true]);
+        change(&|t| t.remove(&path("d")).map(drop));
+        assert_eq!(firsts(), [false, true]);
+        // A catalog of before.
+        change(&|t| t.first_names.retain(|_, _| false).step("empty it"));
+        assert_eq!(firsts(), [false, false]);
+        catalog.count_first_names().expect("counted");
+        assert_eq!(firsts(), [false, true]);
+    }
+}

@@ -24,8 +24,8 @@ use super::pending::Pending;
 use super::record::{decode_history, decode_history_set, entry_part, is_directory, parse_location};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DETACHED, DIRECTORIES, DIRTY, ENTRIES,
-    FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
-    Record, Result, Step, damaged, lock,
+    FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
+    META, RECIPES, Record, Result, Step, damaged, lock,
 };
 
 /// A consistent view of a catalog.

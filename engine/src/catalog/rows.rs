@@ -52,7 +52,8 @@ impl CatalogReader {
     /// [`CatalogError::Database`].
     pub fn rows_between(&self, from: &[u8], to: Option<&[u8]>) -> Result<Rows> {
         let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.entries.range::<&[u8]>((Bound::Included(from), to)).step("read entries")?;
+        let range =
+            self.entries.range::<&[u8]>((Bound::Included(from), to)).step("read entries")?;
         let mut rows = Rows { range, current: None };
         rows.advance()?;
         Ok(rows)

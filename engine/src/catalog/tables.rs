@@ -21,8 +21,8 @@ use super::reader::{for_children, read_below};
 use super::record::{decode_history, location_key};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DETACHED, DIRECTORIES,
-    DIRTY, ENTRIES, FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
-    META, RECIPES, Record, Result, Step, damaged,
+    DIRTY, ENTRIES, FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet,
+    INODES, Location, META, RECIPES, Record, Result, Step, damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.

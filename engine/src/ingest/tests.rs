@@ -130,6 +130,19 @@ fn what_is_read_ahead_leaves_in_its_turn() {
     assert!(problems.is_empty());
 }
 
+/// A directory that may still change unseen is looked at again, and still told from another in its place.
+#[test]
+fn a_young_directory_keeps_its_inode_alone() {
+    let storage = disk(&["a/1"]);
+    let change = Change::Look { path: path("a"), size: 0, is_file: false, moved_from: None };
+    let (record, _) = batch(&storage, vec![change], &|| storage.disk().time(), i64::MAX);
+    let [Effect::Put { record, .. }] = &record.effects[..] else { panic!("one entry") };
+    let stat = storage.stat(Object::Named(storage.root(), b"a")).expect("there");
+    let facts = record.facts.expect("its inode");
+    assert_eq!(facts.inode, stat.inode);
+    assert_ne!(facts, LocalFacts::of(&stat));
+}
+
 /// Of files that are read ahead the clock counts that was read before the first of them was opened: a
 /// change just after the read has a change time of then, not of when their turn came.
 #[test]

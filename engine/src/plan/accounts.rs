@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn neither_accounts_nor_names_grow_without_end() {
         let mut accounts = Accounts::new(1);
-        let path = |n: usize, m: usize| RelPath::new(format!("{n}/{m}").into_bytes()).expect("valid");
+        let path =
+            |n: usize, m: usize| RelPath::new(format!("{n}/{m}").into_bytes()).expect("valid");
         for m in 0..100 {
             accounts.came(&path(0, m), false);
             accounts.went(&path(0, m), true);

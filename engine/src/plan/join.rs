@@ -166,7 +166,7 @@ impl<'a, S: Storage> Join<'a, S> {
             let was_directory = record.entry.kind() == EntryKind::Directory;
             covers_more |= was_directory;
             self.keep(&path, &record, Some(verdict), true)?;
-            self.loses_first_name(&path, record.entry.kind())?;
+            self.name_excluded(&path, record.entry.kind())?;
             if was_directory {
                 self.look_below_kept(&path, verdict)?;
             }

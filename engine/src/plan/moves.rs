@@ -9,6 +9,7 @@ use std::io;
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 use farshore_core::policy::{Action, Verdict};
+use rustix::io::Errno;
 
 use super::PlanError;
 use super::join::Join;
@@ -79,7 +80,7 @@ impl<S: Storage> Join<'_, S> {
             return Ok(None);
         }
         // What the policy keeps at the target does not move away from there.
-        if self.is_kept(&from, &old.entry)? || self.is_barred_elsewhere(&from)? {
+        if self.is_kept(&from, &old.entry)? || (from < *path && self.is_barred_elsewhere(&from)?) {
             return Ok(None);
         }
         let Some((parent, name)) = from.split() else { return Ok(None) };
@@ -94,10 +95,10 @@ impl<S: Storage> Join<'_, S> {
             Ok(there) if (there.kind, there.size) == (stat.kind, stat.size) => return Ok(None),
             Ok(there) if !self.travels(&from, &there) => return Ok(None),
             Ok(_) => false,
-            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Err(e) => is_gone(&e),
         };
         let is_looked_at = self.is_looked_at(&from);
-        if !gone && !is_looked_at {
+        if !gone && !is_looked_at && !self.will_be_looked_at(&from)? {
             // What has its name now would not be sent.
             return Ok(None);
         }
@@ -115,6 +116,12 @@ impl<S: Storage> Join<'_, S> {
         self.plan.moved.insert(from.clone());
         Ok(Some(from))
     }
+}
+
+/// Whether an error says that nothing of ours has that path: what was above it is a file or a link now.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 fn same_kind(entry: &Entry, kind: FileKind) -> bool {

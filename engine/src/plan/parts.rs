@@ -329,6 +329,20 @@ impl<S: Storage> Join<'_, S> {
         Ok(())
     }
 
+    /// A record is excluded now: further names of its inode may be too, wherever they are.
+    pub(super) fn name_excluded(
+        &mut self,
+        path: &RelPath,
+        kind: EntryKind,
+    ) -> Result<(), PlanError> {
+        self.loses_first_name(path, kind)?;
+        let is_further = kind == EntryKind::HardLink && self.partial.is_some();
+        if is_further && self.catalog.detached_at(path)?.is_none() {
+            self.needs_whole(SHARED);
+        }
+        Ok(())
+    }
+
     fn needs_whole(&mut self, why: &'static str) {
         if let Some(partial) = &mut self.partial {
             partial.whole = Some(why);
@@ -340,7 +354,15 @@ impl<S: Storage> Join<'_, S> {
         self.partial.as_ref().is_none_or(|partial| partial.windows.covers(&path.key()))
     }
 
-    /// Whether something above a path that is not looked at is excluded now, or unknown.
+    /// Whether a directory above `path` is another one than was recorded and is looked at: all below it will
+    /// be, though its window may not be open yet.
+    pub(super) fn will_be_looked_at(&mut self, path: &RelPath) -> Result<bool, PlanError> {
+        let Some(Partial { windows, ways, .. }) = &mut self.partial else { return Ok(false) };
+        Ok(ways.first_unknown(path)?.is_some_and(|at| windows.covers(&at.key())))
+    }
+
+    /// Whether something above a path that is not looked at is excluded now, or unknown: what a whole walk
+    /// would have met on its way to where this one stands.
     pub(super) fn is_barred_elsewhere(&mut self, path: &RelPath) -> Result<bool, PlanError> {
         match &mut self.partial {
             Some(partial) if !partial.windows.covers(&path.key()) => partial.ways.is_barred(path),

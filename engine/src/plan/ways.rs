@@ -22,12 +22,18 @@ use crate::scan::{Tree, candidate};
 #[derive(Debug, Clone)]
 enum Step {
     /// A directory that travels; whether the catalog knows it, by its inode.
-    Directory { stat: Stat, is_known: bool },
+    Directory {
+        stat: Stat,
+        is_known: bool,
+    },
     /// Nothing, no directory, a mount point, or its parent cannot be opened: what the listing of the
     /// parent will say.
     Nothing,
     Excluded(Verdict),
-    Unknown { raw: Option<i32>, kind: io::ErrorKind },
+    Unknown {
+        raw: Option<i32>,
+        kind: io::ErrorKind,
+    },
 }
 
 /// Ways that were found.
@@ -43,10 +49,6 @@ pub(super) struct Ways<'a, S: Storage> {
 impl<'a, S: Storage> Ways<'a, S> {
     pub(super) fn new(tree: Tree<'a, S>, root: Stat, catalog: &'a CatalogReader) -> Self {
         Self { tree, root, catalog, found: HashMap::new(), last: None }
-    }
-
-    pub(super) fn tree(&self) -> &Tree<'a, S> {
-        &self.tree
     }
 
     /// Opens the windows that show what is to be seen of `part`.
@@ -107,6 +109,19 @@ impl<'a, S: Storage> Ways<'a, S> {
             }
         }
         Ok(false)
+    }
+
+    /// The first directory on the way to `path` that the catalog does not know.
+    pub(super) fn first_unknown(&mut self, path: &RelPath) -> Result<Option<RelPath>, PlanError> {
+        let Some((parent, _)) = path.split() else { return Ok(None) };
+        for path in from_the_root(&parent) {
+            match self.step(&path)? {
+                Step::Directory { is_known: true, .. } => {}
+                Step::Directory { .. } => return Ok(Some(path)),
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     fn step(&mut self, path: &RelPath) -> Result<Step, PlanError> {

@@ -98,7 +98,8 @@ impl Windows {
     pub(super) fn cut(&mut self, directory: &RelPath) {
         let (from, to) = directory.descendants_key_range();
         let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-        let within: Vec<_> = self.0.range((Bound::Included(from), to)).map(|(k, _)| k.clone()).collect();
+        let within: Vec<_> =
+            self.0.range((Bound::Included(from), to)).map(|(k, _)| k.clone()).collect();
         for key in within {
             self.0.remove(&key);
         }
