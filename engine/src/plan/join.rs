@@ -318,7 +318,7 @@ impl<'a, S: Storage> Join<'a, S> {
         let is_shared = stat.kind != FileKind::Directory && stat.links > 1;
         // An entry that was a further name and now stands alone is an entry of its own.
         let was_further = known.is_some_and(|(_, kind)| kind == EntryKind::HardLink);
-        if unchanged && !is_shared && !was_further {
+        if unchanged && !is_shared && !was_further && !self.travels_again(path, stat)? {
             return Ok(self.rows.advance()?);
         }
         let (path, record) = (path.to_path(), row.map(Row::record).transpose()?);
@@ -329,7 +329,7 @@ impl<'a, S: Storage> Join<'a, S> {
         if is_known {
             self.rows.advance()?;
         }
-        self.below_changed(&path, stat, known);
+        self.below_changed(&path, stat, known)?;
         if self.partial.is_some() {
             if unchanged && is_shared {
                 // Its names, had they changed, would have moved its change time.

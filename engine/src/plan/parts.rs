@@ -5,12 +5,14 @@
 //! read. A directory that turns out new or replaced is looked at deep; what is gone is concluded from
 //! the listing of the directory it was in. Where the answer lies outside of what is looked at, because
 //! an inode has names nobody asked for, there is none: [`PartialPlan::Whole`].
+//!
+//! What was deferred, or could not be read, must be asked for again, deep: no event will say so.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use farshore_core::entry::EntryKind;
-use farshore_core::path::RelPath;
+use farshore_core::path::{PathParts, RelPath};
 use farshore_core::policy::{Action, Policy, Verdict};
 
 use super::join::Join;
@@ -21,7 +23,8 @@ use crate::catalog::{CatalogReader, LocalFacts, Record};
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::scan::{ScanEvent, Tree, scan_below, scan_children};
 
-/// A directory to be looked at.
+/// A directory to be looked at. One that was made is asked for itself, not its parent alone: its inode
+/// may have the number of one that was there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// Where.
@@ -283,16 +286,30 @@ impl<S: Storage> Join<'_, S> {
         path: &RelPath,
         stat: &Stat,
         known: Option<(Option<LocalFacts>, EntryKind)>,
-    ) {
+    ) -> Result<(), PlanError> {
         let was_directory = known.is_some_and(|(_, kind)| kind == EntryKind::Directory);
         let is_directory = stat.kind == FileKind::Directory;
         let inode = known.and_then(|(facts, _)| facts).map(|facts| facts.inode);
         match (was_directory, is_directory) {
-            (true, true) if inode == Some(stat.inode) => {}
+            (true, true)
+                if inode == Some(stat.inode) && !self.travels_again(path.parts(), stat)? => {}
             (_, true) => self.open_below(path, true),
             (true, false) => self.open_below(path, false),
             (false, false) => self.cut_below(path),
         }
+        Ok(())
+    }
+
+    /// Whether a directory was excluded when it was last looked at: nobody looked at what changed below.
+    pub(super) fn travels_again(
+        &self,
+        path: PathParts<'_>,
+        stat: &Stat,
+    ) -> Result<bool, PlanError> {
+        let is_asked = stat.kind == FileKind::Directory
+            && !self.policy.is_trivial()
+            && self.partial.as_ref().is_some_and(|partial| partial.is_shallow);
+        Ok(is_asked && self.catalog.detached_at(&path.to_path())?.is_some())
     }
 
     /// An entry that is no directory is new, or not as it was recorded: whether names nobody looks at

@@ -21,7 +21,7 @@ use crate::scan::{Tree, candidate};
 /// What stands at a step of the way.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A directory that travels; whether the catalog knows it, by its inode.
+    /// A directory that travels; whether the catalog knows it, by its inode, and as one that does.
     Directory {
         stat: Stat,
         is_known: bool,
@@ -168,10 +168,12 @@ impl<'a, S: Storage> Ways<'a, S> {
     }
 
     fn directory(&self, path: &RelPath, stat: Stat) -> Result<Step, PlanError> {
-        let is_known = self.catalog.get(path)?.is_some_and(|record| {
+        let is_same = self.catalog.get(path)?.is_some_and(|record| {
             record.entry.kind() == EntryKind::Directory
                 && record.facts.is_some_and(|facts| facts.inode == stat.inode)
         });
+        // What changed below while it was excluded, nobody looked at.
+        let is_known = is_same && self.catalog.detached_at(path)?.is_none();
         Ok(Step::Directory { stat, is_known })
     }
 }

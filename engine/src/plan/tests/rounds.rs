@@ -16,6 +16,7 @@ struct Rounds {
     state: u64,
     links: bool,
     marks: Vec<Part>,
+    deferred: Vec<Part>,
 }
 
 impl Rounds {
@@ -86,12 +87,12 @@ impl Rounds {
             2 => {
                 let path = self.free();
                 self.tree.directory(&path);
-                // What a watcher that came too late for it would not have heard.
                 if self.below(2) == 0 {
                     let (inner, content) = (self.name_in(&path), self.content());
                     self.tree.write(&inner, &content);
-                    self.mark(path);
                 }
+                // Its inode may be that of a directory that is gone.
+                self.mark(path);
             }
             3 => {
                 let path = self.free();
@@ -120,7 +121,7 @@ impl Rounds {
                 }
             }
             7 => {
-                let mode = 0o700 | (self.below(8) << 3) as u32;
+                let mode = [0o700, 0o710, 0o750, 0o770][self.below(4)];
                 self.tree.set_mode(&RelPath::root(), mode);
                 self.mark(RelPath::root());
             }
@@ -189,7 +190,7 @@ fn all_changes(plan: Plan) -> Vec<Change> {
 /// Rounds of changes, each planned in parts and as a whole; how often the parts did not tell.
 fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
     let tree = Tree::new(seed);
-    let mut rounds = Rounds { tree, state: seed, links, marks: Vec::new() };
+    let mut rounds = Rounds { tree, state: seed, links, marks: Vec::new(), deferred: Vec::new() };
     let (by_parts, by_whole) = (new_catalog(), new_catalog());
     for _ in 0..30 {
         rounds.change();
@@ -199,7 +200,7 @@ fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
         rounds.tree.carry_out(catalog, policy, rounds.tree.whole(catalog, policy));
     }
     for round in 0..25 {
-        rounds.marks.clear();
+        rounds.marks = std::mem::take(&mut rounds.deferred);
         for _ in 0..=rounds.below(6) {
             rounds.change();
         }
@@ -243,6 +244,8 @@ fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
                 tree.whole(&by_parts, policy)
             }
         };
+        let again = |path: &RelPath| Part { directory: path.clone(), deep: true };
+        rounds.deferred = plan.deferred_first.iter().map(again).collect();
         let done = tree.carry_out(&by_parts, policy, plan);
         tree.carry_out(&by_whole, policy, tree.whole(&by_whole, policy));
         assert_eq!(root_of(&by_parts), root_of(&by_whole), "{} {done:?}", at());
@@ -256,7 +259,8 @@ fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    // A seed has no smaller one.
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
     #[test]
     fn parts_come_to_what_the_whole_does(seed: u64) {
