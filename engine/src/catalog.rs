@@ -23,6 +23,7 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata, StorageBackend, Ta
 mod chunkings;
 mod detached;
 mod error;
+mod first_names;
 mod pending;
 mod reader;
 mod record;
@@ -49,6 +50,7 @@ const RECIPES: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("recipes
 const CHUNKS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("chunks");
 const INODES: TableDefinition<'_, u64, Bytes> = TableDefinition::new("inodes");
 const DETACHED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("detached");
+const FIRST_NAMES: TableDefinition<'_, Bytes, u64> = TableDefinition::new("first_names");
 const HISTORY: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("history");
 const HISTORY_SETS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("history_sets");
 
@@ -156,6 +158,7 @@ impl Catalog {
                 t.set_meta_u64("format", FORMAT)?;
                 t.set_meta_u64("role", config.role as u64)?;
                 t.set_meta_u64("indexed", 1)?;
+                t.set_meta_u64("first_names", 1)?;
                 t.set_meta("id", &config.fresh_id.0)
             })?;
             return Ok(catalog);
@@ -174,9 +177,13 @@ impl Catalog {
             table: "meta",
             source: DecodeError::Truncated { what: "catalog id" },
         })?);
-        if reader.meta_u64("indexed")? == 0 {
-            drop(reader);
+        let (indexed, counted) = (reader.meta_u64("indexed")?, reader.meta_u64("first_names")?);
+        drop(reader);
+        if indexed == 0 {
             catalog.index_anew()?;
+        }
+        if counted == 0 {
+            catalog.count_first_names()?;
         }
         Ok(catalog)
     }

@@ -345,7 +345,12 @@ impl<'a, S: Storage> Ingest<'a, S> {
     /// The same of facts that were looked at after `seen`.
     fn facts_seen(&self, stat: &Stat, seen: Timestamp) -> Option<LocalFacts> {
         let age = seen.nanos_since(stat.ctime);
-        (age >= self.racy_ns).then(|| LocalFacts::of(stat))
+        match stat.kind {
+            _ if age >= self.racy_ns => Some(LocalFacts::of(stat)),
+            // Which directory it is must be known: another one in its place is looked at deep.
+            FileKind::Directory => Some(LocalFacts::unsettled(stat)),
+            _ => None,
+        }
     }
 
     fn look(

@@ -11,11 +11,15 @@
 //! directory of any size, the one whose turn it is, which is looked at piece by piece; and of each
 //! directory above, its handle and the names of those of its subdirectories whose turn has not come.
 //! The tree never.
+//!
+//! A part of the tree is walked by the same rules: all below a directory, or its children alone.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use farshore_core::entry::EntryKind;
+use farshore_core::entry::{DeviceNumber, EntryKind};
 use farshore_core::path::{PathParts, RelPath};
 use farshore_core::policy::{Candidate, Policy, Verdict};
 
@@ -29,7 +33,7 @@ mod reader;
 mod tests;
 
 use queue::{Bounds, Next, Queue, Ready};
-use reader::{Listing, Look, Reader, Task, no_path};
+use reader::{Listing, Look, Reader, Room, Task, no_path};
 
 /// How far reading goes ahead. An entry takes some 120 bytes, so all of it some 10 MiB. Pieces are
 /// large, since two threads that look at names of one directory wait for its count of users.
@@ -80,7 +84,7 @@ pub struct Held {
 }
 
 impl Held {
-    fn max(self, other: Self) -> Self {
+    pub(crate) fn max(self, other: Self) -> Self {
         Self {
             entries: self.entries.max(other.entries),
             names: self.names.max(other.names),
@@ -122,19 +126,83 @@ fn scan_within<S: Storage, E>(
         }
     };
     visit(ScanEvent::Entry { path: PathParts::root(), stat: &root })?;
-    let queue = Queue::new(bounds);
-    let reader = Reader {
-        storage,
-        policy,
-        own,
-        device: root.device,
-        stopped: &queue.stopped,
-        room: &queue.room,
+    let tree = Tree { storage, policy, own, device: root.device };
+    walk(bounds, &tree, threads, &RelPath::root(), visit)
+}
+
+/// A tree that is walked in parts: from where on, and what is passed over.
+pub(crate) struct Tree<'a, S> {
+    /// The tree.
+    pub(crate) storage: &'a S,
+    /// What travels.
+    pub(crate) policy: &'a dyn Policy,
+    /// The name at the root that is Farshore's.
+    pub(crate) own: &'a [u8],
+    /// The device of the root: others are mounted.
+    pub(crate) device: DeviceNumber,
+}
+
+/// Walks all below the directory `start`, itself not reported, as [`scan`] does below the root.
+///
+/// # Errors
+/// Those of `visit`; what goes wrong in the tree is an event.
+pub(crate) fn scan_below<S: Storage, E>(
+    tree: &Tree<'_, S>,
+    threads: usize,
+    start: &RelPath,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<Held, E> {
+    walk(BOUNDS, tree, threads, start, visit)
+}
+
+/// Looks at the direct children of the directory `start`, on this thread: opens it, lists it, looks at
+/// each name, and goes no further.
+///
+/// # Errors
+/// Those of `visit`; what goes wrong in the tree is an event.
+pub(crate) fn scan_children<S: Storage, E>(
+    tree: &Tree<'_, S>,
+    start: &RelPath,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (room, stopped) = (Room::default(), AtomicBool::new(false));
+    let reader = tree.reader(&stopped, &room);
+    let (directory, names, first) = match reader.open_start(start, BOUNDS.piece) {
+        Listing::Open { directory, names, first } => (directory, names, first),
+        Listing::Unknown(path, step, source) => {
+            return visit(ScanEvent::Unknown { path, step, source });
+        }
     };
-    let listing = reader.open(None, b"", bounds.piece, None).unwrap_or_else(|| {
-        Listing::Unknown(RelPath::root(), "opening it", io::ErrorKind::ResourceBusy.into())
-    });
-    queue.begin(listing);
+    let (path, len) = (Arc::clone(&directory.path), names.len());
+    let entries =
+        |found| Ready::Entries { path: Arc::clone(&path), names: Arc::clone(&names), found };
+    report(entries(first.found), &room, visit)?;
+    let mut from = len.min(BOUNDS.piece);
+    while from < len {
+        let to = len.min(from + BOUNDS.piece);
+        report(entries(reader.look(&directory, &names, from..to).found), &room, visit)?;
+        from = to;
+    }
+    Ok(())
+}
+
+impl<S: Storage> Tree<'_, S> {
+    fn reader<'b>(&'b self, stopped: &'b AtomicBool, room: &'b Room) -> Reader<'b, S> {
+        let Self { storage, policy, own, device } = *self;
+        Reader { storage, policy, own, device, stopped, room }
+    }
+}
+
+fn walk<S: Storage, E>(
+    bounds: Bounds,
+    tree: &Tree<'_, S>,
+    threads: usize,
+    start: &RelPath,
+    visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
+) -> Result<Held, E> {
+    let queue = Queue::new(bounds);
+    let reader = tree.reader(&queue.stopped, &queue.room);
+    queue.begin(reader.open_start(start, bounds.piece));
     thread::scope(|scope| {
         // Whatever ends this, an error or a panic of `visit`, no reader is to wait for more.
         let _stop = StopOnDrop(&queue);
@@ -203,7 +271,7 @@ fn consume<S: Storage, E>(
         match queue.next(&mut ready) {
             Next::Report => {
                 for item in ready.drain(..) {
-                    report(item, queue, visit)?;
+                    report(item, &queue.room, visit)?;
                 }
             }
             Next::Read(task, is_due) => read(reader, queue, bounds, task, is_due),
@@ -214,9 +282,9 @@ fn consume<S: Storage, E>(
     }
 }
 
-fn report<D, E>(
+fn report<E>(
     ready: Ready,
-    queue: &Queue<D>,
+    room: &Room,
     visit: &mut dyn FnMut(ScanEvent<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (parent, names, mut found) = match ready {
@@ -247,7 +315,7 @@ fn report<D, E>(
             }
         }?;
     }
-    queue.room.give_back(found);
+    room.give_back(found);
     Ok(())
 }
 

@@ -81,6 +81,36 @@ impl Spool {
         self.take_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
     }
 
+    /// Reads the list from its first item, and keeps it. One reader at a time: a spilled list is one file.
+    ///
+    /// # Errors
+    /// The spill file's own.
+    pub fn read_forward(&mut self) -> io::Result<SpoolReader> {
+        self.share_source().map(|(source, _)| SpoolReader { source, at: 0, backwards: false })
+    }
+
+    /// The same from its last item.
+    ///
+    /// # Errors
+    /// The spill file's own.
+    pub fn read_backward(&mut self) -> io::Result<SpoolReader> {
+        self.share_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
+    }
+
+    fn share_source(&mut self) -> io::Result<(Source, u64)> {
+        if self.file.is_some() {
+            self.spill()?;
+        }
+        Ok(match &self.file {
+            Some(file) => {
+                let mut file = file.try_clone()?;
+                let end = file.seek(SeekFrom::End(0))?;
+                (Source::File(file, Vec::new(), 0), end)
+            }
+            None => (Source::Memory(self.memory.clone()), self.memory.len() as u64),
+        })
+    }
+
     fn take_source(&mut self) -> io::Result<(Source, u64)> {
         if self.file.is_some() {
             self.spill()?;
@@ -198,6 +228,11 @@ mod tests {
                 assert_eq!(spool.len(), count as u64);
                 spool
             };
+            let mut kept = make();
+            let once = drained(kept.read_forward().expect("forward"));
+            let again = drained(kept.read_backward().expect("backward"));
+            assert_eq!(once, again.into_iter().rev().collect::<Vec<_>>(), "{count} items");
+            assert_eq!(once, drained(kept.into_forward().expect("forward")), "all are kept");
             let forward = drained(make().into_forward().expect("forward"));
             assert_eq!(forward.len(), count);
             assert!(

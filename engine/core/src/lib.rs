@@ -6,10 +6,7 @@
 //! encodings are what the other crates keep (`docs/format.md`).
 
 pub mod account;
-<<<<<<< HEAD
 pub mod brake;
-=======
->>>>>>> t/capture
 pub mod chunking;
 pub mod codec;
 pub mod conflict;

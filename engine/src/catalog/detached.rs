@@ -4,6 +4,8 @@
 //! order; written with the recovery point it holds for, or not at all. A catalog of before there was
 //! such a table has none.
 
+use std::ops::Bound;
+
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::path::RelPath;
 
@@ -79,7 +81,16 @@ impl CatalogReader {
     /// # Errors
     /// [`CatalogError`].
     pub fn detached(&self) -> Result<DetachedRows> {
-        let range = self.detached.as_ref().map(|table| table.range::<&[u8]>(..)).transpose();
+        self.detached_between(&[], None)
+    }
+
+    /// Those of them whose keys are `from` or later and before `to`.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn detached_between(&self, from: &[u8], to: Option<&[u8]>) -> Result<DetachedRows> {
+        let keys = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let range = self.detached.as_ref().map(|table| table.range::<&[u8]>(keys)).transpose();
         Ok(DetachedRows(range.step("read detached")?))
     }
 }

@@ -24,8 +24,8 @@ use super::pending::Pending;
 use super::record::{decode_history, decode_history_set, entry_part, is_directory, parse_location};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DETACHED, DIRECTORIES, DIRTY, ENTRIES,
-    HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location, META, RECIPES,
-    Record, Result, Step, damaged, lock,
+    FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
+    META, RECIPES, Record, Result, Step, damaged, lock,
 };
 
 /// A consistent view of a catalog.
@@ -42,6 +42,8 @@ pub struct CatalogReader {
     pub(super) dirty: ReadOnlyTable<Bytes, ()>,
     /// Not there in a catalog that no later version has written to.
     pub(super) detached: Option<ReadOnlyTable<Bytes, Bytes>>,
+    /// Likewise.
+    pub(super) first_names: Option<ReadOnlyTable<Bytes, u64>>,
     pub(super) pending: Arc<Mutex<Pending>>,
 }
 
@@ -68,6 +70,10 @@ impl CatalogReader {
             detached: match txn.open_table(DETACHED) {
                 Err(redb::TableError::TableDoesNotExist(_)) => None,
                 opened => Some(opened.step("open table detached")?),
+            },
+            first_names: match txn.open_table(FIRST_NAMES) {
+                Err(redb::TableError::TableDoesNotExist(_)) => None,
+                opened => Some(opened.step("open table first_names")?),
             },
             pending: Arc::clone(pending),
         })

@@ -40,6 +40,12 @@ impl LocalFacts {
         }
     }
 
+    /// The facts in `stat` where they may still change unseen: the same inode, but never unchanged.
+    #[must_use]
+    pub fn unsettled(stat: &Stat) -> Self {
+        Self { ctime: Timestamp { seconds: i64::MIN, nanos: 0 }, ..Self::of(stat) }
+    }
+
     fn encode(&self, e: &mut Encoder) {
         e.put_u64(self.inode);
         for t in [self.ctime, self.mtime] {

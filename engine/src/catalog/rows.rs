@@ -3,6 +3,8 @@
 //! A walk finds most entries as they were: for those the key and the facts are enough. Nothing is
 //! allocated for a row; what is asked of it is decoded when it is asked.
 
+use std::ops::Bound;
+
 use farshore_core::codec::{DecodeError, Decoder};
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
@@ -11,7 +13,7 @@ use redb::AccessGuard;
 use super::record::take_facts;
 use super::{Bytes, CatalogError, CatalogReader, LocalFacts, Record, Result, Step, damaged};
 
-/// The rows of all entries in path order, and the one it stands at.
+/// The rows of entries in path order, and the one it stands at.
 pub struct Rows {
     range: redb::Range<'static, Bytes, Bytes>,
     current: Option<Row>,
@@ -41,7 +43,17 @@ impl CatalogReader {
     /// # Errors
     /// [`CatalogError::Database`].
     pub fn rows(&self) -> Result<Rows> {
-        let range = self.entries.range::<&[u8]>(..).step("read entries")?;
+        self.rows_between(&[], None)
+    }
+
+    /// The records whose keys are `from` or later and before `to`, in path order, as rows.
+    ///
+    /// # Errors
+    /// [`CatalogError::Database`].
+    pub fn rows_between(&self, from: &[u8], to: Option<&[u8]>) -> Result<Rows> {
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        let range =
+            self.entries.range::<&[u8]>((Bound::Included(from), to)).step("read entries")?;
         let mut rows = Rows { range, current: None };
         rows.advance()?;
         Ok(rows)

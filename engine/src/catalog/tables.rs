@@ -21,8 +21,8 @@ use super::reader::{for_children, read_below};
 use super::record::{decode_history, location_key};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DETACHED, DIRECTORIES,
-    DIRTY, ENTRIES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
-    META, RECIPES, Record, Result, Step, damaged,
+    DIRTY, ENTRIES, FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet,
+    INODES, Location, META, RECIPES, Record, Result, Step, damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.
@@ -44,6 +44,7 @@ pub struct CatalogTables<'t> {
     /// What the tables of contents and inodes have not got yet.
     pending: &'t Mutex<Pending>,
     pub(super) detached: Table<'t, Bytes, Bytes>,
+    pub(super) first_names: Table<'t, Bytes, u64>,
     history: Table<'t, (u64, u32), Bytes>,
     history_sets: Table<'t, u64, Bytes>,
     entry_count: u64,
@@ -89,6 +90,7 @@ impl<'t> CatalogTables<'t> {
             chunks: txn.open_table(CHUNKS).step("open table chunks")?,
             inodes: txn.open_table(INODES).step("open table inodes")?,
             detached: txn.open_table(DETACHED).step("open table detached")?,
+            first_names: txn.open_table(FIRST_NAMES).step("open table first_names")?,
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             entry_count,
@@ -245,6 +247,7 @@ impl<'t> CatalogTables<'t> {
             // made of a directory that has a record alone.
             self.newly_dirty.insert(key.clone());
         }
+        self.count_names(old.as_ref(), Some(record))?;
         if let Some(old) = &old {
             self.forget(path, old, Some(record))?;
             if directory(old) && !directory(record) {
@@ -306,6 +309,7 @@ impl<'t> CatalogTables<'t> {
         if matches!(old_record.entry, Entry::Directory { .. }) && !path.is_root() {
             self.directories.remove(key.as_slice()).step("remove directory digest")?;
         }
+        self.count_names(Some(&old_record), None)?;
         self.forget(path, &old_record, None)?;
         Ok(Some(old_record))
     }

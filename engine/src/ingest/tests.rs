@@ -12,6 +12,7 @@ use farshore_proto::message::StoreId;
 use redb::backends::InMemoryBackend;
 
 use super::*;
+use crate::plan::LookKind;
 use crate::catalog::{Catalog, CatalogConfig, CatalogRole};
 use crate::frames::{Compression, LineGauge};
 use crate::io::sim::{Fault, SimConfig, SimDisk, SimStorage};
@@ -56,7 +57,7 @@ fn path(s: &str) -> RelPath {
 }
 
 fn look(name: &str, size: u64) -> Change {
-    Change::Look { path: path(name), size, is_file: true, moved_from: None }
+    Change::Look { path: path(name), size, is_file: true, kind: LookKind::New, moved_from: None }
 }
 
 /// A disk with files in two directories, and its root.
@@ -113,7 +114,7 @@ fn what_is_read_ahead_leaves_in_its_turn() {
     let storage = disk(&names);
     let mut changes: Vec<Change> = names.iter().map(|name| look(name, 1)).collect();
     // Others between them, which are not read ahead.
-    let directory = Change::Look { path: path("b"), size: 0, is_file: false, moved_from: None };
+    let directory = Change::Look { path: path("b"), size: 0, is_file: false, kind: LookKind::New, moved_from: None };
     changes.insert(5, directory);
     changes.insert(2, Change::Remove { path: path("a/2b"), expected: EntryDigest([0; 32]) });
     let (record, problems) = batch(&storage, changes, &|| storage.disk().time(), 0);
@@ -128,6 +129,19 @@ fn what_is_read_ahead_leaves_in_its_turn() {
         .collect();
     assert_eq!(files(&record), expected);
     assert!(problems.is_empty());
+}
+
+/// A directory that may still change unseen is looked at again, and still told from another in its place.
+#[test]
+fn a_young_directory_keeps_its_inode_alone() {
+    let storage = disk(&["a/1"]);
+    let change = Change::Look { path: path("a"), size: 0, is_file: false, kind: LookKind::New, moved_from: None };
+    let (record, _) = batch(&storage, vec![change], &|| storage.disk().time(), i64::MAX);
+    let [Effect::Put { record, .. }] = &record.effects[..] else { panic!("one entry") };
+    let stat = storage.stat(Object::Named(storage.root(), b"a")).expect("there");
+    let facts = record.facts.expect("its inode");
+    assert_eq!(facts.inode, stat.inode);
+    assert_ne!(facts, LocalFacts::of(&stat));
 }
 
 /// Of files that are read ahead the clock counts that was read before the first of them was opened: a

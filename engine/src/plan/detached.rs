@@ -12,6 +12,7 @@ use farshore_core::entry::{Entry, decode_path};
 use farshore_core::path::RelPath;
 
 use super::PlanError;
+use super::windows::Windows;
 use crate::catalog::{CatalogError, CatalogReader, CatalogTables, Detached};
 use crate::spool::{Spool, SpoolReader};
 
@@ -63,15 +64,16 @@ impl DetachedList {
     }
 
     /// What is new since the last recovery point of the catalog, the list being in path order like it. What
-    /// is at or below an `unknown` path stays as it was recorded.
+    /// is at or below an `unknown` path, or was not `looked` at, stays as it was recorded.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn compare(
+    pub(super) fn compare(
         self,
         catalog: &CatalogReader,
         rules: &[String],
         unknown: &HashSet<RelPath>,
+        looked: Option<&Windows>,
         folder: &Path,
     ) -> Result<DetachedChange, PlanError> {
         let text = |rule: Option<u32>| {
@@ -86,7 +88,7 @@ impl DetachedList {
             list: Spool::new(folder),
         };
         let mut now = self.list.into_forward()?;
-        let mut former = catalog.detached()?;
+        let mut former = former_rows(catalog, looked);
         let mut row = former.next().transpose()?;
         let mut item = next_item(&mut now)?;
         loop {
@@ -122,6 +124,24 @@ impl DetachedList {
             }
         }
     }
+}
+
+/// The rows of what was looked at, in path order.
+fn former_rows<'a>(
+    catalog: &'a CatalogReader,
+    looked: Option<&'a Windows>,
+) -> impl Iterator<Item = Result<(RelPath, Detached), CatalogError>> + 'a {
+    let all: Box<dyn Iterator<Item = (&[u8], Option<&[u8]>)> + 'a> = match looked {
+        Some(windows) => Box::new(windows.keys()),
+        None => Box::new(std::iter::once((&[][..], None))),
+    };
+    all.flat_map(|(from, to)| {
+        let (rows, failed) = match catalog.detached_between(from, to) {
+            Ok(rows) => (Some(rows), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        rows.into_iter().flatten().chain(failed)
+    })
 }
 
 /// Whether a path is at or below one of these.

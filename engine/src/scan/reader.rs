@@ -116,8 +116,15 @@ pub(super) struct Reader<'a, S> {
 }
 
 impl<S: Storage> Reader<'_, S> {
-    /// Opens and lists the directory `name` of `parent`, the root when it is empty, and looks at its
-    /// first `look_max` names. With `names_max`, gives up (`None`) on a directory of more names, and
+    /// Opens and lists the directory a walk begins at.
+    pub(super) fn open_start(&self, path: &RelPath, look_max: usize) -> Listing<S::Directory> {
+        self.open(None, path.as_bytes(), look_max, None).unwrap_or_else(|| {
+            Listing::Unknown(path.clone(), "opening it", io::ErrorKind::ResourceBusy.into())
+        })
+    }
+
+    /// Opens and lists the directory `name` of `parent`, or without one that path below the root, and looks
+    /// at its first `look_max` names. With `names_max`, gives up (`None`) on a directory of more names, and
     /// when there are no handles left: it is tried again when its turn has come.
     pub(super) fn open(
         &self,
@@ -127,14 +134,16 @@ impl<S: Storage> Reader<'_, S> {
         names_max: Option<usize>,
     ) -> Option<Listing<S::Directory>> {
         let (at, path) = match parent {
-            None => (self.storage.root(), RelPath::root()),
-            Some(parent) => match parent.path.join(name) {
-                Ok(path) => (&parent.handle, path),
-                Err(error) => {
-                    let (step, error) = no_path(error);
-                    return Some(Listing::Unknown(RelPath::clone(&parent.path), step, error));
-                }
-            },
+            None => (self.storage.root(), RelPath::new(name)),
+            Some(parent) => (&parent.handle, parent.path.join(name)),
+        };
+        let path = match path {
+            Ok(path) => path,
+            Err(error) => {
+                let (step, error) = no_path(error);
+                let above = parent.map_or_else(RelPath::root, |p| RelPath::clone(&p.path));
+                return Some(Listing::Unknown(above, step, error));
+            }
         };
         let failed = |path: RelPath, step, error: io::Error| {
             let no_handle = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);

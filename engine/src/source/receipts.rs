@@ -13,7 +13,7 @@ use super::{Source, SourceError};
 use crate::catalog::{CatalogError, CatalogTables};
 use crate::ingest::{BatchRecord, Effect, EffectKind, RunIndex};
 use crate::io::{Object, Storage};
-use crate::plan::{Change, Problem};
+use crate::plan::{Change, LookKind, Problem};
 use crate::progress::Progress;
 
 /// Kinds of facts that were not kept, told apart.
@@ -129,6 +129,7 @@ impl<S: Storage> Source<'_, S> {
                     path: path.clone(),
                     size: record.entry.size(),
                     is_file: false,
+                    kind: LookKind::Rest,
                     moved_from: None,
                 };
                 let former = match kind {

@@ -237,6 +237,7 @@ mod tests {
     use farshore_core::entry::EntryDigest;
 
     use super::*;
+    use crate::plan::LookKind;
 
     /// Whatever the paths are, a receipt can name all of a batch, sent three times over.
     #[test]
@@ -250,7 +251,7 @@ mod tests {
             1 => Change::Link { path: long(n), leader: long(n + 1) },
             _ => {
                 let (path, from) = (long(n), Some(long(n + 1)));
-                Change::Look { path, size: 1, is_file: true, moved_from: from }
+                Change::Look { path, size: 1, is_file: true, kind: LookKind::New, moved_from: from }
             }
         });
         let mut sent = 0;
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(sent, 500);
         let short = |_| {
             let path = RelPath::new(*b"an/ordinary/path/of/some/length").expect("a path");
-            Change::Look { path, size: 1, is_file: true, moved_from: None }
+            Change::Look { path, size: 1, is_file: true, kind: LookKind::New, moved_from: None }
         };
         let mut short = (0..5_000).map(short);
         let batch = next_batch(&mut || Ok(short.next())).expect("a batch");
