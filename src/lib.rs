@@ -13,5 +13,6 @@ pub mod replicate;
 pub mod report;
 pub mod roots;
 pub mod serve;
+pub mod site;
 pub mod state;
 pub mod status;
