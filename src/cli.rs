@@ -11,7 +11,9 @@ use farshore_engine::io::uring::IoMode;
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
+mod init;
 mod key;
+mod pair;
 mod policy;
 mod replicate;
 mod rules;
@@ -34,7 +36,11 @@ enum Command {
     Replicate(Box<ReplicateArgs>),
     /// Serve shares to sources on other hosts
     Serve(ServeArgs),
-    /// Make a site key, or show its id
+    /// Write a configuration to begin with, and make the site's key
+    Init(Box<init::InitArgs>),
+    /// Trust the other site's key, by a code or by its id; revoke it; list what is trusted
+    Pair(Box<pair::PairArgs>),
+    /// Make a site key, show its id, or change it without downtime
     Key(KeyArgs),
     /// Say what is known of a pair without a run
     Status(StatusArgs),
@@ -186,7 +192,10 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct KeyArgs {
+    #[command(subcommand)]
+    command: Option<key::KeyCommand>,
     /// The key file; made if it is not there [default: site.key in the state folder]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -289,6 +298,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Replicate(args) => replicate::run(*args, &below),
         Command::Serve(args) => serve::run(args, &below),
+        Command::Init(args) => init::run(*args),
+        Command::Pair(args) => pair::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(args, &below),

@@ -6,10 +6,13 @@
 //! that run already keep what they have. Best effort: a kernel without it is said, not refused.
 //!
 //! What it does not cover: handles that are open already (standard output, sockets), metadata (`stat`,
-//! `chmod`, `chown`, extended attributes of paths that can be named), UDP, and what `io_uring` does is
-//! covered as any other call. Opening by a file handle (`open_by_handle_at`, as fanotify's events name
-//! things) is checked by the place the file has in the tree: inside a share it works. Mounting is
-//! impossible afterwards. `/proc` and the system's libraries can be read.
+//! `chmod`, `chown`, extended attributes of paths that can be named), and UDP. `io_uring` is covered as any
+//! other call is. `/proc` and the system's libraries can be read. Mounting is impossible afterwards.
+//!
+//! Opening by a file handle (`open_by_handle_at`, as fanotify's events name things), tried on XFS and
+//! Linux 6.18: a *directory* of a share opens while the share's root is open in this process, one outside
+//! is ESTALE; a *file* that is in no cache is EACCES even within a share, since the kernel does not know
+//! its place. So events are to be asked for as directory and name (`FAN_REPORT_DFID_NAME`).
 //!
 //! A folder is granted by its inode: a share that is unmounted and mounted again after the start is
 //! another folder, and needs a restart. Files that are replaced by a rename (the configuration) are
@@ -168,10 +171,17 @@ pub fn confine(kept: &Confinement) -> Result<Confined, ConfineError> {
     let LandlockStatus::Available { effective_abi, kernel_abi } = status.landlock else {
         return Ok(Confined::Not { why: "the kernel has it switched off" });
     };
-    let abi = kernel_abi.unwrap_or(effective_abi as i32);
+    let abi = kernel_abi.unwrap_or_else(|| version(effective_abi));
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Confined::Whole { abi },
         RulesetStatus::PartiallyEnforced => Confined::Partly { abi },
         RulesetStatus::NotEnforced => Confined::Not { why: "the kernel has it switched off" },
     })
+}
+
+/// The number of a version that the library knows.
+fn version(abi: ABI) -> i32 {
+    let known = [ABI::V1, ABI::V2, ABI::V3, ABI::V4, ABI::V5, ABI::V6, ABI::V7, ABI::V8, ABI::V9];
+    let place = known.iter().position(|known| *known == abi).unwrap_or(known.len());
+    i32::try_from(place + 1).unwrap_or(i32::MAX)
 }

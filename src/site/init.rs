@@ -85,18 +85,19 @@ pub fn render(begin: &Beginning) -> String {
     };
     let mut text = HEAD
         .replace("@name", &quoted(&begin.name))
-        .replace("@state", &quoted(&begin.state.to_string_lossy()))
         .replace("@listen", &set("listen", begin.listen.map(|a| a.to_string()), "[::]:7411"))
         .replace("@peer", &quoted(&begin.peer))
         .replace(
             "@dial",
             &set("dial", begin.dial.as_ref().map(ToString::to_string), "dr.example.net:7411"),
-        );
+        )
+        // Paths come last: what is in them is not replaced.
+        .replace("@state", &quoted(&begin.state.to_string_lossy()));
     for (name, path) in &begin.shares {
         let share = SHARE
             .replace("@name", &quoted(name))
-            .replace("@path", &quoted(&path.to_string_lossy()))
-            .replace("@role", &quoted(&begin.role.to_string()));
+            .replace("@role", &quoted(&begin.role.to_string()))
+            .replace("@path", &quoted(&path.to_string_lossy()));
         // Writing to a string does not fail.
         write!(text, "{share}").unwrap_or(());
     }
@@ -252,7 +253,10 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let config = SiteConfig::parse(&render(&beginning())).unwrap();
-        assert_eq!((config.site.name.as_str(), config.peer.name.as_str()), ("production", "recovery"));
+        assert_eq!(
+            (config.site.name.as_str(), config.peer.name.as_str()),
+            ("production", "recovery")
+        );
         assert_eq!(config.shares[1].path, Path::new("/shared/a \"quoted\" \\ folder"));
         assert_eq!(config.shares[0].role, Role::Active);
     }
@@ -290,7 +294,12 @@ mod tests {
         let text = uncommented(&render(&beginning()));
         for known in KEYS {
             for key in known.keys {
-                let is_there = [format!("{key} = "), format!("[{key}]"), format!("[[{key}]]"), format!(".{key}")];
+                let is_there = [
+                    format!("{key} = "),
+                    format!("[{key}]"),
+                    format!("[[{key}]]"),
+                    format!(".{key}"),
+                ];
                 assert!(is_there.iter().any(|form| text.contains(form)), "{}.{key}", known.table);
             }
         }

@@ -21,8 +21,7 @@ impl Notifier {
     #[must_use]
     pub fn from_env() -> Self {
         let text = |name| std::env::var(name).ok();
-        let is_ours = text("WATCHDOG_PID")
-            .is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let is_ours = text("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
         let watchdog = text("WATCHDOG_USEC").filter(|_| is_ours);
         Self::new(text("NOTIFY_SOCKET").as_deref(), watchdog.as_deref())
     }
@@ -103,7 +102,13 @@ mod tests {
         notifier.alive();
         notifier.stopping();
         let mut heard = [0; 200];
-        for words in ["READY=1", "STATUS=two\\u{a}lines", "RELOADING=1\nMONOTONIC_USEC=", "WATCHDOG=1", "STOPPING=1"] {
+        for words in [
+            "READY=1",
+            "STATUS=two\\u{a}lines",
+            "RELOADING=1\nMONOTONIC_USEC=",
+            "WATCHDOG=1",
+            "STOPPING=1",
+        ] {
             let len = manager.recv(&mut heard).expect("a datagram");
             assert!(heard[..len].starts_with(words.as_bytes()), "{words}");
         }

@@ -60,13 +60,13 @@ fn unbound<E: std::error::Error>() -> ExchangeError<E> {
 ///
 /// # Errors
 /// [`ExchangeError`]; then nothing was recorded, unless the very last message could not be sent.
-pub fn dial<E: std::error::Error + Send>(
+pub fn dial<E: std::error::Error>(
     addr: SocketAddr,
     key: &SiteKey,
     code: &Code,
     name: &str,
     expected: Option<&str>,
-    record: impl FnOnce(&Paired) -> Result<(), E> + Send,
+    record: impl FnOnce(&Paired) -> Result<(), E>,
 ) -> Result<Paired, ExchangeError<E>> {
     let link = dial_pairing(addr, key, &TransportConfig::pairing()).map_err(Box::new)?;
     let binding = link.channel_binding().ok_or_else(unbound)?;
@@ -93,7 +93,7 @@ pub fn dial<E: std::error::Error + Send>(
 ///
 /// # Errors
 /// [`ExchangeError`]; then nothing was recorded.
-pub fn listen<E: std::error::Error + Send>(
+pub fn listen<E: std::error::Error>(
     listener: &Listener,
     ours: KeyId,
     mut offer: Offer,
@@ -137,7 +137,7 @@ pub fn listen<E: std::error::Error + Send>(
     })
 }
 
-fn answer<E: std::error::Error + Send>(
+fn answer<E: std::error::Error>(
     link: &QuicLink,
     ours: KeyId,
     offer: &mut Offer,
