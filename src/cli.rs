@@ -13,8 +13,10 @@ use crate::exit::{Exit, Failure};
 
 mod brake;
 mod daemon;
+mod init;
 mod key;
 mod mark;
+mod pair;
 mod policy;
 mod replicate;
 mod rules;
@@ -37,7 +39,11 @@ enum Command {
     Replicate(Box<ReplicateArgs>),
     /// Serve shares to sources on other hosts
     Serve(ServeArgs),
-    /// Make a site key, or show its id
+    /// Write a configuration to begin with, and make the site's key
+    Init(Box<init::InitArgs>),
+    /// Trust the other site's key, by a code or by its id; revoke it; list what is trusted
+    Pair(Box<pair::PairArgs>),
+    /// Make a site key, show its id, or change it without downtime
     Key(KeyArgs),
     /// Say how this site is, or what is known of a pair without a run
     Status(StatusArgs),
@@ -163,14 +169,24 @@ struct ReplicateArgs {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
+    /// The site's config [default: /etc/farshore/farshore.toml]: its shares are sent and received by
+    /// themselves, until the daemon is stopped. The options below are for serving without a config
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["share", "listen", "allow", "key", "profile"])]
+    config: Option<PathBuf>,
+    /// How the daemon's log looks: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with = "share")]
+    log_format: crate::site::log::Format,
+    /// What the daemon's log leaves out: debug, info, warn or error, and what is below
+    #[arg(long, value_name = "LEVEL", default_value = "info", conflicts_with = "share")]
+    log_level: crate::site::log::Level,
     /// A share and the folder it is kept in; may be given several times
-    #[arg(long, value_name = "NAME=PATH", required = true, value_parser = serve::parse_share)]
+    #[arg(long, value_name = "NAME=PATH", requires = "listen", value_parser = serve::parse_share)]
     share: Vec<(String, PathBuf)>,
     /// Address to listen on
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: std::net::SocketAddr,
+    #[arg(long, value_name = "ADDR:PORT", requires = "share")]
+    listen: Option<std::net::SocketAddr>,
     /// Key id of a source that may connect; may be given several times
-    #[arg(long, value_name = "KEYID", required = true)]
+    #[arg(long, value_name = "KEYID", requires = "share")]
     allow: Vec<farshore_transport::KeyId>,
     /// This site's key file [default: site.key in the state folder]
     #[arg(long, value_name = "FILE")]
@@ -193,7 +209,10 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct KeyArgs {
+    #[command(subcommand)]
+    command: Option<key::KeyCommand>,
     /// The key file; made if it is not there [default: site.key in the state folder]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
@@ -318,6 +337,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Replicate(args) => replicate::run(*args, &below),
         Command::Serve(args) => serve::run(args, &below),
+        Command::Init(args) => init::run(*args),
+        Command::Pair(args) => pair::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Brake(args) => brake::run(args),

@@ -31,8 +31,8 @@ use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
 use crate::report::profile::Meter;
 use crate::state::{State, path_bytes};
 
-mod refusals;
-mod sessions;
+pub(crate) mod refusals;
+pub(crate) mod sessions;
 
 use refusals::RefusalLog;
 use sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};

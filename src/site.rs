@@ -1,6 +1,20 @@
-//! A site: what the long-running daemon of one side of a pair is made of.
+//! A standing site: what the long-running daemon of one side of a pair is made of.
+//!
+//! Each module says what it guarantees.
 
 pub mod board;
+pub mod config;
+pub mod confine;
 pub mod control;
+pub mod daemon;
+pub mod init;
+pub mod keys;
 pub mod log;
+pub mod look;
 pub mod metrics;
+pub mod notify;
+pub mod pairing;
+pub mod policies;
+pub mod receiver;
+pub mod sender;
+pub mod trust;

@@ -44,8 +44,7 @@ pub fn check<S: Storage>(
     progress: &mut dyn FnMut(u64),
 ) -> Result<CheckReport, PlanError> {
     let reader = catalog.reader()?;
-    let found =
-        plan(storage, &reader, &ReplicateAll, OWN_FOLDER, threads, spool_folder, progress)?;
+    let found = plan(storage, &reader, &ReplicateAll, OWN_FOLDER, threads, spool_folder, progress)?;
     observe_all(storage, catalog, reader, found, progress)
 }
 
@@ -61,9 +60,8 @@ pub fn check_parts<S: Storage>(
 ) -> Result<CheckReport, PlanError> {
     let reader = catalog.reader()?;
     let mut quiet = |_| ();
-    let found = plan_parts(
-        storage, &reader, &ReplicateAll, OWN_FOLDER, scope, spool_folder, &mut quiet,
-    )?;
+    let found =
+        plan_parts(storage, &reader, &ReplicateAll, OWN_FOLDER, scope, spool_folder, &mut quiet)?;
     let found = match found {
         PartialPlan::Plan(plan) => *plan,
         PartialPlan::Whole(_) => {

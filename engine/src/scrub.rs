@@ -143,7 +143,7 @@ fn read<S: Storage>(
 
 fn is_gone(e: &io::Error) -> bool {
     use io::ErrorKind as K;
-    matches!(e.kind(), K::NotFound | K::NotADirectory | K::FilesystemLoop)
+    matches!(e.kind(), K::NotFound | K::NotADirectory)
 }
 
 /// Looks again at what a slice suspects, and at what lies in its directories, and records what is found

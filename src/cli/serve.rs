@@ -1,7 +1,9 @@
-//! `farshore serve`: makes folders of this host targets for sources elsewhere.
+//! `farshore serve`: the daemon of a site by its config; or, without one, folders of this host as targets
+//! for sources elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 use farshore_core::path::escape_text;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_engine::source::system_wall_clock;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{ServeArgs, TargetArgs};
@@ -20,6 +22,9 @@ use crate::replicate::TargetOptions;
 use crate::report::utc;
 use crate::roots::{RootRules, check_root, check_state};
 use crate::serve::{ServeOptions, serve};
+use crate::site::config::{DEFAULT_FILE, SiteConfig};
+use crate::site::daemon::{self, DaemonOptions, Word};
+use crate::site::log::{Level, Log, Record};
 use crate::state::{State, now_ms};
 
 pub(super) fn parse_share(text: &str) -> Result<(String, PathBuf), String> {
@@ -57,7 +62,53 @@ fn agreed(args: &ServeArgs, matches: &ArgMatches) -> Result<Option<PolicySet>, F
     Ok(given.iter().any(is_given).then(|| policies.identity()))
 }
 
+/// Runs the daemon of a site.
+fn stand(args: &ServeArgs) -> Result<Exit, Failure> {
+    let config_file = args.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let config = SiteConfig::load(&config_file).map_err(|e| e.failure())?;
+    let log = Log::to_stderr(args.log_format, args.log_level)
+        .map_err(|e| Failure::new(Exit::Internal, &e))?;
+    let (tell, told) = unbounded();
+    let words = tell.clone();
+    let said = log.clone();
+    let stop = stop_on_signals(move |line| {
+        said.say(&Record::new(Level::Info, "signal", line));
+        said.flush(Duration::from_secs(1));
+    })?;
+    let failed = |e: std::io::Error| Failure::new(Exit::Internal, &e);
+    let mut hang_ups = Signals::new([SIGHUP]).map_err(failed)?;
+    let begin = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let reload = tell.clone();
+    let reloads = begin("reload").spawn(move || {
+        for _ in hang_ups.forever() {
+            if reload.send(Word::Reload).is_err() {
+                return;
+            }
+        }
+    });
+    reloads.map_err(failed)?;
+    let stops = begin("words").spawn(move || {
+        if let Ok(why) = stop.recv() {
+            words.send(Word::Stop(why)).unwrap_or(());
+        }
+    });
+    stops.map_err(failed)?;
+    let options = DaemonOptions { config, config_file, log: log.clone(), io: args.io.io };
+    let ready = |address: Option<SocketAddr>| {
+        let at = address.map_or_else(String::new, |address| format!(", listening on {address}"));
+        log.say(&Record::new(Level::Info, "ready", format!("ready{at}")));
+    };
+    let ended = daemon::run(options, (tell, told), &ready);
+    log.flush(Duration::from_secs(2));
+    ended
+}
+
 pub(super) fn run(args: ServeArgs, matches: &ArgMatches) -> Result<Exit, Failure> {
+    let Some(listen) = args.listen else { return stand(&args) };
+    if args.allow.is_empty() {
+        let message = "option --allow: no source is named that may connect";
+        return Err(Failure::usage(message, "give the key id that 'farshore key' shows there"));
+    }
     let policies = agreed(&args, matches)?;
     let state =
         State::open(args.state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
@@ -80,7 +131,7 @@ pub(super) fn run(args: ServeArgs, matches: &ArgMatches) -> Result<Exit, Failure
     let roots: Vec<&Path> = shares.values().map(PathBuf::as_path).collect();
     check_state(state.folder(), &roots).map_err(|e| super::replicate::root_failure(&e))?;
     let options = ServeOptions {
-        listen: args.listen,
+        listen,
         key: super::replicate::load_key(args.key.as_deref(), &state)?,
         allowed: args.allow.into_iter().collect(),
         shares,

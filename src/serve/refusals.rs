@@ -13,7 +13,7 @@ const BURST: u32 = 10;
 const EVERY: Duration = Duration::from_secs(6);
 
 /// Makes lines of refusals, and leaves most out when there are many.
-pub(super) struct RefusalLog {
+pub(crate) struct RefusalLog {
     own_key: KeyId,
     left: u32,
     since: Instant,
@@ -21,12 +21,12 @@ pub(super) struct RefusalLog {
 }
 
 impl RefusalLog {
-    pub(super) fn new(own_key: KeyId, now: Instant) -> Self {
+    pub(crate) fn new(own_key: KeyId, now: Instant) -> Self {
         Self { own_key, left: BURST, since: now, unsaid: 0 }
     }
 
     /// The line for a refusal at `now`, if one is to be written.
-    pub(super) fn line(&mut self, refusal: &Refusal, now: Instant) -> Option<String> {
+    pub(crate) fn line(&mut self, refusal: &Refusal, now: Instant) -> Option<String> {
         self.unsaid = self.unsaid.saturating_add(refusal.suppressed);
         while self.left < BURST && now.saturating_duration_since(self.since) >= EVERY {
             self.left += 1;

@@ -16,13 +16,13 @@ use farshore_proto::message::StoreId;
 use farshore_transport::KeyId;
 
 /// Time a session that lost its source has to finish the batch it is applying.
-pub(super) const TAKE_OVER: Duration = Duration::from_secs(30);
+pub(crate) const TAKE_OVER: Duration = Duration::from_secs(30);
 
 /// Told to a session whose source has come back in another one.
 const TAKEN_OVER: &str = "a later session of this source took its place";
 
 /// Who wants a share.
-pub(super) struct Claimant {
+pub(crate) struct Claimant {
     pub peer: KeyId,
     /// The identity of the source's catalog, which one process at a time has open.
     pub source: StoreId,
@@ -31,7 +31,7 @@ pub(super) struct Claimant {
 
 /// Why a share cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ClaimError {
+pub(crate) enum ClaimError {
     #[error("is in use by another session; try again when it is over")]
     InUse,
     #[error("was claimed again: {TAKEN_OVER}")]
@@ -45,7 +45,7 @@ const STOPPED: &str = "the operator stopped the server";
 
 /// The shares in use.
 #[derive(Default)]
-pub(super) struct Sessions {
+pub(crate) struct Sessions {
     shares: Mutex<Shares>,
     freed: Condvar,
 }
@@ -63,20 +63,20 @@ struct Shares {
 }
 
 /// A session that has begun, forgotten on drop.
-pub(super) struct Present<'a> {
+pub(crate) struct Present<'a> {
     sessions: &'a Sessions,
     number: u64,
 }
 
 /// A share in use, given back on drop.
-pub(super) struct InUse<'a> {
+pub(crate) struct InUse<'a> {
     sessions: &'a Sessions,
     share: String,
 }
 
 impl Sessions {
     /// A session begins over `link`; `None`, and the link closed, once the server stops.
-    pub(super) fn enter(&self, link: Arc<dyn Link>) -> Option<Present<'_>> {
+    pub(crate) fn enter(&self, link: Arc<dyn Link>) -> Option<Present<'_>> {
         let mut shares = self.lock();
         if shares.stopped {
             link.close(CloseCode::Stopped as u32, STOPPED);
@@ -89,7 +89,7 @@ impl Sessions {
     }
 
     /// Closes every link; a session ends when the batch it is applying is durable. How many there are.
-    pub(super) fn stop(&self) -> usize {
+    pub(crate) fn stop(&self) -> usize {
         let mut shares = self.lock();
         shares.stopped = true;
         for link in shares.links.values() {
@@ -100,7 +100,7 @@ impl Sessions {
     }
 
     /// Whether the server stops.
-    pub(super) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.lock().stopped
     }
 
@@ -111,7 +111,7 @@ impl Sessions {
     /// [`ClaimError::InUse`] by another source, or by a session that did not end in time;
     /// [`ClaimError::Superseded`] when the same source claimed the share again meanwhile;
     /// [`ClaimError::Stopped`] once the server stops.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         &self,
         share: &str,
         claimant: Claimant,

@@ -53,7 +53,8 @@ use crate::site::control::{self, Commands, Control, DaemonLock, Request};
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
-use crate::site::notify;
+use crate::site::confine::{Confinement, confine};
+use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
 use crate::site::sender::{Sender, SenderConfig};
@@ -112,6 +113,7 @@ struct Daemon {
     sessions: Sessions,
     stopping: AtomicBool,
     words: Told<Word>,
+    notifier: Notifier,
 }
 
 /// A share that is sent from here.
@@ -138,7 +140,12 @@ pub fn run(
         .map_err(|e| Failure::new(Exit::Refused, &e))?;
     let lock = DaemonLock::take(state.folder())?;
     let (tell, told) = words;
-    let daemon = Daemon::open(options, state, tell)?;
+    let notifier = Notifier::from_env();
+    // Before the threads that work are there: they inherit it.
+    let kept = Confinement::of(&options.config, &options.config_file);
+    let confined = confine(&kept).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    options.log.say(&Record::new(Level::Info, "confined", confined.to_string()));
+    let daemon = Daemon::open(options, state, tell, notifier)?;
     let daemon = Arc::new(daemon);
     let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
     let control = Control::open(daemon.state.folder(), &lock, commands)?;
@@ -158,7 +165,7 @@ pub fn run(
                 scope.spawn(move || daemon.offer(receiver));
             }
         }
-        notify::ready();
+        daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
         daemon.until_stopped(&told);
         if let Some(listener) = &listener {
@@ -174,7 +181,12 @@ pub fn run(
 }
 
 impl Daemon {
-    fn open(options: DaemonOptions, state: State, words: Told<Word>) -> Result<Self, Failure> {
+    fn open(
+        options: DaemonOptions,
+        state: State,
+        words: Told<Word>,
+        notifier: Notifier,
+    ) -> Result<Self, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
         let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
         let keys = SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
@@ -233,6 +245,7 @@ impl Daemon {
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
+            notifier,
         })
     }
 
@@ -271,16 +284,16 @@ impl Daemon {
                     break;
                 }
                 Ok(Word::Reload) => {
-                    notify::reloading();
+                    self.notifier.reloading();
                     if let Err(failure) = self.reload() {
                         self.say(Level::Error, "reload", failure.message);
                     }
-                    notify::ready();
+                    self.notifier.ready();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            notify::watchdog();
+            self.notifier.alive();
             match watch.poll() {
                 Some(Ok(store)) => {
                     let keys = store.keys_of(&self.config().peer.name);
@@ -292,7 +305,7 @@ impl Daemon {
                 None => {}
             }
         }
-        notify::stopping();
+        self.notifier.stopping();
         self.stopping.store(true, Relaxed);
         for outgoing in self.senders.values() {
             outgoing.sender.stop();

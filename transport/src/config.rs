@@ -132,6 +132,28 @@ impl TransportConfig {
         }
     }
 
+    /// For an endpoint that unknown peers may use: a few messages of some hundred bytes each way, little
+    /// memory for any of them, and few at once.
+    #[must_use]
+    pub fn pairing() -> Self {
+        Self {
+            mtu_upper_bound: DATAGRAM_BYTES_MIN,
+            idle_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(3),
+            stream_window_bytes: 16 << 10,
+            receive_window_bytes: 64 << 10,
+            send_window_bytes: 64 << 10,
+            bulk_streams_max: 0,
+            bulk_stripes: 1,
+            socket_buffer_bytes: 256 << 10,
+            congestion: Congestion::Cubic,
+            half_open_max: 32,
+            retry_above_half_open: 4,
+            links_max: 4,
+            ..Self::network()
+        }
+    }
+
     /// For two ends on one machine: the largest datagrams, windows that fit the socket
     /// buffer.
     #[must_use]

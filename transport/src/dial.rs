@@ -21,7 +21,8 @@ use crate::{
     path::{Gate, PathMtu, unspecified_like},
     preamble::{self, PreambleError},
     quic_link::{LinkParts, QuicLink},
-    trust::{KeySet, PinVerifier, Sighting, TlsSetupError, client_tls, crypto_provider},
+    trust::{KeySet, PinVerifier, Purpose, Sighting, TlsSetupError, client_tls, crypto_provider},
+    trusted::TrustedKeys,
 };
 
 /// QUIC wants a name; the key is the identity, so it is the same for all and is not sent.
@@ -169,7 +170,39 @@ pub fn dial(
     expected: KeySet,
     config: &TransportConfig,
 ) -> Result<QuicLink, ConnectError> {
-    connect(addr, key, expected, config, true)
+    connect(addr, key, Expected::Listed(expected), config, true)
+}
+
+/// As [`dial`], with keys that may change: [`TrustedKeys::set`] ends the link when its peer's key is
+/// trusted no more.
+///
+/// # Errors
+/// [`ConnectError`], within the handshake timeout.
+pub fn dial_trusting(
+    addr: SocketAddr,
+    key: &SiteKey,
+    trusted: &TrustedKeys,
+    config: &TransportConfig,
+) -> Result<QuicLink, ConnectError> {
+    let link = connect(addr, key, Expected::Listed(trusted.current()), config, true)?;
+    if trusted.admit(&link) {
+        return Ok(link);
+    }
+    let (expected, found) = (trusted.current(), link.peer());
+    Err(ConnectError::IdentityRejected { addr, expected, found })
+}
+
+/// Dials an endpoint for pairing ([`crate::PAIRING_ALPN`]) and takes whatever key it proves. What it says
+/// is not to be believed; see [`crate::Listener::bind_pairing`].
+///
+/// # Errors
+/// [`ConnectError`], within the handshake timeout.
+pub fn dial_pairing(
+    addr: SocketAddr,
+    key: &SiteKey,
+    config: &TransportConfig,
+) -> Result<QuicLink, ConnectError> {
+    connect(addr, key, Expected::Anyone, config, true)
 }
 
 /// Dials `addr` and returns once the peer proved its key: one round trip. That the peer refuses ours
@@ -184,19 +217,29 @@ pub fn dial_eager(
     expected: KeySet,
     config: &TransportConfig,
 ) -> Result<QuicLink, ConnectError> {
-    connect(addr, key, expected, config, false)
+    connect(addr, key, Expected::Listed(expected), config, false)
+}
+
+/// Whose key a dialed endpoint may prove.
+enum Expected {
+    Listed(KeySet),
+    Anyone,
 }
 
 fn connect(
     addr: SocketAddr,
     key: &SiteKey,
-    expected: KeySet,
+    expected: Expected,
     config: &TransportConfig,
     confirm: bool,
 ) -> Result<QuicLink, ConnectError> {
     let provider = crypto_provider();
     let identity = key.certified(&provider)?;
-    let pins = PinVerifier::new(expected, provider);
+    let (purpose, expected) = match expected {
+        Expected::Listed(keys) => (Purpose::Session, keys),
+        Expected::Anyone => (Purpose::Pairing, KeySet::new()),
+    };
+    let pins = PinVerifier::with_purpose(purpose, expected, provider);
     let mut client = ClientConfig::new(Arc::new(client_tls(identity, Arc::clone(&pins))?));
     let closing = Closing::default();
     let gate = Gate::new(PathMtu::to(addr, config));

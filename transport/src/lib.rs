@@ -24,11 +24,13 @@ mod quic_link;
 mod socket;
 mod stream;
 mod trust;
+mod trusted;
 
 pub use config::{Congestion, DATAGRAM_BYTES_MAX, TransportConfig};
-pub use dial::{ConnectError, dial, dial_eager};
+pub use dial::{ConnectError, dial, dial_eager, dial_pairing, dial_trusting};
 pub use error::{LostCause, Retry, escape};
 pub use identity::{CertificateError, KeyId, KeyIdError, SiteKey, SiteKeyError};
 pub use listen::{AcceptError, BindError, Incoming, Listener, Refusal, RefusalCode};
 pub use quic_link::QuicLink;
-pub use trust::{ALPN, KeySet, TlsSetupError};
+pub use trust::{ALPN, KeySet, PAIRING_ALPN, TlsSetupError};
+pub use trusted::TrustedKeys;

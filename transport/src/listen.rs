@@ -32,7 +32,11 @@ use crate::{
     path::{Gate, PathMtu},
     preamble::{self, PreambleError},
     quic_link::{LinkParts, LinkSlot, QuicLink},
-    trust::{KeySet, PinVerifier, Sighting, TlsSetupError, crypto_provider, key_id_of, server_tls},
+    trust::{
+        KeySet, PinVerifier, Purpose, Sighting, TlsSetupError, crypto_provider, key_id_of,
+        server_tls,
+    },
+    trusted::TrustedKeys,
 };
 
 /// Refusals waiting for the audit callback; more are counted, not kept.
@@ -195,7 +199,8 @@ struct Shared {
     quic: ServerConfig,
     provider: Arc<CryptoProvider>,
     identity: Mutex<Arc<SingleCertAndKey>>,
-    allowed: Mutex<KeySet>,
+    allowed: TrustedKeys,
+    purpose: Purpose,
     half_open: Mutex<HalfOpen<(SocketAddr, AbortHandle)>>,
     links: Arc<AtomicUsize>,
     audit: Option<SyncSender<Refusal>>,
@@ -219,7 +224,7 @@ impl Listener {
         allowed: KeySet,
         config: TransportConfig,
     ) -> Result<Self, BindError> {
-        Self::start(addr, key, allowed, config, None)
+        Self::start(addr, key, Purpose::Session, TrustedKeys::new(allowed), config, None)
     }
 
     /// As [`Listener::bind`], and hands every refusal to `audit` on a thread of its own. A slow
@@ -232,21 +237,61 @@ impl Listener {
         key: &SiteKey,
         allowed: KeySet,
         config: TransportConfig,
-        mut audit: impl FnMut(Refusal) + Send + 'static,
+        audit: impl FnMut(Refusal) + Send + 'static,
     ) -> Result<Self, BindError> {
+        Self::bind_trusting(addr, key, TrustedKeys::new(allowed), config, audit)
+    }
+
+    /// As [`Listener::bind_with_audit`], with keys that may change: [`TrustedKeys::set`] is in force
+    /// from the next handshake on, and ends links of keys that are trusted no more.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind_trusting(
+        addr: SocketAddr,
+        key: &SiteKey,
+        trusted: TrustedKeys,
+        config: TransportConfig,
+        audit: impl FnMut(Refusal) + Send + 'static,
+    ) -> Result<Self, BindError> {
+        let refusals = Self::audited(addr, audit)?;
+        Self::start(addr, key, Purpose::Session, trusted, config, Some(refusals))
+    }
+
+    /// An endpoint for pairing ([`crate::PAIRING_ALPN`]): whoever proves a key, any key, gets a link. What
+    /// it says is not to be believed before a secret shared by the operators, bound to
+    /// [`QuicLink::channel_binding`], has been proven over it. Give it [`TransportConfig::pairing`].
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind_pairing(
+        addr: SocketAddr,
+        key: &SiteKey,
+        config: TransportConfig,
+        audit: impl FnMut(Refusal) + Send + 'static,
+    ) -> Result<Self, BindError> {
+        let refusals = Self::audited(addr, audit)?;
+        Self::start(addr, key, Purpose::Pairing, TrustedKeys::default(), config, Some(refusals))
+    }
+
+    fn audited(
+        addr: SocketAddr,
+        mut audit: impl FnMut(Refusal) + Send + 'static,
+    ) -> Result<SyncSender<Refusal>, BindError> {
         let (refusals, waiting) = sync_channel(REFUSALS_WAITING_MAX);
         // Ends by itself with the last sender.
         thread::Builder::new()
             .name("farshore-audit".to_owned())
             .spawn(move || waiting.into_iter().for_each(&mut audit))
             .map_err(|source| BindError::Thread { addr, source })?;
-        Self::start(addr, key, allowed, config, Some(refusals))
+        Ok(refusals)
     }
 
     fn start(
         addr: SocketAddr,
         key: &SiteKey,
-        allowed: KeySet,
+        purpose: Purpose,
+        allowed: TrustedKeys,
         config: TransportConfig,
         audit: Option<SyncSender<Refusal>>,
     ) -> Result<Self, BindError> {
@@ -273,7 +318,8 @@ impl Listener {
             quic,
             provider,
             identity: Mutex::new(identity),
-            allowed: Mutex::new(allowed),
+            allowed,
+            purpose,
             half_open: Mutex::new(HalfOpen::new()),
             links: Arc::new(AtomicUsize::new(0)),
             audit,
@@ -306,7 +352,7 @@ impl Listener {
 
     /// The keys allowed from the next handshake on. Links that exist are not touched.
     pub fn set_allowed(&self, allowed: KeySet) {
-        *lock(&self.shared.allowed) = allowed;
+        self.shared.allowed.set_for_handshakes(allowed);
     }
 
     /// The key shown from the next handshake on. Links that exist are not touched.
@@ -405,8 +451,8 @@ async fn handshake(
     net: &Weak<Net>,
     shared: &Shared,
 ) -> Result<Incoming, RefusalCode> {
-    let allowed = lock(&shared.allowed).clone();
-    let pins = PinVerifier::new(allowed, Arc::clone(&shared.provider));
+    let allowed = shared.allowed.current();
+    let pins = PinVerifier::with_purpose(shared.purpose, allowed, Arc::clone(&shared.provider));
     let identity = Arc::clone(&lock(&shared.identity));
     let broken = |detail: String| RefusalCode::Broken { detail };
     let tls = server_tls(identity, Arc::clone(&pins)).map_err(|error| broken(error.to_string()))?;
@@ -444,7 +490,12 @@ async fn handshake(
         let preamble_pending = false;
         let parts =
             LinkParts { connection, net, peer, control, preamble_pending, slot, closing, gate };
-        Ok(Incoming { link: QuicLink::new(parts, &shared.config), peer, remote })
+        let link = QuicLink::new(parts, &shared.config);
+        // The key may have been taken out of the set while its handshake went on.
+        if shared.purpose == Purpose::Session && !shared.allowed.admit(&link) {
+            return Err(RefusalCode::UnlistedKey { found: peer });
+        }
+        Ok(Incoming { link, peer, remote })
     };
     timeout(shared.config.handshake_timeout, established)
         .await

@@ -17,7 +17,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -133,6 +133,21 @@ impl QuicLink {
         self.0.peer
     }
 
+    /// A secret that both ends of this connection know and nobody else: a peer in the middle has two
+    /// connections, and two secrets. `None` when TLS does not give one.
+    #[must_use]
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        let mut secret = [0; 32];
+        let label = b"EXPORTER-farshore-channel-binding";
+        self.0.connection.export_keying_material(&mut secret, label, b"").ok()?;
+        Some(secret)
+    }
+
+    /// A handle that does not keep the link alive.
+    pub(crate) fn weak(&self) -> WeakLink {
+        WeakLink(Arc::downgrade(&self.0))
+    }
+
     /// Where the peer is now; it may move.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
@@ -165,6 +180,19 @@ impl QuicLink {
             None if delivered => Ok(()),
             None => Err(LostCause::Undelivered.during(STEP)),
         }
+    }
+}
+
+/// A handle that does not keep its link alive.
+pub(crate) struct WeakLink(Weak<Shared>);
+
+impl WeakLink {
+    pub(crate) fn upgrade(&self) -> Option<QuicLink> {
+        self.0.upgrade().map(QuicLink)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 

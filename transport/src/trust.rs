@@ -35,6 +35,28 @@ use crate::identity::KeyId;
 /// other; what is said on a link is versioned by the session.
 pub const ALPN: &[u8] = b"farshore/1";
 
+/// What both ends must offer to pair: an endpoint for it is used for nothing else, and one for
+/// sessions never takes it.
+pub const PAIRING_ALPN: &[u8] = b"farshore-pair/1";
+
+/// What an endpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Sessions with pinned peers.
+    Session,
+    /// Getting to know a peer's key: anyone who proves any key is let in.
+    Pairing,
+}
+
+impl Purpose {
+    const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Session => ALPN,
+            Self::Pairing => PAIRING_ALPN,
+        }
+    }
+}
+
 /// The keys a peer may have: usually one, two while a key is being rotated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeySet(BTreeSet<KeyId>);
@@ -109,11 +131,12 @@ pub(crate) fn server_tls(
     identity: Arc<SingleCertAndKey>,
     pins: Arc<PinVerifier>,
 ) -> Result<QuicServerConfig, TlsSetupError> {
+    let purpose = pins.purpose;
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::clone(&pins.provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(pins)
         .with_cert_resolver(identity);
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![purpose.alpn().to_vec()];
     tls.ignore_client_order = true;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.send_tls13_tickets = 0;
@@ -126,12 +149,13 @@ pub(crate) fn client_tls(
     identity: Arc<SingleCertAndKey>,
     pins: Arc<PinVerifier>,
 ) -> Result<QuicClientConfig, TlsSetupError> {
+    let purpose = pins.purpose;
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&pins.provider))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(pins)
         .with_client_cert_resolver(identity);
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.alpn_protocols = vec![purpose.alpn().to_vec()];
     tls.resumption = Resumption::disabled();
     tls.enable_early_data = false;
     tls.enable_sni = false;
@@ -164,6 +188,7 @@ pub(crate) enum Sighting {
 /// Verifies the peer of one handshake and remembers what it saw. Each handshake gets its own.
 #[derive(Debug)]
 pub(crate) struct PinVerifier {
+    purpose: Purpose,
     allowed: KeySet,
     provider: Arc<CryptoProvider>,
     sighting: Mutex<Sighting>,
@@ -171,7 +196,17 @@ pub(crate) struct PinVerifier {
 
 impl PinVerifier {
     pub(crate) fn new(allowed: KeySet, provider: Arc<CryptoProvider>) -> Arc<Self> {
-        Arc::new(Self { allowed, provider, sighting: Mutex::new(Sighting::Nothing) })
+        Self::with_purpose(Purpose::Session, allowed, provider)
+    }
+
+    /// For [`Purpose::Pairing`] `allowed` is empty and whoever proves a key is let in.
+    pub(crate) fn with_purpose(
+        purpose: Purpose,
+        allowed: KeySet,
+        provider: Arc<CryptoProvider>,
+    ) -> Arc<Self> {
+        let sighting = Mutex::new(Sighting::Nothing);
+        Arc::new(Self { purpose, allowed, provider, sighting })
     }
 
     pub(crate) fn allowed(&self) -> &KeySet {
@@ -188,7 +223,7 @@ impl PinVerifier {
 
     fn check_pin(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let id = key_id_of(certificate).inspect_err(|_| self.saw(Sighting::Unreadable))?;
-        if !self.allowed.contains(&id) {
+        if self.purpose == Purpose::Session && !self.allowed.contains(&id) {
             self.saw(Sighting::Unlisted(id));
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }

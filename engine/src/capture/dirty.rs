@@ -11,7 +11,7 @@ use farshore_core::path::RelPath;
 use super::journal::{self, JournalFile};
 use super::marks::Bounds;
 use super::state::{Resumed, State};
-use crate::plan::parts::Scope;
+use crate::plan::Scope;
 
 /// Records are written when so many bytes of them have come together, flushed or not.
 const PENDING_MAX: usize = 256 << 10;

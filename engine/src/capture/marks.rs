@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use farshore_core::path::RelPath;
 
-use crate::plan::parts::{Part, Scope};
+use crate::plan::{Part, Scope};
 
 /// Different reasons that are kept.
 const REASONS_MAX: usize = 4;

@@ -12,10 +12,10 @@ use farshore_proto::message::StoreId;
 use redb::backends::InMemoryBackend;
 
 use super::*;
-use crate::plan::LookKind;
 use crate::catalog::{Catalog, CatalogConfig, CatalogRole};
 use crate::frames::{Compression, LineGauge};
 use crate::io::sim::{Fault, SimConfig, SimDisk, SimStorage};
+use crate::plan::LookKind;
 use crate::profile::Profile;
 
 /// Takes everything, says nothing.
@@ -114,7 +114,13 @@ fn what_is_read_ahead_leaves_in_its_turn() {
     let storage = disk(&names);
     let mut changes: Vec<Change> = names.iter().map(|name| look(name, 1)).collect();
     // Others between them, which are not read ahead.
-    let directory = Change::Look { path: path("b"), size: 0, is_file: false, kind: LookKind::New, moved_from: None };
+    let directory = Change::Look {
+        path: path("b"),
+        size: 0,
+        is_file: false,
+        kind: LookKind::New,
+        moved_from: None,
+    };
     changes.insert(5, directory);
     changes.insert(2, Change::Remove { path: path("a/2b"), expected: EntryDigest([0; 32]) });
     let (record, problems) = batch(&storage, changes, &|| storage.disk().time(), 0);
@@ -135,7 +141,13 @@ fn what_is_read_ahead_leaves_in_its_turn() {
 #[test]
 fn a_young_directory_keeps_its_inode_alone() {
     let storage = disk(&["a/1"]);
-    let change = Change::Look { path: path("a"), size: 0, is_file: false, kind: LookKind::New, moved_from: None };
+    let change = Change::Look {
+        path: path("a"),
+        size: 0,
+        is_file: false,
+        kind: LookKind::New,
+        moved_from: None,
+    };
     let (record, _) = batch(&storage, vec![change], &|| storage.disk().time(), i64::MAX);
     let [Effect::Put { record, .. }] = &record.effects[..] else { panic!("one entry") };
     let stat = storage.stat(Object::Named(storage.root(), b"a")).expect("there");

@@ -12,8 +12,8 @@ use farshore_core::path::{KeyBuffer, PathParts, RelPath};
 use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
 use super::accounts::Accounts;
-use super::parts::Partial;
 use super::moves::same_kind;
+use super::parts::Partial;
 use super::{Change, LookKind, Plan, PlanError, Planner, Problem};
 use crate::catalog::{CatalogReader, LocalFacts, Record, Row, Rows};
 use crate::io::{FileKind, Stat, Storage};
