@@ -247,4 +247,3 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         None => Ok(()),
     }
 }
-

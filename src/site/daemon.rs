@@ -49,11 +49,11 @@ use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
 use crate::site::config::{Role, Share, SiteConfig};
+use crate::site::confine::{Confinement, confine};
 use crate::site::control::{self, Commands, Control, DaemonLock, Request};
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
-use crate::site::confine::{Confinement, confine};
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
@@ -104,7 +104,6 @@ struct Daemon {
     log: Log,
     io: IoMode,
     state: State,
-    keys: SiteKeys,
     trusted: TrustedKeys,
     trust: TrustFile,
     board: Arc<Board>,
@@ -189,7 +188,7 @@ impl Daemon {
     ) -> Result<Self, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
         let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
-        let keys = SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
+        SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
         let trust = TrustFile::of(state.folder());
         let store = trust.load().map_err(|e| e.failure())?;
         let trusted = TrustedKeys::new(store.keys_of(&config.peer.name));
@@ -236,7 +235,6 @@ impl Daemon {
             log,
             io,
             state,
-            keys,
             trusted,
             trust,
             board,
@@ -265,13 +263,12 @@ impl Daemon {
         self.stopping.load(Relaxed)
     }
 
-    fn key(&self) -> SiteKey {
-        let store = self.trust.load().ok();
-        let peer = self.config().peer.name;
-        match &store {
-            Some(store) => self.keys.shown(store, &peer).clone(),
-            None => self.keys.current.clone(),
-        }
+    /// The key to show to the peer.
+    fn key(&self) -> Result<SiteKey, Failure> {
+        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
+        let store = self.trust.load().map_err(|e| e.failure())?;
+        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
+        Ok(keys.into_shown(&store, &self.config().peer.name))
     }
 
     /// Acts on words until one says stop.
@@ -332,7 +329,7 @@ impl Daemon {
     ) -> Result<Option<Arc<Listener>>, Failure> {
         let config = self.config();
         let Some(address) = config.site.listen else { return Ok(None) };
-        let key = self.key();
+        let key = self.key()?;
         let transport = TransportConfig {
             bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
             ..TransportConfig::for_addr(address)
@@ -369,7 +366,8 @@ impl Daemon {
         let Incoming { link, peer, remote } = incoming;
         let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return };
         let late = "no first message came in time";
-        let heard = within(&link, HELLO, CloseCode::ProtocolViolation, late, || link.recv_control());
+        let heard =
+            within(&link, HELLO, CloseCode::ProtocolViolation, late, || link.recv_control());
         let message = match heard {
             Ok(Some(bytes)) => Message::from_bytes(&bytes),
             Ok(None) => return,
@@ -451,7 +449,7 @@ impl Daemon {
             bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
             ..TransportConfig::for_addr(resolved)
         };
-        let link = dial_trusting(resolved, &self.key(), &self.trusted, &transport)
+        let link = dial_trusting(resolved, &self.key()?, &self.trusted, &transport)
             .map_err(|e| Failure::new(Exit::Connection, &e))?;
         self.board.connected(&address);
         Ok((link, transport))
@@ -646,8 +644,8 @@ impl Commands for Daemon {
                 let outgoing = self.sender(share.as_deref())?;
                 Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
             }
-            Request::Reload => Ok(json!({ "changes": self.reload()? })),
-            Request::Stop => {
+            Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
+            Request::Stop {} => {
                 self.words.send(Word::Stop("a request")).unwrap_or(());
                 Ok(json!({}))
             }
@@ -700,12 +698,8 @@ impl Outgoing {
         log: &Log,
     ) -> Result<Self, Failure> {
         let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
-        let parts: [&[u8]; 4] = [
-            path_bytes(&share.path),
-            b"site",
-            config.peer.name.as_bytes(),
-            share.name.as_bytes(),
-        ];
+        let parts: [&[u8]; 4] =
+            [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
         let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
         let catalog = Arc::new(catalog);
         let failed = |step: &str, e: std::io::Error| Failure {
@@ -717,8 +711,8 @@ impl Outgoing {
         let (dirty, _) = DirtySet::resume(kept, &folder, now_ms())
             .map_err(|e| failed("reading what waits to be looked at", e))?;
         let watch = WatchConfig::new(&share.path, now_ms);
-        let watcher = Watcher::start(&watch, dirty.clone())
-            .map_err(|e| failed("watching its root", e))?;
+        let watcher =
+            Watcher::start(&watch, dirty.clone()).map_err(|e| failed("watching its root", e))?;
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
         let sender = Sender::new(

@@ -98,6 +98,16 @@ impl SiteKeys {
         self.next.as_ref().filter(known).unwrap_or(&self.current)
     }
 
+    /// [`Self::shown`], taken out.
+    #[must_use]
+    pub fn into_shown(self, trust: &TrustStore, peer: &str) -> SiteKey {
+        let shown = self.shown(trust, peer).key_id();
+        match self.next {
+            Some(next) if next.key_id() == shown => next,
+            _ => self.current,
+        }
+    }
+
     /// What `peer` is to be told at the beginning of every session, and when something of it changes.
     #[must_use]
     pub fn announcement(&self, trust: &TrustStore, peer: &str) -> Announcement {

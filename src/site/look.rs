@@ -93,7 +93,11 @@ impl Rotation {
     pub fn advance(&mut self, slice: Slice) -> bool {
         let took = slice.began.elapsed();
         let scale = (SLICE_TIME.as_secs_f64() / took.as_secs_f64().max(1e-3)).clamp(0.25, 4.0);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let wanted = (self.slice as f64 * scale) as usize;
         self.slice = wanted.clamp(*SLICE.start(), *SLICE.end());
         self.seen = self.seen.saturating_add(slice.records);

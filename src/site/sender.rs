@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender as Reply, bounded};
 use farshore_core::account::account_of;
-use farshore_core::brake::{Brake, BrakeConfig, CutTally, Judgement, Verdict};
+use farshore_core::brake::{BrakeConfig, CutTally, Judgement};
 use farshore_core::guard;
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
@@ -34,8 +34,8 @@ use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Nex
 use farshore_proto::message::Welcome;
 
 use crate::exit::{Exit, Failure};
-use crate::site::board::facts::{AtRisk, Bound, Capture, ShareState};
 use crate::site::board::ShareBoard;
+use crate::site::board::facts::{AtRisk, Bound, Capture, ShareState};
 use crate::site::log::{Level, Log, Record};
 use crate::site::look::{Rotation, Slice};
 use crate::state::now_ms;
@@ -255,7 +255,11 @@ impl Sender {
     ///
     /// # Errors
     /// [`Failure`] when it is held, or there is no connection.
-    pub fn cut_now(&self, label: Option<String>, patience: Duration) -> Result<RecoveryPoint, Failure> {
+    pub fn cut_now(
+        &self,
+        label: Option<String>,
+        patience: Duration,
+    ) -> Result<RecoveryPoint, Failure> {
         let (reply, answer) = bounded(1);
         {
             let mut inner = self.lock();

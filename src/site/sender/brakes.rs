@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use farshore_core::account::account_of;
-use farshore_core::brake::{Brake, BrakeConfig, Created, CutTally, Judgement, Sample, entropy};
-use farshore_core::path::RelPath;
+use farshore_core::brake::{
+    Brake, BrakeConfig, Created, CutTally, Decision, Judgement, Sample, entropy,
+};
 use farshore_engine::catalog::Catalog;
-use farshore_engine::io::{FileRead, Storage};
+use farshore_engine::io::Storage;
 use farshore_engine::plan::{Change, LookKind};
 
 use super::*;
@@ -24,7 +24,6 @@ const SAMPLES_MAX: usize = 256;
 /// The brake and what it is kept in.
 pub(super) struct Brakes {
     file: PathBuf,
-    depth: usize,
     state: Mutex<Kept>,
 }
 
@@ -46,9 +45,8 @@ impl Brakes {
         let at = |step: &str, e: &dyn std::error::Error| Failure {
             exit: Exit::Refused,
             message: format!("brake {}: {step}: {e}", file.display()),
-            hint: Some("move the file away to begin with a brake that holds nothing"),
+            hint: Some("move the file away to begin with a brake that holds nothing".into()),
         };
-        let depth = config.account_depth;
         let brake = match read_if_there(&file).map_err(|e| at("reading it", &e))? {
             Some(bytes) => Brake::decode(&bytes, config).map_err(|e| at("reading it", &e))?,
             None => {
@@ -64,7 +62,7 @@ impl Brakes {
         };
         let saved = brake.revision();
         let state = Mutex::new(Kept { brake, saved, known: HashMap::new() });
-        Ok(Self { file, depth, state })
+        Ok(Self { file, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -215,6 +213,11 @@ impl Brakes {
                 reasons: hold.reasons.iter().map(ToString::to_string).collect(),
                 counts: counts.map(|(what, count)| (what.to_owned(), count)).into(),
                 since_unix_ms: hold.since_ms,
+                last_good_point: Some(hold.point),
+                rejected_unix_ms: match hold.decision {
+                    Decision::Rejected { at_ms } => Some(at_ms),
+                    Decision::Waits => None,
+                },
                 next: next(&account),
                 account,
             }
@@ -225,6 +228,8 @@ impl Brakes {
             reasons: vec![text],
             counts: BTreeMap::new(),
             since_unix_ms: now_ms(),
+            last_good_point: None,
+            rejected_unix_ms: None,
             next: vec![command("approve", "")],
         });
         by_brake.chain(by_guard).collect()
