@@ -372,6 +372,10 @@ impl DirtySet {
         let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
         let mut locked = self.lock();
         let pending = locked.state.pending.as_mut().map(std::mem::take).unwrap_or_default();
+        // What was pending is in the snapshot of the next rewrite.
+        if journal.is_resting() {
+            return Err(io::Error::other(locked.journal_error.clone().unwrap_or_default()));
+        }
         let written = if journal.wants_rewrite() {
             let snapshot = locked.state.snapshot();
             drop(locked);

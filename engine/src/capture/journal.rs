@@ -252,6 +252,8 @@ pub(super) struct JournalFile {
     sync_every: Duration,
     synced: Instant,
     has_unsynced: bool,
+    /// The last rewrite failed, then.
+    failed: Option<Instant>,
 }
 
 impl JournalFile {
@@ -265,7 +267,14 @@ impl JournalFile {
             sync_every,
             synced: Instant::now(),
             has_unsynced: false,
+            failed: None,
         }
+    }
+
+    /// Whether a write would fail as the last one did a moment ago: a full disk is not asked for room by
+    /// every event.
+    pub(super) fn is_resting(&self) -> bool {
+        self.failed.is_some_and(|at| at.elapsed() < self.sync_every)
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -279,7 +288,7 @@ impl JournalFile {
 
     /// Replaces the file, durably.
     pub(super) fn rewrite(&mut self, snapshot: Snapshot) -> io::Result<()> {
-        self.file = None;
+        (self.file, self.failed) = (None, Some(Instant::now()));
         let bytes = snapshot.finish();
         let fresh = self.folder.join(FRESH);
         let mut file = File::create(&fresh)?;
@@ -289,7 +298,7 @@ impl JournalFile {
         File::open(&self.folder)?.sync_all()?;
         self.len = bytes.len() as u64;
         self.len_rewritten = self.len;
-        self.file = Some(file);
+        (self.file, self.failed) = (Some(file), None);
         (self.synced, self.has_unsynced) = (Instant::now(), false);
         Ok(())
     }

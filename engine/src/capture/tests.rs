@@ -365,18 +365,27 @@ impl DirtySet {
 #[test]
 fn a_journal_that_cannot_be_written_is_told_and_written_anew_when_it_can() {
     let folder = tempfile::tempdir().expect("a folder");
-    let state = folder.path().join("state");
+    let (state, away) = (folder.path().join("state"), folder.path().join("away"));
     std::fs::create_dir(&state).expect("made");
-    let (set, _) = DirtySet::resume(config(100), &state, 0).expect("begun");
-    // A set whose next write is a rewrite, of a folder that is not there.
-    let (other, _) = DirtySet::resume(config(100), &state, 0).expect("begun");
-    std::fs::rename(&state, folder.path().join("away")).expect("renamed");
-    assert!(DirtySet::resume(config(100), &state, 0).is_err());
-    drop(other);
-    std::fs::rename(folder.path().join("away"), &state).expect("renamed");
+    let (set, _) = DirtySet::resume(config(1_000), &state, 0).expect("begun");
+    set.done(set.take(&TakeFilter::default()).expect("whole"));
+    std::fs::rename(&state, &away).expect("renamed");
+    // Appended all the same, until it would be written anew.
+    for round in 0..1_000 {
+        (0..500).for_each(|n| set.mark(&path(&format!("account/{n}")), false, round));
+        set.done(set.take(&TakeFilter::default()).expect("taken"));
+        if set.status().journal_error.is_some() {
+            break;
+        }
+    }
     set.mark(&path("a"), false, 1);
+    assert!(set.flush().is_err() && set.status().journal_error.is_some());
+    assert!(DirtySet::resume(config(1_000), &state, 0).is_err());
+    std::fs::rename(&away, &state).expect("renamed");
     set.flush().expect("written");
     assert_eq!(set.status().journal_error, None);
+    let (_, resumed) = DirtySet::resume(config(1_000), &state, 9).expect("resumed");
+    assert_eq!((resumed.gap, resumed.directories), (Gap::Unwatched, 1));
 }
 
 #[test]
