@@ -52,6 +52,8 @@ const HELD_AGAIN: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest of those times.
 const RETRY_LAST: Duration = Duration::from_secs(300);
+/// How long until what a policy deferred is looked at again: no event says that its time has come.
+const DEFERRED_AGAIN: Duration = Duration::from_secs(10);
 /// Paths that could not be replicated, and are remembered one by one.
 const TROUBLED_MAX: usize = 10_000;
 /// Requests that wait for the next cut.
@@ -139,6 +141,8 @@ struct Inner {
     wanted: Vec<Wanted>,
     under_way: UnderWay,
     troubled: BTreeMap<RelPath, Trouble>,
+    /// Directories in which a policy deferred something, and when they are looked at again.
+    deferred: BTreeMap<RelPath, Instant>,
     guard_hold: Option<(guard::Hold, Instant)>,
     approve_guard: bool,
     /// T of accounts that are not at the share's.
@@ -180,6 +184,7 @@ impl Sender {
             wanted: Vec::new(),
             under_way: UnderWay::default(),
             troubled: BTreeMap::new(),
+            deferred: BTreeMap::new(),
             guard_hold: None,
             approve_guard: false,
             behind: BTreeMap::new(),
@@ -394,8 +399,8 @@ impl Sender {
             self.log.say(&record.share(&self.config.share));
         }
         let total = self.catalog.reader()?.entry_count()?;
-        // What is changed from here on is announced to be told from what nobody announced.
-        self.watcher.sync();
+        // What is changed from here on is told from what nobody announced.
+        drop(self.watcher.sync());
         self.dirty.look_began();
         inner.rotation = Some(Rotation::begin(now_ms(), total));
         Ok(())
@@ -496,6 +501,23 @@ impl Sender {
                 let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
                 self.dirty.mark(&directory, false, now_ms());
                 trouble.marked = true;
+            }
+        }
+        for (directory, _) in inner.deferred.extract_if(.., |_, again| *again <= now) {
+            self.dirty.mark(&directory, false, now_ms());
+        }
+    }
+
+    /// Notes where a policy deferred something that is not withheld.
+    fn note_deferred(&self, inner: &mut Inner, cut: &Cut, report: &CutReport) {
+        let again = Instant::now() + DEFERRED_AGAIN;
+        let withheld = |path: &RelPath| cut.withheld.iter().any(|a| path.starts_with(a));
+        for path in report.deferred_first.iter().filter(|path| !withheld(path)) {
+            if inner.deferred.len() >= TROUBLED_MAX {
+                break;
+            }
+            if let Some((parent, _)) = path.split() {
+                inner.deferred.entry(parent).or_insert(again);
             }
         }
     }
@@ -635,8 +657,9 @@ impl Cuts for Sender {
         inner.troubled.len() as u64 + cut.withheld.len() as u64 + faults
     }
 
-    fn sealed(&self, _: Cut, report: CutReport) {
+    fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
+        self.note_deferred(&mut inner, &cut, &report);
         let UnderWay { taken, slice, wanted, judged, completes } =
             std::mem::take(&mut inner.under_way);
         let point = report.point;

@@ -324,11 +324,12 @@ impl<S: Storage> Source<'_, S> {
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
         let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
-        self.tell_policies(&policy, standing)?;
+        let are_others = self.tell_policies(&policy, standing)?;
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());
-        if standing.first_contact {
+        // What another policy leaves out or lets travel may be anywhere.
+        if standing.first_contact || are_others {
             look = Look::Whole;
         }
         let mut widened = None;
@@ -446,18 +447,19 @@ impl<S: Storage> Source<'_, S> {
         Ok(plan.take_by_policy(reader, &policy.rules(), &self.config.spool_folder)?)
     }
 
-    /// Says which policies decide from now on, if they are others than before.
+    /// Says which policies decide from now on, if they are others than before; whether they are.
     fn tell_policies(
         &self,
         policy: &dyn Policy,
         standing: &mut Standing,
-    ) -> Result<(), SourceError> {
+    ) -> Result<bool, SourceError> {
         let policies = policy.identity();
-        if policies != standing.policies {
+        let are_others = policies != standing.policies;
+        if are_others {
             self.send(&Message::Policies(policies.clone()))?;
             standing.policies = policies;
         }
-        Ok(())
+        Ok(are_others)
     }
 
     /// Agrees on the recovery point of the report; whether the target has the same root.
