@@ -276,7 +276,7 @@ fn an_account_that_is_held_below_a_deep_mark_is_known_after_a_crash() {
         set.done(set.take(&TakeFilter::default()).expect("whole"));
         set.mark(&path("b"), true, 1);
         set.mark(&path(""), true, 2);
-        drop(set);
+        set.flush().expect("written");
         // Written anew, as a whole.
         let set = resume();
         let left_out = BTreeSet::from([path("b")]);
