@@ -172,7 +172,7 @@ impl Model<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn no_mark_is_lost_in_any_order_of_steps(
         steps in prop::collection::vec(any_step(), 1..60),
