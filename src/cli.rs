@@ -11,7 +11,9 @@ use farshore_engine::io::uring::IoMode;
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
+mod history;
 mod key;
+mod mark;
 mod policy;
 mod replicate;
 mod rules;
@@ -38,6 +40,10 @@ enum Command {
     Key(KeyArgs),
     /// Say what is known of a pair without a run
     Status(StatusArgs),
+    /// Former versions a standby keeps, and going back to its recovery points
+    History(history::HistoryArgs),
+    /// Names for recovery points
+    Mark(mark::MarkArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -78,6 +84,9 @@ struct TargetArgs {
     /// Keep at most this many bytes of them, e.g. 500G [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = farshore_core::size::parse_size)]
     history_size: Option<u64>,
+    /// Keep the changes of at most this many batches [default: no limit]
+    #[arg(long, value_name = "N")]
+    history_count: Option<u64>,
     /// Read and write the tree's content at this many bytes a second at most, e.g. 50M; a run that has
     /// both ends here gives each of them as much
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
@@ -291,6 +300,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, &below),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Mark(args) => mark::run(&args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

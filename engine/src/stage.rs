@@ -30,6 +30,7 @@ mod assembly;
 mod bounds;
 mod laid;
 mod patch;
+pub(crate) mod restore;
 mod reuse;
 mod small;
 
