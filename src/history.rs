@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use farshore_core::entry::EntryKind;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::apply::Applier;
@@ -186,6 +187,21 @@ impl Standby {
             .reader()
             .and_then(|reader| history::plan(&reader, batch, scope, &self.spool, each));
         planned.map(|plan| plan.counts).map_err(|e| catalog_failure(&e))
+    }
+
+    /// Whether the tree is to be looked at when `path` goes back: not for one file of one name.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn needs_check(&self, wanted: &Wanted, path: &RelPath) -> Result<bool, Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::MetadataExt;
+        let (batch, _) = self.find(wanted)?;
+        let reader = self.catalog.reader().map_err(|e| catalog_failure(&e))?;
+        let then = history::entry_at(&reader, batch, path).map_err(|e| failure(&e))?;
+        let now = self.root.join(std::ffi::OsStr::from_bytes(path.as_bytes())).symlink_metadata();
+        let is_one = now.map_or(true, |now| !now.is_dir() && now.nlink() == 1);
+        Ok(!is_one || then.is_some_and(|then| then.kind() == EntryKind::Directory))
     }
 
     /// Goes back, with the tree's lock. With `checks` the tree is looked at before and after.

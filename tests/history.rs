@@ -333,7 +333,7 @@ fn pruned_states_are_refused_and_rot_is_found_before_it_is_restored() {
     assert!(!to.exists());
     let before = fs::read(sites.b.join("f")).expect("f");
     let partial = sites.history(&["history", "rollback", text(&sites.b), "--to", &at, "--yes"]);
-    expect(&partial, 6, &["not restored: f: its kept version", "is damaged", "is NOT"]);
+    expect(&partial, 6, &["not restored: f: its kept version", "is damaged", "is NOT as at"]);
     assert!(fs::read(sites.b.join("f")).expect("f") == before, "what is rotten was put in place");
     assert!(fs::read(sites.b.join("g")).expect("g") == noise(2, 90_000), "the rest goes back");
     // The newest two sets are kept.

@@ -139,6 +139,8 @@ struct Performed {
     recipes: HashMap<FileDigest, Recipe>,
     failures: Vec<Failure>,
     degraded: Degraded,
+    /// See [`StagedBatch::keeps_displaced`].
+    careful: bool,
     /// By path: operations that failed in step 4.
     failed: BTreeMap<RelPath, Failure>,
 }
@@ -220,6 +222,8 @@ impl<S: Storage> Applier<'_, S> {
                 recipes: HashMap::new(),
                 failures: Vec::new(),
                 degraded: Degraded::default(),
+                // Whichever kind of batch it was.
+                careful: true,
                 failed: BTreeMap::new(),
             };
             self.perform(&mut again, &mut HashMap::new())?;
@@ -296,11 +300,13 @@ impl<S: Storage> Applier<'_, S> {
 
     /// Step 2 for one batch.
     fn prepared(&self, staged: StagedBatch) -> Result<Performed, ApplyError> {
-        let StagedBatch { batch, staged, mut failures, degraded, recipes } = staged;
+        let StagedBatch { batch, staged, mut failures, degraded, recipes, keeps_displaced } =
+            staged;
         let (actions, made) = self.prepare(batch, staged, &mut failures)?;
         let intent = Intent { batch, actions };
         let failed = BTreeMap::new();
-        Ok(Performed { intent, made, recipes, failures, degraded, failed })
+        let careful = keeps_displaced;
+        Ok(Performed { intent, made, recipes, failures, degraded, careful, failed })
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -404,6 +410,7 @@ impl<S: Storage> Applier<'_, S> {
         let _applying = self.profile.enter(Stage::Apply);
         let reader = self.catalog.reader()?;
         let mut perform = Perform::open(self, &reader, &batch.intent, directories)?;
+        perform.careful = batch.careful;
         perform.run()?;
         let Perform { failed, degraded, .. } = perform;
         for action in &batch.intent.actions {

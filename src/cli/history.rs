@@ -243,18 +243,16 @@ fn restore(standby: &Standby, args: &RestoreArgs) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Done);
     }
-    let is_one_file = standby.root.join(&args.path).symlink_metadata().is_ok_and(|m| {
-        use std::os::unix::fs::MetadataExt;
-        !m.is_dir() && m.nlink() == 1
-    });
-    let done = standby.roll_back(&args.at, path, !is_one_file)?;
-    Ok(show(&done, args.json))
+    let checks = standby.needs_check(&args.at, &path)?;
+    let done = standby.roll_back(&args.at, path.clone(), checks)?;
+    Ok(show(&done, &path, args.json))
 }
 
 fn rollback(standby: &Standby, args: &RollbackArgs) -> Result<Exit, Failure> {
     let scope = args.account.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;
     if args.yes && !args.dry_run {
-        return Ok(show(&standby.roll_back(&args.to, scope, true)?, args.json));
+        let done = standby.roll_back(&args.to, scope.clone(), true)?;
+        return Ok(show(&done, &scope, args.json));
     }
     let (batch, point) = standby.find(&args.to)?;
     let (mut changes, mut left_off) = (Vec::new(), 0_u64);
@@ -322,7 +320,7 @@ fn counts_json(counts: &Counts) -> Value {
 }
 
 /// Says what a rollback did, and how it ended.
-fn show(done: &RolledBack, as_json: bool) -> Exit {
+fn show(done: &RolledBack, scope: &RelPath, as_json: bool) -> Exit {
     let RolledBack { point, batch, report } = done;
     let is_whole = report.exact && report.failed == 0;
     let undo = format!("batch:{}", report.began_after);
@@ -332,6 +330,7 @@ fn show(done: &RolledBack, as_json: bool) -> Exit {
         object["batch"] = (*batch).into();
         object["recovery_point"] = point.as_ref().map(point_json).into();
         object["root"] = report.root.map(|root| root.to_string()).into();
+        object["path"] = scope.to_string().into();
         object["exact"] = report.exact.into();
         object["undo"] = undo.into();
         object["foreign_changes"] = report.foreign_changes.into();
@@ -360,12 +359,9 @@ fn show(done: &RolledBack, as_json: bool) -> Exit {
             None => format!("the state after batch {batch}"),
         };
         let root = report.root.map(|root| root.to_string()).unwrap_or_default();
-        match is_whole {
-            true => print(&format!("the tree is {state}, root {root}\n")),
-            false => {
-                print(&format!("the tree is NOT {state}: root {root}; see what was not restored\n"))
-            }
-        }
+        let what = if scope.is_root() { "the tree".to_owned() } else { scope.to_string() };
+        let how = if is_whole { "is as at" } else { "is NOT as at" };
+        print(&format!("{what} {how} {state}; root of the whole tree {root}\n"));
         print(&format!("to undo it: farshore history rollback DST --to {undo}\n"));
     }
     if is_whole { Exit::Done } else { Exit::Partial }

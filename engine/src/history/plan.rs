@@ -10,7 +10,9 @@ use std::path::Path;
 
 use farshore_core::codec::{Decoder, Encoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, decode_path};
+use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
+use farshore_core::recipe::Extent;
 
 use crate::catalog::{CatalogError, CatalogReader, Former};
 use crate::spool::{Spool, SpoolReader};
@@ -59,6 +61,8 @@ pub struct Counts {
     pub files: u64,
     /// Bytes of that content.
     pub bytes: u64,
+    /// Bytes of it that take room: without holes and zeros.
+    pub stored: u64,
     /// Directories that come back.
     pub directories: u64,
     /// Links, pipes, sockets and device nodes that come back.
@@ -86,11 +90,12 @@ impl Counts {
             + self.removed_directories
     }
 
-    fn add(&mut self, change: Change, bytes: u64) {
+    fn add(&mut self, change: Change, bytes: u64, stored: u64) {
         match change {
             Change::File => {
                 self.files += 1;
                 self.bytes = self.bytes.saturating_add(bytes);
+                self.stored = self.stored.saturating_add(stored);
             }
             Change::Directory => self.directories += 1,
             Change::Node => self.nodes += 1,
@@ -418,6 +423,16 @@ impl Planner<'_, '_> {
         self.change(path, now, Some(then))
     }
 
+    /// Bytes of content that are no zeros, as far as the recipe tells.
+    fn stored(&self, entry: &Entry) -> Result<u64, CatalogError> {
+        let Some(content) = entry.content().filter(|_| entry.size() > SMALL_FILE_MAX) else {
+            return Ok(entry.size());
+        };
+        let Some(recipe) = self.past.reader.recipe(content)? else { return Ok(entry.size()) };
+        let chunks = recipe.extents.iter().filter(|e| matches!(e, Extent::Chunk { .. }));
+        Ok(chunks.map(Extent::len).fold(0, u64::saturating_add))
+    }
+
     fn push(
         &mut self,
         path: &RelPath,
@@ -425,7 +440,11 @@ impl Planner<'_, '_> {
         bytes: u64,
         what: &Restore,
     ) -> Result<(), CatalogError> {
-        self.plan.counts.add(change, bytes);
+        let stored = match what {
+            Restore::Make(entry) => self.stored(entry)?,
+            _ => 0,
+        };
+        self.plan.counts.add(change, bytes, stored);
         (self.each)(path, change, bytes);
         let list = match change {
             Change::Remove => &mut self.plan.removals,

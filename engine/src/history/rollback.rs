@@ -227,7 +227,7 @@ impl<'a, S: Storage> Rollback<'a, S> {
     fn has_room(&self, planned: &Plan) -> Result<(), HistoryError> {
         let Applier { storage, own, .. } = self.applier;
         let entries = planned.counts.all().saturating_mul(ROOM_EACH);
-        let content = if storage.shares_blocks(&own.staging) { 0 } else { planned.counts.bytes };
+        let content = if storage.shares_blocks(&own.staging) { 0 } else { planned.counts.stored };
         let needed = content.saturating_add(entries).saturating_add(ROOM);
         let free = storage.free_bytes().map_err(|source| HistoryError::Disk {
             step: "asking how much room there is",
@@ -274,6 +274,7 @@ impl<'a, S: Storage> Rollback<'a, S> {
 fn add(all: &mut Counts, more: &Counts) {
     all.files += more.files;
     all.bytes = all.bytes.saturating_add(more.bytes);
+    all.stored = all.stored.saturating_add(more.stored);
     all.directories += more.directories;
     all.nodes += more.nodes;
     all.links += more.links;

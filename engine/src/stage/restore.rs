@@ -63,7 +63,9 @@ impl<S: Storage> Stager<'_, S> {
     }
 
     /// The batch as it is staged.
-    pub(crate) fn into_batch(self) -> StagedBatch {
+    pub(crate) fn into_batch(mut self) -> StagedBatch {
+        // The present versions are what an undo of this needs.
+        self.out.keeps_displaced = true;
         self.out
     }
 
