@@ -12,6 +12,7 @@ use std::process::Command;
 use farshore_test_support::{Rng, compare, mutate, without_holes};
 use serde_json::Value;
 
+
 #[allow(dead_code)]
 mod common;
 #[path = "replication/sites.rs"]
@@ -75,7 +76,8 @@ fn every_point_comes_back_exactly_in_any_order() {
     for seed in 0..seeds() {
         let sites = Sites::in_memory();
         for file in 0..60u64 {
-            let len = if file % 12 == 0 { 300_000 } else { 700 * file as usize };
+            let len = if file % 12 == 0 { 300_000 } else { 700 * file };
+            let len = usize::try_from(len).expect("a length");
             put(&sites.a.join(format!("acct{}/d{}/f{file}", file % 4, file % 3)), noise(file, len));
         }
         let mut truths = vec![sites.truth()];
@@ -91,7 +93,8 @@ fn every_point_comes_back_exactly_in_any_order() {
         let mut order: Vec<usize> = (0..truths.len()).chain(0..truths.len()).collect();
         let mut rng = Rng::new(5 + seed);
         for at in (1..order.len()).rev() {
-            order.swap(at, rng.range(0, at as u64 + 1) as usize);
+            let other = usize::try_from(rng.range(0, at as u64 + 1)).expect("a place");
+            order.swap(at, other);
         }
         for at in order {
             let truth = &truths[at];
