@@ -12,7 +12,6 @@ use std::process::Command;
 use farshore_test_support::{Rng, compare, mutate, without_holes};
 use serde_json::Value;
 
-
 #[allow(dead_code)]
 mod common;
 #[path = "replication/sites.rs"]

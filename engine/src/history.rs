@@ -147,14 +147,15 @@ pub enum Wanted {
 }
 
 /// Refuses a state that is not known whole.
-pub(crate) fn must_be_known(reader: &CatalogReader, batch: u64) -> Result<(), Refusal> {
-    let floor = reader.undo_floor().ok().flatten().ok_or(Refusal::NoHistory)?;
-    let applied = reader.applied_batch().unwrap_or(0);
-    match batch {
-        batch if batch < floor => Err(Refusal::Pruned { batch, floor }),
-        batch if batch > applied => Err(Refusal::NotApplied(batch)),
-        _ => Ok(()),
+pub(crate) fn must_be_known(reader: &CatalogReader, batch: u64) -> Result<(), HistoryError> {
+    let floor = reader.undo_floor()?.ok_or(Refusal::NoHistory)?;
+    if batch < floor {
+        return Err(Refusal::Pruned { batch, floor }.into());
     }
+    if batch > reader.applied_batch()? {
+        return Err(Refusal::NotApplied(batch).into());
+    }
+    Ok(())
 }
 
 /// Whether a point can be gone back to.
