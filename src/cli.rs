@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 
 mod brake;
 mod daemon;
+mod history;
 mod init;
 mod key;
 mod mark;
@@ -49,7 +50,9 @@ enum Command {
     Status(StatusArgs),
     /// What the brake of this site holds: show, approve, reject
     Brake(brake::BrakeArgs),
-    /// Labelled recovery points of this site
+    /// Former versions a standby keeps, and going back to its recovery points
+    History(history::HistoryArgs),
+    /// Names for recovery points
     Mark(mark::MarkArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
@@ -91,6 +94,9 @@ struct TargetArgs {
     /// Keep at most this many bytes of them, e.g. 500G [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = farshore_core::size::parse_size)]
     history_size: Option<u64>,
+    /// Keep the changes of at most this many batches [default: no limit]
+    #[arg(long, value_name = "N")]
+    history_count: Option<u64>,
     /// Read and write the tree's content at this many bytes a second at most, e.g. 50M; a run that has
     /// both ends here gives each of them as much
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
@@ -342,6 +348,7 @@ pub fn main() -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Brake(args) => brake::run(args),
+        Command::History(args) => history::run(&args),
         Command::Mark(args) => mark::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod exit;
+pub mod history;
 pub mod policy;
 pub mod replicate;
 pub mod report;

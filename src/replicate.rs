@@ -12,6 +12,7 @@ use farshore_core::entry::Timestamp;
 use farshore_core::guard::Threshold;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::Epoch;
+use farshore_engine::apply::HistoryBounds;
 use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
 use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::{IoMode, IoUsage, UringStorage};
@@ -115,6 +116,8 @@ pub struct TargetOptions {
     pub history_age_max_ms: i64,
     /// Kept versions take this many bytes at most.
     pub history_bytes_max: u64,
+    /// So many sets of them are kept at most: a set is what one batch changed.
+    pub history_sets_max: u64,
     /// Bytes a second at which content is read and written, at most.
     pub io_limit: Option<u64>,
     /// The only policies that may decide at a source; any if there are none.
@@ -127,6 +130,7 @@ impl Default for TargetOptions {
             devices: true,
             history_age_max_ms: 14 * 24 * 3_600 * 1_000,
             history_bytes_max: u64::MAX,
+            history_sets_max: u64::MAX,
             io_limit: None,
             policies: None,
         }
@@ -143,8 +147,11 @@ impl TargetOptions {
             fresh_id: random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
             stagers: worker_threads(),
             stage: StageConfig { devices: self.devices },
-            history_age_max_ms: self.history_age_max_ms,
-            history_bytes_max: self.history_bytes_max,
+            history: HistoryBounds {
+                age_max_ms: self.history_age_max_ms,
+                bytes_max: self.history_bytes_max,
+                sets_max: self.history_sets_max,
+            },
             policies: self.policies.clone(),
             spool_folder: folder,
             now_ms,
@@ -444,7 +451,9 @@ pub fn open_catalog(
 const CATALOG_HINT: &str =
     "if the catalog is damaged, move catalog.redb away and run again: it is rebuilt from the trees";
 
-fn catalog_failure(e: &CatalogError) -> Failure {
+/// An error of a catalog as the command line shows it.
+#[must_use]
+pub fn catalog_failure(e: &CatalogError) -> Failure {
     if e.file_system().is_some_and(is_fatal) {
         return Failure::new(Exit::Disk, e).hint(DISK_HINT);
     }
@@ -515,6 +524,7 @@ pub fn target_failure(e: &TargetError) -> Failure {
         TargetError::Catalog(e) | TargetError::Apply(ApplyError::Catalog(e)) => catalog_failure(e),
         TargetError::Link(_) | TargetError::Session(_) => Failure::new(Exit::Connection, e),
         TargetError::InUse => Failure::new(Exit::Busy, e),
+        TargetError::Rollback(e) => crate::history::failure(e),
         TargetError::OwnFolder(source) if !is_fatal(source) => Failure::new(Exit::Refused, e).hint(
             "the name .farshore in a target is Farshore's: see who put something else there, move it \
              away, and run again",

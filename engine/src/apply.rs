@@ -60,10 +60,12 @@ use crate::stage::{Staged, StagedBatch, folder_name};
 pub mod group;
 mod parents;
 mod perform;
+mod prune;
 
 use group::Made;
 use parents::Parents;
 use perform::Perform;
+pub use prune::HistoryBounds;
 
 /// The numbered steps of the module's procedure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +139,8 @@ struct Performed {
     recipes: HashMap<FileDigest, Recipe>,
     failures: Vec<Failure>,
     degraded: Degraded,
+    /// See [`StagedBatch::keeps_displaced`].
+    careful: bool,
     /// By path: operations that failed in step 4.
     failed: BTreeMap<RelPath, Failure>,
 }
@@ -218,6 +222,8 @@ impl<S: Storage> Applier<'_, S> {
                 recipes: HashMap::new(),
                 failures: Vec::new(),
                 degraded: Degraded::default(),
+                // Whichever kind of batch it was.
+                careful: true,
                 failed: BTreeMap::new(),
             };
             self.perform(&mut again, &mut HashMap::new())?;
@@ -294,11 +300,13 @@ impl<S: Storage> Applier<'_, S> {
 
     /// Step 2 for one batch.
     fn prepared(&self, staged: StagedBatch) -> Result<Performed, ApplyError> {
-        let StagedBatch { batch, staged, mut failures, degraded, recipes } = staged;
+        let StagedBatch { batch, staged, mut failures, degraded, recipes, keeps_displaced } =
+            staged;
         let (actions, made) = self.prepare(batch, staged, &mut failures)?;
         let intent = Intent { batch, actions };
         let failed = BTreeMap::new();
-        Ok(Performed { intent, made, recipes, failures, degraded, failed })
+        let careful = keeps_displaced;
+        Ok(Performed { intent, made, recipes, failures, degraded, careful, failed })
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -402,6 +410,7 @@ impl<S: Storage> Applier<'_, S> {
         let _applying = self.profile.enter(Stage::Apply);
         let reader = self.catalog.reader()?;
         let mut perform = Perform::open(self, &reader, &batch.intent, directories)?;
+        perform.careful = batch.careful;
         perform.run()?;
         let Perform { failed, degraded, .. } = perform;
         for action in &batch.intent.actions {
@@ -578,6 +587,7 @@ impl<S: Storage> Applier<'_, S> {
         history: &[(u32, HistoryRecord)],
     ) -> Result<(), CatalogError> {
         let batch = performed.intent.batch;
+        t.note_for(batch)?;
         for action in &performed.intent.actions {
             if performed.failed.contains_key(action.path()) {
                 continue;
@@ -606,44 +616,17 @@ impl<S: Storage> Applier<'_, S> {
         for (number, record) in history {
             t.put_history(HistoryId { set: batch, number: *number }, record)?;
         }
-        if !history.is_empty() {
-            let kept = HistorySet {
-                time_unix_ms: (self.now_ms)(),
-                bytes: history
-                    .iter()
-                    .filter_map(|(_, r)| r.entry.as_ref())
-                    .map(Entry::size)
-                    .fold(0, u64::saturating_add),
-                versions: history.len() as u64,
-            };
-            t.put_history_set(batch, &kept)?;
-        }
+        let kept = HistorySet {
+            time_unix_ms: (self.now_ms)(),
+            bytes: history
+                .iter()
+                .filter_map(|(_, r)| r.entry.as_ref())
+                .map(Entry::size)
+                .fold(0, u64::saturating_add),
+            versions: history.len() as u64,
+        };
+        t.put_history_of(batch, &kept)?;
         t.set_applied_batch(batch)
-    }
-
-    /// Removes kept versions older than `max_age_ms`, and the oldest while all together exceed
-    /// `max_bytes`. Answers how many sets went.
-    ///
-    /// # Errors
-    /// [`ApplyError`].
-    pub fn prune_history(&self, max_age_ms: i64, max_bytes: u64) -> Result<u64, ApplyError> {
-        let sets = self.catalog.reader()?.history_sets()?;
-        let mut bytes: u128 = sets.iter().map(|(_, s)| u128::from(s.bytes)).sum();
-        let now = (self.now_ms)();
-        let mut pruned = 0;
-        for (set, facts) in sets {
-            // Younger ones may follow an older one: clocks are set back.
-            if now.saturating_sub(facts.time_unix_ms) <= max_age_ms && bytes <= max_bytes.into() {
-                continue;
-            }
-            // The catalog forgets first: what it names is there.
-            self.catalog.update(Durability::Immediate, |t| t.remove_history_set(set))?;
-            remove_tree(self.storage, &self.own.history, set_name(set).as_bytes())
-                .map_err(Self::disk(set, ApplyStep::CleanUp, &RelPath::root()))?;
-            bytes = bytes.saturating_sub(facts.bytes.into());
-            pruned += 1;
-        }
-        Ok(pruned)
     }
 }
 

@@ -25,19 +25,23 @@ mod detached;
 mod error;
 mod first_names;
 mod pending;
+mod points;
 mod reader;
 mod record;
 mod rows;
 mod tables;
+mod undo;
 
 pub use detached::{Detached, DetachedRows};
 pub use error::CatalogError;
 use error::{Result, Step, damaged};
 use pending::Pending;
+pub use points::{KeptPoint, LABEL_MAX, MARKED_MAX, MARKS_MAX, Mark, MarkRefused};
 pub use reader::{CatalogReader, Records};
 pub use record::{HistoryId, HistoryRecord, HistorySet, LocalFacts, Location, Record};
 pub use rows::{Row, Rows};
 pub use tables::CatalogTables;
+pub use undo::{Former, Formers, PendingRollback};
 
 type Bytes = &'static [u8];
 
@@ -53,6 +57,10 @@ const DETACHED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("detach
 const FIRST_NAMES: TableDefinition<'_, Bytes, u64> = TableDefinition::new("first_names");
 const HISTORY: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("history");
 const HISTORY_SETS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("history_sets");
+const POINTS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("points");
+const UNDO: TableDefinition<'_, (Bytes, u64), Bytes> = TableDefinition::new("undo");
+const UNDO_MADE: TableDefinition<'_, (Bytes, u64), ()> = TableDefinition::new("undo_made");
+const UNDO_SETS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("undo_sets");
 
 /// Version of the layout above; another one is refused.
 const FORMAT: u64 = 1;
@@ -66,7 +74,7 @@ const CHUNK_KEY_LEN: usize = 16;
 pub enum CatalogRole {
     /// Keeps the indexes that find renames and known chunks.
     Source = 1,
-    /// Keeps history.
+    /// Keeps history, the recovery points, and what it takes to go back to them.
     Target = 2,
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 pub mod contents;
 pub mod deadline;
 pub mod frames;
+pub mod history;
 pub mod ingest;
 pub mod io;
 pub mod journal;

@@ -30,6 +30,7 @@ mod assembly;
 mod bounds;
 mod laid;
 mod patch;
+pub(crate) mod restore;
 mod reuse;
 mod small;
 
@@ -150,6 +151,9 @@ pub struct StagedBatch {
     pub degraded: Degraded,
     /// Recipes of the larger files in it.
     pub recipes: HashMap<FileDigest, Recipe>,
+    /// Whether what it displaces is durable in history before anything takes its place: at the cost of a
+    /// sync no power cut loses a version then, whatever order a file system keeps names in.
+    pub keeps_displaced: bool,
 }
 
 impl StagedBatch {

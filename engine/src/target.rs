@@ -31,17 +31,18 @@ use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
 
 use crate::apply::group::Waiting;
-use crate::apply::{Applier, ApplyError};
+use crate::apply::{Applier, ApplyError, HistoryBounds};
 use crate::catalog::{Catalog, CatalogError, CatalogReader};
 use crate::check::check;
 use crate::contents::Applied;
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{FrameError, FrameReader};
+use crate::history::{HistoryError, rollback};
 use crate::io::Storage;
 use crate::own_folder::OwnFolder;
 use crate::plan::{PlanError, Problem};
 use crate::profile::{Profile, Stage};
-use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
+use crate::stage::{StageConfig, StageError, StagedBatch, Stager, is_fatal};
 
 mod control;
 mod signer;
@@ -58,10 +59,8 @@ pub struct TargetConfig {
     pub stagers: usize,
     /// How objects are staged.
     pub stage: StageConfig,
-    /// Kept versions older than this, in milliseconds, are removed.
-    pub history_age_max_ms: i64,
-    /// The oldest kept versions are removed while all exceed this many bytes.
-    pub history_bytes_max: u64,
+    /// How much history is kept.
+    pub history: HistoryBounds,
     /// The only policies that may decide at the source; any if there are none.
     pub policies: Option<PolicySet>,
     /// Where lists too long for memory go.
@@ -131,6 +130,9 @@ pub enum TargetError {
     /// A batch cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A rollback that was interrupted cannot be finished.
+    #[error("finishing an interrupted rollback")]
+    Rollback(#[from] HistoryError),
     /// A thread ended without a word.
     #[error("a thread of the session ended unexpectedly")]
     ThreadGone,
@@ -151,6 +153,7 @@ impl TargetError {
             Self::Stage(StageError::Disk { .. }) | Self::Apply(ApplyError::Disk { .. }) => {
                 CloseCode::Disk
             }
+            Self::Rollback(e) if e.file_system().is_some_and(is_fatal) => CloseCode::Disk,
             _ => CloseCode::Internal,
         }
     }
@@ -291,6 +294,7 @@ impl<'a, S: Storage> Session<'a, S> {
             profile: &config.profile,
         };
         applier.recover()?;
+        rollback::finish_at_start(&applier, &config.spool_folder, config.stagers, config.stage)?;
         let mut report = TargetReport::default();
         let reader = catalog.reader()?;
         let never_sealed = reader.recovery_point()?.is_none();

@@ -30,6 +30,8 @@ mod edits;
 mod link;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/rollback.rs"]
+mod rollback;
 #[path = "simulation/sites.rs"]
 mod sites;
 #[path = "simulation/staging.rs"]

@@ -1,5 +1,7 @@
-//! `farshore mark`: labelled recovery points, made by a site's daemon.
+//! `farshore mark`: names for recovery points, of databases above all. The daemon of the active site makes
+//! a point for its label; without one, a standby's own points are given theirs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use farshore_core::path::escape_text;
@@ -8,7 +10,10 @@ use serde_json::Value;
 use super::daemon::ask;
 use super::{DaemonArgs, print};
 use crate::exit::{Exit, Failure};
+use crate::history::unix_ms;
 use crate::site::control::Request;
+
+mod offline;
 
 /// A mark waits for the cut that it labels.
 const CUT_PATIENCE: Duration = Duration::from_secs(3_600);
@@ -30,6 +35,12 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
+    /// A standby's folder that no daemon has open: its last point is given the label
+    #[arg(value_name = "DST", conflicts_with_all = ["share", "config"])]
+    target: Option<PathBuf>,
+    /// Of DST: the recovery point [default: the last one]
+    #[arg(long, value_name = "N", requires = "target")]
+    point: Option<u64>,
     /// What it is for, e.g. "before the upgrade", or a position of the database
     #[arg(long, value_name = "TEXT")]
     label: String,
@@ -39,16 +50,33 @@ struct CreateArgs {
 
 #[derive(Debug, clap::Args)]
 struct ListArgs {
+    /// A standby's folder that no daemon has open
+    #[arg(value_name = "DST", conflicts_with_all = ["share", "config"])]
+    target: Option<PathBuf>,
+    /// Of DST: say also how far each point is from this moment: the time of a database's position
+    #[arg(long, value_name = "TIME", value_parser = unix_ms, requires = "target")]
+    against: Option<i64>,
     #[command(flatten)]
     daemon: DaemonArgs,
 }
 
 pub(super) fn run(args: MarkArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Create(args @ CreateArgs { target: Some(target), .. }) => {
+            offline::create_at(target, args)?;
+            return Ok(Exit::Done);
+        }
+        Command::List(args @ ListArgs { target: Some(target), .. }) => {
+            offline::list_at(target, args)?;
+            return Ok(Exit::Done);
+        }
+        _ => {}
+    }
     let (request, daemon, patience) = match args.command {
-        Command::Create(CreateArgs { label, daemon }) => {
+        Command::Create(CreateArgs { label, daemon, .. }) => {
             (Request::Mark { share: daemon.share.clone(), label }, daemon, CUT_PATIENCE)
         }
-        Command::List(ListArgs { daemon }) => {
+        Command::List(ListArgs { daemon, .. }) => {
             (Request::Marks { share: daemon.share.clone() }, daemon, PATIENCE)
         }
     };

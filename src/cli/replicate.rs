@@ -53,6 +53,7 @@ fn check_options(target: &Destination, matches: &ArgMatches) -> Result<(), Failu
             &[
                 ("history_days", "--history-days"),
                 ("history_size", "--history-size"),
+                ("history_count", "--history-count"),
                 ("no_devices", "--no-devices"),
             ][..],
             "it acts at the target, which is another host",

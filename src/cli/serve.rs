@@ -45,6 +45,7 @@ impl TargetArgs {
             devices: !self.no_devices,
             history_age_max_ms: i64::from(self.history_days) * 24 * 3_600 * 1_000,
             history_bytes_max: self.history_size.unwrap_or(u64::MAX),
+            history_sets_max: self.history_count.unwrap_or(u64::MAX),
             io_limit: self.io_limit,
             policies: None,
         }

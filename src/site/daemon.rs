@@ -661,6 +661,7 @@ fn target_options(share: &Share) -> TargetOptions {
         devices: true,
         history_age_max_ms: i64::from(share.history.days) * 24 * 3_600 * 1_000,
         history_bytes_max: share.history.size.unwrap_or(u64::MAX),
+        history_sets_max: u64::MAX,
         io_limit: share.io_limit,
         policies: None,
     }

@@ -27,6 +27,8 @@ pub(super) struct Perform<'p, 'a, S: Storage> {
     staging: Option<S::Directory>,
     history: Option<S::Directory>,
     parents: Parents<'p, S>,
+    /// Whether what is displaced is made durable in history first.
+    pub(super) careful: bool,
     pub(super) failed: BTreeMap<RelPath, Failure>,
     pub(super) degraded: Degraded,
 }
@@ -55,6 +57,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             staging,
             history: None,
             parents: Parents::new(applier.storage),
+            careful: false,
             failed: BTreeMap::new(),
             degraded: Degraded::default(),
         })
@@ -66,6 +69,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         self.sync_lifted()?;
         self.each(|a| matches!(a, Action::RemoveFile { .. }), Self::remove_file)?;
         self.parents.forget();
+        self.displace_first()?;
         self.each(|a| matches!(a, Action::Place { .. }), Self::place)?;
         self.fail_dependents();
         self.parents.forget();
@@ -184,6 +188,47 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         self.applier.storage.sync_all().map_err(failed)
     }
 
+    /// What will be replaced is durable in history before anything takes its name.
+    fn displace_first(&mut self) -> Result<(), ApplyError> {
+        if !self.careful {
+            return Ok(());
+        }
+        let mut any = false;
+        for action in &self.intent.actions {
+            match self.displace_early(action) {
+                Ok(displaced) => any |= displaced,
+                Err(source) if is_fatal(&source) => self.fail(action.path(), source)?,
+                // The step that replaces it will meet the same error, and tell.
+                Err(_) => {}
+            }
+        }
+        self.parents.forget();
+        let failed = Applier::<S>::disk(self.intent.batch, ApplyStep::Perform, &RelPath::root());
+        if any { self.applier.storage.sync_all().map_err(failed) } else { Ok(()) }
+    }
+
+    fn displace_early(&mut self, action: &Action) -> io::Result<bool> {
+        let (number, path, comes) = match action {
+            Action::Place { number, path, .. } => {
+                // No longer staged: it stands at its path already.
+                let Some(staged) = self.staged_stat(number.to_string().as_bytes())? else {
+                    return Ok(false);
+                };
+                (*number, path, staged)
+            }
+            Action::Link { number, path, leader } => {
+                let Some(first) = self.parents.stat(leader)? else { return Ok(false) };
+                (*number, path, first)
+            }
+            _ => return Ok(false),
+        };
+        let Some(old) = self.parents.stat(path)?.filter(|old| old.inode != comes.inode) else {
+            return Ok(false);
+        };
+        self.displace(number, path, &old, &comes)?;
+        Ok(true)
+    }
+
     fn remove_file(&mut self, action: &Action) -> io::Result<()> {
         let Action::RemoveFile { number, path, inode } = action else { return Ok(()) };
         let storage = self.applier.storage;
@@ -219,27 +264,36 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
     ) -> io::Result<()> {
         let storage = self.applier.storage;
         let Some((parent, name)) = path.split() else { return Ok(()) };
-        let number = number.to_string();
         if let Some(old) = self.parents.stat(path)? {
-            self.history()?;
-            let at = self.parents.open(&parent)?;
-            let history = self.history.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let swaps_files = old.kind != FileKind::Directory && object.kind != FileKind::Directory;
-            let linked = if swaps_files {
-                match storage.link(at, name, history, number.as_bytes()) {
-                    Ok(()) => true,
-                    Err(e) => e.kind() == io::ErrorKind::AlreadyExists,
-                }
-            } else {
-                false
-            };
-            if !linked {
-                storage.rename(at, name, history, number.as_bytes())?;
-            }
+            self.displace(number, path, &old, object)?;
         }
         let at = self.parents.open(&parent)?;
         let staging = self.staging.as_ref().ok_or(io::ErrorKind::NotFound)?;
         storage.rename(staging, staged, at, name)
+    }
+
+    /// Gives what stands at `path` a name in history; where a file takes its place it keeps the other
+    /// one until then.
+    fn displace(
+        &mut self,
+        number: u32,
+        path: &RelPath,
+        old: &Stat,
+        object: &Stat,
+    ) -> io::Result<()> {
+        let storage = self.applier.storage;
+        let Some((parent, name)) = path.split() else { return Ok(()) };
+        let number = number.to_string();
+        self.history()?;
+        let at = self.parents.open(&parent)?;
+        let history = self.history.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        if old.kind != FileKind::Directory && object.kind != FileKind::Directory {
+            match storage.link(at, name, history, number.as_bytes()) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {}
+                _ => return Ok(()),
+            }
+        }
+        storage.rename(at, name, history, number.as_bytes())
     }
 
     fn link(&mut self, action: &Action) -> io::Result<()> {

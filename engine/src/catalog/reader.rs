@@ -18,14 +18,14 @@ use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::compare::TreeView;
 use farshore_proto::message::StoreId;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::pending::Pending;
 use super::record::{decode_history, decode_history_set, entry_part, is_directory, parse_location};
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DETACHED, DIRECTORIES, DIRTY, ENTRIES,
     FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
-    META, RECIPES, Record, Result, Step, damaged, lock,
+    META, POINTS, RECIPES, Record, Result, Step, UNDO, UNDO_MADE, damaged, lock,
 };
 
 /// A consistent view of a catalog.
@@ -44,6 +44,10 @@ pub struct CatalogReader {
     pub(super) detached: Option<ReadOnlyTable<Bytes, Bytes>>,
     /// Likewise.
     pub(super) first_names: Option<ReadOnlyTable<Bytes, u64>>,
+    /// These neither.
+    pub(super) points: Option<ReadOnlyTable<u64, Bytes>>,
+    pub(super) undo: Option<ReadOnlyTable<(Bytes, u64), Bytes>>,
+    pub(super) undo_made: Option<ReadOnlyTable<(Bytes, u64), ()>>,
     pub(super) pending: Arc<Mutex<Pending>>,
 }
 
@@ -67,14 +71,11 @@ impl CatalogReader {
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             dirty: txn.open_table(DIRTY).step("open table dirty")?,
-            detached: match txn.open_table(DETACHED) {
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                opened => Some(opened.step("open table detached")?),
-            },
-            first_names: match txn.open_table(FIRST_NAMES) {
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                opened => Some(opened.step("open table first_names")?),
-            },
+            first_names: if_made(txn.open_table(FIRST_NAMES)).step("open table first_names")?,
+            detached: if_made(txn.open_table(DETACHED)).step("open table detached")?,
+            points: if_made(txn.open_table(POINTS)).step("open table points")?,
+            undo: if_made(txn.open_table(UNDO)).step("open table undo")?,
+            undo_made: if_made(txn.open_table(UNDO_MADE)).step("open table undo_made")?,
             pending: Arc::clone(pending),
         })
     }
@@ -338,6 +339,42 @@ impl CatalogReader {
         .collect()
     }
 
+    /// The oldest sets of kept versions, so many at most.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn oldest_history_sets(&self, count: usize) -> Result<Vec<(u64, HistorySet)>> {
+        let rows = self.history_sets.range::<u64>(..).step("read history")?;
+        rows.take(count)
+            .map(|row| {
+                let (set, value) = row.step("read history")?;
+                Ok((set.value(), decode_history_set(value.value())?))
+            })
+            .collect()
+    }
+
+    /// A set of kept versions.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn history_set(&self, set: u64) -> Result<Option<HistorySet>> {
+        let value = self.history_sets.get(set).step("read history")?;
+        value.map(|v| decode_history_set(v.value())).transpose()
+    }
+
+    /// Sets of kept versions, and bytes of content in all of them.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn history_totals(&self) -> Result<(u64, u128)> {
+        let count = self.history_sets.len().step("count history sets")?;
+        let bytes = match self.meta("history_bytes")? {
+            Some(bytes) => history_bytes(&bytes)?,
+            None => sum_of_history(&self.history_sets)?,
+        };
+        Ok((count, bytes))
+    }
+
     fn child_hashers(
         &self,
         directory: &RelPath,
@@ -378,6 +415,16 @@ impl TreeView for CatalogReader {
     }
 }
 
+/// A table that an earlier version may not have made.
+fn if_made<T>(
+    opened: std::result::Result<T, redb::TableError>,
+) -> Result<Option<T>, redb::TableError> {
+    match opened {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 pub(super) fn read_below(
     directories: &impl ReadableTable<Bytes, Bytes>,
     key: &[u8],
@@ -387,6 +434,22 @@ pub(super) fn read_below(
     };
     let digest = Decoder::new(value.value()).take_array("directory digest");
     digest.map(DirectoryDigest).map_err(damaged("directories"))
+}
+
+/// Bytes of all kept versions, as stored.
+pub(super) fn history_bytes(stored: &[u8]) -> Result<u128> {
+    let sum = Decoder::new(stored).take_array("history bytes");
+    sum.map(u128::from_le_bytes).map_err(damaged("meta"))
+}
+
+/// The same, of a catalog of before the sum was kept.
+pub(super) fn sum_of_history(sets: &impl ReadableTable<u64, Bytes>) -> Result<u128> {
+    let rows = sets.range::<u64>(..).step("read history")?;
+    rows.map(|row| {
+        let (_, value) = row.step("read history")?;
+        Ok(u128::from(decode_history_set(value.value())?.bytes))
+    })
+    .sum()
 }
 
 pub(super) fn for_children(

@@ -17,12 +17,14 @@ use farshore_proto::message::StoreId;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::pending::Pending;
-use super::reader::{for_children, read_below};
-use super::record::{decode_history, location_key};
+use super::reader::{for_children, history_bytes, read_below, sum_of_history};
+use super::record::{decode_history, decode_history_set, location_key};
+use super::undo::Noting;
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DETACHED, DIRECTORIES,
     DIRTY, ENTRIES, FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet,
-    INODES, Location, META, RECIPES, Record, Result, Step, damaged,
+    INODES, Location, META, POINTS, RECIPES, Record, Result, Step, UNDO, UNDO_MADE, UNDO_SETS,
+    damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.
@@ -46,7 +48,13 @@ pub struct CatalogTables<'t> {
     pub(super) detached: Table<'t, Bytes, Bytes>,
     pub(super) first_names: Table<'t, Bytes, u64>,
     history: Table<'t, (u64, u32), Bytes>,
-    history_sets: Table<'t, u64, Bytes>,
+    pub(super) history_sets: Table<'t, u64, Bytes>,
+    pub(super) points: Table<'t, u64, Bytes>,
+    pub(super) undo: Table<'t, (Bytes, u64), Bytes>,
+    pub(super) undo_made: Table<'t, (Bytes, u64), ()>,
+    /// Keys of the two before, by set.
+    pub(super) undo_sets: Table<'t, (u64, u32), Bytes>,
+    pub(super) noting: Noting,
     entry_count: u64,
     /// May exceed 64 bits: a sparse file may claim 2^63 bytes, and there may be many.
     content_bytes: u128,
@@ -78,6 +86,11 @@ impl<'t> CatalogTables<'t> {
         let (entry_count, stored_over) = (count("entries")?, count("bytes_over")?);
         let content_bytes = u128::from(stored_over) << 64 | u128::from(count("bytes")?);
         let indexed = count("indexed")? == 1;
+        let noting = Noting {
+            on: role == CatalogRole::Target && count("undo_from")? > 0,
+            set: count("applied_batch")?.saturating_add(1),
+            ..Noting::default()
+        };
         Ok(Self {
             role,
             entries: txn.open_table(ENTRIES).step("open table entries")?,
@@ -93,6 +106,11 @@ impl<'t> CatalogTables<'t> {
             first_names: txn.open_table(FIRST_NAMES).step("open table first_names")?,
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
+            points: txn.open_table(POINTS).step("open table points")?,
+            undo: txn.open_table(UNDO).step("open table undo")?,
+            undo_made: txn.open_table(UNDO_MADE).step("open table undo_made")?,
+            undo_sets: txn.open_table(UNDO_SETS).step("open table undo_sets")?,
+            noting,
             entry_count,
             content_bytes,
             stored_over,
@@ -112,6 +130,12 @@ impl<'t> CatalogTables<'t> {
         Ok(())
     }
 
+    /// A number of the table `meta`; 0 when it is not there.
+    pub(super) fn stored(&self, key: &str) -> Result<u64> {
+        let value = self.meta.get(key).step("read meta")?;
+        value.map_or(Ok(0), |v| Decoder::new(v.value()).take_u64("meta").map_err(damaged("meta")))
+    }
+
     pub(super) fn set_meta_u64(&mut self, key: &'static str, value: u64) -> Result<()> {
         let mut e = Encoder::new();
         e.put_u64(value);
@@ -120,6 +144,7 @@ impl<'t> CatalogTables<'t> {
 
     /// Writes what is kept in memory until the transaction ends.
     pub(super) fn finish(&mut self) -> Result<()> {
+        self.list_notes()?;
         for content in std::mem::take(&mut self.left) {
             self.drop_recipe_if_gone(&content)?;
         }
@@ -155,7 +180,8 @@ impl<'t> CatalogTables<'t> {
     /// # Errors
     /// [`CatalogError`].
     pub fn set_applied_batch(&mut self, batch: u64) -> Result<()> {
-        self.set_meta_u64("applied_batch", batch)
+        self.set_meta_u64("applied_batch", batch)?;
+        self.note_for(batch.saturating_add(1))
     }
 
     /// Records the epoch.
@@ -241,6 +267,7 @@ impl<'t> CatalogTables<'t> {
         if old.as_ref().is_none_or(|o| o.entry != record.entry) {
             self.mark_parent_dirty(path);
         }
+        self.note(path, &key, old.as_ref().map(|o| &o.entry), Some(&record.entry))?;
         let directory = |r: &Record| r.entry.kind() == EntryKind::Directory;
         if directory(record) && !old.as_ref().is_some_and(directory) {
             // What lies below may have been there before it, acknowledged when it was not: a digest is
@@ -302,6 +329,7 @@ impl<'t> CatalogTables<'t> {
         let old_record = Record::from_bytes(old.value()).map_err(damaged("entries"))?;
         drop(old);
         self.mark_parent_dirty(path);
+        self.note(path, &key, Some(&old_record.entry), None)?;
         if !path.is_root() {
             self.entry_count = less(self.entry_count, 1)?;
         }
@@ -464,8 +492,32 @@ impl<'t> CatalogTables<'t> {
         e.put_i64(facts.time_unix_ms);
         e.put_u64(facts.bytes);
         e.put_u64(facts.versions);
-        self.history_sets.insert(set, e.as_slice()).step("write history set")?;
-        Ok(())
+        let all = self.all_history_bytes()?;
+        let former = self.history_sets.insert(set, e.as_slice()).step("write history set")?;
+        let former = former.map(|v| decode_history_set(v.value())).transpose()?;
+        let all =
+            all.saturating_sub(former.map_or(0, |f| f.bytes.into())) + u128::from(facts.bytes);
+        self.set_meta("history_bytes", &all.to_le_bytes())
+    }
+
+    fn all_history_bytes(&self) -> Result<u128> {
+        match self.meta.get("history_bytes").step("read meta")? {
+            Some(stored) => history_bytes(stored.value()),
+            None => sum_of_history(&self.history_sets),
+        }
+    }
+
+    /// Records a batch that was applied at `time_unix_ms` and displaced `kept` versions of so many bytes, if
+    /// there is anything of it to go back by.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn put_history_of(&mut self, set: u64, kept: &HistorySet) -> Result<()> {
+        if kept.versions > 0 || self.has_notes(set)? {
+            self.put_history_set(set, kept)
+        } else {
+            Ok(())
+        }
     }
 
     /// Forgets a set of kept versions, before its files are removed: what is named is there. A crash
@@ -491,8 +543,12 @@ impl<'t> CatalogTables<'t> {
                 self.left.insert(*content);
             }
         }
-        self.history_sets.remove(set).step("remove history set")?;
-        Ok(())
+        self.forget_notes(set)?;
+        let all = self.all_history_bytes()?;
+        let former = self.history_sets.remove(set).step("remove history set")?;
+        let former = former.map(|v| decode_history_set(v.value())).transpose()?;
+        let all = all.saturating_sub(former.map_or(0, |f| f.bytes.into()));
+        self.set_meta("history_bytes", &all.to_le_bytes())
     }
 
     fn mark_parent_dirty(&mut self, path: &RelPath) {

@@ -3,6 +3,7 @@
 use farshore_core::codec::Encoder;
 use farshore_core::entry::{Entry, Metadata, Timestamp};
 use farshore_core::recipe::FileDigest;
+use farshore_core::recovery_point::RecoveryPoint;
 use redb::backends::InMemoryBackend;
 
 use super::record::{decode_history, decode_history_set, location_key, parse_location};
@@ -290,4 +291,71 @@ fn a_catalog_of_the_other_role_is_refused() {
         Catalog::open(&file, &config(CatalogRole::Target)),
         Err(CatalogError::Foreign { .. })
     ));
+}
+
+fn point(sequence: u64) -> RecoveryPoint {
+    let (time_unix_ms, root) = (0, RootDigest([0; 32]));
+    RecoveryPoint { sequence, time_unix_ms, root, entries: 0, bytes: 0, exceptions: 0 }
+}
+
+/// What is noted says what stood where, goes with its set, and takes the points with it that need it.
+#[test]
+fn former_entries_are_noted_from_the_first_point_on_until_their_set_is_pruned() {
+    let catalog = open(CatalogRole::Target);
+    put_all(&catalog, &[("a", file(b"one", 1))]);
+    let batch = |number: u64, sequence: u64, change: &dyn Fn(&mut CatalogTables<'_>)| {
+        catalog
+            .update(Durability::Immediate, |t| {
+                t.note_for(number)?;
+                change(t);
+                let kept = HistorySet { time_unix_ms: 0, bytes: 10, versions: 0 };
+                t.put_history_of(number, &kept)?;
+                t.set_applied_batch(number)?;
+                t.put_point(&point(sequence), 0)
+            })
+            .expect("a batch");
+    };
+    let put = |t: &mut CatalogTables<'_>, p: &str, record: &Record| {
+        t.put(&path(p), record).expect("put");
+    };
+    batch(1, 1, &|t| put(t, "b", &file(b"b", 2)));
+    let reader = catalog.reader().expect("reader");
+    assert_eq!(reader.undo_floor().expect("floor"), Some(1));
+    assert_eq!(reader.former(&path("b"), 0).expect("former"), None, "there was no point yet");
+    batch(2, 2, &|t| {
+        put(t, "a", &file(b"two", 1));
+        put(t, "a", &file(b"three", 1));
+        put(t, "d", &directory());
+        put(t, "d/e", &file(b"e", 3));
+        put(t, "d/e", &file(b"f", 3));
+    });
+    batch(3, 3, &|t| {
+        put(t, "a", &file(b"four", 1));
+        drop(t.remove(&path("b")).expect("removed"));
+    });
+    let reader = catalog.reader().expect("reader");
+    let former =
+        |p: &str, after| reader.former(&path(p), after).expect("former").map(|f| (f.set, f.entry));
+    assert_eq!(former("a", 1), Some((2, Some(file(b"one", 1).entry))), "the first note stays");
+    assert_eq!(former("a", 2), Some((3, Some(file(b"three", 1).entry))));
+    assert_eq!(former("a", 3), None);
+    assert_eq!(former("b", 2), Some((3, Some(file(b"b", 2).entry))));
+    assert_eq!(former("d", 1), Some((2, None)));
+    assert_eq!(former("d/e", 1), None, "it came with its directory");
+    assert_eq!(reader.made_after(&path("d"), 1).expect("made"), Some(2));
+    assert_eq!(reader.history_totals().expect("totals"), (2, 20));
+    drop(reader);
+    catalog.update(Durability::Immediate, |t| t.remove_history_set(2)).expect("pruned");
+    let reader = catalog.reader().expect("reader");
+    let left: Vec<Former> = reader
+        .formers_below(&RelPath::root(), 0, false)
+        .expect("formers")
+        .collect::<Result<_, _>>()
+        .expect("formers");
+    assert!(left.iter().all(|f| f.set == 3) && left.len() == 2, "{left:?}");
+    assert_eq!(reader.made_after(&path("d"), 1).expect("made"), None);
+    let sequences: Vec<u64> =
+        reader.points().expect("points").iter().map(|p| p.point.sequence).collect();
+    assert_eq!((reader.undo_floor().expect("floor"), sequences), (Some(2), vec![2, 3]));
+    assert_eq!(reader.history_totals().expect("totals"), (1, 10));
 }

@@ -48,7 +48,7 @@ impl<S: Storage> Stager<'_, S> {
 
     /// Copies a whole file and hashes what was copied: `None` when it is other content, else its
     /// recipe if it has one.
-    fn copy_whole(
+    pub(super) fn copy_whole(
         &mut self,
         basis: &S::File,
         stat: &crate::io::Stat,
@@ -97,7 +97,7 @@ impl<S: Storage> Stager<'_, S> {
     }
 
     /// Reads a basis, cut by `id`, and writes what is read to `into`; `None` when it cannot be read.
-    fn copy_extents(
+    pub(super) fn copy_extents(
         &mut self,
         basis: &S::File,
         stat: &crate::io::Stat,

@@ -39,7 +39,13 @@ impl<S: Storage> Session<'_, S> {
                     let accepted = accepted(found, self.config.policies.as_ref())?;
                     *lock(&self.policies) = Some(accepted);
                 }
-                Message::Mark { .. } => {}
+                Message::Mark { sequence, label } => {
+                    let now = (self.config.now_ms)();
+                    // One too many is not recorded; the list of marks says which there are.
+                    drop(self.catalog.update(Durability::Immediate, |t| {
+                        t.put_mark(Some(sequence), &label, now)
+                    })?);
+                }
                 Message::Goodbye => {
                     self.link.finish_control()?;
                     return Ok((sealed, pruned));
@@ -57,6 +63,7 @@ impl<S: Storage> Session<'_, S> {
             t.settle()?;
             if root == point.root {
                 t.set_recovery_point(point, self.source)?;
+                t.put_point(point, (self.config.now_ms)())?;
                 t.set_policies(lock(&self.policies).as_ref())?;
                 t.set_epoch(self.epoch)?;
             }
@@ -79,8 +86,7 @@ impl<S: Storage> Session<'_, S> {
         let (storage, catalog) = (self.storage, self.catalog);
         let (now_ms, profile) = (&self.config.now_ms, &*self.config.profile);
         let applier = Applier { storage, catalog, own, now_ms, profile };
-        let TargetConfig { history_age_max_ms, history_bytes_max, .. } = self.config;
-        Ok(applier.prune_history(*history_age_max_ms, *history_bytes_max)?)
+        Ok(applier.prune_history(&self.config.history)?)
     }
 
     /// Tells the source of foreign entries as they are found, while the session stands.

@@ -10,6 +10,7 @@ use farshore_core::entry::Timestamp;
 use farshore_core::guard::Threshold;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::Epoch;
+use farshore_engine::apply::HistoryBounds;
 use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole};
 use farshore_engine::frames::{Compression, FrameReader, Striping};
 use farshore_engine::ingest::describe;
@@ -207,8 +208,7 @@ impl World {
             fresh_id: StoreId([7; 16]),
             stagers: 1,
             stage: StageConfig { devices: true },
-            history_age_max_ms: i64::MAX,
-            history_bytes_max: self.history_bytes_max,
+            history: HistoryBounds { bytes_max: self.history_bytes_max, ..HistoryBounds::NONE },
             spool_folder: std::env::temp_dir(),
             now_ms: || 1_700_000_000_000,
             profile: Default::default(),

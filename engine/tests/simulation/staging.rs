@@ -12,7 +12,7 @@ use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_core::recovery_point::Epoch;
-use farshore_engine::apply::Applier;
+use farshore_engine::apply::{Applier, HistoryBounds};
 use farshore_engine::catalog::{CatalogRole, Durability, HistorySet, Record};
 use farshore_engine::contents::Applied;
 use farshore_engine::frames::{Compression, FrameReader, Striping};
@@ -245,7 +245,13 @@ fn history_that_is_adopted_is_pruned_by_its_size() {
     let facts = HistorySet { time_unix_ms: 1_700_000_000_000, bytes: 10_000, versions: 2 };
     let sets = || bench.catalog.reader().expect("reader").history_sets().expect("sets");
     assert_eq!(sets(), [(3, facts), (4, facts)]);
-    assert_eq!(bench.applier().prune_history(i64::MAX, 15_000).expect("pruned"), 1);
+    assert_eq!(
+        bench
+            .applier()
+            .prune_history(&HistoryBounds { bytes_max: 15_000, ..HistoryBounds::NONE })
+            .expect("pruned"),
+        1
+    );
     assert_eq!(sets(), [(4, facts)]);
 }
 

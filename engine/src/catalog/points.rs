@@ -1,0 +1,279 @@
+//! The recovery points a target can go back to, and what operators call them.
+//!
+//! Guarantees: a point is written in the transaction that seals it, with the last batch it covers; the
+//! last one is always there; one that lost a part of its history goes with that history. Bounded: all of
+//! the last hour, one a minute for a day, one an hour beyond; a point with a mark stays as long as its
+//! history, as the newest [`MARKED_MAX`] of them.
+
+use farshore_core::codec::{DecodeError, Decoder, Encoder};
+use farshore_core::recovery_point::RecoveryPoint;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::{CatalogReader, CatalogTables, Result, Step, damaged};
+
+/// Marks of one point.
+pub const MARKS_MAX: usize = 8;
+/// Bytes of a mark's label.
+pub const LABEL_MAX: usize = 256;
+/// Points that stay because they have a mark; older ones are thinned out like the others.
+pub const MARKED_MAX: usize = 1_024;
+/// Points are thinned out each time so many came.
+const THINNED_EVERY: u64 = 64;
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// What an operator calls a point, e.g. `db=0/16B3748`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The label.
+    pub label: String,
+    /// When it was made, in milliseconds since 1970-01-01 UTC by the target's clock.
+    pub made_unix_ms: i64,
+}
+
+/// A recovery point that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPoint {
+    /// The point.
+    pub point: RecoveryPoint,
+    /// The last batch it covers.
+    pub batch: u64,
+    /// When it was sealed, in milliseconds since 1970-01-01 UTC by the target's clock.
+    pub sealed_unix_ms: i64,
+    /// What it is called.
+    pub marks: Vec<Mark>,
+}
+
+/// Why a mark was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MarkRefused {
+    /// There is no point to mark.
+    #[error("there is no such recovery point")]
+    NoPoint,
+    /// It has as many as it can.
+    #[error("the recovery point has {MARKS_MAX} marks already")]
+    TooMany,
+    /// The label is empty, too long, or has control characters.
+    #[error("a label is 1 to {LABEL_MAX} bytes without control characters")]
+    Label,
+}
+
+impl KeptPoint {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut e = Encoder::new();
+        self.point.encode(&mut e);
+        e.put_u64(self.batch);
+        e.put_i64(self.sealed_unix_ms);
+        e.put_u64(self.marks.len() as u64);
+        for mark in &self.marks {
+            e.put_bytes(mark.label.as_bytes());
+            e.put_i64(mark.made_unix_ms);
+        }
+        e.finish()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut d = Decoder::new(bytes);
+        let point = RecoveryPoint::decode(&mut d)?;
+        let batch = d.take_u64("point's batch")?;
+        let sealed_unix_ms = d.take_i64("point's time")?;
+        let count = d.take_len("point's marks", MARKS_MAX)?;
+        let mut marks = Vec::new();
+        for _ in 0..count {
+            let label = d.take_text("mark", LABEL_MAX)?;
+            marks.push(Mark { label, made_unix_ms: d.take_i64("mark's time")? });
+        }
+        d.finish("point")?;
+        Ok(Self { point, batch, sealed_unix_ms, marks })
+    }
+}
+
+/// Which of `points`, oldest first, are one too many at `now`: sequence, when it was sealed, whether it
+/// has a mark. The last one never is.
+fn surplus(points: &[(u64, i64, bool)], now: i64) -> Vec<u64> {
+    let mut out = Vec::new();
+    let (mut marked, mut last_bucket) = (0, None);
+    for (place, (sequence, sealed, has_mark)) in points.iter().rev().enumerate() {
+        marked += usize::from(*has_mark);
+        // A clock that was set back makes a point younger than now: it stays.
+        let bucket = match now.saturating_sub(*sealed) {
+            age if age <= HOUR => None,
+            age if age <= DAY => Some((MINUTE, sealed.div_euclid(MINUTE))),
+            _ => Some((HOUR, sealed.div_euclid(HOUR))),
+        };
+        let is_double = bucket.is_some() && bucket == last_bucket;
+        last_bucket = bucket;
+        if is_double && place > 0 && !(*has_mark && marked <= MARKED_MAX) {
+            out.push(*sequence);
+        }
+    }
+    out
+}
+
+impl CatalogReader {
+    /// The points that are kept, oldest first.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn points(&self) -> Result<Vec<KeptPoint>> {
+        let Some(table) = &self.points else { return Ok(Vec::new()) };
+        let rows = table.range::<u64>(..).step("read points")?;
+        rows.map(|row| {
+            let (_, value) = row.step("read points")?;
+            KeptPoint::from_bytes(value.value()).map_err(damaged("points"))
+        })
+        .collect()
+    }
+
+    /// The point of this sequence, if it is kept.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn point(&self, sequence: u64) -> Result<Option<KeptPoint>> {
+        let Some(table) = &self.points else { return Ok(None) };
+        let value = table.get(sequence).step("read points")?;
+        value.map(|v| KeptPoint::from_bytes(v.value()).map_err(damaged("points"))).transpose()
+    }
+}
+
+impl CatalogTables<'_> {
+    /// Keeps a point that is being sealed: it covers what is applied.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn put_point(&mut self, point: &RecoveryPoint, sealed_unix_ms: i64) -> Result<()> {
+        let (point, batch) = (*point, self.stored("applied_batch")?);
+        // A source that lost count: what it counts anew takes the place of what it counted before.
+        loop {
+            let last = self.points.last().step("read points")?.map(|(k, _)| k.value());
+            let Some(last) = last.filter(|last| *last > point.sequence) else { break };
+            self.points.remove(last).step("remove a point")?;
+        }
+        let marks = Vec::new();
+        let kept = KeptPoint { point, batch, sealed_unix_ms, marks };
+        self.points.insert(point.sequence, kept.to_bytes().as_slice()).step("write a point")?;
+        self.undo_from_now(batch)?;
+        if self.points.len().step("count points")? % THINNED_EVERY == 0 {
+            self.thin_points(sealed_unix_ms)?;
+        }
+        Ok(())
+    }
+
+    fn thin_points(&mut self, now: i64) -> Result<()> {
+        let mut all = Vec::new();
+        for row in self.points.range::<u64>(..).step("read points")? {
+            let (sequence, value) = row.step("read points")?;
+            let kept = KeptPoint::from_bytes(value.value()).map_err(damaged("points"))?;
+            all.push((sequence.value(), kept.sealed_unix_ms, !kept.marks.is_empty()));
+        }
+        for sequence in surplus(&all, now) {
+            self.points.remove(sequence).step("remove a point")?;
+        }
+        Ok(())
+    }
+
+    /// Drops the points that need history up to the set `floor`, which is gone; the last one stays.
+    pub(super) fn forget_points(&mut self, floor: u64) -> Result<()> {
+        loop {
+            let Some((sequence, batch)) = self.oldest_point()? else { return Ok(()) };
+            let last = self.points.last().step("read points")?.map(|(k, _)| k.value());
+            if batch >= floor || last == Some(sequence) {
+                return Ok(());
+            }
+            self.points.remove(sequence).step("remove a point")?;
+        }
+    }
+
+    fn oldest_point(&self) -> Result<Option<(u64, u64)>> {
+        let Some((sequence, value)) = self.points.first().step("read points")? else {
+            return Ok(None);
+        };
+        let kept = KeptPoint::from_bytes(value.value()).map_err(damaged("points"))?;
+        Ok(Some((sequence.value(), kept.batch)))
+    }
+
+    /// Gives the point of `sequence`, or the last one, a mark; answers which. The same label again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn put_mark(
+        &mut self,
+        sequence: Option<u64>,
+        label: &str,
+        made_unix_ms: i64,
+    ) -> Result<Result<KeptPoint, MarkRefused>> {
+        let is_label = (1..=LABEL_MAX).contains(&label.len());
+        if !is_label || label.chars().any(char::is_control) {
+            return Ok(Err(MarkRefused::Label));
+        }
+        let found = match sequence {
+            Some(sequence) => {
+                self.points.get(sequence).step("read points")?.map(|v| v.value().to_vec())
+            }
+            None => self.points.last().step("read points")?.map(|(_, v)| v.value().to_vec()),
+        };
+        let Some(found) = found else { return Ok(Err(MarkRefused::NoPoint)) };
+        let mut kept = KeptPoint::from_bytes(&found).map_err(damaged("points"))?;
+        if kept.marks.iter().all(|m| m.label != label) {
+            if kept.marks.len() >= MARKS_MAX {
+                return Ok(Err(MarkRefused::TooMany));
+            }
+            kept.marks.push(Mark { label: label.to_owned(), made_unix_ms });
+            let sequence = kept.point.sequence;
+            self.points.insert(sequence, kept.to_bytes().as_slice()).step("write a point")?;
+        }
+        Ok(Ok(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::digest::RootDigest;
+
+    use super::*;
+
+    fn kept(sequence: u64) -> KeptPoint {
+        let (time_unix_ms, root) = (-5, RootDigest([7; 32]));
+        let point =
+            RecoveryPoint { sequence, time_unix_ms, root, entries: 4, bytes: 5, exceptions: 6 };
+        KeptPoint { point, batch: 9, sealed_unix_ms: 11, marks: Vec::new() }
+    }
+
+    #[test]
+    fn points_read_back_and_damage_is_an_error() {
+        let mut one = kept(3);
+        one.marks.push(Mark { label: "db=0/16B3748".into(), made_unix_ms: 12 });
+        let bytes = one.to_bytes();
+        assert_eq!(KeptPoint::from_bytes(&bytes), Ok(one));
+        for len in 0..bytes.len() {
+            assert!(KeptPoint::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn points_are_thinned_out_by_age_and_marked_ones_stay() {
+        let now = 1_000 * DAY;
+        // One a second for two days, every thousandth with a mark.
+        let seconds: u64 = 2 * 86_400;
+        let all: Vec<_> = (0..seconds)
+            .map(|s| (s, now - (seconds - s).cast_signed() * 1_000, s % 1_000 == 0))
+            .collect();
+        let gone: std::collections::HashSet<u64> = surplus(&all, now).into_iter().collect();
+        let left: Vec<_> = all.iter().filter(|(s, ..)| !gone.contains(s)).collect();
+        let in_age = |from: i64, to: i64| {
+            left.iter().filter(|(_, at, _)| now - at > from && now - at <= to).count()
+        };
+        assert_eq!(in_age(0, HOUR), 3_600);
+        assert!((23 * 60..=23 * 60 + 90).contains(&in_age(HOUR, DAY)), "{}", in_age(HOUR, DAY));
+        assert!((24..=25 + 87).contains(&in_age(DAY, 2 * DAY)), "{}", in_age(DAY, 2 * DAY));
+        assert!(all.iter().all(|(s, _, marked)| !marked || !gone.contains(s)));
+        // However old all of them are, the last one stays.
+        let old: Vec<_> = (0..100).map(|s| (s, 0, false)).collect();
+        assert_eq!(surplus(&old, now), (0..99).rev().collect::<Vec<_>>());
+        let marked: Vec<_> = (0..5_000).map(|s| (s, 0, true)).collect();
+        assert_eq!(surplus(&marked, now).len(), 5_000 - MARKED_MAX);
+    }
+}

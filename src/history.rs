@@ -1,0 +1,321 @@
+//! History of a standby on the command line: what was where, and going back.
+//!
+//! Works on a folder that nobody writes meanwhile: the catalog is one process's at a time, and what changes the
+//! tree takes its lock. Listing reads the catalog alone; nothing is made where no run ever was.
+
+use std::path::{Path, PathBuf};
+
+use farshore_core::entry::EntryKind;
+use farshore_core::path::RelPath;
+use farshore_core::recovery_point::RecoveryPoint;
+use farshore_engine::apply::Applier;
+use farshore_engine::catalog::{Catalog, CatalogRole, KeptPoint};
+use farshore_engine::history::{
+    self, Change, Counts, Goal, HistoryError, Refusal, Report, Rollback, Wanted,
+};
+use farshore_engine::io::uring::{IoMode, UringStorage};
+use farshore_engine::own_folder::OwnFolder;
+use farshore_engine::profile::Profile;
+use farshore_engine::stage::{StageConfig, is_fatal};
+
+use crate::exit::{Exit, Failure};
+use crate::policy::facts::parse_time;
+use crate::replicate::{catalog_failure, open_catalog, open_root, worker_threads};
+use crate::state::{State, now_ms, path_bytes, random_id};
+
+/// The folder of a standby and what its state folder knows of it.
+#[derive(Debug)]
+pub struct Standby {
+    /// The folder, resolved.
+    pub root: PathBuf,
+    /// Its catalog.
+    pub catalog: Catalog,
+    storage: UringStorage,
+    spool: PathBuf,
+}
+
+/// What was gone back to and what it came to.
+#[derive(Debug)]
+pub struct RolledBack {
+    /// The recovery point, when it is one.
+    pub point: Option<RecoveryPoint>,
+    /// The state after this batch.
+    pub batch: u64,
+    /// What the engine says.
+    pub report: Report,
+}
+
+/// A state as an operator names it: a sequence, `batch:N`, a time, `mark:LABEL` or a label.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_wanted(text: &str) -> Result<Wanted, String> {
+    if text.is_empty() {
+        return Err("give a recovery point, a time or a mark".into());
+    }
+    if let Some(batch) = text.strip_prefix("batch:") {
+        let wrong = |_| format!("'{text}': a batch is batch: and a number");
+        return batch.parse().map(Wanted::Batch).map_err(wrong);
+    }
+    if let Some(label) = text.strip_prefix("mark:") {
+        return Ok(Wanted::Mark(label.into()));
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        let wrong = |_| format!("'{text}': no recovery point has such a number");
+        return text.parse().map(Wanted::Sequence).map_err(wrong);
+    }
+    Ok(match unix_ms(text) {
+        Ok(time) => Wanted::Time(time),
+        Err(_) => Wanted::Mark(text.into()),
+    })
+}
+
+/// A time in milliseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// What it looks like.
+pub fn unix_ms(text: &str) -> Result<i64, String> {
+    let time = parse_time(text)?;
+    Ok(time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos / 1_000_000)))
+}
+
+/// An error of history as the command line shows it.
+#[must_use]
+pub fn failure(e: &HistoryError) -> Failure {
+    if e.file_system().is_some_and(is_fatal) {
+        return Failure::new(Exit::Disk, e)
+            .hint("make room (or mend the mount) and run the same command again: it goes on where it stopped");
+    }
+    let refusal = match e {
+        HistoryError::Catalog(e) => return catalog_failure(e),
+        HistoryError::Refused(refusal) => refusal,
+        _ => return Failure::new(Exit::Internal, e),
+    };
+    match refusal {
+        Refusal::NoRoom { .. } => Failure::new(Exit::Disk, e)
+            .hint("nothing was changed; make room and run the same command again"),
+        Refusal::UnknownPoint(_)
+        | Refusal::NoPointBefore
+        | Refusal::UnknownMark(_)
+        | Refusal::Pruned { .. }
+        | Refusal::NotApplied(_) => Failure::new(Exit::Refused, e)
+            .hint("'farshore history list DST --points' shows what there is to go back to"),
+        Refusal::WasAbsent(_) => Failure::new(Exit::Refused, e)
+            .hint("'farshore history list DST PATH' shows the versions there are"),
+        Refusal::NoFile { .. } => {
+            Failure::new(Exit::Refused, e).hint("leave --to out to restore it in place")
+        }
+        Refusal::NoContent { .. } => {
+            Failure::new(Exit::Partial, e).hint("another point may have a version that is whole")
+        }
+        Refusal::NoHistory => Failure::new(Exit::Refused, e),
+    }
+}
+
+impl Standby {
+    /// Opens the standby at `root`, of which a run of this state folder knows.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn open(state: &State, root: &Path) -> Result<Self, Failure> {
+        let resolved = root.canonicalize().map_err(|e| Failure {
+            exit: Exit::Refused,
+            message: format!("target {}: looking it up: {e}", root.display()),
+            hint: None,
+        })?;
+        let parts = [path_bytes(&resolved)];
+        let folder = state.catalog_folder(CatalogRole::Target, &parts);
+        if !folder.join("catalog.redb").exists() {
+            return Err(Failure {
+                exit: Exit::Refused,
+                message: format!(
+                    "state folder {}: it knows no target {}",
+                    state.folder().display(),
+                    resolved.display()
+                ),
+                hint: Some(
+                    "give the folder and --state as they were given to 'farshore serve' or \
+                     'farshore replicate'"
+                        .into(),
+                ),
+            });
+        }
+        let storage = open_root("target", &resolved, IoMode::Auto, None)?;
+        let (catalog, spool) = open_catalog(state, CatalogRole::Target, &parts)?;
+        Ok(Self { root: resolved, catalog, storage, spool })
+    }
+
+    /// A path of the standby, given below it or as a whole.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn path(&self, given: &Path) -> Result<RelPath, Failure> {
+        let below = given.strip_prefix(&self.root).unwrap_or(given);
+        let bytes = path_bytes(below);
+        let bytes = bytes.strip_prefix(b"./").unwrap_or(bytes);
+        let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
+        let bytes = if bytes == b"." { b"" } else { bytes };
+        RelPath::new(bytes).map_err(|e| {
+            Failure::usage(
+                format!("path {}: {e}", given.display()),
+                "give it as it is below the target's folder",
+            )
+        })
+    }
+
+    /// The state an operator names: its batch, and the point if it is one.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn find(&self, wanted: &Wanted) -> Result<(u64, Option<KeptPoint>), Failure> {
+        let reader = self.catalog.reader().map_err(|e| catalog_failure(&e))?;
+        history::find(&reader, wanted).map_err(|e| failure(&e))
+    }
+
+    /// What going back would do; each change is given to `each`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn preview(
+        &self,
+        batch: u64,
+        scope: &RelPath,
+        each: &mut dyn FnMut(&RelPath, Change, u64),
+    ) -> Result<Counts, Failure> {
+        let planned = self
+            .catalog
+            .reader()
+            .and_then(|reader| history::plan(&reader, batch, scope, &self.spool, each));
+        planned.map(|plan| plan.counts).map_err(|e| catalog_failure(&e))
+    }
+
+    /// Whether the tree is to be looked at when `path` goes back: not for one file of one name.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn needs_check(&self, wanted: &Wanted, path: &RelPath) -> Result<bool, Failure> {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::MetadataExt;
+        let (batch, _) = self.find(wanted)?;
+        let reader = self.catalog.reader().map_err(|e| catalog_failure(&e))?;
+        let then = history::entry_at(&reader, batch, path).map_err(|e| failure(&e))?;
+        let now = self.root.join(std::ffi::OsStr::from_bytes(path.as_bytes())).symlink_metadata();
+        let is_one = now.map_or(true, |now| !now.is_dir() && now.nlink() == 1);
+        Ok(!is_one || then.is_some_and(|then| then.kind() == EntryKind::Directory))
+    }
+
+    /// Goes back, with the tree's lock. With `checks` the tree is looked at before and after.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn roll_back(
+        &self,
+        wanted: &Wanted,
+        scope: RelPath,
+        checks: bool,
+    ) -> Result<RolledBack, Failure> {
+        let (batch, point) = self.find(wanted)?;
+        let fresh = random_id().map_err(|e| Failure::new(Exit::Internal, &e))?;
+        let own = OwnFolder::open(&self.storage, fresh).map_err(|e| self.own_failure(&e))?;
+        let profile = Profile::default();
+        let applier = Applier {
+            storage: &self.storage,
+            catalog: &self.catalog,
+            own: &own,
+            now_ms: &now_ms,
+            profile: &profile,
+        };
+        let point = point.map(|kept| kept.point);
+        let root = point.filter(|_| scope.is_root()).map(|point| point.root);
+        let stage = StageConfig { devices: true };
+        let mut rollback = Rollback::new(applier, &self.spool, worker_threads(), stage);
+        rollback.checks = checks;
+        let report = rollback.run(&Goal { batch, scope, root }).map_err(|e| failure(&e))?;
+        Ok(RolledBack { point, batch, report })
+    }
+
+    fn own_failure(&self, e: &std::io::Error) -> Failure {
+        let root = self.root.display();
+        if e.kind() == std::io::ErrorKind::ResourceBusy {
+            return Failure {
+                exit: Exit::Busy,
+                message: format!("target {root}: another farshore process writes this tree"),
+                hint: Some("wait for it or stop it".into()),
+            };
+        }
+        Failure {
+            exit: if is_fatal(e) { Exit::Disk } else { Exit::Refused },
+            message: format!("target {root}: opening .farshore: {e}"),
+            hint: None,
+        }
+    }
+
+    /// Writes the file that was at `path` after `batch` to `to`, which must not be there; its size.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing is at `to` then.
+    pub fn restore_to(&self, batch: u64, path: &RelPath, to: &Path) -> Result<u64, Failure> {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+        let said = |step: &str, e: &std::io::Error| Failure {
+            exit: if is_fatal(e) { Exit::Disk } else { Exit::Refused },
+            message: format!("{}: {step}: {e}", to.display()),
+            hint: None,
+        };
+        let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = parent.canonicalize().map_err(|e| said("looking up its folder", &e))?;
+        if parent.starts_with(&self.root) {
+            return Err(Failure::usage(
+                format!("{}: it lies in the target, whose entries are the source's", to.display()),
+                "give a place outside; or leave --to out to restore in place",
+            ));
+        }
+        let mut open = std::fs::OpenOptions::new();
+        let file = open.write(true).create_new(true).mode(0o600).open(to);
+        let file = file.map_err(|e| said("making it", &e))?;
+        let reader = self.catalog.reader().map_err(|e| catalog_failure(&e))?;
+        let mut begin = |size| file.set_len(0).and_then(|()| file.set_len(size));
+        let mut write = |offset, bytes: &[u8]| file.write_all_at(bytes, offset);
+        let read =
+            history::read_version(&self.storage, &reader, batch, path, &mut begin, &mut write);
+        let done = read.map_err(|e| failure(&e)).and_then(|entry| {
+            if let Some(meta) = entry.meta() {
+                let mode = std::fs::Permissions::from_mode(meta.mode & 0o777);
+                file.set_permissions(mode).map_err(|e| said("setting its mode", &e))?;
+                let seconds = std::time::Duration::from_secs(meta.mtime.seconds.unsigned_abs());
+                let nanos = std::time::Duration::from_nanos(meta.mtime.nanos.into());
+                let epoch = std::time::SystemTime::UNIX_EPOCH;
+                let time = if meta.mtime.seconds >= 0 {
+                    epoch.checked_add(seconds + nanos)
+                } else {
+                    epoch.checked_sub(seconds).and_then(|t| t.checked_add(nanos))
+                };
+                if let Some(time) = time {
+                    file.set_modified(time).map_err(|e| said("setting its time", &e))?;
+                }
+            }
+            file.sync_all().map_err(|e| said("making it durable", &e))?;
+            Ok(entry.size())
+        });
+        if done.is_err() {
+            // It was made here, and is not the file that was asked for.
+            std::fs::remove_file(to).unwrap_or(());
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_named_by_sequence_batch_time_and_mark() {
+        assert_eq!(parse_wanted("17"), Ok(Wanted::Sequence(17)));
+        assert_eq!(parse_wanted("batch:9"), Ok(Wanted::Batch(9)));
+        assert_eq!(parse_wanted("1970-01-01T00:00:01.5Z"), Ok(Wanted::Time(1_500)));
+        assert_eq!(parse_wanted("db=0/16B3748"), Ok(Wanted::Mark("db=0/16B3748".into())));
+        assert_eq!(parse_wanted("mark:17"), Ok(Wanted::Mark("17".into())));
+        assert!(parse_wanted("").is_err());
+        assert!(parse_wanted("batch:x").is_err());
+    }
+}
