@@ -21,6 +21,7 @@ mod pair;
 mod policy;
 mod replicate;
 mod rules;
+mod scrub;
 mod serve;
 mod shown;
 mod status;
@@ -50,6 +51,8 @@ enum Command {
     Status(StatusArgs),
     /// What the brake of this site holds: show, approve, reject
     Brake(brake::BrakeArgs),
+    /// Read all of a standby now, and mend what is not as it was applied
+    Scrub(scrub::ScrubArgs),
     /// Former versions a standby keeps, and going back to its recovery points
     History(history::HistoryArgs),
     /// Names for recovery points
@@ -348,6 +351,7 @@ pub fn main() -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Brake(args) => brake::run(args),
+        Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
         Command::Mark(args) => mark::run(args),
         Command::Verify(args) => verify::run(args, &below),

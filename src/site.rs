@@ -16,5 +16,6 @@ pub mod notify;
 pub mod pairing;
 pub mod policies;
 pub mod receiver;
+pub mod scrubber;
 pub mod sender;
 pub mod trust;

@@ -8,5 +8,7 @@ mod common;
 mod disasters;
 #[path = "standby/pair.rs"]
 mod pair;
+#[path = "standby/scrub.rs"]
+mod scrub;
 #[path = "standby/steady.rs"]
 mod steady;

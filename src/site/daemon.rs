@@ -57,6 +57,7 @@ use crate::site::metrics::Metrics;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
+use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustWatch};
 use crate::state::{State, now_ms, path_bytes};
@@ -73,6 +74,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
 const RACY_NS: i64 = 20_000_000;
+/// How long a request to read a standby waits for all of it.
+const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
 const POINT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -108,6 +111,7 @@ struct Daemon {
     board: Arc<Board>,
     senders: BTreeMap<String, Arc<Outgoing>>,
     receivers: BTreeMap<String, Arc<Receiver>>,
+    scrubbers: BTreeMap<String, Scrubber>,
     sessions: Sessions,
     stopping: AtomicBool,
     words: Told<Word>,
@@ -163,6 +167,10 @@ pub fn run(
                 scope.spawn(move || daemon.offer(receiver));
             }
         }
+        for scrubber in daemon.scrubbers.values() {
+            let daemon = &*daemon;
+            scope.spawn(move || scrubber.run(&daemon.stopping));
+        }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
         daemon.until_stopped(&told);
@@ -201,6 +209,7 @@ impl Daemon {
             Arc::new(SystemClock),
         );
         let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+        let mut scrubbers = BTreeMap::new();
         for share in &config.shares {
             let shown = board.share(&ShareConfig {
                 name: &share.name,
@@ -224,7 +233,18 @@ impl Daemon {
                     let opened = (Arc::new(catalog), folder);
                     let target = target_options(share);
                     let receiver = Receiver::new(&share.name, storage, opened, target, shown)?;
-                    receivers.insert(share.name.clone(), Arc::new(receiver));
+                    let receiver = Arc::new(receiver);
+                    let scrubber = Scrubber::new(
+                        Arc::clone(&receiver),
+                        &share.path,
+                        share.io_limit,
+                        share.account_depth,
+                        share.scrub,
+                        receiver.folder().to_path_buf(),
+                        log.clone(),
+                    )?;
+                    scrubbers.insert(share.name.clone(), scrubber);
+                    receivers.insert(share.name.clone(), receiver);
                 }
             }
         }
@@ -238,6 +258,7 @@ impl Daemon {
             board,
             senders,
             receivers,
+            scrubbers,
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
@@ -586,12 +607,33 @@ impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
         let names: Vec<&str> = self.senders.keys().map(String::as_str).collect();
         let name = control::choose_share(&names, given)?;
-        self.senders.get(name).map(|outgoing| &**outgoing).ok_or_else(|| Failure {
-            exit: Exit::Usage,
-            message: format!("share '{name}': it is not sent from here"),
-            hint: None,
-        })
+        self.senders
+            .get(name)
+            .map(|outgoing| &**outgoing)
+            .ok_or_else(|| not_here(name, "sent from here"))
     }
+}
+
+fn not_here(share: &str, what: &str) -> Failure {
+    Failure {
+        exit: Exit::Usage,
+        message: format!("share '{share}': it is not {what}"),
+        hint: Some("ask the daemon of the other site".into()),
+    }
+}
+
+/// The labelled points of a share that is received.
+fn marks(receiver: &Receiver) -> Result<Value, Failure> {
+    let points = receiver.catalog().reader().and_then(|reader| reader.points());
+    let points = points.map_err(|e| Failure::new(Exit::Refused, &e))?;
+    let marks = points.iter().flat_map(|kept| {
+        kept.marks.iter().map(|mark| {
+            let mut object = shown(&kept.point);
+            object["label"] = mark.label.clone().into();
+            object
+        })
+    });
+    Ok(json!({ "marks": marks.collect::<Vec<_>>() }))
 }
 
 /// An account as it is shown, back as a path.
@@ -636,11 +678,27 @@ impl Commands for Daemon {
             }
             Request::Mark { share, label } => {
                 let outgoing = self.sender(share.as_deref())?;
-                Ok(shown(&outgoing.sender.cut_now(Some(label), POINT_PATIENCE)?))
+                let point = outgoing.sender.cut_now(Some(label.clone()), POINT_PATIENCE)?;
+                let mut object = shown(&point);
+                object["label"] = label.into();
+                Ok(object)
             }
             Request::Cut { share } => {
                 let outgoing = self.sender(share.as_deref())?;
                 Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
+            }
+            Request::Scrub { share, now: _ } => {
+                let names: Vec<&str> = self.scrubbers.keys().map(String::as_str).collect();
+                let name = control::choose_share(&names, share.as_deref())?;
+                let pass = self.scrubbers.get(name).map(|s| s.now(SCRUB_PATIENCE));
+                let pass = pass.ok_or_else(|| not_here(name, "received"))??;
+                serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
+            }
+            Request::Marks { share } => {
+                let names: Vec<&str> = self.receivers.keys().map(String::as_str).collect();
+                let name = control::choose_share(&names, share.as_deref())?;
+                let receiver = self.receivers.get(name);
+                marks(receiver.ok_or_else(|| not_here(name, "received"))?)
             }
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_channel::{Receiver as Queue, Sender as Told, bounded};
 use farshore_core::recovery_point::RecoveryPoint;
@@ -34,11 +35,19 @@ pub struct Receiver {
     board: ShareBoard,
     foreign: Queue<u64>,
     tell: Told<u64>,
+    mended: Arc<Mended>,
+}
+
+/// What was found to be other than it was applied, and has been sent again since.
+#[derive(Debug, Default)]
+struct Mended {
+    waits: AtomicU64,
+    done: AtomicU64,
 }
 
 /// Posts what a session makes durable.
 #[derive(Debug)]
-struct Posts(ShareBoard);
+struct Posts(ShareBoard, Arc<Mended>);
 
 impl Observer for Posts {
     fn began(&self, welcome: &Welcome) {
@@ -60,6 +69,12 @@ impl Observer for Posts {
         self.0.heard_from_source();
         self.0.recovery_point(point);
         self.0.peer_recovery_point(point);
+        // The roots are equal again: whatever was found is as the source has it.
+        let mended = self.1.waits.swap(0, Relaxed);
+        if mended > 0 {
+            self.1.done.fetch_add(mended, Relaxed);
+            self.0.foreign(0, mended, mended);
+        }
     }
 }
 
@@ -81,7 +96,8 @@ impl Receiver {
         }
         let (tell, foreign) = bounded(FOREIGN_MAX);
         let share = share.to_owned();
-        Ok(Self { share, storage, catalog, folder, options, board, foreign, tell })
+        let mended = Arc::default();
+        Ok(Self { share, storage, catalog, folder, options, board, foreign, tell, mended })
     }
 
     /// The share's name.
@@ -111,8 +127,22 @@ impl Receiver {
     /// Tells the session, if there is one, that so many entries were found to be other than they were
     /// applied, and recorded so.
     pub fn found_foreign(&self, entries: u64) {
+        self.board.foreign(entries, 0, 0);
+        self.mended.waits.fetch_add(entries, Relaxed);
         // One word is as good as many: the ends are compared then.
         self.tell.try_send(entries).unwrap_or(());
+    }
+
+    /// How many of those have been sent again since the daemon began.
+    #[must_use]
+    pub fn repaired(&self) -> u64 {
+        self.mended.done.load(Relaxed)
+    }
+
+    /// Where its lists go.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
     }
 
     /// Runs a session over `link`, which opened with `hello`.
@@ -126,7 +156,7 @@ impl Receiver {
         };
         let config = TargetConfig {
             stagers: remote_threads(),
-            observer: Some(Arc::new(Posts(self.board.clone()))),
+            observer: Some(Arc::new(Posts(self.board.clone(), Arc::clone(&self.mended)))),
             foreign: Some(self.foreign.clone()),
             ..config
         };

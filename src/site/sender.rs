@@ -26,7 +26,7 @@ use farshore_core::guard;
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::RecoveryPoint;
-use farshore_engine::capture::{DirtySet, Synced, TakeFilter, Taken, Watcher};
+use farshore_engine::capture::{DirtySet, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher};
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::plan::{Part, Plan, Problem, Scope};
@@ -122,6 +122,21 @@ struct UnderWay {
     judged: Option<(CutTally, Judgement)>,
     /// Its seal makes the point vouch for everything up to its time.
     completes: bool,
+}
+
+impl UnderWay {
+    /// Which paths of the cut nobody announced: those a slice of a whole look alone asks for.
+    fn looked_for(&self, cut: &Cut) -> impl Fn(&RelPath) -> bool + use<> {
+        let taken = self.taken.as_ref().map(|taken| taken.scope.clone());
+        let by_look = self.slice.is_some() || cut.look == Look::Whole;
+        move |path| {
+            by_look
+                && match &taken {
+                    Some(Taking::Parts(scope)) => !scope.covers(path),
+                    Some(Taking::Whole(_)) | None => true,
+                }
+        }
+    }
 }
 
 struct Inner {
@@ -345,9 +360,9 @@ impl Sender {
         };
         self.board.capture(Capture {
             method: match watch.kind {
-                farshore_engine::capture::WatchKind::Fanotify => "fanotify",
-                farshore_engine::capture::WatchKind::Inotify => "inotify",
-                farshore_engine::capture::WatchKind::None => "none",
+                WatchKind::Fanotify => "fanotify",
+                WatchKind::Inotify => "inotify",
+                WatchKind::None => "none",
             }
             .to_owned(),
             coverage_percent: percent(inner.found_by_event, inner.found),
@@ -455,8 +470,8 @@ impl Sender {
         let taken = self.dirty.take(&self.filter(!inner.seeding));
         let complete = synced == Synced::Complete;
         let scope = taken.iter().filter_map(|taken| match &taken.scope {
-            farshore_engine::capture::Taking::Parts(scope) => Some(scope),
-            farshore_engine::capture::Taking::Whole(_) => None,
+            Taking::Parts(scope) => Some(scope),
+            Taking::Whole(_) => None,
         });
         let parts: Vec<Part> = scope
             .flat_map(|scope| scope.parts().iter().cloned())
@@ -547,6 +562,14 @@ impl Sender {
         }
     }
 
+    /// The brake learns what the share is like.
+    fn seeded(&self) {
+        if let Err(failure) = self.brakes.learn(&self.catalog) {
+            let record = Record::new(Level::Error, "brake", failure.message);
+            self.log.say(&record.share(&self.config.share));
+        }
+    }
+
     fn hold_by_guard(&self, hold: guard::Hold) {
         let text = hold.to_string();
         self.board.state(ShareState::Held, Some(&text));
@@ -617,10 +640,11 @@ impl Cuts for Sender {
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool {
         let point = self.lock().last_point.map_or(0, |point| point.sequence);
         let (mut found, mut announced) = (0, 0);
+        let by_look = self.lock().under_way.looked_for(cut);
         let mut met = |path: &RelPath| {
-            let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
+            let directory = || path.split().map_or_else(RelPath::root, |(parent, _)| parent);
             found += 1;
-            announced += u64::from(self.dirty.was_announced(&directory));
+            announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
         };
         let judging = self.brakes.judge(&self.storage, &self.catalog, cut, plan, point, &mut met);
         match judging {
@@ -677,15 +701,18 @@ impl Cuts for Sender {
             }
         }
         inner.covered |= completes;
-        inner.seeding = false;
+        let was_seeding = std::mem::take(&mut inner.seeding);
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = self.dirty.status().marks;
         let was_held = inner.guard_hold.take().is_some();
         self.show_accounts(&mut inner, point.time_unix_ms);
         inner.last_point = Some(point);
         drop(inner);
-        if let Some((tally, judgement)) = judged {
-            self.brakes.applied(&tally, &judgement);
+        match judged {
+            // What a first copy makes is not young: it was there before.
+            _ if was_seeding => self.seeded(),
+            Some((tally, judgement)) => self.brakes.applied(&tally, &judgement),
+            None => {}
         }
         self.board.recovery_point(&point);
         self.board.peer_recovery_point(&point);

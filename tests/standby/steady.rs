@@ -78,7 +78,7 @@ fn a_second_daemon_on_one_state_folder_is_refused() {
     ]);
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("another"), "{said}");
+    assert!(said.contains("two daemons on one state folder"), "{said}");
 }
 
 #[test]

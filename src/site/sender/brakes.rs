@@ -51,18 +51,18 @@ impl Brakes {
             Some(bytes) => Brake::decode(&bytes, config).map_err(|e| at("reading it", &e))?,
             None => {
                 let mut brake = Brake::new(config);
-                let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
-                let records = reader.records_below(&RelPath::root());
-                for record in records.map_err(|e| Failure::new(Exit::Refused, &e))? {
-                    let (path, _) = record.map_err(|e| Failure::new(Exit::Refused, &e))?;
-                    brake.learn(path.name());
-                }
+                learn(&mut brake, catalog)?;
                 brake
             }
         };
         let saved = brake.revision();
         let state = Mutex::new(Kept { brake, saved, known: HashMap::new() });
         Ok(Self { file, state })
+    }
+
+    /// Takes all that the catalog has for what is usual.
+    pub(super) fn learn(&self, catalog: &Catalog) -> Result<(), Failure> {
+        learn(&mut self.lock().brake, catalog)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -234,6 +234,15 @@ impl Brakes {
         });
         by_brake.chain(by_guard).collect()
     }
+}
+
+fn learn(brake: &mut Brake, catalog: &Catalog) -> Result<(), Failure> {
+    let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
+    let reader = catalog.reader().map_err(|e| refused(&e))?;
+    for record in reader.records_below(&RelPath::root()).map_err(|e| refused(&e))? {
+        brake.learn(record.map_err(|e| refused(&e))?.0.name());
+    }
+    Ok(())
 }
 
 fn decided(e: &farshore_core::brake::DecideError) -> Failure {
