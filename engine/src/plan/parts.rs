@@ -327,7 +327,8 @@ impl<S: Storage> Join<'_, S> {
             if !is_same_inode || self.catalog.is_first_name(path)? {
                 self.needs_whole(SHARED);
             }
-        } else if let Some(record) = record.filter(|_| !is_same_inode) {
+        } else if let Some(record) = record {
+            // With one name left it is no longer theirs, be it by a number that was used again.
             self.loses_first_name(path, record.entry.kind())?;
         }
         Ok(())
