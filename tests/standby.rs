@@ -4,9 +4,15 @@
 
 mod common;
 
+#[path = "standby/churn.rs"]
+mod churn;
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/kills.rs"]
+mod kills;
 #[path = "standby/pair.rs"]
 mod pair;
 #[path = "standby/steady.rs"]
 mod steady;
+#[path = "standby/truth.rs"]
+mod truth;
