@@ -146,6 +146,14 @@ impl Truth {
         self.0.lock().unwrap().count
     }
 
+    /// When each change was done.
+    pub(crate) fn done_ns(&self) -> Vec<i128> {
+        let log = self.0.lock().unwrap();
+        let done: BTreeMap<u64, i128> =
+            log.paths.values().flatten().map(|c| (c.sequence, c.done_ns)).collect();
+        done.into_values().collect()
+    }
+
     /// Compares a standby's tree with what its point, whose time is `time_ms`, says of it. Whoever writes
     /// to the share rests meanwhile, so that nothing is there that was not noted.
     pub(crate) fn check(&self, tree: &Path, time_ms: i64) -> Found {
