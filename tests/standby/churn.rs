@@ -232,6 +232,7 @@ impl Writer {
         let content = self.live.remove(from).expect("it is complete");
         self.live.insert(to.to_owned(), content);
         self.call(&[from, to], |tree| fs::rename(tree.join(from), tree.join(to)));
+        self.truth.note_renames([(from.to_owned(), to.to_owned())]);
     }
 
     fn delete(&mut self, path: &str) {
@@ -394,14 +395,17 @@ impl Writer {
         let inside: Vec<String> =
             self.live.keys().filter(|path| path.starts_with(&below)).cloned().collect();
         let mut paths = vec![from.clone(), to.clone()];
+        let mut renames = Vec::new();
         for path in inside {
             let moved = format!("{to}/{}", &path[below.len()..]);
             let content = self.live.remove(&path).unwrap();
             self.live.insert(moved.clone(), content);
+            renames.push((path.clone(), moved.clone()));
             paths.extend([path, moved]);
         }
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
         self.call(&paths, |tree| fs::rename(tree.join(&from), tree.join(&to)));
+        self.truth.note_renames(renames);
         self.reports.push(to);
     }
 

@@ -79,15 +79,16 @@ fn a_point_is_true_at_any_kill() {
         let found = churn.truth.check(&pair.recovery.tree, time);
         println!(
             "kill {round} of the {what}: point {sequence}, {} ms old, {exceptions} exceptions; {} \
-             changes so far, {} paths as at T, {} changed since, {} triggers, {} wrong",
+             changes so far, {} paths as at T, {} changed since, {} triggers, {} wrong, {} between two names",
             lost_at - time,
             churn.truth.count(),
             found.exact,
             found.since,
             found.triggers,
             found.wrong.len(),
+            found.between.len(),
         );
-        for text in &found.wrong {
+        for text in found.wrong.iter().chain(&found.between) {
             println!("  {text}");
         }
         wrong.extend(found.wrong);

@@ -46,9 +46,18 @@ struct Trigger {
     data: String,
 }
 
+/// A file that got another name.
+#[derive(Debug)]
+struct Rename {
+    done_ns: i128,
+    from: String,
+    to: String,
+}
+
 #[derive(Debug, Default)]
 struct Log {
     paths: BTreeMap<String, Vec<Change>>,
+    renames: Vec<Rename>,
     triggers: Vec<Trigger>,
     count: u64,
 }
@@ -66,6 +75,9 @@ pub(crate) struct Found {
     pub(crate) exact: usize,
     /// Paths that were changed since.
     pub(crate) since: usize,
+    /// Files that were there at T and were renamed since, and are under neither name: each path is as the
+    /// point says, and yet the file is not there until the next one.
+    pub(crate) between: Vec<String>,
     /// Triggers that are seen there.
     pub(crate) triggers: usize,
 }
@@ -141,6 +153,15 @@ impl Truth {
         log.triggers.push(Trigger { sequence, path, data });
     }
 
+    /// The call noted last gave files other names.
+    pub(crate) fn note_renames(&self, renames: impl IntoIterator<Item = (String, String)>) {
+        let mut log = self.0.lock().unwrap();
+        for (from, to) in renames {
+            let done_ns = log.paths[&to].last().unwrap().done_ns;
+            log.renames.push(Rename { done_ns, from, to });
+        }
+    }
+
     /// Changes so far.
     pub(crate) fn count(&self) -> u64 {
         self.0.lock().unwrap().count
@@ -181,6 +202,18 @@ impl Truth {
         }
         for path in walk(tree).difference(&log.paths.keys().cloned().collect()) {
             found.wrong.push(format!("{path}: it never was at the source"));
+        }
+        for Rename { from, to, .. } in log.renames.iter().filter(|r| r.done_ns >= time_ns) {
+            let absent = |path: &String| State::of(&tree.join(path)) == State::Absent;
+            let at_point = log.paths[from].iter().rfind(|c| c.done_ns < time_ns);
+            let was_there = at_point.is_some_and(|c| matches!(c.after, State::File { .. }));
+            let is_there = log.paths[to].last().is_some_and(|c| c.after != State::Absent);
+            if was_there && is_there && absent(from) && absent(to) {
+                found.between.push(format!(
+                    "{from} and {to}: {:?}",
+                    log.paths[to].last().map(|c| c.shown(time_ns))
+                ));
+            }
         }
         for trigger in &log.triggers {
             if State::of(&tree.join(&trigger.path)) == State::Absent {
