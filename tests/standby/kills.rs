@@ -98,8 +98,12 @@ fn a_point_is_true_at_any_kill() {
         standby = alone;
         sender = pair.production.start();
         let until = Instant::now() + crate::common::PATIENCE;
-        while declared(&pair).1 <= lost_at {
+        let mut last = (sequence, time);
+        while last.1 <= lost_at {
             assert!(Instant::now() < until, "the point does not move:\n{}", sender.log());
+            let (sequence, time, _) = declared(&pair);
+            assert!((sequence, time) >= last && time >= last.1, "it went back from {last:?}");
+            last = (sequence, time);
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -111,4 +115,38 @@ fn a_point_is_true_at_any_kill() {
     assert_eq!(found.since, 0);
     wrong.extend(found.wrong);
     assert!(wrong.is_empty(), "{} of seed {seed} are wrong: {wrong:#?}", wrong.len());
+}
+
+/// Copies what a site knows, but for its socket.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &to);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_sender_that_did_not_record_its_last_points_goes_on_from_them() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    pair.write("acct1/one", b"1");
+    let (_standby, sender) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    sender.kill();
+    let before = pair.production.state.with_extension("before");
+    copy(&pair.production.state, &before);
+    let sender = pair.production.start();
+    for _ in 0..9 {
+        pair.point();
+    }
+    sender.kill();
+    let (sequence, time, _) = declared(&pair);
+    copy(&before, &pair.production.state);
+    let _sender = pair.production.start();
+    let (next, later) = pair.point();
+    assert!(next > sequence && later >= time, "{next} at {later} after {sequence} at {time}");
 }
