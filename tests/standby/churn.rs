@@ -184,6 +184,10 @@ impl Writer {
         self.truth.note(began, done, states);
     }
 
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        *self.rng.pick(of).expect("there are some")
+    }
+
     fn folder(&mut self, path: String) {
         if !self.tree.join(&path).exists() {
             self.call(&[&path], |tree| fs::create_dir(tree.join(&path)));
@@ -244,8 +248,7 @@ impl Writer {
     fn arrive(&mut self) {
         self.serial += 1;
         let name = format!("{:06}", self.serial);
-        let folder =
-            format!("{}/{}", self.account, ["inbound", "outbound"][self.serial as usize % 2]);
+        let folder = format!("{}/{}", self.account, self.one(&["inbound", "outbound"]));
         let path = format!("{folder}/{name}.dat");
         if self.rng.below(100) < 30 {
             let attributes = format!("{}/.stfs/attrs/{name}.dat", self.account);
@@ -255,7 +258,7 @@ impl Writer {
         }
         let content = self.content();
         if self.rng.below(100) < 65 {
-            let suffix = ["filepart", "filepart", "tmp", "part"][self.rng.below(4) as usize];
+            let suffix = self.one(&["filepart", "filepart", "tmp", "part"]);
             let temporary = format!("{folder}/{name}.dat.{suffix}");
             self.write(&temporary, &content);
             self.rename(&temporary, &path);
@@ -285,7 +288,7 @@ impl Writer {
             return;
         }
         let mut folder = format!("{}/archive", self.account);
-        for part in ["2026", "11", ["24", "25", "26"][self.rng.below(3) as usize]] {
+        for part in ["2026", "11", self.one(&["24", "25", "26"])] {
             folder = format!("{folder}/{part}");
             self.folder(folder.clone());
         }
@@ -358,7 +361,7 @@ impl Writer {
 
     fn touch(&mut self) {
         let Some(path) = self.some() else { return };
-        let mode = [0o600, 0o640, 0o644, 0o660][self.rng.below(4) as usize];
+        let mode = self.one(&[0o600, 0o640, 0o644, 0o660]);
         let back = Duration::from_millis(self.rng.below(100_000_000));
         match self.rng.below(2) {
             0 => self.call(&[&path], |tree| {
