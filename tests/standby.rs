@@ -4,11 +4,17 @@
 
 mod common;
 
+#[path = "standby/churn.rs"]
+mod churn;
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/kills.rs"]
+mod kills;
 #[path = "standby/pair.rs"]
 mod pair;
 #[path = "standby/scrub.rs"]
 mod scrub;
 #[path = "standby/steady.rs"]
 mod steady;
+#[path = "standby/truth.rs"]
+mod truth;

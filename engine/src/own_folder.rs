@@ -80,6 +80,18 @@ impl<S: Storage> OwnFolder<S> {
         })
     }
 
+    /// The identity of a tree, if it has one: nothing is made for it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn identity_of(storage: &S) -> io::Result<Option<StoreId>> {
+        match storage.open_directory(storage.root(), OWN_FOLDER) {
+            Ok(top) => read_identity(storage, &top),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// What new objects get by themselves. Found out by making one, once, when the first batch is
     /// staged: a session that applies nothing writes nothing here.
     ///

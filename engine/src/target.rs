@@ -236,6 +236,51 @@ pub fn run<S: Storage>(
     result
 }
 
+/// Finishes what a crash interrupted, without a source: a site that is lost with its source under way has
+/// batches half applied, of which objects may be in staging alone. Whether there is such a tree: one that
+/// the catalog does not know, or that is not there, is left as it is, as nothing is known to be under way
+/// in it.
+///
+/// # Errors
+/// [`TargetError`]; the next session tries again.
+pub fn finish_interrupted<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    config: &TargetConfig,
+) -> Result<bool, TargetError> {
+    let Some(tree) = catalog.reader()?.tree()? else { return Ok(false) };
+    // An empty mount point has no folder of ours, and is not to get one.
+    if OwnFolder::identity_of(storage).map_err(TargetError::OwnFolder)? != Some(tree) {
+        return Ok(false);
+    }
+    let own = open_own_folder(storage, config)?;
+    finish_in(storage, catalog, &own, config)?;
+    Ok(true)
+}
+
+fn open_own_folder<S: Storage>(
+    storage: &S,
+    config: &TargetConfig,
+) -> Result<OwnFolder<S>, TargetError> {
+    OwnFolder::open(storage, config.fresh_id).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => TargetError::InUse,
+        _ => TargetError::OwnFolder(e),
+    })
+}
+
+fn finish_in<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    own: &OwnFolder<S>,
+    config: &TargetConfig,
+) -> Result<(), TargetError> {
+    let (now_ms, profile) = (&config.now_ms, &*config.profile);
+    let applier = Applier { storage, catalog, own, now_ms, profile };
+    applier.recover()?;
+    rollback::finish_at_start(&applier, &config.spool_folder, config.stagers, config.stage)?;
+    Ok(())
+}
+
 /// What `run` comes to; a panic in it is an error of its thread.
 fn caught<T>(run: impl FnOnce() -> Result<T, TargetError>) -> Result<T, TargetError> {
     // What it had in hand is of this session, which ends with it.
@@ -282,19 +327,8 @@ impl<'a, S: Storage> Session<'a, S> {
         let Message::Hello { source, trust_target, epoch: theirs, .. } = hello else {
             return Err(TargetError::ThreadGone);
         };
-        let own = OwnFolder::open(storage, config.fresh_id).map_err(|e| match e.kind() {
-            io::ErrorKind::ResourceBusy => TargetError::InUse,
-            _ => TargetError::OwnFolder(e),
-        })?;
-        let applier = Applier {
-            storage,
-            catalog,
-            own: &own,
-            now_ms: &config.now_ms,
-            profile: &config.profile,
-        };
-        applier.recover()?;
-        rollback::finish_at_start(&applier, &config.spool_folder, config.stagers, config.stage)?;
+        let own = open_own_folder(storage, config)?;
+        finish_in(storage, catalog, &own, config)?;
         let mut report = TargetReport::default();
         let reader = catalog.reader()?;
         let never_sealed = reader.recovery_point()?.is_none();

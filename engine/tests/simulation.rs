@@ -180,6 +180,43 @@ fn target_cut(base: &World, expected: &Expected, state: State<'_>) -> Judgement 
     judged.map_err(|text| with_trace(Side::Target, &run, text))
 }
 
+/// The target's power goes, and its source is never heard of again: the target's process starts alone.
+fn target_alone(base: &World, expected: &Expected, finishes: bool, state: State<'_>) -> Judgement {
+    let world = base.fork(state.seed, state.model);
+    world.target.cut_power_at(state.at);
+    let run = world.run();
+    let judged = (|| -> Judgement {
+        not_hung(&run)?;
+        if !world.target.is_dead() {
+            return Ok(Verdict::PastTheEnd);
+        }
+        world.target.crash(state.seed);
+        if finishes && !world.finish_target()? {
+            return Err("it does not know its tree".into());
+        }
+        let tree = world.target_tree();
+        expected.check_visible(&tree, &[&run])?;
+        expected.check_nothing_lost(&tree)?;
+        match world.journal() {
+            left if left.is_empty() || !finishes => Ok(Verdict::Held),
+            left => Err(format!("{} batches are unfinished", left.len())),
+        }
+    })();
+    judged.map_err(|text| with_trace(Side::Target, &run, text))
+}
+
+#[test]
+fn a_target_that_lost_its_source_too_finishes_what_was_under_way() {
+    let base = World::new().second();
+    let expected = Expected::of(&base);
+    let sample = Sample::every(1);
+    demand("target alone", sample, |state| target_alone(&base, &expected, true, state));
+    let (states, wrong) = sweep("target as it was left", sample, 1, |state| {
+        target_alone(&base, &expected, false, state)
+    });
+    assert!(!wrong.is_empty(), "nothing was to be finished in {states} states");
+}
+
 /// The target's power goes, and goes again while the next run finishes what the first had begun.
 fn target_cut_twice(base: &World, expected: &Expected, first: u64, state: State<'_>) -> Judgement {
     let world = base.fork(state.seed, state.model);

@@ -233,6 +233,12 @@ impl Daemon {
                     let opened = (Arc::new(catalog), folder);
                     let target = target_options(share);
                     let receiver = Receiver::new(&share.name, storage, opened, target, shown)?;
+                    if let Err(e) = receiver.finish_interrupted() {
+                        let text = farshore_engine::ingest::describe(&e);
+                        let record = Record::new(Level::Error, "unfinished", text.clone());
+                        log.say(&record.share(&share.name));
+                        receiver.board().state(facts::ShareState::Error, Some(&text));
+                    }
                     let receiver = Arc::new(receiver);
                     let scrubber = Scrubber::new(
                         Arc::clone(&receiver),

@@ -1,6 +1,7 @@
 //! The receiving end of a share: a target that stands ready for as long as the daemon runs.
 //!
-//! Guarantees: one session at a time writes the tree, the latest of its source's; what is told of the
+//! Guarantees: what a crash interrupted is finished when the daemon starts, whether the source is there or
+//! not; one session at a time writes the tree, the latest of its source's; what is told of the
 //! share is what was made durable. A session that fails leaves the share as its journal says, and the
 //! next one finishes that.
 
@@ -98,6 +99,17 @@ impl Receiver {
         let share = share.to_owned();
         let mended = Arc::default();
         Ok(Self { share, storage, catalog, folder, options, board, foreign, tell, mended })
+    }
+
+    /// Finishes what a crash of the daemon interrupted. The source may be lost with it, and the point is to
+    /// be true without another session.
+    ///
+    /// # Errors
+    /// [`TargetError`]; a session tries again.
+    pub fn finish_interrupted(&self) -> Result<bool, TargetError> {
+        let config = self.options.config(self.folder.clone(), Arc::default());
+        let config = config.map_err(|_| TargetError::ThreadGone)?;
+        target::finish_interrupted(&*self.storage, &self.catalog, &config)
     }
 
     /// The share's name.

@@ -243,7 +243,8 @@ impl<S: Storage> Source<'_, S> {
         self.send(&Message::Standing)?;
         let reader = self.catalog.reader()?;
         let first_contact = self.is_first_contact(&reader, &welcome)?;
-        let last = reader.recovery_point()?;
+        let theirs = welcome.recovery_point.filter(|_| !first_contact);
+        let last = later(reader.recovery_point()?, theirs);
         drop(reader);
         let differing = None;
         let mut standing =
@@ -481,6 +482,15 @@ impl<S: Storage> Source<'_, S> {
         };
         self.record_point(&sealed, sealing)?;
         Ok(true)
+    }
+}
+
+/// The later of the points that the two ends recorded. A source that ended before it recorded what the target
+/// had sealed goes on from that: the point never goes back, and no number is given twice.
+fn later(own: Option<RecoveryPoint>, theirs: Option<RecoveryPoint>) -> Option<RecoveryPoint> {
+    match (own, theirs) {
+        (Some(own), Some(theirs)) if own.sequence >= theirs.sequence => Some(own),
+        (own, theirs) => theirs.or(own),
     }
 }
 

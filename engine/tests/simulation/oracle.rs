@@ -26,6 +26,19 @@ impl Expected {
         Self { former, current, literal_bytes: run.literal_bytes }
     }
 
+    /// With nothing under way: what both trees have under whichever names is under one of them.
+    pub(crate) fn check_nothing_lost(&self, tree: &Tree) -> Result<(), String> {
+        let contents = |tree: &Tree| -> BTreeSet<[u8; 32]> {
+            tree.values().filter_map(|entry| entry.content).map(Into::into).collect()
+        };
+        let there = contents(tree);
+        let kept = &contents(&self.former) & &contents(&self.current);
+        match kept.difference(&there).count() {
+            0 => Ok(()),
+            lost => Err(format!("{lost} files are under none of their names")),
+        }
+    }
+
     /// At any time: complete versions only, and all that was acknowledged by `runs`, in that order.
     pub(crate) fn check_visible(&self, tree: &Tree, runs: &[&Run]) -> Result<(), String> {
         if runs.iter().any(|r| r.sealed_heard && r.reported().is_empty()) {

@@ -203,7 +203,19 @@ impl World {
             link.close(CloseCode::ProtocolViolation as u32, "no hello");
             describe(&e)
         })?;
-        let config = TargetConfig {
+        let config = self.target_config();
+        let report =
+            target::run(&tree, &catalog, &link, &hello, &config).map_err(|e| describe(&e))?;
+        let problems = report
+            .problems
+            .iter()
+            .map(|p| format!("{}: {}", p.path.as_bytes().escape_ascii(), p.text))
+            .collect();
+        Ok(TargetEnd { problems, changes: tree.changes() })
+    }
+
+    fn target_config(&self) -> TargetConfig {
+        TargetConfig {
             policies: None,
             fresh_id: StoreId([7; 16]),
             stagers: 1,
@@ -214,15 +226,21 @@ impl World {
             profile: Default::default(),
             observer: None,
             foreign: None,
-        };
-        let report =
-            target::run(&tree, &catalog, &link, &hello, &config).map_err(|e| describe(&e))?;
-        let problems = report
-            .problems
-            .iter()
-            .map(|p| format!("{}: {}", p.path.as_bytes().escape_ascii(), p.text))
-            .collect();
-        Ok(TargetEnd { problems, changes: tree.changes() })
+        }
+    }
+
+    /// What the target's process does when it starts, without a source.
+    pub(crate) fn finish_target(&self) -> Result<bool, String> {
+        let catalog = self.catalog(CatalogRole::Target)?;
+        let tree = self.target.mount("tree").map_err(|e| e.to_string())?;
+        target::finish_interrupted(&tree, &catalog, &self.target_config()).map_err(|e| describe(&e))
+    }
+
+    /// Names in the target's journal.
+    pub(crate) fn journal(&self) -> Vec<Vec<u8>> {
+        let tree = self.target.snapshot_tree("tree").expect("target tree");
+        let below = b".farshore/journal/";
+        tree.into_keys().filter(|path| path.starts_with(below)).collect()
     }
 }
 
