@@ -12,6 +12,8 @@ pub mod keys;
 pub mod log;
 pub mod look;
 pub mod metrics;
+pub mod node;
+pub mod nodes;
 pub mod notify;
 pub mod pairing;
 pub mod policies;

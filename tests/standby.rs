@@ -6,6 +6,8 @@ mod common;
 
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/nodes.rs"]
+mod nodes;
 #[path = "standby/pair.rs"]
 mod pair;
 #[path = "standby/steady.rs"]

@@ -163,6 +163,8 @@ pub struct Share {
     pub priority: BTreeMap<RelPath, i32>,
     /// When replication is held.
     pub brake: Brake,
+    /// Other hosts that change the share too, and report what they see change.
+    pub nodes: Vec<String>,
     /// Whether the root may lie in a folder of the operating system.
     pub allow_protected: bool,
 }

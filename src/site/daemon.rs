@@ -39,7 +39,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
 use farshore_transport::{
-    Incoming, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys, dial_trusting,
+    Incoming, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
+    dial_trusting,
 };
 use serde_json::{Value, json};
 
@@ -54,11 +55,12 @@ use crate::site::control::{self, Commands, Control, DaemonLock, Request};
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
+use crate::site::nodes::Nodes;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
 use crate::site::sender::{Sender, SenderConfig};
-use crate::site::trust::{TrustFile, TrustWatch};
+use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::state::{State, now_ms, path_bytes};
 
 /// Time a peer has for its first message.
@@ -103,7 +105,10 @@ struct Daemon {
     config_file: PathBuf,
     log: Log,
     state: State,
+    /// The peer's keys.
     trusted: TrustedKeys,
+    /// Those, and the keys of nodes: who may dial in.
+    let_in: TrustedKeys,
     trust: TrustFile,
     board: Arc<Board>,
     senders: BTreeMap<String, Arc<Outgoing>>,
@@ -120,6 +125,8 @@ struct Outgoing {
     storage: Arc<farshore_engine::io::uring::UringStorage>,
     catalog: Arc<farshore_engine::catalog::Catalog>,
     folder: PathBuf,
+    /// Other hosts that report what they see change.
+    nodes: Arc<Nodes>,
     /// Links of peers that offered to take it.
     offers: Queue<QuicLink>,
     offer: Told<QuicLink>,
@@ -191,6 +198,7 @@ impl Daemon {
         let trust = TrustFile::of(state.folder());
         let store = trust.load().map_err(|e| e.failure())?;
         let trusted = TrustedKeys::new(store.keys_of(&config.peer.name));
+        let let_in = TrustedKeys::new(let_in(&store, &config));
         let board = Board::new(
             BoardConfig {
                 site: config.site.name.clone(),
@@ -234,6 +242,7 @@ impl Daemon {
             log,
             state,
             trusted,
+            let_in,
             trust,
             board,
             senders,
@@ -291,8 +300,10 @@ impl Daemon {
             self.notifier.alive();
             match watch.poll() {
                 Some(Ok(store)) => {
-                    let keys = store.keys_of(&self.config().peer.name);
-                    for gone in self.trusted.set(keys) {
+                    let config = self.config();
+                    let mut gone = self.let_in.set(let_in(&store, &config));
+                    gone.extend(self.trusted.set(store.keys_of(&config.peer.name)));
+                    for gone in gone {
                         self.say(Level::Warn, "trust", format!("{gone} is not trusted any more"));
                     }
                 }
@@ -335,7 +346,7 @@ impl Daemon {
         let (refused, refusals) = bounded::<Refusal>(1);
         let audit = move |refusal| drop(refused.send(refusal));
         let listener =
-            Listener::bind_trusting(address, &key, self.trusted.clone(), transport, audit)
+            Listener::bind_trusting(address, &key, self.let_in.clone(), transport, audit)
                 .map_err(|e| Failure::new(Exit::Connection, &e))?;
         let listener = Arc::new(listener);
         self.say(Level::Info, "listening", format!("on {}", listener.local_addr()));
@@ -375,6 +386,13 @@ impl Daemon {
             let text = format!("no share '{share}' is served here");
             target::refuse(&link, CloseCode::UnknownShare, &text);
         };
+        if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
+            && !self.trusted.current().contains(&peer)
+        {
+            let text = "this key is not that of the other site";
+            self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
+            return target::refuse(&link, CloseCode::ProtocolViolation, text);
+        }
         match message {
             Ok(hello @ Message::Hello { .. }) => {
                 let Message::Hello { share, source, .. } = &hello else { return };
@@ -404,6 +422,24 @@ impl Daemon {
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
                 outgoing.offer.send(link).unwrap_or(());
+            }
+            Ok(Message::Report { versions: (lowest, highest), share, node }) => {
+                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+                    let text = format!("this site speaks version {PROTOCOL_VERSION} to nodes");
+                    return target::refuse(&link, CloseCode::VersionMismatch, &text);
+                }
+                let is_its = self.trust.load().is_ok_and(|s| s.keys_of(&node).contains(&peer));
+                if !is_its || !outgoing.nodes.lists(&node) {
+                    let text = format!("no node '{node}' of share '{share}' has this key");
+                    self.say_of(&share, Level::Warn, "node", format!("{remote}: {text}"));
+                    return target::refuse(&link, CloseCode::ProtocolViolation, &text);
+                }
+                self.say_of(&share, Level::Info, "node", format!("'{node}' reports from {remote}"));
+                let link: Arc<dyn Link> = Arc::new(link);
+                let why = outgoing.nodes.attend(&node, &link);
+                let why = farshore_engine::ingest::describe(&why);
+                self.say_of(&share, Level::Warn, "node", format!("'{node}': {why}"));
             }
             Ok(other) => {
                 let text = format!("'{}' opens no session", other.name());
@@ -656,6 +692,13 @@ impl Commands for Daemon {
     }
 }
 
+/// Who may dial in.
+fn let_in(store: &TrustStore, config: &SiteConfig) -> KeySet {
+    let nodes = config.shares.iter().flat_map(|share| &share.nodes);
+    let names = nodes.chain([&config.peer.name]);
+    names.flat_map(|name| store.keys_of(name).iter().copied().collect::<Vec<_>>()).collect()
+}
+
 fn target_options(share: &Share) -> TargetOptions {
     TargetOptions {
         devices: true,
@@ -712,6 +755,7 @@ impl Outgoing {
         let watch = WatchConfig::new(&share.path, now_ms);
         let watcher =
             Watcher::start(&watch, dirty.clone()).map_err(|e| failed("watching its root", e))?;
+        let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
         let sender = Sender::new(
@@ -722,6 +766,7 @@ impl Outgoing {
                 scan: share.scan,
                 brake: brake_config(share),
                 folder: folder.clone(),
+                nodes: Arc::clone(&nodes),
             },
             Arc::clone(&storage),
             Arc::clone(&catalog),
@@ -731,6 +776,6 @@ impl Outgoing {
             log.clone(),
         )?;
         let (offer, offers) = bounded(0);
-        Ok(Self { sender, storage, catalog, folder, offers, offer })
+        Ok(Self { sender, storage, catalog, folder, nodes, offers, offer })
     }
 }

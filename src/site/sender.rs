@@ -38,6 +38,7 @@ use crate::site::board::ShareBoard;
 use crate::site::board::facts::{AtRisk, Bound, Capture, ShareState};
 use crate::site::log::{Level, Log, Record};
 use crate::site::look::{Rotation, Slice};
+use crate::site::nodes::Nodes;
 use crate::state::now_ms;
 
 mod brakes;
@@ -73,6 +74,8 @@ pub struct SenderConfig {
     pub brake: BrakeConfig,
     /// Where the brake is kept.
     pub folder: PathBuf,
+    /// Other hosts that report.
+    pub nodes: Arc<Nodes>,
 }
 
 /// The sending end of a share. See the module.
@@ -357,7 +360,7 @@ impl Sender {
                 .last_look
                 .map(|(_, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             overflows: watch.overflows,
-            nodes: Vec::new(),
+            nodes: self.config.nodes.status(),
         });
         drop(inner);
         while let Ok(notice) = self.watcher.notices().try_recv() {
@@ -452,8 +455,15 @@ impl Sender {
             self.board.state(ShareState::MountGone, Some(why));
             return Ok(None);
         }
+        let completes = slice.as_ref().is_some_and(Slice::is_last) || inner.seeding;
+        let watched = self.config.nodes.cover(&synced, &self.watcher.report());
+        // A time may be vouched for by events: then those of other hosts are needed too.
+        let by_events = watched && (completes || inner.covered);
+        let reported = by_events && self.config.nodes.sync().is_none();
         let taken = self.dirty.take(&self.filter(!inner.seeding));
-        let complete = synced == Synced::Complete;
+        // What was lost since a rotation began is lost for what it completes.
+        let known = self.dirty.status().whole.is_none();
+        let complete = reported && known;
         let scope = taken.iter().filter_map(|taken| match &taken.scope {
             farshore_engine::capture::Taking::Parts(scope) => Some(scope),
             farshore_engine::capture::Taking::Whole(_) => None,
@@ -467,7 +477,6 @@ impl Sender {
             (false, true) => Look::Nothing,
             (false, false) => Look::Parts(Scope::new(parts)),
         };
-        let completes = slice.as_ref().is_some_and(Slice::is_last) || inner.seeding;
         let began = inner.rotation.as_ref().map_or(now, |rotation| rotation.began_ms);
         // Everything was looked at since it began, and every change since was announced.
         let time_unix_ms = match (completes, inner.covered || completes, complete) {
@@ -479,7 +488,8 @@ impl Sender {
         let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
         let approved = std::mem::take(&mut inner.approve_guard);
         inner.differ = 0;
-        let completes = completes && complete;
+        // A node that is away goes on watching, or says that it did not.
+        let completes = completes && watched && known;
         inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
