@@ -2,6 +2,7 @@
 //!
 //! Each module says what it guarantees.
 
+pub mod announce;
 pub mod board;
 pub mod config;
 pub mod confine;

@@ -6,9 +6,13 @@ mod common;
 
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/keys.rs"]
+mod keys;
 #[path = "standby/nodes.rs"]
 mod nodes;
 #[path = "standby/pair.rs"]
 mod pair;
+#[path = "standby/reload.rs"]
+mod reload;
 #[path = "standby/steady.rs"]
 mod steady;

@@ -309,6 +309,12 @@ impl SiteConfig {
         changes::changes(old, new)
     }
 
+    /// What is in force when `new` takes the place of this one while the site runs.
+    #[must_use]
+    pub fn with_live_of(&self, new: &Self) -> Self {
+        changes::in_force(self, new)
+    }
+
     fn check_disk(&mut self, lines: &[usize]) -> Vec<Fault> {
         let mut faults = Vec::new();
         let mut resolved: Vec<(PathBuf, String)> = Vec::new();

@@ -39,7 +39,7 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
 use farshore_transport::{
-    Incoming, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
+    Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
     dial_trusting,
 };
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
+use crate::site::announce::KeyTalk;
 use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
@@ -127,6 +128,8 @@ struct Outgoing {
     folder: PathBuf,
     /// Other hosts that report what they see change.
     nodes: Arc<Nodes>,
+    /// Of the session there is, and the bytes a second it may use.
+    line: Mutex<Option<(QuicLink, Option<u64>)>>,
     /// Links of peers that offered to take it.
     offers: Queue<QuicLink>,
     offer: Told<QuicLink>,
@@ -172,7 +175,7 @@ pub fn run(
         }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
-        daemon.until_stopped(&told);
+        daemon.until_stopped(&told, listener.as_deref());
         if let Some(listener) = &listener {
             listener.close();
         }
@@ -210,16 +213,7 @@ impl Daemon {
         );
         let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
         for share in &config.shares {
-            let shown = board.share(&ShareConfig {
-                name: &share.name,
-                path: &share.path,
-                role: match share.role {
-                    Role::Active => facts::Role::Active,
-                    Role::Standby => facts::Role::Standby,
-                },
-                epoch: 0,
-                objective: Some(share.objective),
-            });
+            let shown = board.share(&shown_share(share));
             match share.role {
                 Role::Active => {
                     let outgoing = Outgoing::open(share, &config, &state, io, shown, &log)?;
@@ -278,9 +272,40 @@ impl Daemon {
         Ok(keys.into_shown(&store, &self.config().peer.name))
     }
 
+    /// The key to show to whoever dials in: the next one as soon as all of them trust it.
+    fn listening_key(&self) -> Result<SiteKey, Failure> {
+        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
+        let store = self.trust.load().map_err(|e| e.failure())?;
+        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
+        let config = self.config();
+        let nodes = config.shares.iter().flat_map(|share| &share.nodes);
+        let trusted = nodes.filter(|node| store.keys_of(node).iter().next().is_some());
+        let current = keys.current.key_id();
+        let others = |name: &String| keys.shown(&store, name).key_id() == current;
+        let name = trusted.chain([&config.peer.name]).find(|name| others(name));
+        let name = name.unwrap_or(&config.peer.name).clone();
+        Ok(keys.into_shown(&store, &name))
+    }
+
+    /// Shows another key from now on, if it is another one.
+    fn show_key(&self, listener: Option<&Listener>, shown: &mut Option<KeyId>) {
+        let Some(listener) = listener else { return };
+        // What cannot be read now is said by the talk of keys; the former key goes on.
+        let Ok(key) = self.listening_key() else { return };
+        if *shown != Some(key.key_id()) && listener.set_key(&key).is_ok() {
+            self.say(Level::Info, "keys", format!("{} is shown to new links", key.key_id()));
+            *shown = Some(key.key_id());
+        }
+    }
+
+    fn talk(&self, name: &str, link: &QuicLink) -> KeyTalk {
+        KeyTalk::new(self.state.folder(), name, link.peer(), self.log.clone())
+    }
+
     /// Acts on words until one says stop.
-    fn until_stopped(&self, words: &Queue<Word>) {
+    fn until_stopped(&self, words: &Queue<Word>, listener: Option<&Listener>) {
         let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
+        let mut shown = listener.and_then(|_| self.listening_key().ok()).map(|key| key.key_id());
         loop {
             match words.recv_timeout(Duration::from_secs(1)) {
                 Ok(Word::Stop(why)) => {
@@ -298,6 +323,7 @@ impl Daemon {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.notifier.alive();
+            self.show_key(listener, &mut shown);
             match watch.poll() {
                 Some(Ok(store)) => {
                     let config = self.config();
@@ -327,8 +353,20 @@ impl Daemon {
             said.push(change.to_string());
             self.say(Level::Info, "reload", change.to_string());
         }
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        // What needs a restart stays as it is, all of it, and is said again.
+        let config = old.with_live_of(&new);
+        for share in &config.shares {
+            self.show_share(share);
+            if let Some(outgoing) = self.senders.get(&share.name) {
+                outgoing.sender.reload(share.settle, share.scan, brake_config(share))?;
+            }
+        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(said)
+    }
+
+    fn show_share(&self, share: &Share) {
+        drop(self.board.share(&shown_share(share)));
     }
 
     /// Lets peers dial in, where the config says so.
@@ -338,7 +376,7 @@ impl Daemon {
     ) -> Result<Option<Arc<Listener>>, Failure> {
         let config = self.config();
         let Some(address) = config.site.listen else { return Ok(None) };
-        let key = self.key()?;
+        let key = self.listening_key()?;
         let transport = TransportConfig {
             bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
             ..TransportConfig::for_addr(address)
@@ -436,8 +474,9 @@ impl Daemon {
                     return target::refuse(&link, CloseCode::ProtocolViolation, &text);
                 }
                 self.say_of(&share, Level::Info, "node", format!("'{node}' reports from {remote}"));
+                let talk = self.talk(&node, &link);
                 let link: Arc<dyn Link> = Arc::new(link);
-                let why = outgoing.nodes.attend(&node, &link);
+                let why = outgoing.nodes.attend(&node, &link, Some(&talk));
                 let why = farshore_engine::ingest::describe(&why);
                 self.say_of(&share, Level::Warn, "node", format!("'{node}': {why}"));
             }
@@ -449,10 +488,10 @@ impl Daemon {
         }
     }
 
-    fn receive(&self, receiver: &Receiver, link: &dyn Link, hello: &Message, remote: &str) {
+    fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
         self.board.connected(remote);
         self.say_of(receiver.share(), Level::Info, "session", format!("begins with {remote}"));
-        let ended = receiver.serve(link, hello);
+        let ended = receiver.serve(link, hello, self.talk(&self.config().peer.name, link));
         let text = match &ended {
             Ok(_) => "ended by the source".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
@@ -527,7 +566,12 @@ impl Daemon {
             self.say_of(share, Level::Info, "session", "begins".into());
             let began = std::time::Instant::now();
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
-            match self.stand(outgoing, &link, &transport) {
+            let limit = self.config().bandwidth.limit_at(now_ms());
+            link.set_bandwidth_limit(limit);
+            outgoing.set_line(Some((link.clone(), limit)));
+            let stood = self.stand(outgoing, &link, &transport);
+            outgoing.set_line(None);
+            match stood {
                 Ok(()) => wait = RETRY_FIRST,
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
@@ -555,6 +599,7 @@ impl Daemon {
             false => Striping::ONE,
         };
         let policy = outgoing.sender.policy();
+        outgoing.sender.talks(self.talk(&self.config().peer.name, link));
         let config = SourceConfig {
             share: outgoing.sender.share().to_owned(),
             epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
@@ -582,6 +627,16 @@ impl Daemon {
     fn keep(&self, outgoing: &Outgoing) {
         while !self.is_stopping() {
             outgoing.sender.show();
+            let limit = self.config().bandwidth.limit_at(now_ms());
+            if outgoing.follow_timetable(limit) {
+                let limit = limit.map_or("none".to_owned(), |limit| format!("{limit} bytes/s"));
+                self.say_of(
+                    outgoing.sender.share(),
+                    Level::Info,
+                    "bandwidth",
+                    format!("limit {limit}"),
+                );
+            }
             std::thread::sleep(SHOW);
         }
     }
@@ -627,6 +682,20 @@ impl Daemon {
             message: format!("share '{name}': it is not sent from here"),
             hint: None,
         })
+    }
+}
+
+/// A share as the board is told of it.
+fn shown_share(share: &Share) -> ShareConfig<'_> {
+    ShareConfig {
+        name: &share.name,
+        path: &share.path,
+        role: match share.role {
+            Role::Active => facts::Role::Active,
+            Role::Standby => facts::Role::Standby,
+        },
+        epoch: 0,
+        objective: Some(share.objective),
     }
 }
 
@@ -731,6 +800,26 @@ fn brake_config(share: &Share) -> BrakeConfig {
 }
 
 impl Outgoing {
+    fn line(&self) -> std::sync::MutexGuard<'_, Option<(QuicLink, Option<u64>)>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {
+        *self.line() = line;
+    }
+
+    /// Uses the line at `limit` from now on; whether that is another one than before.
+    fn follow_timetable(&self, limit: Option<u64>) -> bool {
+        match &mut *self.line() {
+            Some((link, former)) if *former != limit => {
+                link.set_bandwidth_limit(limit);
+                *former = limit;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn open(
         share: &Share,
         config: &SiteConfig,
@@ -776,6 +865,6 @@ impl Outgoing {
             log.clone(),
         )?;
         let (offer, offers) = bounded(0);
-        Ok(Self { sender, storage, catalog, folder, nodes, offers, offer })
+        Ok(Self { sender, storage, catalog, folder, nodes, line: Mutex::default(), offers, offer })
     }
 }

@@ -30,6 +30,7 @@ use farshore_proto::message::{EVENTS_MAX, Events, Message, PROTOCOL_VERSION, STA
 use farshore_transport::{QuicLink, TransportConfig, TrustedKeys, dial_trusting};
 
 use crate::exit::{Exit, Failure};
+use crate::site::announce::KeyTalk;
 use crate::site::config::{Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
 use crate::site::control::DaemonLock;
@@ -220,7 +221,9 @@ impl Node {
         if let Err(e) = link.send_control(Bytes::from(report.to_bytes())) {
             return describe(&e);
         }
-        let reporter = Reporter { link, capture, sending: Mutex::default() };
+        let (peer, key) = (&self.config.peer.name, link.peer());
+        let talk = KeyTalk::new(self.state.folder(), peer, key, self.log.clone());
+        let reporter = Reporter { link, capture, talk, sending: Mutex::default() };
         let over = Mutex::new(None::<String>);
         let why = || over.lock().unwrap_or_else(PoisonError::into_inner).clone();
         std::thread::scope(|scope| {
@@ -252,6 +255,7 @@ impl Node {
 struct Reporter<'a> {
     link: &'a dyn Link,
     capture: &'a Capture,
+    talk: KeyTalk,
     /// Held while something is sent: what it says of order holds on the wire.
     sending: Mutex<Sending>,
 }
@@ -285,6 +289,10 @@ impl Reporter<'_> {
                     sending.owed = Some(number);
                     self.answer(&mut sending).map_err(|e| describe(&e))
                 }
+                Ok(Message::Keys(said)) => {
+                    self.talk.hear(&said);
+                    Ok(())
+                }
                 Ok(Message::Refused { text, .. }) => Err(format!("the leader refused: {text}")),
                 Ok(other) => Err(format!("the leader sent '{}', which may not come", other.name())),
                 Err(e) => Err(describe(&e)),
@@ -309,6 +317,9 @@ impl Reporter<'_> {
     /// Sends what waits, and answers a sync that could not be answered before.
     fn tick(&self) -> Result<(), LinkError> {
         let mut sending = self.lock();
+        if let Some(said) = self.talk.due() {
+            self.link.send_control(Bytes::from(Message::Keys(said).to_bytes()))?;
+        }
         if sending.owed.is_some() {
             return self.answer(&mut sending);
         }

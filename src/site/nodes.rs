@@ -23,6 +23,7 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{Events, Message};
 
+use crate::site::announce::KeyTalk;
 use crate::site::board::facts::NodeStatus;
 use crate::state::now_ms;
 
@@ -196,12 +197,13 @@ impl Nodes {
     }
 
     /// Takes in what `name` reports over `link`, until that ends; why it did.
-    pub fn attend(&self, name: &str, link: &Arc<dyn Link>) -> NodeError {
+    /// `talk` is that of keys over it.
+    pub fn attend(&self, name: &str, link: &Arc<dyn Link>, talk: Option<&KeyTalk>) -> NodeError {
         let Some(number) = self.attach(name, link) else {
             return NodeError::Protocol("nobody knows this node".into());
         };
         let why = loop {
-            if let Err(why) = self.hear(name, number, &**link) {
+            if let Err(why) = self.hear(name, number, &**link, talk) {
                 break why;
             }
         };
@@ -244,7 +246,13 @@ impl Nodes {
     }
 
     /// Takes in one message.
-    fn hear(&self, name: &str, number: u64, link: &dyn Link) -> Result<(), NodeError> {
+    fn hear(
+        &self,
+        name: &str,
+        number: u64,
+        link: &dyn Link,
+        talk: Option<&KeyTalk>,
+    ) -> Result<(), NodeError> {
         let bytes = link.recv_control()?.ok_or(NodeError::Left)?;
         let message = Message::from_bytes(&bytes).map_err(|e| NodeError::Protocol(describe(&e)))?;
         match message {
@@ -269,6 +277,15 @@ impl Nodes {
                     Ok(())
                 })?;
                 self.answered.notify_all();
+            }
+            Message::Keys(said) => {
+                let answer = talk.and_then(|talk| {
+                    talk.hear(&said);
+                    talk.said()
+                });
+                if let Some(answer) = answer {
+                    link.send_control(Bytes::from(Message::Keys(answer).to_bytes()))?;
+                }
             }
             other => {
                 return Err(NodeError::Protocol(format!("'{}' may not come now", other.name())));

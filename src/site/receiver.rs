@@ -17,6 +17,7 @@ use farshore_proto::message::{Message, Welcome};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
+use crate::site::announce::KeyTalk;
 use crate::site::board::ShareBoard;
 use crate::site::board::facts::ShareState;
 
@@ -38,7 +39,7 @@ pub struct Receiver {
 
 /// Posts what a session makes durable.
 #[derive(Debug)]
-struct Posts(ShareBoard);
+struct Posts(ShareBoard, KeyTalk);
 
 impl Observer for Posts {
     fn began(&self, welcome: &Welcome) {
@@ -50,6 +51,11 @@ impl Observer for Posts {
         if welcome.foreign_changes > 0 {
             self.0.foreign(welcome.foreign_changes, 0, 0);
         }
+    }
+
+    fn keys(&self, said: &[u8]) -> Option<Vec<u8>> {
+        self.1.hear(said);
+        self.1.said()
     }
 
     fn applied(&self, _: u64) {
@@ -115,18 +121,23 @@ impl Receiver {
         self.tell.try_send(entries).unwrap_or(());
     }
 
-    /// Runs a session over `link`, which opened with `hello`.
+    /// Runs a session over `link`, which opened with `hello`; `talk` is that of keys over it.
     ///
     /// # Errors
     /// [`TargetError`]; the peer has been told.
-    pub fn serve(&self, link: &dyn Link, hello: &Message) -> Result<TargetReport, TargetError> {
+    pub fn serve(
+        &self,
+        link: &dyn Link,
+        hello: &Message,
+        talk: KeyTalk,
+    ) -> Result<TargetReport, TargetError> {
         let config = match self.options.config(self.folder.clone(), Arc::default()) {
             Ok(config) => config,
             Err(_) => return Err(TargetError::ThreadGone),
         };
         let config = TargetConfig {
             stagers: remote_threads(),
-            observer: Some(Arc::new(Posts(self.board.clone()))),
+            observer: Some(Arc::new(Posts(self.board.clone(), talk))),
             foreign: Some(self.foreign.clone()),
             ..config
         };

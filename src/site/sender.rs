@@ -34,6 +34,7 @@ use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Nex
 use farshore_proto::message::Welcome;
 
 use crate::exit::{Exit, Failure};
+use crate::site::announce::KeyTalk;
 use crate::site::board::ShareBoard;
 use crate::site::board::facts::{AtRisk, Bound, Capture, ShareState};
 use crate::site::log::{Level, Log, Record};
@@ -92,6 +93,9 @@ pub struct Sender {
     policy: Mutex<Arc<dyn Policy>>,
     brakes: Brakes,
     inner: Mutex<Inner>,
+    pace: Mutex<Pace>,
+    /// Of the session there is.
+    talk: Mutex<Option<Arc<KeyTalk>>>,
     stopping: AtomicBool,
 }
 
@@ -99,6 +103,13 @@ impl std::fmt::Debug for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender").field("share", &self.config.share).finish_non_exhaustive()
     }
+}
+
+/// What of the config may change while the share is sent.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    settle: Duration,
+    scan: Duration,
 }
 
 /// Makes the policies in force now.
@@ -171,6 +182,7 @@ impl Sender {
         log: Log,
     ) -> Result<Self, Failure> {
         let policy = policies()?;
+        let pace = Pace { settle: config.settle, scan: config.scan };
         let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let brakes = Brakes::open(&config.folder, config.brake.clone(), &catalog)?;
@@ -211,6 +223,8 @@ impl Sender {
             policy: Mutex::new(policy),
             brakes,
             inner: Mutex::new(inner),
+            pace: Mutex::new(pace),
+            talk: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -225,6 +239,36 @@ impl Sender {
     #[must_use]
     pub fn share(&self) -> &str {
         &self.config.share
+    }
+
+    /// Goes on by another pace and another brake. A look that is due sooner by it is.
+    ///
+    /// # Errors
+    /// [`Failure`]; then the former brake judges on.
+    pub fn reload(
+        &self,
+        settle: Duration,
+        scan: Duration,
+        brake: BrakeConfig,
+    ) -> Result<(), Failure> {
+        self.brakes.reconfigure(brake)?;
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = Pace { settle, scan };
+        let mut inner = self.lock();
+        inner.next_look = inner.next_look.min(Instant::now() + scan);
+        Ok(())
+    }
+
+    fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session that begins now talks of keys by `talk`.
+    pub fn talks(&self, talk: KeyTalk) {
+        *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(talk));
+    }
+
+    fn talk(&self) -> Option<Arc<KeyTalk>> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the session in order, and begins no other.
@@ -414,7 +458,7 @@ impl Sender {
             return true;
         }
         let status = self.dirty.status();
-        let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
+        let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
         let withheld = self.brakes.withheld();
         let waits = |account: &RelPath| !withheld.contains(account);
@@ -439,7 +483,7 @@ impl Sender {
         }
         let pace = match inner.whole {
             Some(_) => Duration::ZERO,
-            None => self.config.scan,
+            None => self.pace().scan,
         };
         let slice = match &inner.rotation {
             Some(rotation) if !inner.seeding => rotation.next(&self.catalog.reader()?, pace)?,
@@ -586,6 +630,16 @@ impl Sender {
 }
 
 impl Cuts for Sender {
+    fn keys(&self) -> Option<Vec<u8>> {
+        self.talk()?.due()
+    }
+
+    fn heard_keys(&self, said: &[u8]) {
+        if let Some(talk) = self.talk() {
+            talk.hear(said);
+        }
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
@@ -681,7 +735,7 @@ impl Cuts for Sender {
         {
             inner.last_look = Some((rotation.began_ms, rotation.took()));
             inner.rotation = None;
-            inner.next_look = Instant::now() + self.config.scan;
+            inner.next_look = Instant::now() + self.pace().scan;
             if let Some(whole) = inner.whole.take() {
                 self.dirty.done(whole);
             }

@@ -73,7 +73,7 @@ fn connect(nodes: &Arc<Nodes>, name: &'static str) -> Far {
     let nodes = Arc::clone(nodes);
     let state = |nodes: &Nodes| nodes.status().into_iter().find(|n| n.name == name).unwrap().state;
     let its = Arc::clone(&nodes);
-    std::thread::spawn(move || its.attend(name, &link));
+    std::thread::spawn(move || its.attend(name, &link, None));
     while state(&nodes) != "ok" {
         std::thread::yield_now();
     }
