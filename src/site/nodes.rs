@@ -279,6 +279,7 @@ impl Nodes {
                 self.answered.notify_all();
             }
             Message::Keys(said) => {
+                self.with(name, number, |_| Ok(()))?;
                 let answer = talk.and_then(|talk| {
                     talk.hear(&said);
                     talk.said()
@@ -303,8 +304,13 @@ impl Nodes {
         let mut inner = self.lock();
         let node = inner.nodes.get_mut(name).ok_or(NodeError::Again)?;
         let attached = node.link.as_mut().filter(|attached| attached.number == number);
-        act(attached.ok_or(NodeError::Again)?)?;
-        (node.wrong, node.last_heard_ms) = (None, Some(now_ms()));
+        let attached = attached.ok_or(NodeError::Again)?;
+        act(attached)?;
+        // One that owes an answer is late whatever else it says.
+        if attached.asked == attached.answered {
+            node.wrong = None;
+        }
+        node.last_heard_ms = Some(now_ms());
         Ok(())
     }
 
