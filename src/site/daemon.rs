@@ -461,24 +461,9 @@ impl Daemon {
                 // The sender's thread takes it when its session before is over.
                 outgoing.offer.send(link).unwrap_or(());
             }
-            Ok(Message::Report { versions: (lowest, highest), share, node }) => {
+            Ok(Message::Report { versions, share, node }) => {
                 let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
-                if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
-                    let text = format!("this site speaks version {PROTOCOL_VERSION} to nodes");
-                    return target::refuse(&link, CloseCode::VersionMismatch, &text);
-                }
-                let is_its = self.trust.load().is_ok_and(|s| s.keys_of(&node).contains(&peer));
-                if !is_its || !outgoing.nodes.lists(&node) {
-                    let text = format!("no node '{node}' of share '{share}' has this key");
-                    self.say_of(&share, Level::Warn, "node", format!("{remote}: {text}"));
-                    return target::refuse(&link, CloseCode::ProtocolViolation, &text);
-                }
-                self.say_of(&share, Level::Info, "node", format!("'{node}' reports from {remote}"));
-                let talk = self.talk(&node, &link);
-                let link: Arc<dyn Link> = Arc::new(link);
-                let why = outgoing.nodes.attend(&node, &link, Some(&talk));
-                let why = farshore_engine::ingest::describe(&why);
-                self.say_of(&share, Level::Warn, "node", format!("'{node}': {why}"));
+                self.attend(outgoing, link, &remote.to_string(), versions, &node);
             }
             Ok(other) => {
                 let text = format!("'{}' opens no session", other.name());
@@ -486,6 +471,36 @@ impl Daemon {
             }
             Err(e) => target::refuse(&link, CloseCode::ProtocolViolation, &e.to_string()),
         }
+    }
+
+    /// Takes in what a node reports, if it is one of this share and proved its own key.
+    fn attend(
+        &self,
+        outgoing: &Outgoing,
+        link: QuicLink,
+        remote: &str,
+        (lowest, highest): (u16, u16),
+        node: &str,
+    ) {
+        let share = outgoing.sender.share();
+        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+            let text = format!("this site speaks version {PROTOCOL_VERSION} to nodes");
+            return target::refuse(&link, CloseCode::VersionMismatch, &text);
+        }
+        let is_its = self.trust.load().is_ok_and(|s| s.keys_of(node).contains(&link.peer()));
+        if !is_its || !outgoing.nodes.lists(node) {
+            // Its name is its own word.
+            let node = farshore_core::path::escape_text(node);
+            let text = format!("no node '{node}' of share '{share}' has this key");
+            self.say_of(share, Level::Warn, "node", format!("{remote}: {text}"));
+            return target::refuse(&link, CloseCode::ProtocolViolation, &text);
+        }
+        self.say_of(share, Level::Info, "node", format!("'{node}' reports from {remote}"));
+        let talk = self.talk(node, &link);
+        let link: Arc<dyn Link> = Arc::new(link);
+        let why = outgoing.nodes.attend(node, &link, Some(&talk));
+        let why = farshore_engine::ingest::describe(&why);
+        self.say_of(share, Level::Warn, "node", format!("'{node}': {why}"));
     }
 
     fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
