@@ -64,6 +64,10 @@ use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::state::{State, now_ms, path_bytes};
 
+mod links;
+
+use links::let_in;
+
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
 /// How long until a peer that could not be reached is tried again, first; then ever later.
@@ -264,44 +268,6 @@ impl Daemon {
         self.stopping.load(Relaxed)
     }
 
-    /// The key to show to the peer.
-    fn key(&self) -> Result<SiteKey, Failure> {
-        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
-        let store = self.trust.load().map_err(|e| e.failure())?;
-        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
-        Ok(keys.into_shown(&store, &self.config().peer.name))
-    }
-
-    /// The key to show to whoever dials in: the next one as soon as all of them trust it.
-    fn listening_key(&self) -> Result<SiteKey, Failure> {
-        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
-        let store = self.trust.load().map_err(|e| e.failure())?;
-        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
-        let config = self.config();
-        let nodes = config.shares.iter().flat_map(|share| &share.nodes);
-        let trusted = nodes.filter(|node| store.keys_of(node).iter().next().is_some());
-        let current = keys.current.key_id();
-        let others = |name: &String| keys.shown(&store, name).key_id() == current;
-        let name = trusted.chain([&config.peer.name]).find(|name| others(name));
-        let name = name.unwrap_or(&config.peer.name).clone();
-        Ok(keys.into_shown(&store, &name))
-    }
-
-    /// Shows another key from now on, if it is another one.
-    fn show_key(&self, listener: Option<&Listener>, shown: &mut Option<KeyId>) {
-        let Some(listener) = listener else { return };
-        // What cannot be read now is said by the talk of keys; the former key goes on.
-        let Ok(key) = self.listening_key() else { return };
-        if *shown != Some(key.key_id()) && listener.set_key(&key).is_ok() {
-            self.say(Level::Info, "keys", format!("{} is shown to new links", key.key_id()));
-            *shown = Some(key.key_id());
-        }
-    }
-
-    fn talk(&self, name: &str, link: &QuicLink) -> KeyTalk {
-        KeyTalk::new(self.state.folder(), name, link.peer(), self.log.clone())
-    }
-
     /// Acts on words until one says stop.
     fn until_stopped(&self, words: &Queue<Word>, listener: Option<&Listener>) {
         let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
@@ -471,36 +437,6 @@ impl Daemon {
             }
             Err(e) => target::refuse(&link, CloseCode::ProtocolViolation, &e.to_string()),
         }
-    }
-
-    /// Takes in what a node reports, if it is one of this share and proved its own key.
-    fn attend(
-        &self,
-        outgoing: &Outgoing,
-        link: QuicLink,
-        remote: &str,
-        (lowest, highest): (u16, u16),
-        node: &str,
-    ) {
-        let share = outgoing.sender.share();
-        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
-            let text = format!("this site speaks version {PROTOCOL_VERSION} to nodes");
-            return target::refuse(&link, CloseCode::VersionMismatch, &text);
-        }
-        let is_its = self.trust.load().is_ok_and(|s| s.keys_of(node).contains(&link.peer()));
-        if !is_its || !outgoing.nodes.lists(node) {
-            // Its name is its own word.
-            let node = farshore_core::path::escape_text(node);
-            let text = format!("no node '{node}' of share '{share}' has this key");
-            self.say_of(share, Level::Warn, "node", format!("{remote}: {text}"));
-            return target::refuse(&link, CloseCode::ProtocolViolation, &text);
-        }
-        self.say_of(share, Level::Info, "node", format!("'{node}' reports from {remote}"));
-        let talk = self.talk(node, &link);
-        let link: Arc<dyn Link> = Arc::new(link);
-        let why = outgoing.nodes.attend(node, &link, Some(&talk));
-        let why = farshore_engine::ingest::describe(&why);
-        self.say_of(share, Level::Warn, "node", format!("'{node}': {why}"));
     }
 
     fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
@@ -776,13 +712,6 @@ impl Commands for Daemon {
     }
 }
 
-/// Who may dial in.
-fn let_in(store: &TrustStore, config: &SiteConfig) -> KeySet {
-    let nodes = config.shares.iter().flat_map(|share| &share.nodes);
-    let names = nodes.chain([&config.peer.name]);
-    names.flat_map(|name| store.keys_of(name).iter().copied().collect::<Vec<_>>()).collect()
-}
-
 fn target_options(share: &Share) -> TargetOptions {
     TargetOptions {
         devices: true,
@@ -815,26 +744,6 @@ fn brake_config(share: &Share) -> BrakeConfig {
 }
 
 impl Outgoing {
-    fn line(&self) -> std::sync::MutexGuard<'_, Option<(QuicLink, Option<u64>)>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {
-        *self.line() = line;
-    }
-
-    /// Uses the line at `limit` from now on; whether that is another one than before.
-    fn follow_timetable(&self, limit: Option<u64>) -> bool {
-        match &mut *self.line() {
-            Some((link, former)) if *former != limit => {
-                link.set_bandwidth_limit(limit);
-                *former = limit;
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn open(
         share: &Share,
         config: &SiteConfig,

@@ -43,8 +43,10 @@ use crate::site::nodes::Nodes;
 use crate::state::now_ms;
 
 mod brakes;
+mod live;
 
 use brakes::Brakes;
+use live::Pace;
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -103,13 +105,6 @@ impl std::fmt::Debug for Sender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sender").field("share", &self.config.share).finish_non_exhaustive()
     }
-}
-
-/// What of the config may change while the share is sent.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    settle: Duration,
-    scan: Duration,
 }
 
 /// Makes the policies in force now.
@@ -239,36 +234,6 @@ impl Sender {
     #[must_use]
     pub fn share(&self) -> &str {
         &self.config.share
-    }
-
-    /// Goes on by another pace and another brake. A look that is due sooner by it is.
-    ///
-    /// # Errors
-    /// [`Failure`]; then the former brake judges on.
-    pub fn reload(
-        &self,
-        settle: Duration,
-        scan: Duration,
-        brake: BrakeConfig,
-    ) -> Result<(), Failure> {
-        self.brakes.reconfigure(brake)?;
-        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = Pace { settle, scan };
-        let mut inner = self.lock();
-        inner.next_look = inner.next_look.min(Instant::now() + scan);
-        Ok(())
-    }
-
-    fn pace(&self) -> Pace {
-        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The session that begins now talks of keys by `talk`.
-    pub fn talks(&self, talk: KeyTalk) {
-        *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(talk));
-    }
-
-    fn talk(&self) -> Option<Arc<KeyTalk>> {
-        self.talk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the session in order, and begins no other.
