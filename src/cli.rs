@@ -12,6 +12,7 @@ use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
 mod brake;
+mod capture;
 mod daemon;
 mod history;
 mod init;
@@ -41,6 +42,8 @@ enum Command {
     Replicate(Box<ReplicateArgs>),
     /// Serve shares to sources on other hosts
     Serve(ServeArgs),
+    /// Report what changes here of a share that another host of this site sends
+    Capture(capture::CaptureArgs),
     /// Write a configuration to begin with, and make the site's key
     Init(Box<init::InitArgs>),
     /// Trust the other site's key, by a code or by its id; revoke it; list what is trusted
@@ -346,6 +349,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Replicate(args) => replicate::run(*args, &below),
         Command::Serve(args) => serve::run(args, &below),
+        Command::Capture(args) => capture::run(args),
         Command::Init(args) => init::run(*args),
         Command::Pair(args) => pair::run(&args),
         Command::Key(args) => key::run(&args),

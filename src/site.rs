@@ -2,6 +2,7 @@
 //!
 //! Each module says what it guarantees.
 
+pub mod announce;
 pub mod board;
 pub mod config;
 pub mod confine;
@@ -12,6 +13,8 @@ pub mod keys;
 pub mod log;
 pub mod look;
 pub mod metrics;
+pub mod node;
+pub mod nodes;
 pub mod notify;
 pub mod pairing;
 pub mod policies;

@@ -8,10 +8,16 @@ mod common;
 mod churn;
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/keys.rs"]
+mod keys;
 #[path = "standby/kills.rs"]
 mod kills;
+#[path = "standby/nodes.rs"]
+mod nodes;
 #[path = "standby/pair.rs"]
 mod pair;
+#[path = "standby/reload.rs"]
+mod reload;
 #[path = "standby/scrub.rs"]
 mod scrub;
 #[path = "standby/steady.rs"]

@@ -123,6 +123,7 @@ fn with_source<S: Storage, T>(
             striping: Striping::ONE,
             renewed: HashSet::new(),
             foreign: 0,
+            keys: None,
         };
         // A panic would leave the target, and the thread that hears it, waiting.
         let result = caught(|| work(&mut source));
@@ -183,6 +184,8 @@ struct Source<'a, S: Storage> {
     renewed: HashSet<RelPath>,
     /// Entries that the target has found to be other than they were applied, since the last comparison.
     foreign: u64,
+    /// What the target said of its keys last, to be given to the owner of a session that stands.
+    keys: Option<Vec<u8>>,
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -342,7 +345,7 @@ impl<S: Storage> Source<'_, S> {
             match self.inbox.recv() {
                 Event::Message(message) => {
                     self.session.handle(&message)?;
-                    if !self.hear_foreign(&message) {
+                    if !self.hear_aside(&message) {
                         return Ok(message);
                     }
                 }
@@ -357,11 +360,15 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
-    /// Whether the message is about foreign entries, which is noted for the next comparison.
-    fn hear_foreign(&mut self, message: &Message) -> bool {
-        let Message::Foreign(entries) = message else { return false };
-        // None is no reason to compare, but a peer that says so has one.
-        self.foreign = self.foreign.saturating_add((*entries).max(1));
+    /// Whether the message belongs to no exchange under way: foreign entries are noted for the next
+    /// comparison, what is said of keys for the owner, the last alone, for it is always all there is to say.
+    fn hear_aside(&mut self, message: &Message) -> bool {
+        match message {
+            // None is no reason to compare, but a peer that says so has one.
+            Message::Foreign(n) => self.foreign = self.foreign.saturating_add((*n).max(1)),
+            Message::Keys(said) => self.keys = Some(said.clone()),
+            _ => return false,
+        }
         true
     }
 

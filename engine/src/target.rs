@@ -84,6 +84,8 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn applied(&self, batch: u64);
     /// A recovery point is durable.
     fn sealed(&self, point: &RecoveryPoint);
+    /// What the source said of its keys; what is to be answered.
+    fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// What a session did at the target.

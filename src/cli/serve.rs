@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use farshore_core::path::escape_text;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_engine::source::system_wall_clock;
@@ -63,12 +63,8 @@ fn agreed(args: &ServeArgs, matches: &ArgMatches) -> Result<Option<PolicySet>, F
     Ok(given.iter().any(is_given).then(|| policies.identity()))
 }
 
-/// Runs the daemon of a site.
-fn stand(args: &ServeArgs) -> Result<Exit, Failure> {
-    let config_file = args.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-    let config = SiteConfig::load(&config_file).map_err(|e| e.failure())?;
-    let log = Log::to_stderr(args.log_format, args.log_level)
-        .map_err(|e| Failure::new(Exit::Internal, &e))?;
+/// What signals ask of a daemon, and who else may ask.
+pub(super) fn words_of_signals(log: &Log) -> Result<(Sender<Word>, Receiver<Word>), Failure> {
     let (tell, told) = unbounded();
     let words = tell.clone();
     let said = log.clone();
@@ -94,6 +90,16 @@ fn stand(args: &ServeArgs) -> Result<Exit, Failure> {
         }
     });
     stops.map_err(failed)?;
+    Ok((tell, told))
+}
+
+/// Runs the daemon of a site.
+fn stand(args: &ServeArgs) -> Result<Exit, Failure> {
+    let config_file = args.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let config = SiteConfig::load(&config_file).map_err(|e| e.failure())?;
+    let log = Log::to_stderr(args.log_format, args.log_level)
+        .map_err(|e| Failure::new(Exit::Internal, &e))?;
+    let (tell, told) = words_of_signals(&log)?;
     let options = DaemonOptions { config, config_file, log: log.clone(), io: args.io.io };
     let ready = |address: Option<SocketAddr>| {
         let at = address.map_or_else(String::new, |address| format!(", listening on {address}"));

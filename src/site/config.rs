@@ -163,6 +163,8 @@ pub struct Share {
     pub priority: BTreeMap<RelPath, i32>,
     /// When replication is held.
     pub brake: Brake,
+    /// Other hosts that change the share too, and report what they see change.
+    pub nodes: Vec<String>,
     /// Whether the root may lie in a folder of the operating system.
     pub allow_protected: bool,
 }
@@ -305,6 +307,12 @@ impl SiteConfig {
     #[must_use]
     pub fn changes(old: &Self, new: &Self) -> Vec<Change> {
         changes::changes(old, new)
+    }
+
+    /// What is in force when `new` takes the place of this one while the site runs.
+    #[must_use]
+    pub fn with_live_of(&self, new: &Self) -> Self {
+        changes::in_force(self, new)
     }
 
     fn check_disk(&mut self, lines: &[usize]) -> Vec<Fault> {

@@ -30,6 +30,7 @@ use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
 use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::IoMode;
+use farshore_engine::io::{Object, Storage};
 use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::stand;
@@ -39,7 +40,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
 use farshore_transport::{
-    Incoming, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys, dial_trusting,
+    Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
+    dial_trusting,
 };
 use serde_json::{Value, json};
 
@@ -47,6 +49,7 @@ use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
+use crate::site::announce::KeyTalk;
 use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
@@ -54,13 +57,18 @@ use crate::site::control::{self, Commands, Control, DaemonLock, Request};
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
+use crate::site::nodes::Nodes;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
-use crate::site::trust::{TrustFile, TrustWatch};
+use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::state::{State, now_ms, path_bytes};
+
+mod links;
+
+use links::let_in;
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -70,6 +78,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// A connection may be away this long before the site is not ready.
 const GRACE: Duration = Duration::from_secs(30);
+/// How often a share's mount is asked whether it answers.
+const PROBE: Duration = Duration::from_secs(5);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
@@ -106,7 +116,10 @@ struct Daemon {
     config_file: PathBuf,
     log: Log,
     state: State,
+    /// The peer's keys.
     trusted: TrustedKeys,
+    /// Those, and the keys of nodes: who may dial in.
+    let_in: TrustedKeys,
     trust: TrustFile,
     board: Arc<Board>,
     senders: BTreeMap<String, Arc<Outgoing>>,
@@ -124,6 +137,10 @@ struct Outgoing {
     storage: Arc<farshore_engine::io::uring::UringStorage>,
     catalog: Arc<farshore_engine::catalog::Catalog>,
     folder: PathBuf,
+    /// Other hosts that report what they see change.
+    nodes: Arc<Nodes>,
+    /// Of the session there is, and the bytes a second it may use.
+    line: Mutex<Option<(QuicLink, Option<u64>)>>,
     /// Links of peers that offered to take it.
     offers: Queue<QuicLink>,
     offer: Told<QuicLink>,
@@ -171,9 +188,13 @@ pub fn run(
             let daemon = &*daemon;
             scope.spawn(move || scrubber.run(&daemon.stopping));
         }
+        for share in &daemon.config().shares {
+            let (daemon, share) = (&*daemon, share.clone());
+            scope.spawn(move || daemon.probe(&share));
+        }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
-        daemon.until_stopped(&told);
+        daemon.until_stopped(&told, listener.as_deref());
         if let Some(listener) = &listener {
             listener.close();
         }
@@ -199,6 +220,7 @@ impl Daemon {
         let trust = TrustFile::of(state.folder());
         let store = trust.load().map_err(|e| e.failure())?;
         let trusted = TrustedKeys::new(store.keys_of(&config.peer.name));
+        let let_in = TrustedKeys::new(let_in(&store, &config));
         let board = Board::new(
             BoardConfig {
                 site: config.site.name.clone(),
@@ -211,16 +233,7 @@ impl Daemon {
         let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
         let mut scrubbers = BTreeMap::new();
         for share in &config.shares {
-            let shown = board.share(&ShareConfig {
-                name: &share.name,
-                path: &share.path,
-                role: match share.role {
-                    Role::Active => facts::Role::Active,
-                    Role::Standby => facts::Role::Standby,
-                },
-                epoch: 0,
-                objective: Some(share.objective),
-            });
+            let shown = board.share(&shown_share(share));
             match share.role {
                 Role::Active => {
                     let outgoing = Outgoing::open(share, &config, &state, io, shown, &log)?;
@@ -260,6 +273,7 @@ impl Daemon {
             log,
             state,
             trusted,
+            let_in,
             trust,
             board,
             senders,
@@ -288,17 +302,10 @@ impl Daemon {
         self.stopping.load(Relaxed)
     }
 
-    /// The key to show to the peer.
-    fn key(&self) -> Result<SiteKey, Failure> {
-        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
-        let store = self.trust.load().map_err(|e| e.failure())?;
-        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
-        Ok(keys.into_shown(&store, &self.config().peer.name))
-    }
-
     /// Acts on words until one says stop.
-    fn until_stopped(&self, words: &Queue<Word>) {
+    fn until_stopped(&self, words: &Queue<Word>, listener: Option<&Listener>) {
         let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
+        let mut shown = listener.and_then(|_| self.listening_key().ok()).map(|key| key.key_id());
         loop {
             match words.recv_timeout(Duration::from_secs(1)) {
                 Ok(Word::Stop(why)) => {
@@ -316,10 +323,13 @@ impl Daemon {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.notifier.alive();
+            self.show_key(listener, &mut shown);
             match watch.poll() {
                 Some(Ok(store)) => {
-                    let keys = store.keys_of(&self.config().peer.name);
-                    for gone in self.trusted.set(keys) {
+                    let config = self.config();
+                    let mut gone = self.let_in.set(let_in(&store, &config));
+                    gone.extend(self.trusted.set(store.keys_of(&config.peer.name)));
+                    for gone in gone {
                         self.say(Level::Warn, "trust", format!("{gone} is not trusted any more"));
                     }
                 }
@@ -343,8 +353,20 @@ impl Daemon {
             said.push(change.to_string());
             self.say(Level::Info, "reload", change.to_string());
         }
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        // What needs a restart stays as it is, all of it, and is said again.
+        let config = old.with_live_of(&new);
+        for share in &config.shares {
+            self.show_share(share);
+            if let Some(outgoing) = self.senders.get(&share.name) {
+                outgoing.sender.reload(share.settle, share.scan, brake_config(share))?;
+            }
+        }
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(said)
+    }
+
+    fn show_share(&self, share: &Share) {
+        drop(self.board.share(&shown_share(share)));
     }
 
     /// Lets peers dial in, where the config says so.
@@ -354,7 +376,7 @@ impl Daemon {
     ) -> Result<Option<Arc<Listener>>, Failure> {
         let config = self.config();
         let Some(address) = config.site.listen else { return Ok(None) };
-        let key = self.key()?;
+        let key = self.listening_key()?;
         let transport = TransportConfig {
             bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
             ..TransportConfig::for_addr(address)
@@ -362,7 +384,7 @@ impl Daemon {
         let (refused, refusals) = bounded::<Refusal>(1);
         let audit = move |refusal| drop(refused.send(refusal));
         let listener =
-            Listener::bind_trusting(address, &key, self.trusted.clone(), transport, audit)
+            Listener::bind_trusting(address, &key, self.let_in.clone(), transport, audit)
                 .map_err(|e| Failure::new(Exit::Connection, &e))?;
         let listener = Arc::new(listener);
         self.say(Level::Info, "listening", format!("on {}", listener.local_addr()));
@@ -402,6 +424,13 @@ impl Daemon {
             let text = format!("no share '{share}' is served here");
             target::refuse(&link, CloseCode::UnknownShare, &text);
         };
+        if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
+            && !self.trusted.current().contains(&peer)
+        {
+            let text = "this key is not that of the other site";
+            self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
+            return target::refuse(&link, CloseCode::ProtocolViolation, text);
+        }
         match message {
             Ok(hello @ Message::Hello { .. }) => {
                 let Message::Hello { share, source, .. } = &hello else { return };
@@ -432,6 +461,10 @@ impl Daemon {
                 // The sender's thread takes it when its session before is over.
                 outgoing.offer.send(link).unwrap_or(());
             }
+            Ok(Message::Report { versions, share, node }) => {
+                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                self.attend(outgoing, link, &remote.to_string(), versions, &node);
+            }
             Ok(other) => {
                 let text = format!("'{}' opens no session", other.name());
                 target::refuse(&link, CloseCode::ProtocolViolation, &text);
@@ -440,10 +473,10 @@ impl Daemon {
         }
     }
 
-    fn receive(&self, receiver: &Receiver, link: &dyn Link, hello: &Message, remote: &str) {
+    fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
         self.board.connected(remote);
         self.say_of(receiver.share(), Level::Info, "session", format!("begins with {remote}"));
-        let ended = receiver.serve(link, hello);
+        let ended = receiver.serve(link, hello, self.talk(&self.config().peer.name, link));
         let text = match &ended {
             Ok(_) => "ended by the source".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
@@ -518,7 +551,12 @@ impl Daemon {
             self.say_of(share, Level::Info, "session", "begins".into());
             let began = std::time::Instant::now();
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
-            match self.stand(outgoing, &link, &transport) {
+            let limit = self.config().bandwidth.limit_at(now_ms());
+            link.set_bandwidth_limit(limit);
+            outgoing.set_line(Some((link.clone(), limit)));
+            let stood = self.stand(outgoing, &link, &transport);
+            outgoing.set_line(None);
+            match stood {
                 Ok(()) => wait = RETRY_FIRST,
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
@@ -546,6 +584,7 @@ impl Daemon {
             false => Striping::ONE,
         };
         let policy = outgoing.sender.policy();
+        outgoing.sender.talks(self.talk(&self.config().peer.name, link));
         let config = SourceConfig {
             share: outgoing.sender.share().to_owned(),
             epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
@@ -569,10 +608,41 @@ impl Daemon {
         stand(storage, catalog, link, &config, &progress, &outgoing.sender)
     }
 
+    /// Asks a share's mount how its root is, for as long as the daemon runs: a mount that does not answer
+    /// is shown as stalled, by whoever waits for this thread in vain.
+    fn probe(&self, share: &Share) {
+        let root = self.senders.get(&share.name).map(|outgoing| &outgoing.storage);
+        let received = self.receivers.get(&share.name).map(|receiver| receiver.storage());
+        let Some(storage) = root.or(received) else { return };
+        let worker = self.board.worker(Some(&share.name), "probe");
+        while !self.is_stopping() {
+            {
+                let _call = worker.on_mount("statx", &RelPath::root());
+                // That it answers is all that is asked.
+                drop(storage.stat(Object::Directory(storage.root())));
+            }
+            worker.doing("waiting");
+            let until = std::time::Instant::now() + PROBE;
+            while std::time::Instant::now() < until && !self.is_stopping() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+
     /// Shows what is known of a share that is sent, for as long as the daemon runs.
     fn keep(&self, outgoing: &Outgoing) {
         while !self.is_stopping() {
             outgoing.sender.show();
+            let limit = self.config().bandwidth.limit_at(now_ms());
+            if outgoing.follow_timetable(limit) {
+                let limit = limit.map_or("none".to_owned(), |limit| format!("{limit} bytes/s"));
+                self.say_of(
+                    outgoing.sender.share(),
+                    Level::Info,
+                    "bandwidth",
+                    format!("limit {limit}"),
+                );
+            }
             std::thread::sleep(SHOW);
         }
     }
@@ -640,6 +710,20 @@ fn marks(receiver: &Receiver) -> Result<Value, Failure> {
         })
     });
     Ok(json!({ "marks": marks.collect::<Vec<_>>() }))
+}
+
+/// A share as the board is told of it.
+fn shown_share(share: &Share) -> ShareConfig<'_> {
+    ShareConfig {
+        name: &share.name,
+        path: &share.path,
+        role: match share.role {
+            Role::Active => facts::Role::Active,
+            Role::Standby => facts::Role::Standby,
+        },
+        epoch: 0,
+        objective: Some(share.objective),
+    }
 }
 
 /// An account as it is shown, back as a path.
@@ -776,6 +860,7 @@ impl Outgoing {
         let watch = WatchConfig::new(&share.path, now_ms);
         let watcher =
             Watcher::start(&watch, dirty.clone()).map_err(|e| failed("watching its root", e))?;
+        let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
         let sender = Sender::new(
@@ -786,6 +871,7 @@ impl Outgoing {
                 scan: share.scan,
                 brake: brake_config(share),
                 folder: folder.clone(),
+                nodes: Arc::clone(&nodes),
             },
             Arc::clone(&storage),
             Arc::clone(&catalog),
@@ -795,6 +881,6 @@ impl Outgoing {
             log.clone(),
         )?;
         let (offer, offers) = bounded(0);
-        Ok(Self { sender, storage, catalog, folder, offers, offer })
+        Ok(Self { sender, storage, catalog, folder, nodes, line: Mutex::default(), offers, offer })
     }
 }

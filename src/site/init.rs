@@ -209,6 +209,9 @@ role = @role
 #io_limit = "50M"
 # Accounts that come before others: -1000 to 1000, 0 for those not named, the higher the sooner.
 #priority = { "acct7" = 10 }
+# Other hosts that change the share too: each runs 'farshore capture', and is trusted under its name.
+# While one of them is away, the standby's age is told by looking at everything. Needs a restart.
+#nodes = ["node2", "node3"]
 # Let the share lie in a folder of the operating system (/usr, /var, /mnt, ...). Needs a restart.
 #allow_protected = false
 

@@ -19,6 +19,7 @@ use farshore_proto::message::{Message, Welcome};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
+use crate::site::announce::KeyTalk;
 use crate::site::board::ShareBoard;
 use crate::site::board::facts::ShareState;
 
@@ -48,33 +49,42 @@ struct Mended {
 
 /// Posts what a session makes durable.
 #[derive(Debug)]
-struct Posts(ShareBoard, Arc<Mended>);
+struct Posts {
+    board: ShareBoard,
+    mended: Arc<Mended>,
+    talk: KeyTalk,
+}
 
 impl Observer for Posts {
     fn began(&self, welcome: &Welcome) {
-        self.0.heard_from_source();
-        self.0.state(ShareState::Replicating, None);
+        self.board.heard_from_source();
+        self.board.state(ShareState::Replicating, None);
         if let Some(point) = &welcome.recovery_point {
-            self.0.recovery_point(point);
+            self.board.recovery_point(point);
         }
         if welcome.foreign_changes > 0 {
-            self.0.foreign(welcome.foreign_changes, 0, 0);
+            self.board.foreign(welcome.foreign_changes, 0, 0);
         }
+    }
+
+    fn keys(&self, said: &[u8]) -> Option<Vec<u8>> {
+        self.talk.hear(said);
+        self.talk.said()
     }
 
     fn applied(&self, _: u64) {
-        self.0.heard_from_source();
+        self.board.heard_from_source();
     }
 
     fn sealed(&self, point: &RecoveryPoint) {
-        self.0.heard_from_source();
-        self.0.recovery_point(point);
-        self.0.peer_recovery_point(point);
+        self.board.heard_from_source();
+        self.board.recovery_point(point);
+        self.board.peer_recovery_point(point);
         // The roots are equal again: whatever was found is as the source has it.
-        let mended = self.1.waits.swap(0, Relaxed);
+        let mended = self.mended.waits.swap(0, Relaxed);
         if mended > 0 {
-            self.1.done.fetch_add(mended, Relaxed);
-            self.0.foreign(0, mended, mended);
+            self.mended.done.fetch_add(mended, Relaxed);
+            self.board.foreign(0, mended, mended);
         }
     }
 }
@@ -157,18 +167,27 @@ impl Receiver {
         &self.folder
     }
 
-    /// Runs a session over `link`, which opened with `hello`.
+    /// Runs a session over `link`, which opened with `hello`; `talk` is that of keys over it.
     ///
     /// # Errors
     /// [`TargetError`]; the peer has been told.
-    pub fn serve(&self, link: &dyn Link, hello: &Message) -> Result<TargetReport, TargetError> {
+    pub fn serve(
+        &self,
+        link: &dyn Link,
+        hello: &Message,
+        talk: KeyTalk,
+    ) -> Result<TargetReport, TargetError> {
         let config = match self.options.config(self.folder.clone(), Arc::default()) {
             Ok(config) => config,
             Err(_) => return Err(TargetError::ThreadGone),
         };
         let config = TargetConfig {
             stagers: remote_threads(),
-            observer: Some(Arc::new(Posts(self.board.clone(), Arc::clone(&self.mended)))),
+            observer: Some(Arc::new(Posts {
+                board: self.board.clone(),
+                mended: Arc::clone(&self.mended),
+                talk,
+            })),
             foreign: Some(self.foreign.clone()),
             ..config
         };

@@ -34,15 +34,19 @@ use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Nex
 use farshore_proto::message::Welcome;
 
 use crate::exit::{Exit, Failure};
+use crate::site::announce::KeyTalk;
 use crate::site::board::ShareBoard;
 use crate::site::board::facts::{AtRisk, Bound, Capture, ShareState};
 use crate::site::log::{Level, Log, Record};
 use crate::site::look::{Rotation, Slice};
+use crate::site::nodes::Nodes;
 use crate::state::now_ms;
 
 mod brakes;
+mod live;
 
 use brakes::Brakes;
+use live::Pace;
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -73,6 +77,8 @@ pub struct SenderConfig {
     pub brake: BrakeConfig,
     /// Where the brake is kept.
     pub folder: PathBuf,
+    /// Other hosts that report.
+    pub nodes: Arc<Nodes>,
 }
 
 /// The sending end of a share. See the module.
@@ -89,6 +95,9 @@ pub struct Sender {
     policy: Mutex<Arc<dyn Policy>>,
     brakes: Brakes,
     inner: Mutex<Inner>,
+    pace: Mutex<Pace>,
+    /// Of the session there is.
+    talk: Mutex<Option<Arc<KeyTalk>>>,
     stopping: AtomicBool,
 }
 
@@ -183,6 +192,7 @@ impl Sender {
         log: Log,
     ) -> Result<Self, Failure> {
         let policy = policies()?;
+        let pace = Pace { settle: config.settle, scan: config.scan };
         let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let brakes = Brakes::open(&config.folder, config.brake.clone(), &catalog)?;
@@ -223,6 +233,8 @@ impl Sender {
             policy: Mutex::new(policy),
             brakes,
             inner: Mutex::new(inner),
+            pace: Mutex::new(pace),
+            talk: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -372,7 +384,7 @@ impl Sender {
                 .last_look
                 .map(|(_, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             overflows: watch.overflows,
-            nodes: Vec::new(),
+            nodes: self.config.nodes.status(),
         });
         drop(inner);
         while let Ok(notice) = self.watcher.notices().try_recv() {
@@ -426,7 +438,7 @@ impl Sender {
             return true;
         }
         let status = self.dirty.status();
-        let settle = i64::try_from(self.config.settle.as_millis()).unwrap_or(i64::MAX);
+        let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
         let withheld = self.brakes.withheld();
         let waits = |account: &RelPath| !withheld.contains(account);
@@ -451,7 +463,7 @@ impl Sender {
         }
         let pace = match inner.whole {
             Some(_) => Duration::ZERO,
-            None => self.config.scan,
+            None => self.pace().scan,
         };
         let slice = match &inner.rotation {
             Some(rotation) if !inner.seeding => rotation.next(&self.catalog.reader()?, pace)?,
@@ -467,8 +479,15 @@ impl Sender {
             self.board.state(ShareState::MountGone, Some(why));
             return Ok(None);
         }
+        let completes = slice.as_ref().is_some_and(Slice::is_last) || inner.seeding;
+        let watched = self.config.nodes.cover(&synced, &self.watcher.report());
+        // A time may be vouched for by events: then those of other hosts are needed too.
+        let by_events = watched && (completes || inner.covered);
+        let reported = by_events && self.config.nodes.sync().is_none();
         let taken = self.dirty.take(&self.filter(!inner.seeding));
-        let complete = synced == Synced::Complete;
+        // What was lost since a rotation began is lost for what it completes.
+        let known = self.dirty.status().whole.is_none();
+        let complete = reported && known;
         let scope = taken.iter().filter_map(|taken| match &taken.scope {
             Taking::Parts(scope) => Some(scope),
             Taking::Whole(_) => None,
@@ -482,7 +501,6 @@ impl Sender {
             (false, true) => Look::Nothing,
             (false, false) => Look::Parts(Scope::new(parts)),
         };
-        let completes = slice.as_ref().is_some_and(Slice::is_last) || inner.seeding;
         let began = inner.rotation.as_ref().map_or(now, |rotation| rotation.began_ms);
         // Everything was looked at since it began, and every change since was announced.
         let time_unix_ms = match (completes, inner.covered || completes, complete) {
@@ -494,7 +512,8 @@ impl Sender {
         let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
         let approved = std::mem::take(&mut inner.approve_guard);
         inner.differ = 0;
-        let completes = completes && complete;
+        // A node that is away goes on watching, or says that it did not.
+        let completes = completes && watched && known;
         inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
@@ -599,6 +618,16 @@ impl Sender {
 }
 
 impl Cuts for Sender {
+    fn keys(&self) -> Option<Vec<u8>> {
+        self.talk()?.due()
+    }
+
+    fn heard_keys(&self, said: &[u8]) {
+        if let Some(talk) = self.talk() {
+            talk.hear(said);
+        }
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
@@ -695,7 +724,7 @@ impl Cuts for Sender {
         {
             inner.last_look = Some((rotation.began_ms, rotation.took()));
             inner.rotation = None;
-            inner.next_look = Instant::now() + self.config.scan;
+            inner.next_look = Instant::now() + self.pace().scan;
             if let Some(whole) = inner.whole.take() {
                 self.dirty.done(whole);
             }

@@ -86,6 +86,12 @@ impl Script {
 }
 
 impl Cuts for Script {
+    fn keys(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn heard_keys(&self, _: &[u8]) {}
+
     fn began(&self, _: &Welcome, _: bool) {
         self.tell(Told::Began);
     }
@@ -158,6 +164,10 @@ fn path(text: &str) -> RelPath {
 struct Seen(Mutex<Vec<RecoveryPoint>>);
 
 impl Observer for Seen {
+    fn keys(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
     fn began(&self, _: &Welcome) {}
     fn applied(&self, _: u64) {}
     fn sealed(&self, point: &RecoveryPoint) {

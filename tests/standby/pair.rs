@@ -36,6 +36,8 @@ pub(crate) struct Site {
 pub(crate) struct Pair {
     pub(crate) production: Site,
     pub(crate) recovery: Site,
+    /// Where the one that listens is dialed.
+    pub(crate) address: String,
     folder: TempDir,
     mounted: bool,
 }
@@ -91,7 +93,7 @@ impl Pair {
             let paired = farshore(&args);
             assert!(paired.status.success(), "{}", shown(&paired));
         }
-        Self { production, recovery, folder, mounted }
+        Self { production, recovery, address, folder, mounted }
     }
 
     /// A file of the production site, and all above it.
@@ -164,8 +166,21 @@ impl Site {
     }
 
     pub(crate) fn spawn(&self) -> Daemon {
-        let mut child =
-            command(&["serve", "--config", text(&self.config)]).spawn().expect("it starts");
+        Daemon::of(command(&["serve", "--config", text(&self.config)]).spawn().expect("it starts"))
+    }
+
+    /// Starts it as a node that reports, and waits until it watches.
+    pub(crate) fn capture(&self) -> Daemon {
+        let args = ["capture", "--config", text(&self.config)];
+        let daemon = Daemon::of(command(&args).spawn().expect("it starts"));
+        daemon.wait_for("ready");
+        daemon
+    }
+}
+
+impl Daemon {
+    /// One that was started.
+    pub(crate) fn of(mut child: Child) -> Self {
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
@@ -175,11 +190,9 @@ impl Site {
                 lines.lock().unwrap().push(line);
             }
         });
-        Daemon { child, log }
+        Self { child, log }
     }
-}
 
-impl Daemon {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

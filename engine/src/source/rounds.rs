@@ -143,7 +143,7 @@ impl<S: Storage> Source<'_, S> {
             }
             Event::Message(message) => {
                 self.session.handle(&message)?;
-                if self.hear_foreign(&message) {
+                if self.hear_aside(&message) {
                     return Ok(None);
                 }
                 let Message::Receipt(receipt) = message else {

@@ -139,6 +139,10 @@ pub trait Cuts: Sync {
     fn dropped(&self, cut: Cut, why: Dropped);
     /// The session fails with the cut under way: what it looked at is to be looked at again.
     fn broken(&self, cut: Cut);
+    /// What is to be said of this site's keys now, if anything is; asked at the begin, and between cuts.
+    fn keys(&self) -> Option<Vec<u8>>;
+    /// What the target said of its keys; heard between cuts.
+    fn heard_keys(&self, said: &[u8]);
 }
 
 /// Runs the source's end of a session that stands, until `cuts` leaves.
@@ -219,6 +223,12 @@ impl<S: Storage> Source<'_, S> {
             if standing.differing.is_some() {
                 cuts.differ(standing.differences);
             }
+            if let Some(said) = self.keys.take() {
+                cuts.heard_keys(&said);
+            }
+            if let Some(said) = cuts.keys() {
+                self.send(&Message::Keys(said))?;
+            }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,
                 Next::Idle => self.look_at_link()?,
@@ -284,7 +294,7 @@ impl<S: Storage> Source<'_, S> {
             match event {
                 Event::Message(message) => {
                     self.session.handle(&message)?;
-                    self.hear_foreign(&message);
+                    self.hear_aside(&message);
                 }
                 Event::Failed(e) => return Err(self.reason(e)),
                 Event::Ended => {

@@ -46,6 +46,12 @@ impl<S: Storage> Session<'_, S> {
                         t.put_mark(Some(sequence), &label, now)
                     })?);
                 }
+                Message::Keys(said) => {
+                    let observer = self.config.observer.as_ref();
+                    if let Some(answer) = observer.and_then(|observer| observer.keys(&said)) {
+                        self.send(&Message::Keys(answer))?;
+                    }
+                }
                 Message::Goodbye => {
                     self.link.finish_control()?;
                     return Ok((sealed, pruned));

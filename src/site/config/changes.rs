@@ -44,18 +44,27 @@ impl fmt::Display for Change {
 }
 
 /// Keys that take effect while the site runs; those of a share first.
-const LIVE: [&str; 10] = [
-    "objective",
-    "scan",
-    "settle",
-    "history",
-    "scrub",
-    "io_limit",
-    "priority",
-    "brake",
-    "bandwidth.limit",
-    "bandwidth.timetable",
-];
+const LIVE: [&str; 6] =
+    ["objective", "scan", "settle", "brake", "bandwidth.limit", "bandwidth.timetable"];
+
+/// `old` with those values of `new` that take effect while the site runs: what is in force from now on.
+pub(super) fn in_force(old: &SiteConfig, new: &SiteConfig) -> SiteConfig {
+    let share = |share: &Share| match new.share(&share.name) {
+        None => share.clone(),
+        Some(new) => Share {
+            objective: new.objective,
+            scan: new.scan,
+            settle: new.settle,
+            brake: new.brake.clone(),
+            ..share.clone()
+        },
+    };
+    SiteConfig {
+        bandwidth: new.bandwidth.clone(),
+        shares: old.shares.iter().map(share).collect(),
+        ..old.clone()
+    }
+}
 
 /// Values by share (empty for none) and key.
 type Flat<'c> = BTreeMap<(&'c str, &'static str), String>;
@@ -143,6 +152,7 @@ fn of_share(share: &Share) -> Vec<(&'static str, String)> {
         ("io_limit", rate(share.io_limit)),
         ("priority", list(share.priority.iter().map(|(p, n)| format!("{} {n}", path(p))))),
         ("brake", brake),
+        ("nodes", list(share.nodes.iter())),
         ("allow_protected", share.allow_protected.to_string()),
     ]
 }

@@ -51,6 +51,7 @@ pub const KEYS: [Known; 9] = [
             "io_limit",
             "priority",
             "brake",
+            "nodes",
             "allow_protected",
         ],
     },
@@ -111,6 +112,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Vec<Fault>> {
         reader.fault(&At { line: 1, key: "share".into() }, what);
     }
     check_between(&reader, &top, site.as_ref(), peer.as_ref());
+    check_nodes(&reader, site.as_ref(), peer.as_ref(), &placed);
     check_shares(&reader, site.as_ref(), &placed);
     let path_lines = placed.iter().map(|p| p.path.as_ref().map_or(0, |p| p.at.line)).collect();
     let shares: Vec<Share> = placed.into_iter().filter_map(|p| p.share).collect();
@@ -233,6 +235,7 @@ fn share(section: Section<'_, '_>) -> Placed {
     let io_limit = section.text("io_limit", parse_rate).map(|read| read.value);
     let priority = priority(&section, account_depth);
     let brake = brake(&section);
+    let nodes = nodes(&section);
     let allow_protected = section.flag("allow_protected").is_some_and(|read| read.value);
     let whole = name.as_ref().zip(path.as_ref()).zip(role.as_ref());
     let share = whole.map(|((name, path), role)| Share {
@@ -250,6 +253,7 @@ fn share(section: Section<'_, '_>) -> Placed {
         io_limit,
         priority,
         brake,
+        nodes,
         allow_protected,
     });
     Placed { name, path, share }
@@ -306,6 +310,19 @@ fn policies(section: &Section<'_, '_>) -> Vec<String> {
             return Err(format!("'{text}' is given twice"));
         }
         Ok(text.to_owned())
+    });
+    read.map(|read| read.value).unwrap_or_default()
+}
+
+/// The hosts that report, each once.
+fn nodes(section: &Section<'_, '_>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let read = section.texts("nodes", |text| {
+        let name = parse_site_name(text)?;
+        match seen.insert(name.clone()) {
+            true => Ok(name),
+            false => Err(format!("'{text}' is given twice")),
+        }
     });
     read.map(|read| read.value).unwrap_or_default()
 }
@@ -471,6 +488,19 @@ fn check_between(
     }
     if site.name == peer.name {
         fault("peer.name", "the two sites have one name");
+    }
+}
+
+/// A node is neither of the two sites: its key must not be taken for one of theirs.
+fn check_nodes(reader: &Reader<'_>, site: Option<&Site>, peer: Option<&Peer>, shares: &[Placed]) {
+    let sites = [site.map(|site| &site.name), peer.map(|peer| &peer.name)];
+    for share in shares.iter().filter_map(|placed| placed.share.as_ref().zip(placed.name.as_ref()))
+    {
+        let (share, Read { at, .. }) = share;
+        for node in share.nodes.iter().filter(|node| sites.contains(&Some(*node))) {
+            let at = At { line: at.line, key: format!("share.{}.nodes", share.name) };
+            reader.fault(&at, format!("'{node}' is the name of a site, not of a node"));
+        }
     }
 }
 

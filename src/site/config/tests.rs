@@ -281,6 +281,25 @@ fn a_change_says_when_it_is_in_force() {
     assert!(gone.iter().any(|c| c.key == "share.drop" && c.to.is_empty()), "{gone:?}");
 }
 
+/// What is said to be in force is, and what needs a restart is said again at the next reload.
+#[test]
+fn after_a_reload_what_differs_needs_a_restart() {
+    let old = SiteConfig::parse(CONTRACT).unwrap();
+    let text = with("objective = \"30s\"", "objective = \"45s\"")
+        .replace("scan = \"1h\"", "scan = \"2h\"")
+        .replace("settle = \"2s\"", "settle = \"3s\"")
+        .replace("entries = 1000", "entries = 50")
+        .replace("limit = \"20M\"", "limit = \"30M\"")
+        .replace("scrub = \"7d\"", "scrub = \"9d\"")
+        .replace("days = 14", "days = 15");
+    let new = SiteConfig::parse(&text).unwrap();
+    let effects: Vec<_> = SiteConfig::changes(&old, &new).iter().map(|c| c.effect).collect();
+    let left = SiteConfig::changes(&old.with_live_of(&new), &new);
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|change| change.effect == Effect::Restart), "{left:?}");
+    assert_eq!(effects.iter().filter(|effect| **effect == Effect::Live).count(), 5);
+}
+
 /// Every key of the parser but the names changes something when it changes: no key is left out of the
 /// comparison.
 #[test]

@@ -69,6 +69,14 @@ impl Brakes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Judges by another config from now on; what is held stays held.
+    pub(super) fn reconfigure(&self, config: BrakeConfig) -> Result<(), Failure> {
+        let mut kept = self.lock();
+        let brake = Brake::decode(&kept.brake.encode(), config);
+        kept.brake = brake.map_err(|e| Failure::new(Exit::Internal, &e))?;
+        Ok(())
+    }
+
     fn save(&self, kept: &mut Kept) -> Result<(), Failure> {
         let bytes = kept.brake.encode();
         crate::state::write_durably(&self.file, &bytes).map_err(|e| Failure {

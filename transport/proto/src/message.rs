@@ -47,6 +47,9 @@ pub const LABEL_MAX: usize = 256;
 /// Longest name of a host that reports changes, in bytes.
 pub const NODE_NAME_MAX: usize = 128;
 
+/// Longest announcement of keys in bytes.
+pub const KEYS_LEN_MAX: usize = 4_096;
+
 /// Most directories one [`Message::Events`] names.
 pub const EVENTS_MAX: usize = 4_096;
 
@@ -318,6 +321,10 @@ pub enum Message {
     Sync(u64),
     /// Source: events up to this number are durable at the source.
     Heard(u64),
+    /// Either, since version 4, in a session that stands and over the link of a host that reports: what this
+    /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
+    /// own.
+    Keys(Vec<u8>),
 }
 
 /// What a host saw change.
@@ -358,6 +365,7 @@ impl Message {
             Self::Events(_) => "events",
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
+            Self::Keys(_) => "keys",
         }
     }
 
@@ -468,6 +476,10 @@ impl Message {
                 e.put_u8(22);
                 e.put_u64(*number);
             }
+            Self::Keys(said) => {
+                e.put_u8(23);
+                e.put_bytes(said);
+            }
         }
         e.finish()
     }
@@ -523,6 +535,7 @@ impl Message {
             20 => Self::Events(decode_events(&mut d)?),
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
+            23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
@@ -858,6 +871,7 @@ mod tests {
             }),
             Message::Sync(9),
             Message::Heard(7),
+            Message::Keys(vec![6, 1, 0, 0, 0]),
         ]
     }
 
@@ -942,6 +956,12 @@ mod tests {
             e.put_u64(0);
             assert!(Message::from_bytes(&e.finish()).is_err(), "{block_len} {signature_len}");
         }
+    }
+
+    #[test]
+    fn an_announcement_of_keys_is_not_longer_than_its_bound() {
+        let read = |len| Message::from_bytes(&Message::Keys(vec![1; len]).to_bytes()).is_ok();
+        assert!(read(KEYS_LEN_MAX) && !read(KEYS_LEN_MAX + 1));
     }
 
     #[test]

@@ -233,7 +233,11 @@ impl SourceSession {
                 self.state = if self.standing { S::Ready } else { S::Done };
                 Ok(())
             }
-            (S::Ready | S::AwaitSealed, Message::Foreign(_)) if self.standing => Ok(()),
+            (S::Ready | S::AwaitSealed, Message::Foreign(_) | Message::Keys(_))
+                if self.standing =>
+            {
+                Ok(())
+            }
             (S::AwaitSealed, Message::SealMismatch(_)) => {
                 self.state = S::Ready;
                 Ok(())
@@ -382,6 +386,7 @@ impl TargetSession {
                 }
                 Ok(())
             }
+            (T::Ready, Message::Keys(_)) if self.standing => Ok(()),
             (T::Ready, Message::Sign(sign)) if self.version >= DELTA_VERSION => {
                 if sign.id < self.next_sign {
                     return Err(SessionError::Absurd { what: "request", found: sign.id });
@@ -652,11 +657,15 @@ mod tests {
         source.handle(&welcome(0)).expect("welcome");
         let policies = Message::Policies(PolicySet::default());
         target.handle(&policies).expect("policies");
+        let keys = Message::Keys(vec![1]);
         assert!(source.handle(&Message::Foreign(1)).is_err(), "it does not stand yet");
+        assert!(source.handle(&keys).is_err() && target.handle(&keys).is_err(), "nor of keys");
         source.stands();
         target.handle(&Message::Standing).expect("standing");
         for batch in 5..8 {
             source.handle(&Message::Foreign(1)).expect("between two cuts");
+            target.handle(&keys).expect("at any time");
+            source.handle(&keys).expect("at any time");
             source.batch_sent(batch);
             target.batch_began(&began(batch, 0)).expect("batch");
             assert!(target.handle(&policies).is_err(), "within a cut");
@@ -668,6 +677,7 @@ mod tests {
             let mark = |sequence| Message::Mark { sequence, label: "db=1".into() };
             assert!(target.handle(&mark(batch)).is_err(), "not sealed yet");
             source.handle(&Message::Foreign(1)).expect("while the target seals");
+            source.handle(&keys).expect("while the target seals");
             target.sealed(batch);
             source.handle(&Message::Sealed(point())).expect("sealed");
             target.handle(&mark(batch)).expect("the point just sealed");
