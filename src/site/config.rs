@@ -159,8 +159,6 @@ pub struct Share {
     pub scrub: Duration,
     /// Bytes a second of reading and writing the tree's content.
     pub io_limit: Option<u64>,
-    /// Accounts that come before or after others; 0 for those not named, the higher the sooner.
-    pub priority: BTreeMap<RelPath, i32>,
     /// When replication is held.
     pub brake: Brake,
     /// Other hosts that change the share too, and report what they see change.

@@ -207,8 +207,6 @@ role = @role
 #scrub = "7d"
 # Bytes a second of reading and writing the share's content; nothing: no limit.
 #io_limit = "50M"
-# Accounts that come before others: -1000 to 1000, 0 for those not named, the higher the sooner.
-#priority = { "acct7" = 10 }
 # Other hosts that change the share too: each runs 'farshore capture', and is trusted under its name.
 # While one of them is away, the standby's age is told by looking at everything. Needs a restart.
 #nodes = ["node2", "node3"]

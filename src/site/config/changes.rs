@@ -150,7 +150,6 @@ fn of_share(share: &Share) -> Vec<(&'static str, String)> {
         ("history", format!("{} days, {size}", share.history.days)),
         ("scrub", show_duration(share.scrub)),
         ("io_limit", rate(share.io_limit)),
-        ("priority", list(share.priority.iter().map(|(p, n)| format!("{} {n}", path(p))))),
         ("brake", brake),
         ("nodes", list(share.nodes.iter())),
         ("allow_protected", share.allow_protected.to_string()),

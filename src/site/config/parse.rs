@@ -27,7 +27,7 @@ pub struct Known {
     pub keys: &'static [&'static str],
 }
 
-/// Every table but those whose keys the operator chooses (`share.priority`, `share.settings.NAME`).
+/// Every table but those whose keys the operator chooses (`share.settings.NAME`).
 pub const KEYS: [Known; 9] = [
     Known { table: "", keys: &["site", "peer", "bandwidth", "share"] },
     Known { table: "site", keys: &["name", "state", "listen", "metrics", "install_dirs"] },
@@ -49,7 +49,6 @@ pub const KEYS: [Known; 9] = [
             "history",
             "scrub",
             "io_limit",
-            "priority",
             "brake",
             "nodes",
             "allow_protected",
@@ -233,7 +232,6 @@ fn share(section: Section<'_, '_>) -> Placed {
     times_fit(&section, objective, scan, settle);
     let history = history(&section, role.as_ref().map(|read| read.value));
     let io_limit = section.text("io_limit", parse_rate).map(|read| read.value);
-    let priority = priority(&section, account_depth);
     let brake = brake(&section);
     let nodes = nodes(&section);
     let allow_protected = section.flag("allow_protected").is_some_and(|read| read.value);
@@ -251,7 +249,6 @@ fn share(section: Section<'_, '_>) -> Placed {
         history,
         scrub,
         io_limit,
-        priority,
         brake,
         nodes,
         allow_protected,
@@ -384,32 +381,6 @@ fn history(section: &Section<'_, '_>, role: Option<Role>) -> History {
     });
     let days = days.and_then(|days| u32::try_from(days.value).ok()).unwrap_or(DAYS);
     History { days, size: size.map(|read| read.value) }
-}
-
-fn priority(section: &Section<'_, '_>, depth: usize) -> BTreeMap<RelPath, i32> {
-    const MOST: i64 = 1_000;
-    let mut all = BTreeMap::new();
-    let Some((table, at)) = section.any_table("priority") else { return all };
-    for (name, value) in table {
-        let at = section.below(&at, name);
-        let account = parse_path(name.get_ref());
-        let number = section.as_number(value.get_ref(), &at, -MOST..=MOST);
-        match account {
-            Ok(path) if path.components().count() != depth => {
-                let what = format!(
-                    "an account of this share has {depth} components (account_depth), this has {}",
-                    path.components().count()
-                );
-                section.reader.fault(&at, what);
-            }
-            Ok(path) => {
-                let number = number.and_then(|number| i32::try_from(number).ok()).unwrap_or(0);
-                all.insert(path, number);
-            }
-            Err(what) => section.reader.fault(&at, what),
-        }
-    }
-    all
 }
 
 fn brake(section: &Section<'_, '_>) -> Brake {

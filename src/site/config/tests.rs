@@ -30,7 +30,6 @@ settle = "2s"
 history = { days = 14, size = "500G" }
 scrub = "7d"
 io_limit = "50M"
-priority = { "BU01/acct7" = 10 }
 [share.settings.mft-defaults]
 keep_days = 3
 flag = true
@@ -65,10 +64,6 @@ fn every_key_is_read() {
     assert_eq!((share.role, share.account_depth), (Role::Active, 2));
     assert_eq!(share.history, History { days: 14, size: Some(500 << 30) });
     assert_eq!(share.settle, Duration::from_secs(2));
-    assert_eq!(
-        share.priority.iter().next().map(|(p, n)| (p.as_bytes(), *n)),
-        Some((&b"BU01/acct7"[..], 10))
-    );
     assert_eq!(share.settings["mft-defaults"]["keep_days"], "3");
     assert_eq!(share.settings["mft-defaults"]["flag"], "true");
     assert_eq!(share.brake.canaries.len(), 1);
@@ -155,7 +150,6 @@ fn each_rule_refuses_by_name() {
             "share.homes.io_limit",
             "nothing would ever end",
         ),
-        ("\"BU01/acct7\" = 10", "\"BU01\" = 10", "share.homes.priority.BU01", "has 2 components"),
         ("percent = 10", "percent = 101", "share.homes.brake.percent", "0 to 100"),
         ("percent = 10", "percent = 1.5", "share.homes.brake.percent", "a number with a fraction"),
         (
