@@ -180,6 +180,7 @@ impl Site {
 }
 
 impl Daemon {
+    #[allow(dead_code)] // the bench asks
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
