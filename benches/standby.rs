@@ -8,7 +8,7 @@
 //! Lag is told twice: as the standby's status does, and as its objective means it, from the truth: for each
 //! change, how long after it was done a sealed point that vouches for it was known at the standby.
 
-#![allow(dead_code, clippy::print_stdout)]
+#![allow(dead_code, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

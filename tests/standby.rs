@@ -2,6 +2,8 @@
 //!
 //! Trees lie on a tmpfs of their own as root, so that events are had for them.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 mod common;
 
 #[path = "standby/churn.rs"]

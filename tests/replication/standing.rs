@@ -178,8 +178,6 @@ impl Observer for Seen {
 /// What is at hand while a session stands.
 struct Standing<'a> {
     script: &'a Script,
-    /// Tells the target's session of foreign entries.
-    foreign: crossbeam_channel::Sender<u64>,
     /// The source's end of the link.
     link: &'a dyn Link,
     seen: Arc<Seen>,
@@ -194,7 +192,6 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
         Listener::bind(address, &target_key, KeySet::from(source_key.key_id()), config.clone())
             .unwrap();
     let script = Script::default();
-    let (foreign, found) = crossbeam_channel::unbounded();
     let seen = Arc::new(Seen::default());
     std::thread::scope(|scope| {
         let observer: Arc<dyn Observer> = Arc::clone(&seen) as _;
@@ -206,7 +203,7 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
             let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
             let config = farshore::replicate::TargetOptions::default();
             let config = config.config(folder, Arc::default()).unwrap();
-            let config = TargetConfig { observer: Some(observer), foreign: Some(found), ..config };
+            let config = TargetConfig { observer: Some(observer), ..config };
             let incoming = listener.accept().unwrap();
             let hello = target::receive_hello(&incoming.link).unwrap();
             target::run(&storage, &catalog, &incoming.link, &hello, &config)
@@ -243,7 +240,7 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
             ended
         });
         assert!(matches!(script.told(), Told::Began));
-        work(&Standing { script, foreign, link: &link, seen: Arc::clone(&seen) });
+        work(&Standing { script, link: &link, seen: Arc::clone(&seen) });
         script.state.lock().unwrap().leave = true;
         script.moved.notify_all();
         let ended = sending.join().unwrap();

@@ -248,7 +248,8 @@ impl Writer {
     fn arrive(&mut self) {
         self.serial += 1;
         let name = format!("{:06}", self.serial);
-        let folder = format!("{}/{}", self.account, self.one(&["inbound", "outbound"]));
+        let side = self.one(&["inbound", "outbound"]);
+        let folder = format!("{}/{side}", self.account);
         let path = format!("{folder}/{name}.dat");
         if self.rng.below(100) < 30 {
             let attributes = format!("{}/.stfs/attrs/{name}.dat", self.account);

@@ -193,6 +193,7 @@ impl Daemon {
         Self { child, log }
     }
 
+    #[allow(dead_code)] // the bench asks
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -168,6 +168,7 @@ impl Truth {
     }
 
     /// When each change was done.
+    #[allow(dead_code)] // the bench asks
     pub(crate) fn done_ns(&self) -> Vec<i128> {
         let log = self.0.lock().unwrap();
         let done: BTreeMap<u64, i128> =

@@ -86,7 +86,7 @@ fn events_wait_to_be_looked_at_before_they_are_said_to_be_heard() {
     let far = connect(&nodes, "n2");
     far.events(1, None, &["a/in", "b"]);
     assert_eq!(far.hears(), Message::Heard(1));
-    assert!(dirty.waits(&RelPath::new("a/in").unwrap()));
+    assert!(dirty.waits(&RelPath::new(*b"a/in").unwrap()));
     far.events(2, Some("its queue overflowed"), &[]);
     assert_eq!(far.hears(), Message::Heard(2));
     let taken = dirty.take(&TakeFilter::default()).unwrap();
@@ -114,7 +114,7 @@ fn nothing_is_vouched_for_unless_every_node_has_answered() {
     });
     assert_eq!(nodes.sync(), None);
     // What was said before the answer is known.
-    assert!(dirty.waits(&RelPath::new("late/change").unwrap()));
+    assert!(dirty.waits(&RelPath::new(*b"late/change").unwrap()));
     let (n2, n3) = (answering.join().unwrap(), answers.join().unwrap());
     drop(n3);
     while nodes.status()[1].state == "ok" {
