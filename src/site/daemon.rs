@@ -436,6 +436,8 @@ impl Daemon {
                 let Message::Hello { share, source, .. } = &hello else { return };
                 let Some(receiver) = self.receivers.get(share) else { return unknown(share) };
                 let link = Arc::new(link.clone());
+                // The other site is one source, whichever of its keys it shows while it changes them.
+                let peer = KeyId::from_bytes([0; 32]);
                 let claimant =
                     Claimant { peer, source: *source, link: Arc::clone(&link) as Arc<dyn Link> };
                 let in_use = match self.sessions.claim(share, claimant, TAKE_OVER) {

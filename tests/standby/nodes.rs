@@ -75,7 +75,7 @@ fn all_report(pair: &Pair) {
         let states = states(share);
         states.len() == NAMES.len()
             && states.iter().all(|state| state == "ok")
-            && share["capture"]["last_look_unix_ms"].is_i64()
+            && share["recovery_point"].is_object()
             && share["capture"]["whole_look_percent"].is_null()
     });
 }
