@@ -731,6 +731,10 @@ impl Cuts for Sender {
         }
         inner.covered |= completes;
         let was_seeding = std::mem::take(&mut inner.seeding);
+        if was_seeding {
+            // A first copy looks at everything.
+            inner.last_look = Some((point.time_unix_ms, Duration::ZERO));
+        }
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = self.dirty.status().marks;
         let was_held = inner.guard_hold.take().is_some();
