@@ -64,6 +64,7 @@ impl Observer for Posts {
         }
         if welcome.foreign_changes > 0 {
             self.board.foreign(welcome.foreign_changes, 0, 0);
+            self.mended.waits.fetch_add(welcome.foreign_changes, Relaxed);
         }
     }
 

@@ -1,3 +1,5 @@
+//! What a target does without its source.
+
 use farshore_proto::link::{BulkSend, LinkStats};
 
 use super::*;

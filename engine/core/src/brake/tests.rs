@@ -1,3 +1,5 @@
+//! What the tests of the brake share, and what holds of every cut.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::account::account_of;

@@ -1,3 +1,5 @@
+//! Approvals, rejections, and what survives a restart.
+
 use super::*;
 
 fn held() -> Site {

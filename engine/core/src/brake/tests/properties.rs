@@ -1,3 +1,5 @@
+//! What holds whatever is counted and whatever the bytes of a state are.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Ransomware's shapes, and what looks like them and is none.
+
 use super::*;
 
 fn site() -> Site {

@@ -1,0 +1,171 @@
+//! What a session that stands asks of the sender, and tells it.
+//!
+//! Guarantees: what a cut took is done only when it is sealed; dropped or broken it waits again, and whoever
+//! waits for a point is answered or goes on waiting for the next one.
+
+use super::*;
+
+impl Cuts for Sender {
+    fn keys(&self) -> Option<Vec<u8>> {
+        self.talk()?.due()
+    }
+
+    fn heard_keys(&self, said: &[u8]) {
+        if let Some(talk) = self.talk() {
+            talk.hear(said);
+        }
+    }
+
+    fn began(&self, welcome: &Welcome, first_contact: bool) {
+        if let Some(point) = &welcome.recovery_point {
+            self.board.peer_recovery_point(point);
+        }
+        let mut inner = self.lock();
+        inner.seeding |= first_contact;
+    }
+
+    fn differ(&self, entries: u64) {
+        self.lock().differ = entries.max(1);
+    }
+
+    fn next(&self, at_most: Duration) -> Next {
+        let until = Instant::now() + at_most;
+        loop {
+            if self.is_stopping() {
+                return Next::Leave;
+            }
+            match self.compose() {
+                Ok(Some(cut)) => return Next::Cut(Box::new(cut)),
+                Ok(None) => {}
+                Err(e) => {
+                    let text = farshore_engine::ingest::describe(&e);
+                    self.log.say(&Record::new(Level::Error, "catalog", text));
+                    return Next::Leave;
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Next::Idle;
+            }
+            // Woken by what changes; what waits to settle is asked about again soon.
+            let version = self.lock().version;
+            let version = self.dirty.wait(version, left.min(Duration::from_millis(20)));
+            self.lock().version = version;
+        }
+    }
+
+    fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool {
+        let point = self.lock().last_point.map_or(0, |point| point.sequence);
+        let (mut found, mut announced) = (0, 0);
+        let by_look = self.lock().under_way.looked_for(cut);
+        let mut met = |path: &RelPath| {
+            let directory = || path.split().map_or_else(RelPath::root, |(parent, _)| parent);
+            found += 1;
+            announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
+        };
+        let judging = self.brakes.judge(&self.storage, &self.catalog, cut, plan, point, &mut met);
+        match judging {
+            Ok((tally, judgement)) => {
+                let mut inner = self.lock();
+                if !inner.seeding && judgement.passes() {
+                    inner.found += found;
+                    inner.found_by_event += announced;
+                }
+                drop(inner);
+                let passes = judgement.passes();
+                for hold in &judgement.began {
+                    let text = self.brakes.text(*hold);
+                    let record = Record::new(Level::Error, "held", text);
+                    self.log.say(&record.share(&self.config.share));
+                }
+                if !judgement.began.is_empty() || !judgement.ended.is_empty() {
+                    self.show_holds();
+                }
+                self.lock().under_way.judged = Some((tally, judgement));
+                passes
+            }
+            Err(failure) => {
+                let record = Record::new(Level::Error, "brake", failure.message);
+                self.log.say(&record.share(&self.config.share));
+                false
+            }
+        }
+    }
+
+    fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
+        let mut inner = self.lock();
+        self.note_problems(&mut inner, cut, problems);
+        inner.troubled.len() as u64 + cut.withheld.len() as u64 + faults
+    }
+
+    fn sealed(&self, cut: Cut, report: CutReport) {
+        let mut inner = self.lock();
+        self.note_deferred(&mut inner, &cut, &report);
+        let UnderWay { taken, slice, wanted, judged, completes } =
+            std::mem::take(&mut inner.under_way);
+        let point = report.point;
+        if let Some(taken) = taken {
+            self.dirty.done(taken);
+        }
+        if let (Some(slice), Some(rotation)) = (slice, &mut inner.rotation)
+            && rotation.advance(slice)
+        {
+            inner.last_look = Some((rotation.began_ms, rotation.took()));
+            inner.rotation = None;
+            inner.next_look = Instant::now() + self.pace().scan;
+            if let Some(whole) = inner.whole.take() {
+                self.dirty.done(whole);
+            }
+        }
+        inner.covered |= completes;
+        let was_seeding = std::mem::take(&mut inner.seeding);
+        if was_seeding {
+            // A first copy looks at everything.
+            inner.last_look = Some((point.time_unix_ms, Duration::ZERO));
+        }
+        inner.last_seal = Some(Instant::now());
+        inner.marks_sealed = self.dirty.status().marks;
+        let was_held = inner.guard_hold.take().is_some();
+        self.show_accounts(&mut inner, point.time_unix_ms);
+        inner.last_point = Some(point);
+        drop(inner);
+        match judged {
+            // What a first copy makes is not young: it was there before.
+            _ if was_seeding => self.seeded(),
+            Some((tally, judgement)) => self.brakes.applied(&tally, &judgement),
+            None => {}
+        }
+        self.board.recovery_point(&point);
+        self.board.peer_recovery_point(&point);
+        self.board.degraded(&report.degraded);
+        if was_held {
+            self.show_holds();
+        }
+        self.answer(wanted, || Ok(point));
+    }
+
+    fn dropped(&self, _: Cut, why: Dropped) {
+        let mut inner = self.lock();
+        let under_way = std::mem::take(&mut inner.under_way);
+        drop(inner);
+        if let Some(taken) = under_way.taken {
+            self.dirty.put_back(taken);
+        }
+        match why {
+            Dropped::Guard(hold) => self.hold_by_guard(hold),
+            Dropped::Owner => self.board.state(ShareState::Held, None),
+        }
+        self.answer(under_way.wanted, || Err(self.refused("the cut is held: farshore brake show")));
+    }
+
+    fn broken(&self, _: Cut) {
+        let mut inner = self.lock();
+        let under_way = std::mem::take(&mut inner.under_way);
+        // Who waits for a point goes on waiting for one.
+        inner.wanted.extend(under_way.wanted);
+        drop(inner);
+        if let Some(taken) = under_way.taken {
+            self.dirty.put_back(taken);
+        }
+    }
+}
