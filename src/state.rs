@@ -6,6 +6,9 @@
 //! <state>/target-<id>/catalog.redb what was applied to one target root
 //! <state>/{source,target}-<id>/pair which roots the folder is for, as text
 //! <state>/source-<id>/degraded     what the target's mount did not keep so far, as JSON
+//! <state>/source-<id>/brake        what a standing site's brake holds, and its sums
+//! <state>/source-<id>/capture.journal  directories that wait to be looked at
+//! <state>/target-<id>/scrub        how far a standby was read, and when, as JSON
 //! ```
 //! An id is a digest of what it belongs to. A catalog that is lost is rebuilt from the trees; a key
 //! that is lost must be paired again. One process at a time has a catalog open.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::StateArgs;
 use crate::exit::{Exit, Failure};
+use crate::site::config::DEFAULT_FILE;
 use crate::site::control::{self, Request};
 use crate::state::State;
 
@@ -29,6 +30,9 @@ pub(super) fn ask(
     request: &Request,
     patience: Duration,
 ) -> Result<Value, Failure> {
+    // As the daemon itself: what its config says, where there is one.
+    let site = Path::new(DEFAULT_FILE);
+    let config = config.or((state.state.is_none() && site.exists()).then_some(site));
     let folder = match (state.state.as_deref(), config) {
         (None, Some(config)) => of_config(config)?,
         (given, _) => State::existing(given)

@@ -132,6 +132,8 @@ struct UnderWay {
     judged: Option<(CutTally, Judgement)>,
     /// Its seal makes the point vouch for everything up to its time.
     completes: bool,
+    /// Marks made before it took any.
+    marks: u64,
 }
 
 impl UnderWay {
@@ -314,6 +316,24 @@ impl Sender {
         }
     }
 
+    /// Whether what an operator looked at is what is held: of the account, or alone, that hold.
+    ///
+    /// # Errors
+    /// [`Failure`] when it is another one, or there are others.
+    pub fn is_still(&self, only: Option<&RelPath>, id: Option<&str>) -> Result<(), Failure> {
+        let Some(id) = id else { return Ok(()) };
+        let guard_hold = self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string());
+        let holds = self.brakes.shown(&self.config.share, guard_hold);
+        let account = only.map(ToString::to_string);
+        let mut meant = holds.iter().filter(|h| account.as_ref().is_none_or(|a| h.account == *a));
+        match (meant.next(), meant.next()) {
+            (Some(hold), None) if hold.id == id => Ok(()),
+            _ => Err(self.refused(&format!(
+                "hold {id} is not what is held there now; farshore brake show says what is"
+            ))),
+        }
+    }
+
     /// Lets pass what is held.
     ///
     /// # Errors
@@ -363,6 +383,8 @@ impl Sender {
         let files = dirty.marks.saturating_sub(inner.marks_sealed);
         let bound = match whole {
             true => Bound::Unknown,
+            // A mark is a directory, of one change or more; what is held is not counted at all.
+            false if files > 0 || !self.brakes.withheld().is_empty() => Bound::AtLeast,
             false => Bound::AtMost,
         };
         self.board.at_risk(AtRisk { files, bytes: 0, bound });
@@ -485,6 +507,8 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
+        // What comes from here on may be in the cut or not: it counts as not.
+        let marks = self.dirty.status().marks;
         let taken = self.dirty.take(&self.filter(!inner.seeding));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
@@ -515,7 +539,7 @@ impl Sender {
         inner.differ = 0;
         // A node that is away goes on watching, or says that it did not.
         let completes = completes && watched && known;
-        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes };
+        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,

@@ -44,6 +44,9 @@ fn a_share_that_is_deleted_is_held_and_the_rest_goes_on() {
     pair.point();
     assert!(there(&pair, "acct4/inbound/new.csv").exists());
     assert!(there(&pair, "acct3/inbound/7.csv").exists());
+    let config = text(&pair.production.config);
+    let other = farshore(&["brake", "approve", "--id", "999", "--config", config]);
+    assert!(!other.status.success(), "another hold than the one that was looked at");
     brake(&pair, &["reject"]);
     pair.point();
     assert!(there(&pair, "acct3/inbound/7.csv").exists(), "rejected: it stays");

@@ -400,6 +400,11 @@ impl<'a, S: Storage> Join<'a, S> {
         let is_file = stat.kind == FileKind::Regular;
         let kind = match &record {
             None => LookKind::New,
+            Some(r)
+                if stat.kind == FileKind::Directory && r.entry.kind() == EntryKind::Directory =>
+            {
+                LookKind::Rest
+            }
             Some(r) if content_changed || !same_kind(&r.entry, stat.kind) => LookKind::Content,
             Some(_) => LookKind::Rest,
         };

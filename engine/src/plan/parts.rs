@@ -320,16 +320,14 @@ impl<S: Storage> Join<'_, S> {
         stat: &Stat,
         record: Option<&Record>,
     ) -> Result<(), PlanError> {
-        let is_same_inode = record
-            .is_some_and(|r| r.facts.is_some_and(|f| f.inode == stat.inode) && is_of_its_own(r));
-        if stat.kind != FileKind::Directory && stat.links > 1 {
-            // The other names of one that stands alone in the catalog are not ours, or new where they are.
-            if !is_same_inode || self.catalog.is_first_name(path)? {
-                self.needs_whole(SHARED);
-            }
-        } else if let Some(record) = record {
-            // With one name left it is no longer theirs, be it by a number that was used again.
-            self.loses_first_name(path, record.entry.kind())?;
+        if self.partial.is_none() || stat.kind == FileKind::Directory {
+            return Ok(());
+        }
+        // What becomes of one name of an inode with several depends on all of them, and so it does where
+        // the records know of several.
+        let was_further = record.is_some_and(|r| r.entry.kind() == EntryKind::HardLink);
+        if stat.links > 1 || was_further || self.catalog.is_first_name(path)? {
+            self.needs_whole(SHARED);
         }
         Ok(())
     }
@@ -387,10 +385,6 @@ impl<S: Storage> Join<'_, S> {
             _ => Ok(false),
         }
     }
-}
-
-fn is_of_its_own(record: &Record) -> bool {
-    !matches!(record.entry.kind(), EntryKind::Directory | EntryKind::HardLink)
 }
 
 /// Joins what stands in the directories of `scope` with their records, on this thread alone; see

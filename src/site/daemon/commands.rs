@@ -68,14 +68,18 @@ impl Commands for Daemon {
             Err(request) => request,
         };
         match request {
-            Request::BrakeApprove { share, account: only, id: _ } => {
+            Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                self.sender(share.as_deref())?.sender.approve(only.as_ref())?;
+                let sender = &self.sender(share.as_deref())?.sender;
+                sender.is_still(only.as_ref(), id.as_deref())?;
+                sender.approve(only.as_ref())?;
                 Ok(json!({}))
             }
-            Request::BrakeReject { share, account: only, id: _ } => {
+            Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                self.sender(share.as_deref())?.sender.reject(only.as_ref())?;
+                let sender = &self.sender(share.as_deref())?.sender;
+                sender.is_still(only.as_ref(), id.as_deref())?;
+                sender.reject(only.as_ref())?;
                 Ok(json!({}))
             }
             Request::Mark { share, label } => {

@@ -101,7 +101,7 @@ impl Cuts for Sender {
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
         self.note_deferred(&mut inner, &cut, &report);
-        let UnderWay { taken, slice, wanted, judged, completes } =
+        let UnderWay { taken, slice, wanted, judged, completes, marks } =
             std::mem::take(&mut inner.under_way);
         let point = report.point;
         if let Some(taken) = taken {
@@ -124,7 +124,7 @@ impl Cuts for Sender {
             inner.last_look = Some((point.time_unix_ms, Duration::ZERO));
         }
         inner.last_seal = Some(Instant::now());
-        inner.marks_sealed = self.dirty.status().marks;
+        inner.marks_sealed = marks;
         let was_held = inner.guard_hold.take().is_some();
         self.show_accounts(&mut inner, point.time_unix_ms);
         inner.last_point = Some(point);

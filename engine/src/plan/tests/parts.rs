@@ -313,8 +313,8 @@ fn several_names_of_an_inode_are_told_where_they_can_be() {
     // A further name that is gone.
     tree.remove(&path("b/2"));
     assert!(!whole(&tree, "b"));
-    // Its first name is alone now, and needs nobody.
-    assert!(!whole(&tree, "a"));
+    // Its first name is alone now, which its record does not know.
+    assert!(whole(&tree, "a"));
     // A first name that is gone, and one that is another inode.
     tree.rename(&path("a/new"), &path("aside")).expect("renamed");
     assert!(whole(&tree, ""));
@@ -326,13 +326,14 @@ fn several_names_of_an_inode_are_told_where_they_can_be() {
 }
 
 #[test]
-fn names_that_are_not_ours_need_no_whole_plan() {
+fn a_name_outside_of_the_share_cannot_be_told_from_one_within() {
     let (tree, catalog) = small();
     tree.directory(&path(OWN));
     tree.link(&path("a/1"), &path(".farshore/elsewhere")).expect("linked");
     tree.carry_out(&catalog, &ReplicateAll, tree.whole(&catalog, &ReplicateAll));
     tree.write(&path("a/1"), b"other");
-    assert_eq!(changes(tree.told(&catalog, &ReplicateAll, &[shallow("a")])), ["+ a/1"]);
+    let scope = Scope::new([shallow("a")]);
+    assert!(matches!(tree.parts(&catalog, &ReplicateAll, &scope), PartialPlan::Whole(_)));
 }
 
 #[test]
