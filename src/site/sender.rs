@@ -614,6 +614,14 @@ impl Sender {
         }
     }
 
+    /// What a cut did, or may have done, counts.
+    fn counted(&self, tally: &CutTally, judgement: &Judgement) {
+        if let Err(failure) = self.brakes.applied(tally, judgement) {
+            let record = Record::new(Level::Error, "brake", failure.message);
+            self.log.say(&record.share(&self.config.share));
+        }
+    }
+
     fn hold_by_guard(&self, hold: guard::Hold) {
         let text = hold.to_string();
         self.board.state(ShareState::Held, Some(&text));

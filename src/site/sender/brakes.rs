@@ -18,6 +18,8 @@ use super::*;
 
 /// Bytes of a file that are looked into.
 const SAMPLE_LEN: usize = 4_096;
+/// How often the sums of the window are kept for the next start.
+const SUMS_EVERY: Duration = Duration::from_secs(2);
 /// Rewritten files of one cut that are looked into.
 const SAMPLES_MAX: usize = 256;
 
@@ -31,6 +33,7 @@ struct Kept {
     brake: Brake,
     /// The revision that is on disk.
     saved: u64,
+    saved_at: Instant,
     /// Entries of accounts at the target, as far as they were asked for.
     known: HashMap<RelPath, u64>,
 }
@@ -56,13 +59,18 @@ impl Brakes {
             }
         };
         let saved = brake.revision();
-        let state = Mutex::new(Kept { brake, saved, known: HashMap::new() });
+        let state =
+            Mutex::new(Kept { brake, saved, saved_at: Instant::now(), known: HashMap::new() });
         Ok(Self { file, state })
     }
 
     /// Takes all that the catalog has for what is usual.
     pub(super) fn learn(&self, catalog: &Catalog) -> Result<(), Failure> {
-        learn(&mut self.lock().brake, catalog)
+        let kept = &mut *self.lock();
+        // Counted while there was nothing.
+        kept.known.clear();
+        learn(&mut kept.brake, catalog)?;
+        self.save(kept)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -85,6 +93,7 @@ impl Brakes {
             hint: None,
         })?;
         kept.saved = kept.brake.revision();
+        kept.saved_at = Instant::now();
         Ok(())
     }
 
@@ -155,7 +164,9 @@ impl Brakes {
                     let sample = (samples <= SAMPLES_MAX).then(|| sampled(storage, path)).flatten();
                     tally.rewritten(path, sample);
                 }
-                Change::Look { kind: LookKind::Rest, .. } | Change::Link { .. } => {}
+                // A further name is as young as any entry that comes.
+                Change::Link { path, .. } => tally.created(path, Created::Other),
+                Change::Look { kind: LookKind::Rest, .. } => {}
             }
             Ok(())
         })
@@ -184,8 +195,12 @@ impl Brakes {
         Ok((tally, judgement))
     }
 
-    /// Records what was sent.
-    pub(super) fn applied(&self, tally: &CutTally, judgement: &Judgement) {
+    /// Records what was sent, or may have been: of a cut that broke nobody knows how much, and what is left
+    /// of it is counted again. That holds too early, never too late.
+    ///
+    /// # Errors
+    /// [`Failure`] when the sums cannot be kept for the next start.
+    pub(super) fn applied(&self, tally: &CutTally, judgement: &Judgement) -> Result<(), Failure> {
         let kept = &mut *self.lock();
         kept.brake.applied(tally, judgement, now_ms());
         for (account, tally) in &tally.accounts {
@@ -193,7 +208,13 @@ impl Brakes {
                 *known = known.saturating_add_signed(tally.grown);
             }
         }
-        // The sums of a window may be lost; what is held may not, and is saved when it is judged.
+        let is_harmless =
+            tally.accounts.values().all(|account| account.created == 0 && account.is_harmless());
+        // What is held is kept when it is judged; of the sums the last seconds may be lost.
+        if is_harmless || kept.saved_at.elapsed() < SUMS_EVERY {
+            return Ok(());
+        }
+        self.save(kept)
     }
 
     /// The holds as the board shows them.

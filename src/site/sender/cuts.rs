@@ -132,7 +132,7 @@ impl Cuts for Sender {
         match judged {
             // What a first copy makes is not young: it was there before.
             _ if was_seeding => self.seeded(),
-            Some((tally, judgement)) => self.brakes.applied(&tally, &judgement),
+            Some((tally, judgement)) => self.counted(&tally, &judgement),
             None => {}
         }
         self.board.recovery_point(&point);
@@ -163,7 +163,12 @@ impl Cuts for Sender {
         let under_way = std::mem::take(&mut inner.under_way);
         // Who waits for a point goes on waiting for one.
         inner.wanted.extend(under_way.wanted);
+        let seeding = inner.seeding;
         drop(inner);
+        let judged = under_way.judged.filter(|(_, judgement)| judgement.passes() && !seeding);
+        if let Some((tally, judgement)) = judged {
+            self.counted(&tally, &judgement);
+        }
         if let Some(taken) = under_way.taken {
             self.dirty.put_back(taken);
         }
