@@ -301,19 +301,7 @@ pub fn to_remote(
     options: &RunOptions<'_>,
     progress: &Progress,
 ) -> Result<RunResult, Failure> {
-    let resolved = address
-        .to_socket_addrs()
-        .map_err(|e| {
-            let mut failure = Failure::new(Exit::Connection, &e);
-            failure.message = format!("target {address}: looking up its address: {e}");
-            failure
-        })?
-        .next()
-        .ok_or_else(|| Failure {
-            exit: Exit::Connection,
-            message: format!("target {address}: it has no address"),
-            hint: None,
-        })?;
+    let resolved = resolve("target", address)?;
     let config = TransportConfig {
         bandwidth_limit_bytes_per_s: options.bandwidth,
         ..TransportConfig::for_addr(resolved)
@@ -341,6 +329,21 @@ pub fn to_remote(
         run_source(&from, &parts, share, &link, options, line, progress, &profile)?;
     let io = vec![("source", from.usage())];
     Ok(RunResult { source, target: None, link: link.stats(), profile, io, degraded_before })
+}
+
+/// The address of `address`, HOST:PORT, which is what `role` names in messages.
+///
+/// # Errors
+/// [`Failure`] naming it.
+pub fn resolve(role: &'static str, address: &str) -> Result<SocketAddr, Failure> {
+    let failed = |why: String| Failure {
+        exit: Exit::Connection,
+        message: format!("{role} {address}: {why}"),
+        hint: None,
+    };
+    let mut found =
+        address.to_socket_addrs().map_err(|e| failed(format!("looking up its address: {e}")))?;
+    found.next().ok_or_else(|| failed("it has no address".to_owned()))
 }
 
 /// What the source makes of the line to its target.

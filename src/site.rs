@@ -22,3 +22,4 @@ pub mod receiver;
 pub mod scrubber;
 pub mod sender;
 pub mod trust;
+pub mod watch;

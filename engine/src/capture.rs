@@ -46,7 +46,6 @@ mod state;
 mod tests;
 mod watcher;
 
-pub use self::announced::Coverage;
 pub use self::dirty::{
     AccountStatus, DirtyConfig, DirtySet, DirtyStatus, TakeFilter, Taken, Taking,
 };

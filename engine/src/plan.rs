@@ -7,7 +7,7 @@
 //! neither tree: the lists spill to disk, only names of shared inodes and of paths that moved are kept,
 //! and of a plan of parts the directories asked for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -21,7 +21,6 @@ use crate::io::Storage;
 use crate::scan::{Held, scan};
 use crate::spool::{Spool, SpoolReader};
 
-mod accounts;
 mod change;
 mod detached;
 mod join;
@@ -33,15 +32,11 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{ACCOUNTS_MAX, AccountTally, NAMES_MAX};
 pub use change::{Change, LookKind};
 pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 use join::Join;
 pub use parts::{Part, PartialPlan, Scope, plan_parts};
 use windows::Windows;
-
-/// Components of an account's path below the share, where nothing else is said.
-const ACCOUNT_DEPTH: usize = 1;
 
 /// Something the walk could not vouch for.
 #[derive(Debug)]
@@ -71,8 +66,6 @@ pub enum PlanError {
 pub struct Plan {
     /// Counts. Of a plan of parts: those of the whole, as far as they change by it.
     pub tally: Tally,
-    /// What it does in each account.
-    pub accounts: BTreeMap<RelPath, AccountTally>,
     /// Bytes of files to look at: an upper bound of what will be read.
     pub bytes: u64,
     /// Entries and directories that cannot be vouched for.
@@ -110,7 +103,6 @@ impl Plan {
     fn new(known: u64, spool_folder: &Path) -> Self {
         Self {
             tally: Tally { known, ..Tally::default() },
-            accounts: BTreeMap::new(),
             bytes: 0,
             problems: Vec::new(),
             excluded: 0,
@@ -252,8 +244,6 @@ pub struct Planner<'a, S> {
     pub own: &'a [u8],
     /// Threads that read the tree, the caller's among them.
     pub threads: usize,
-    /// Components of an account's path below the share.
-    pub account_depth: usize,
     /// Where lists go that are too long for memory.
     pub spool_folder: &'a Path,
 }
@@ -303,6 +293,5 @@ pub fn plan<S: Storage>(
     spool_folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Plan, PlanError> {
-    let account_depth = ACCOUNT_DEPTH;
-    Planner { storage, catalog, policy, own, threads, account_depth, spool_folder }.whole(progress)
+    Planner { storage, catalog, policy, own, threads, spool_folder }.whole(progress)
 }

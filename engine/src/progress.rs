@@ -124,6 +124,13 @@ impl Progress {
         }
     }
 
+    /// What follows is another cut: what was planned and done of the one before no longer counts.
+    pub(crate) fn begin_cut(&self) {
+        let counters =
+            [&self.scanned, &self.planned, &self.planned_bytes, &self.done, &self.read_bytes];
+        counters.iter().for_each(|counter| counter.store(0, Relaxed));
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
     }

@@ -13,7 +13,7 @@
 //! with it: nothing that answers an operator waits for them.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,14 +25,12 @@ use farshore_core::brake::{BrakeConfig, PurgeWindow};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::Epoch;
-use farshore_engine::capture::{DirtyConfig, DirtySet, WatchConfig, Watcher};
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
 use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::IoMode;
 use farshore_engine::io::{Object, Storage};
 use farshore_engine::profile::Profile;
-use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::stand;
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target;
@@ -46,7 +44,7 @@ use farshore_transport::{
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads};
+use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads, resolve};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
@@ -64,6 +62,7 @@ use crate::site::receiver::Receiver;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
+use crate::site::watch::watched;
 use crate::state::{State, now_ms, path_bytes};
 
 mod commands;
@@ -500,12 +499,7 @@ impl Daemon {
             });
         };
         let address = address.to_string();
-        let failed = |text: String| Failure { exit: Exit::Connection, message: text, hint: None };
-        let resolved = address
-            .to_socket_addrs()
-            .map_err(|e| failed(format!("peer {address}: looking up its address: {e}")))?
-            .next()
-            .ok_or_else(|| failed(format!("peer {address}: it has no address")))?;
+        let resolved = resolve("peer", &address)?;
         let transport = TransportConfig {
             bandwidth_limit_bytes_per_s: config.bandwidth.limit_at(now_ms()),
             ..TransportConfig::for_addr(resolved)
@@ -606,9 +600,8 @@ impl Daemon {
             racy_ns: RACY_NS,
             profile: &Profile::default(),
         };
-        let progress = Arc::new(Progress::default());
         let (storage, catalog) = (&*outgoing.storage, &*outgoing.catalog);
-        stand(storage, catalog, link, &config, &progress, &outgoing.sender)
+        stand(storage, catalog, link, &config, outgoing.sender.progress(), &outgoing.sender)
     }
 
     /// Asks a share's mount how its root is, for as long as the daemon runs: a mount that does not answer
@@ -636,6 +629,7 @@ impl Daemon {
     fn keep(&self, outgoing: &Outgoing) {
         while !self.is_stopping() {
             outgoing.sender.show();
+            outgoing.show_line(&self.board);
             let limit = self.config().bandwidth.limit_at(now_ms());
             if outgoing.follow_timetable(limit) {
                 let limit = limit.map_or("none".to_owned(), |limit| format!("{limit} bytes/s"));
@@ -743,17 +737,7 @@ impl Outgoing {
             [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
         let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
         let catalog = Arc::new(catalog);
-        let failed = |step: &str, e: std::io::Error| Failure {
-            exit: Exit::Refused,
-            message: format!("share '{}': {step}: {e}", share.name),
-            hint: None,
-        };
-        let kept = DirtyConfig { account_depth: share.account_depth, ..DirtyConfig::default() };
-        let (dirty, _) = DirtySet::resume(kept, &folder, now_ms())
-            .map_err(|e| failed("reading what waits to be looked at", e))?;
-        let watch = WatchConfig::new(&share.path, now_ms);
-        let watcher =
-            Watcher::start(&watch, dirty.clone()).map_err(|e| failed("watching its root", e))?;
+        let (dirty, watcher) = watched(share, &folder)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());

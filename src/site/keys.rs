@@ -10,6 +10,7 @@
 //! Guarantees: at every step, and after a crash at any, the key that is shown is one the peer trusts.
 //! Refuses to retire a key before the peer acknowledged the next one, unless told to.
 
+use crate::exit::{Exit, Failure};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,6 +121,16 @@ impl SiteKeys {
             retired,
         }
     }
+}
+
+/// The key of the site with this state folder that is to be shown to `peer`.
+///
+/// # Errors
+/// [`Failure`] when the keys or the trust store cannot be read.
+pub fn shown_to(state: &Path, peer: &str) -> Result<SiteKey, Failure> {
+    let store = TrustFile::of(state).load().map_err(|e| e.failure())?;
+    let keys = SiteKeys::load(state).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    Ok(keys.into_shown(&store, peer))
 }
 
 /// Makes the next key, or returns the one that was made before.

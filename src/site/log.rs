@@ -394,21 +394,24 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_reader_that_does_not_read() {
-        struct Stuck(mpsc::Receiver<()>);
+        struct Stuck(mpsc::Sender<()>, mpsc::Receiver<()>);
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0.recv().unwrap_or(());
+                self.0.send(()).unwrap_or(());
+                self.1.recv().unwrap_or(());
                 Ok(bytes.len())
             }
             fn flush(&mut self) -> std::io::Result<()> {
                 Ok(())
             }
         }
-        let (_let_go, stuck) = mpsc::channel();
+        let ((entered, is_stuck), (_let_go, stuck)) = (mpsc::channel(), mpsc::channel());
         let clock = Arc::new(HandClock::at(0));
-        let log =
-            Log::to(Stuck(stuck), Format::Text, Level::Info, Arc::clone(&clock) as Arc<dyn Clock>)
-                .expect("a thread");
+        let shared = Arc::clone(&clock) as Arc<dyn Clock>;
+        let log = Log::to(Stuck(entered, stuck), Format::Text, Level::Info, shared);
+        let log = log.expect("a thread");
+        log.say(&Record::new(Level::Info, "event", "the one it hangs at"));
+        is_stuck.recv().expect("it writes");
         for _ in 0..3 * QUEUE {
             clock.advance(ONE_IN_MS);
             log.say(&Record::new(Level::Info, "event", ""));

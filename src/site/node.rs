@@ -13,16 +13,13 @@
 //! After a crash the journal has what was not heard, and what nobody watched meanwhile is lost and said so.
 
 use std::collections::VecDeque;
-use std::net::ToSocketAddrs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError};
-use farshore_engine::capture::{
-    DirtyConfig, DirtySet, TakeFilter, Taken, Taking, WatchConfig, Watcher,
-};
+use farshore_engine::capture::{DirtySet, TakeFilter, Taken, Taking, Watcher};
 use farshore_engine::ingest::describe;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkError};
@@ -30,17 +27,20 @@ use farshore_proto::message::{EVENTS_MAX, Events, Message, PROTOCOL_VERSION, STA
 use farshore_transport::{QuicLink, TransportConfig, TrustedKeys, dial_trusting};
 
 use crate::exit::{Exit, Failure};
+use crate::replicate::resolve;
 use crate::site::announce::KeyTalk;
 use crate::site::config::{Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
 use crate::site::control::DaemonLock;
 use crate::site::daemon::{DaemonOptions, Word};
 use crate::site::keys::SiteKeys;
+use crate::site::keys::shown_to;
 use crate::site::log::{Level, Log, Record};
 use crate::site::nodes::covers_own;
 use crate::site::notify::Notifier;
 use crate::site::trust::{TrustFile, TrustWatch};
-use crate::state::{State, now_ms};
+use crate::site::watch::watched;
+use crate::state::State;
 
 /// How long until a leader that could not be reached is tried again, first; then ever later.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -116,12 +116,7 @@ impl Capture {
         };
         let folder = state.folder().join("capture").join(&share.name);
         std::fs::create_dir_all(&folder).map_err(|e| failed("making its folder", e))?;
-        let kept = DirtyConfig { account_depth: share.account_depth, ..DirtyConfig::default() };
-        let (dirty, _) = DirtySet::resume(kept, &folder, now_ms())
-            .map_err(|e| failed("reading what waits to be reported", e))?;
-        let watch = WatchConfig::new(&share.path, now_ms);
-        let watcher =
-            Watcher::start(&watch, dirty.clone()).map_err(|e| failed("watching its root", e))?;
+        let (dirty, watcher) = watched(share, &folder)?;
         Ok(Self { share: share.name.clone(), dirty, watcher })
     }
 }
@@ -169,15 +164,10 @@ impl Node {
     }
 
     fn dial(&self) -> Result<QuicLink, String> {
-        let address = self.config.peer.dial.as_ref().map(ToString::to_string).unwrap_or_default();
-        let resolved = address
-            .to_socket_addrs()
-            .map_err(|e| format!("leader {address}: looking up its address: {e}"))?
-            .next()
-            .ok_or_else(|| format!("leader {address}: it has no address"))?;
-        let store = self.trust.load().map_err(|e| e.failure().message)?;
-        let keys = SiteKeys::load(self.state.folder()).map_err(|e| describe(&e))?;
-        let key = keys.into_shown(&store, &self.config.peer.name);
+        let peer = &self.config.peer;
+        let address = peer.dial.as_ref().map(ToString::to_string).unwrap_or_default();
+        let resolved = resolve("leader", &address).map_err(|failure| failure.message)?;
+        let key = shown_to(self.state.folder(), &peer.name).map_err(|failure| failure.message)?;
         let transport = TransportConfig::for_addr(resolved);
         dial_trusting(resolved, &key, &self.trusted, &transport).map_err(|e| describe(&e))
     }

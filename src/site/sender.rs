@@ -13,7 +13,7 @@
 //! Refuses to give anything out while the root is not there. After a crash: the dirty set is read from
 //! its journal, and what nobody watched is found by a rotation, while what is known goes first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,10 +26,13 @@ use farshore_core::guard;
 use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::RecoveryPoint;
-use farshore_engine::capture::{DirtySet, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher};
+use farshore_engine::capture::{
+    DirtySet, DirtyStatus, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher,
+};
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::plan::{Part, Plan, Problem, Scope};
+use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
 use farshore_proto::message::Welcome;
 
@@ -95,6 +98,7 @@ pub struct Sender {
     policies: Box<MakePolicy>,
     policy: Mutex<Arc<dyn Policy>>,
     brakes: Brakes,
+    progress: Arc<Progress>,
     inner: Mutex<Inner>,
     pace: Mutex<Pace>,
     /// Of the session there is.
@@ -235,6 +239,7 @@ impl Sender {
             policies,
             policy: Mutex::new(policy),
             brakes,
+            progress: Arc::default(),
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
             talk: Mutex::default(),
@@ -252,6 +257,12 @@ impl Sender {
     #[must_use]
     pub fn share(&self) -> &str {
         &self.config.share
+    }
+
+    /// The counters of the cut under way.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Ends the session in order, and begins no other.
@@ -411,8 +422,9 @@ impl Sender {
         });
         drop(inner);
         while let Ok(notice) = self.watcher.notices().try_recv() {
-            let text = format!("{notice:?}");
-            self.log.say(&Record::new(Level::Warn, "watch", text).share(&self.config.share));
+            self.log.say(
+                &Record::new(Level::Warn, "watch", notice.to_string()).share(&self.config.share),
+            );
         }
     }
 
@@ -421,21 +433,20 @@ impl Sender {
         self.board.state(ShareState::WaitingForPeer, Some(why));
     }
 
-    fn filter(&self, parts_only: bool) -> TakeFilter {
-        let left_out = self.brakes.withheld().into_iter().collect();
-        TakeFilter { parts_only, left_out, settled_before_ms: None }
-    }
-
     /// Begins to look at everything, if that is due.
-    fn begin_rotation(&self, inner: &mut Inner) -> Result<(), CatalogError> {
-        let dirty = self.dirty.status();
+    fn begin_rotation(
+        &self,
+        inner: &mut Inner,
+        dirty: &DirtyStatus,
+        withheld: &[RelPath],
+    ) -> Result<(), CatalogError> {
         if dirty.gone.is_some() {
             return Ok(());
         }
         if dirty.whole.is_some() {
             inner.covered = false;
             inner.rotation = None;
-            let taken = self.dirty.take(&self.filter(false));
+            let taken = self.dirty.take(&filter(false, withheld));
             // The look that begins now covers what the one before was to.
             if let Some(former) = std::mem::replace(&mut inner.whole, taken) {
                 self.dirty.done(former);
@@ -456,16 +467,14 @@ impl Sender {
         Ok(())
     }
 
-    fn is_due(&self, inner: &Inner) -> bool {
+    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, withheld: &[RelPath]) -> bool {
         if !inner.wanted.is_empty() || inner.seeding || inner.differ > 0 {
             return true;
         }
-        let status = self.dirty.status();
         let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
-        let withheld = self.brakes.withheld();
         let waits = |account: &RelPath| !withheld.contains(account);
-        status.accounts.iter().any(|a| a.first_ms <= before && waits(&a.account))
+        dirty.accounts.iter().any(|a| a.first_ms <= before && waits(&a.account))
     }
 
     /// The next cut, if one is due.
@@ -481,8 +490,9 @@ impl Sender {
             return Ok(None);
         }
         self.retry(&mut inner);
+        let (dirty, withheld) = (self.dirty.status(), self.brakes.withheld());
         if !inner.seeding {
-            self.begin_rotation(&mut inner)?;
+            self.begin_rotation(&mut inner, &dirty, &withheld)?;
         }
         let pace = match inner.whole {
             Some(_) => Duration::ZERO,
@@ -493,7 +503,7 @@ impl Sender {
             _ => None,
         };
         let beat = inner.covered && inner.last_seal.is_none_or(|at| at.elapsed() >= BEAT);
-        if slice.is_none() && !beat && !self.is_due(&inner) {
+        if slice.is_none() && !beat && !self.is_due(&inner, &dirty, &withheld) {
             return Ok(None);
         }
         let now = now_ms();
@@ -507,9 +517,7 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
-        // What comes from here on may be in the cut or not: it counts as not.
-        let marks = self.dirty.status().marks;
-        let taken = self.dirty.take(&self.filter(!inner.seeding));
+        let taken = self.dirty.take(&filter(!inner.seeding, &withheld));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
         let complete = reported && known;
@@ -539,6 +547,8 @@ impl Sender {
         inner.differ = 0;
         // A node that is away goes on watching, or says that it did not.
         let completes = completes && watched && known;
+        // What came since may be in the cut or not: it counts as not.
+        let marks = dirty.marks;
         inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
@@ -547,8 +557,10 @@ impl Sender {
             () => ShareState::Replicating,
         };
         self.board.state(state, None);
+        if look != Look::Nothing {
+            self.board.cut_began(Arc::clone(&self.progress));
+        }
         let policy = self.policy();
-        let withheld = self.brakes.withheld();
         Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels }))
     }
 
@@ -593,10 +605,12 @@ impl Sender {
             .extract_if(.., |path, _| covered(path))
             .map(|(path, trouble)| (path, trouble.times))
             .collect();
+        let account = |path: &RelPath| account_of(path, self.config.account_depth);
+        let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
         for problem in problems {
             let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            let account = account_of(&problem.path, self.config.account_depth);
-            self.board.problem(&account, &format!("{}: {}", problem.path, problem.text));
+            self.board
+                .problem(&account(&problem.path), &format!("{}: {}", problem.path, problem.text));
             if inner.troubled.len() < TROUBLED_MAX {
                 let wait = RETRY_FIRST.saturating_mul(1 << times.min(16)).min(RETRY_LAST);
                 let again = Instant::now() + wait;
@@ -604,6 +618,8 @@ impl Sender {
                 inner.troubled.insert(problem.path.clone(), trouble);
             }
         }
+        let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
+        settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
     }
 
     /// The brake learns what the share is like.
@@ -648,6 +664,11 @@ impl Sender {
         }
         self.board.accounts(inner.behind.iter().map(|(account, time)| (account, *time)));
     }
+}
+
+fn filter(parts_only: bool, withheld: &[RelPath]) -> TakeFilter {
+    let left_out = withheld.iter().cloned().collect();
+    TakeFilter { parts_only, left_out, settled_before_ms: None }
 }
 
 /// Whether a scope looks at all of an account.

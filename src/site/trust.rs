@@ -12,8 +12,8 @@
 //! not there is a site that trusts nobody yet. After a crash the former file or the new one is there.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,7 @@ use super::config::values::parse_site_name;
 use super::pairing::Announcement;
 use crate::exit::{Exit, Failure};
 use crate::report::utc;
+use crate::state::write_durably;
 
 /// Thousands of keys fit.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -492,33 +493,17 @@ impl TrustFile {
         let before = store.clone();
         let outcome = change(&mut store)?;
         if store != before || !self.path.exists() {
-            self.write(&store, folder)?;
+            self.write(&store)?;
         }
         Ok(outcome)
     }
 
-    fn write(&self, store: &TrustStore, folder: &Path) -> Result<(), TrustError> {
+    fn write(&self, store: &TrustStore) -> Result<(), TrustError> {
         let failed =
             |step| move |source| TrustError::Write { path: self.path.clone(), step, source };
-        let text = store.show().map_err(|e| failed("writing it")(io::Error::other(e)))?;
-        let beside = folder.join("trust.toml.new");
-        // What a crash left there has nobody's lock any more.
-        match std::fs::remove_file(&beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("removing an unfinished one beside it")(e));
-            }
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(failed("making a new one beside it"))?;
-        file.write_all(text.as_bytes()).map_err(failed("writing it"))?;
-        file.sync_all().map_err(failed("syncing it"))?;
-        std::fs::rename(&beside, &self.path).map_err(failed("putting it in place"))?;
-        File::open(folder).and_then(|f| f.sync_all()).map_err(failed("syncing its folder"))
+        let text =
+            store.show().map_err(|e| failed("putting it into words")(io::Error::other(e)))?;
+        write_durably(&self.path, text.as_bytes()).map_err(failed("writing it"))
     }
 
     fn stamp(&self) -> Stamp {

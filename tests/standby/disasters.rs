@@ -99,3 +99,53 @@ fn an_emptied_share_is_held_however_small() {
         share["holds"].as_array().is_some_and(Vec::is_empty)
     });
 }
+
+fn count(pair: &Pair, account: &str) -> usize {
+    fs::read_dir(there(pair, &format!("{account}/inbound"))).unwrap().count()
+}
+
+fn delete(pair: &Pair, account: &str, range: std::ops::Range<usize>) {
+    for n in range {
+        let file = format!("{account}/inbound/{n}.csv");
+        fs::remove_file(pair.production.tree.join(file)).unwrap();
+    }
+}
+
+/// What was there before is what a first copy found: accounts are not empty, nor is all in them young.
+#[test]
+fn a_few_deletes_right_after_the_first_copy_pass() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    delete(&pair, "acct5", 0..40);
+    pair.point();
+    assert_eq!(count(&pair, "acct5"), 160);
+    let status = pair.status(&pair.production);
+    assert_eq!(status["shares"][0]["holds"].as_array().map(Vec::len), Some(0), "{status:#}");
+}
+
+/// Each part passes by itself; together they are more than half of the account, whoever was killed between.
+#[test]
+fn a_drip_is_held_over_kills_of_the_sender() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (_there, mut here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    for part in [0..45, 45..90] {
+        delete(&pair, "acct2", part);
+        pair.point();
+        // The sums of the last seconds are kept with the next of them.
+        std::thread::sleep(std::time::Duration::from_millis(2_100));
+        delete(&pair, "acct7", (count(&pair, "acct7") - 1)..count(&pair, "acct7"));
+        pair.point();
+        here.kill();
+        here = pair.production.start();
+        pair.point();
+    }
+    assert_eq!(count(&pair, "acct2"), 110);
+    delete(&pair, "acct2", 90..130);
+    held(&pair);
+    pair.point();
+    assert_eq!(count(&pair, "acct2"), 110, "held before the first of them");
+}

@@ -14,7 +14,6 @@ pub mod delta;
 pub mod digest;
 pub mod entry;
 pub mod guard;
-pub mod lag;
 pub mod limits;
 pub mod pacer;
 pub mod path;

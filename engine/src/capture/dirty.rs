@@ -305,12 +305,6 @@ impl DirtySet {
         self.lock().state.announced.has(directory.as_bytes())
     }
 
-    /// Whether [`Self::was_announced`] remembers directories one by one still.
-    #[must_use]
-    pub fn announced_is_exact(&self) -> bool {
-        self.lock().state.announced.is_exact()
-    }
-
     /// Whether the direct children of `directory` wait to be looked at.
     #[must_use]
     pub fn waits(&self, directory: &RelPath) -> bool {

@@ -84,6 +84,18 @@ pub enum Notice {
     Failed(String),
 }
 
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RootGone(why) => write!(f, "the share's path does not lead to its root: {why}"),
+            Self::RootBack => f.write_str("the share's root is at its path again"),
+            Self::Overflow => f.write_str("events were lost: everything is looked at"),
+            Self::Unwatched(path) => write!(f, "{path}: it and what is below cannot be watched"),
+            Self::Failed(why) => write!(f, "the watch ended: {why}"),
+        }
+    }
+}
+
 /// What is known of a watch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WatchReport {

@@ -11,7 +11,6 @@ use farshore_core::entry::{Entry, EntryKind, Metadata};
 use farshore_core::path::{KeyBuffer, PathParts, RelPath};
 use farshore_core::policy::{Action, Candidate, Policy, Verdict};
 
-use super::accounts::Accounts;
 use super::moves::same_kind;
 use super::parts::Partial;
 use super::{Change, LookKind, Plan, PlanError, Planner, Problem};
@@ -52,7 +51,6 @@ pub(super) struct Join<'a, S: Storage> {
     /// Whether the policy keeps a directory that something moved from, by what was last known of it.
     pub(super) kept_directories: HashMap<RelPath, bool>,
     leaders: HashMap<u64, Leader>,
-    pub(super) accounts: Accounts,
     /// Entries met, the root among them.
     pub(super) met: u64,
     /// Those without a record, and whether the root has children.
@@ -71,7 +69,7 @@ impl<'a, S: Storage> Join<'a, S> {
         rows: Rows,
         partial: Option<Partial<'a, S>>,
     ) -> Result<Self, PlanError> {
-        let Planner { storage, catalog, policy, account_depth, spool_folder, .. } = *planner;
+        let Planner { storage, catalog, policy, spool_folder, .. } = *planner;
         Ok(Self {
             storage,
             catalog,
@@ -82,7 +80,6 @@ impl<'a, S: Storage> Join<'a, S> {
             rules: rules_by_text(policy),
             kept_directories: HashMap::new(),
             leaders: HashMap::new(),
-            accounts: Accounts::new(account_depth),
             met: 0,
             created: 0,
             is_root_filled: false,
@@ -126,7 +123,6 @@ impl<'a, S: Storage> Join<'a, S> {
     }
 
     pub(super) fn finish(mut self) -> Plan {
-        self.plan.accounts = self.accounts.finish();
         let plan = &mut self.plan;
         plan.faults = self.policy.take_faults();
         for fault in &plan.faults.first {
@@ -243,7 +239,6 @@ impl<'a, S: Storage> Join<'a, S> {
         }
         if !self.plan.moved.contains(&path) {
             self.plan.tally.deleted += 1;
-            self.accounts.went(&path, true);
         }
         if is_directory {
             self.open_below(&path, false);
@@ -365,9 +360,6 @@ impl<'a, S: Storage> Join<'a, S> {
         if unchanged && same_leader && !leader.renewed {
             return Ok(());
         }
-        if record.is_none() {
-            self.accounts.came(&path, false);
-        }
         let change = Change::Link { path, leader: leader.path.clone() };
         Ok(self.plan.looks.push(&change.to_bytes())?)
     }
@@ -391,20 +383,9 @@ impl<'a, S: Storage> Join<'a, S> {
             r.entry.kind() == EntryKind::File && known != (facts.size, facts.mtime)
         });
         self.plan.tally.rewritten += u64::from(content_changed);
-        if content_changed {
-            self.accounts.rewritten(&path);
-        }
-        if record.is_none() || moved_from.is_some() {
-            self.accounts.came(&path, moved_from.is_some());
-        }
         let is_file = stat.kind == FileKind::Regular;
         let kind = match &record {
             None => LookKind::New,
-            Some(r)
-                if stat.kind == FileKind::Directory && r.entry.kind() == EntryKind::Directory =>
-            {
-                LookKind::Rest
-            }
             Some(r) if content_changed || !same_kind(&r.entry, stat.kind) => LookKind::Content,
             Some(_) => LookKind::Rest,
         };

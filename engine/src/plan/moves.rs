@@ -108,9 +108,6 @@ impl<S: Storage> Join<'_, S> {
             // The walk passed it already and counted it as deleted; or met it there before it moved.
             if is_looked_at && from < *path {
                 self.plan.tally.deleted = self.plan.tally.deleted.saturating_sub(1);
-                self.accounts.not_deleted(&from);
-            } else {
-                self.accounts.went(&from, false);
             }
         }
         self.plan.moved.insert(from.clone());
@@ -128,6 +125,7 @@ pub(super) fn same_kind(entry: &Entry, kind: FileKind) -> bool {
     matches!(
         (entry.kind(), kind),
         (EntryKind::File, FileKind::Regular)
+            | (EntryKind::Directory, FileKind::Directory)
             | (EntryKind::Symlink, FileKind::Symlink)
             | (EntryKind::Fifo, FileKind::Fifo)
             | (EntryKind::Socket, FileKind::Socket)

@@ -18,7 +18,7 @@ use farshore_core::policy::{Action, Policy, Verdict};
 use super::join::Join;
 use super::ways::Ways;
 use super::windows::{Keys, Met, Sight, Windows};
-use super::{ACCOUNT_DEPTH, PROGRESS_STEP, Plan, PlanError, Planner};
+use super::{PROGRESS_STEP, Plan, PlanError, Planner};
 use crate::catalog::{CatalogReader, LocalFacts, Record};
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::scan::{ScanEvent, Tree, scan_below, scan_children};
@@ -401,7 +401,5 @@ pub fn plan_parts<S: Storage>(
     spool_folder: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<PartialPlan, PlanError> {
-    let (threads, account_depth) = (1, ACCOUNT_DEPTH);
-    Planner { storage, catalog, policy, own, threads, account_depth, spool_folder }
-        .parts(scope, progress)
+    Planner { storage, catalog, policy, own, threads: 1, spool_folder }.parts(scope, progress)
 }

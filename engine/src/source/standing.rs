@@ -334,6 +334,7 @@ impl<S: Storage> Source<'_, S> {
         standing: &mut Standing,
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
+        self.progress.begin_cut();
         let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
         let are_others = self.tell_policies(&policy, standing)?;
         let identity = self.identity()?;

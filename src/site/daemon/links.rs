@@ -5,14 +5,12 @@
 //! that all of those trust who are trusted here; a limit of the line is in force within a second of its time.
 
 use super::*;
+use crate::site::keys::shown_to;
 
 impl Daemon {
     /// The key to show to the peer.
     pub(super) fn key(&self) -> Result<SiteKey, Failure> {
-        let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
-        let store = self.trust.load().map_err(|e| e.failure())?;
-        let keys = SiteKeys::load(self.state.folder()).map_err(|e| refused(&e))?;
-        Ok(keys.into_shown(&store, &self.config().peer.name))
+        shown_to(self.state.folder(), &self.config().peer.name)
     }
 
     /// The key to show to whoever dials in: the next one as soon as all of them trust it.
@@ -90,6 +88,14 @@ impl Outgoing {
 
     pub(super) fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {
         *self.line() = line;
+    }
+
+    /// Shows what the line there is has carried.
+    pub(super) fn show_line(&self, board: &Board) {
+        let stats = self.line().as_ref().map(|(link, _)| link.stats());
+        if let Some(stats) = stats {
+            board.link(stats.rtt, stats.sent_bytes, stats.received_bytes);
+        }
     }
 
     /// Uses the line at `limit` from now on; whether that is another one than before.

@@ -73,6 +73,11 @@ impl Brakes {
         self.save(kept)
     }
 
+    /// How many entries accounts have is counted anew: what the target holds is not what was thought.
+    pub(super) fn forget_known(&self) {
+        self.lock().known.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,8 +169,12 @@ impl Brakes {
                     let sample = (samples <= SAMPLES_MAX).then(|| sampled(storage, path)).flatten();
                     tally.rewritten(path, sample);
                 }
-                // A further name is as young as any entry that comes.
-                Change::Link { path, .. } => tally.created(path, Created::Other),
+                // A new name is as young as any entry that comes; a known one is linked anew.
+                Change::Link { path, .. } => {
+                    if reader.get(path)?.is_none() {
+                        tally.created(path, Created::Other);
+                    }
+                }
                 Change::Look { kind: LookKind::Rest, .. } => {}
             }
             Ok(())

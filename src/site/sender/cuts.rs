@@ -26,6 +26,7 @@ impl Cuts for Sender {
 
     fn differ(&self, entries: u64) {
         self.lock().differ = entries.max(1);
+        self.brakes.forget_known();
     }
 
     fn next(&self, at_most: Duration) -> Next {
@@ -135,6 +136,7 @@ impl Cuts for Sender {
             Some((tally, judgement)) => self.counted(&tally, &judgement),
             None => {}
         }
+        self.board.cut_ended();
         self.board.recovery_point(&point);
         self.board.peer_recovery_point(&point);
         self.board.degraded(&report.degraded);
@@ -147,7 +149,13 @@ impl Cuts for Sender {
     fn dropped(&self, _: Cut, why: Dropped) {
         let mut inner = self.lock();
         let under_way = std::mem::take(&mut inner.under_way);
+        let mut wanted = under_way.wanted;
+        if matches!(why, Dropped::Owner) && !self.brakes.holds_share() {
+            // The next cut goes without the accounts that are held.
+            inner.wanted.append(&mut wanted);
+        }
         drop(inner);
+        self.board.cut_ended();
         if let Some(taken) = under_way.taken {
             self.dirty.put_back(taken);
         }
@@ -155,7 +163,7 @@ impl Cuts for Sender {
             Dropped::Guard(hold) => self.hold_by_guard(hold),
             Dropped::Owner => self.board.state(ShareState::Held, None),
         }
-        self.answer(under_way.wanted, || Err(self.refused("the cut is held: farshore brake show")));
+        self.answer(wanted, || Err(self.refused("the cut is held: farshore brake show")));
     }
 
     fn broken(&self, _: Cut) {
@@ -165,6 +173,8 @@ impl Cuts for Sender {
         inner.wanted.extend(under_way.wanted);
         let seeding = inner.seeding;
         drop(inner);
+        self.board.cut_ended();
+        self.brakes.forget_known();
         let judged = under_way.judged.filter(|(_, judgement)| judgement.passes() && !seeding);
         if let Some((tally, judgement)) = judged {
             self.counted(&tally, &judgement);
