@@ -3,16 +3,26 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
+use super::receiving::Standby;
+use super::sending::Outgoing;
 use super::*;
 
 impl Daemon {
-    fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
-        let names: Vec<&str> = self.senders.keys().map(String::as_str).collect();
-        let name = control::choose_share(&names, given)?;
-        self.senders
-            .get(name)
-            .map(|outgoing| &**outgoing)
-            .ok_or_else(|| not_here(name, "sent from here"))
+    fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let here = |name: &&str| self.outgoing(name).is_some();
+        // One that is named is that one; else those that are sent are chosen from.
+        let sent: Vec<&str> = names.iter().copied().filter(here).collect();
+        let name = control::choose_share(if given.is_some() { &names } else { &sent }, given)?;
+        self.outgoing(name).ok_or_else(|| not_here(name, "sent from here"))
+    }
+
+    fn receiver(&self, given: Option<&str>) -> Result<Arc<Standby>, Failure> {
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let here = |name: &&str| self.standby(name).is_some();
+        let received: Vec<&str> = names.iter().copied().filter(here).collect();
+        let name = control::choose_share(if given.is_some() { &names } else { &received }, given)?;
+        self.standby(name).ok_or_else(|| not_here(name, "received here"))
     }
 }
 
@@ -70,14 +80,16 @@ impl Commands for Daemon {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
+                let outgoing = self.sender(share.as_deref())?;
+                let sender = &outgoing.sender;
                 sender.is_still(only.as_ref(), id.as_deref())?;
                 sender.approve(only.as_ref())?;
                 Ok(json!({}))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
+                let outgoing = self.sender(share.as_deref())?;
+                let sender = &outgoing.sender;
                 sender.is_still(only.as_ref(), id.as_deref())?;
                 sender.reject(only.as_ref())?;
                 Ok(json!({}))
@@ -94,18 +106,11 @@ impl Commands for Daemon {
                 Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
             }
             Request::Scrub { share, now: _ } => {
-                let names: Vec<&str> = self.scrubbers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let pass = self.scrubbers.get(name).map(|s| s.now(SCRUB_PATIENCE));
-                let pass = pass.ok_or_else(|| not_here(name, "received"))??;
+                let standby = self.receiver(share.as_deref())?;
+                let pass = standby.scrubber.now(SCRUB_PATIENCE, &standby.over)?;
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
             }
-            Request::Marks { share } => {
-                let names: Vec<&str> = self.receivers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let receiver = self.receivers.get(name);
-                marks(receiver.ok_or_else(|| not_here(name, "received"))?)
-            }
+            Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {
                 self.words.send(Word::Stop("a request")).unwrap_or(());
