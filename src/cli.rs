@@ -66,6 +66,9 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Measure against other tools
     Bench(Box<BenchArgs>),
+    /// Runs the hooks of the daemon that started it
+    #[command(name = crate::site::hooks::RUNNER, hide = true)]
+    HookRunner,
 }
 
 /// The state folder.
@@ -360,6 +363,10 @@ pub fn main() -> ExitCode {
         Command::Mark(args) => mark::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
+        Command::HookRunner => {
+            crate::site::hooks::be_runner();
+            Ok(Exit::Done)
+        }
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Done)
             .map_err(|e| Failure::new(Exit::Internal, &e)),

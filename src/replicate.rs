@@ -120,6 +120,8 @@ pub struct TargetOptions {
     pub history_sets_max: u64,
     /// Bytes a second at which content is read and written, at most.
     pub io_limit: Option<u64>,
+    /// The epoch in force, where roles say which it is.
+    pub epoch: Option<Epoch>,
     /// The only policies that may decide at a source; any if there are none.
     pub policies: Option<PolicySet>,
 }
@@ -132,6 +134,7 @@ impl Default for TargetOptions {
             history_bytes_max: u64::MAX,
             history_sets_max: u64::MAX,
             io_limit: None,
+            epoch: None,
             policies: None,
         }
     }
@@ -152,6 +155,7 @@ impl TargetOptions {
                 bytes_max: self.history_bytes_max,
                 sets_max: self.history_sets_max,
             },
+            epoch: self.epoch,
             policies: self.policies.clone(),
             spool_folder: folder,
             now_ms,

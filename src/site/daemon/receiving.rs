@@ -108,6 +108,7 @@ fn target_options(share: &Share) -> TargetOptions {
         history_bytes_max: share.history.size.unwrap_or(u64::MAX),
         history_sets_max: u64::MAX,
         io_limit: share.io_limit,
+        epoch: None,
         policies: None,
     }
 }
