@@ -85,6 +85,8 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a share's mount is asked whether it answers.
 const PROBE: Duration = Duration::from_secs(5);
+/// How often one who offers looks whether the share is still sent from here.
+const OFFER_LOOK: Duration = Duration::from_millis(200);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
@@ -408,7 +410,14 @@ impl Daemon {
                 }
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
-                outgoing.offer.send(link).unwrap_or(());
+                let mut link = link;
+                while !outgoing.over.load(Relaxed) {
+                    match outgoing.offer.send_timeout(link, OFFER_LOOK) {
+                        Ok(()) => return,
+                        Err(e) => link = e.into_inner(),
+                    }
+                }
+                unknown(&share);
             }
             Ok(Message::Report { versions, share, node }) => {
                 let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };

@@ -218,5 +218,5 @@ proptest! {
 }
 
 fn call(purpose: Purpose) -> Call {
-    Call { purpose, share: "homes".into(), number: 7, plan: [3; 16] }
+    Call { purpose, share: "homes".into(), number: 7, plan: [3; 32] }
 }
