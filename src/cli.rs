@@ -21,6 +21,7 @@ mod mark;
 mod pair;
 mod policy;
 mod replicate;
+mod roles;
 mod rules;
 mod scrub;
 mod serve;
@@ -60,6 +61,14 @@ enum Command {
     History(history::HistoryArgs),
     /// Names for recovery points
     Mark(mark::MarkArgs),
+    /// Hand a share over to the other site, in order: nothing is lost, or it is refused
+    Switchover(roles::SwitchoverArgs),
+    /// Open a share here without the other site, which is lost; says what may be lost with it
+    Failover(roles::FailoverArgs),
+    /// Let an active site serve a share although it cannot ask the other one
+    Open(roles::OpenArgs),
+    /// Whether services may work with a share here now: exit code 0 or 5
+    Gate(roles::GateArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -361,6 +370,10 @@ pub fn main() -> ExitCode {
         Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
         Command::Mark(args) => mark::run(args),
+        Command::Switchover(args) => roles::switchover(&args),
+        Command::Failover(args) => roles::failover(&args),
+        Command::Open(args) => roles::open(&args),
+        Command::Gate(args) => roles::gate(&args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::HookRunner => {

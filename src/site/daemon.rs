@@ -373,8 +373,14 @@ impl Daemon {
             let text = format!("no share '{share}' is served here");
             target::refuse(&link, CloseCode::UnknownShare, &text);
         };
-        if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
-            && !self.trusted.current().contains(&peer)
+        let of_the_site = matches!(
+            message,
+            Ok(Message::Hello { .. }
+                | Message::Offer { .. }
+                | Message::Talk { .. }
+                | Message::Call(_))
+        );
+        if of_the_site && !self.trusted.current().contains(&peer)
         {
             let text = "this key is not that of the other site";
             self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
@@ -410,11 +416,11 @@ impl Daemon {
                 }
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
-                let mut link = link;
+                let mut offered = link.clone();
                 while !outgoing.over.load(Relaxed) {
-                    match outgoing.offer.send_timeout(link, OFFER_LOOK) {
+                    match outgoing.offer.send_timeout(offered, OFFER_LOOK) {
                         Ok(()) => return,
-                        Err(e) => link = e.into_inner(),
+                        Err(e) => offered = e.into_inner(),
                     }
                 }
                 unknown(&share);
