@@ -181,10 +181,7 @@ pub enum SwitchStep {
 impl Request {
     /// Answered from memory, or at once: never turned away because others take long.
     fn is_short(&self) -> bool {
-        matches!(
-            self,
-            Self::Status {} | Self::BrakeShow { .. } | Self::Gate { .. } | Self::Stop {}
-        )
+        matches!(self, Self::Status {} | Self::BrakeShow { .. } | Self::Gate { .. } | Self::Stop {})
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +44,7 @@ use farshore_transport::{
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads, resolve};
+use crate::replicate::{TargetOptions, open_root, remote_threads, resolve};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
@@ -52,6 +52,7 @@ use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, fa
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
 use crate::site::control::{self, Commands, Control, DaemonLock, Request};
+use crate::site::hooks::Hooks;
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
@@ -69,11 +70,15 @@ mod commands;
 mod ends;
 mod links;
 mod receiving;
+mod roles;
 mod sending;
+mod talk;
 
-use ends::{DataRole, End, Slot, open_end};
+use ends::{End, Slot, Want};
 use links::let_in;
+use roles::ShareRole;
 use sending::brake_config;
+use talk::TalkLine;
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -130,6 +135,11 @@ struct Daemon {
     trust: TrustFile,
     board: Arc<Board>,
     slots: BTreeMap<String, Arc<Slot>>,
+    roles: BTreeMap<String, Arc<ShareRole>>,
+    talk: TalkLine,
+    hooks: Hooks,
+    /// Itself, for threads that end with what they do.
+    me: Weak<Self>,
     io: IoMode,
     sessions: Sessions,
     stopping: AtomicBool,
@@ -151,12 +161,17 @@ pub fn run(
     let lock = DaemonLock::take(state.folder())?;
     let (tell, told) = words;
     let notifier = Notifier::from_env();
+    // Programs can be started up to here, and by that process alone afterwards.
+    let hooks = Hooks::start(&options.config).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("hooks: starting the process that runs them: {e}"),
+        hint: None,
+    })?;
     // Before the threads that work are there: they inherit it.
     let kept = Confinement::of(&options.config, &options.config_file);
     let confined = confine(&kept).map_err(|e| Failure::new(Exit::Refused, &e))?;
     options.log.say(&Record::new(Level::Info, "confined", confined.to_string()));
-    let daemon = Daemon::open(options, state, tell, notifier)?;
-    let daemon = Arc::new(daemon);
+    let daemon = Daemon::open(options, state, tell, notifier, hooks)?;
     let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
     let control = Control::open(daemon.state.folder(), &lock, commands)?;
     let metrics = daemon.config().site.metrics;
@@ -168,12 +183,21 @@ pub fn run(
             let daemon = &*daemon;
             scope.spawn(move || daemon.tend(slot));
         }
+        for role in daemon.roles.values() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.tend_role(role));
+        }
+        if daemon.config().peer.dial.is_some() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.keep_talk());
+        }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
         daemon.until_stopped(&told, listener.as_deref());
         if let Some(listener) = &listener {
             listener.close();
         }
+        daemon.talk.close();
         let open = daemon.sessions.stop();
         daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
         Ok::<_, Failure>(())
@@ -189,7 +213,8 @@ impl Daemon {
         state: State,
         words: Told<Word>,
         notifier: Notifier,
-    ) -> Result<Self, Failure> {
+        hooks: Hooks,
+    ) -> Result<Arc<Self>, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
         let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
         SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
@@ -207,14 +232,13 @@ impl Daemon {
             Arc::new(SystemClock),
         );
         let mut slots = BTreeMap::new();
+        let mut roles = BTreeMap::new();
         for share in &config.shares {
-            let role = first_role(share);
-            let shown = board.share(&shown_share(share, role));
-            // What cannot be opened at the start is said by not starting.
-            let end = open_end(share, role, &config, &state, io, shown, &log)?;
-            slots.insert(share.name.clone(), Arc::new(Slot::new(&share.name, role, end)));
+            drop(board.share(&shown_share(share, first_role(share))));
+            roles.insert(share.name.clone(), Arc::new(ShareRole::new(share, &state)?));
+            slots.insert(share.name.clone(), Arc::new(Slot::new(&share.name, Want::Nothing, None)));
         }
-        Ok(Self {
+        Ok(Arc::new_cyclic(|me| Self {
             config: Mutex::new(config),
             config_file,
             log,
@@ -224,12 +248,16 @@ impl Daemon {
             trust,
             board,
             slots,
+            roles,
+            talk: TalkLine::default(),
+            hooks,
+            me: me.clone(),
             io,
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
             notifier,
-        })
+        }))
     }
 
     fn config(&self) -> SiteConfig {
@@ -380,8 +408,7 @@ impl Daemon {
                 | Message::Talk { .. }
                 | Message::Call(_))
         );
-        if of_the_site && !self.trusted.current().contains(&peer)
-        {
+        if of_the_site && !self.trusted.current().contains(&peer) {
             let text = "this key is not that of the other site";
             self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
             return target::refuse(&link, CloseCode::ProtocolViolation, text);
@@ -425,6 +452,8 @@ impl Daemon {
                 }
                 unknown(&share);
             }
+            Ok(Message::Talk { versions, site }) => self.attend_talk(link, versions, &site),
+            Ok(Message::Call(call)) => self.attend_call(&call, link),
             Ok(Message::Report { versions, share, node }) => {
                 let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };
                 self.attend(&outgoing, link, &remote.to_string(), versions, &node);
@@ -472,23 +501,23 @@ impl Daemon {
 }
 
 /// A share as the board is told of it.
-fn shown_share(share: &Share, role: DataRole) -> ShareConfig<'_> {
+fn shown_share(share: &Share, wanted: Want) -> ShareConfig<'_> {
     ShareConfig {
         name: &share.name,
         path: &share.path,
-        role: match role {
-            DataRole::Sends => facts::Role::Active,
-            DataRole::Receives | DataRole::Neither => facts::Role::Standby,
+        role: match wanted {
+            Want::Source(_) => facts::Role::Active,
+            Want::Target(_) | Want::Nothing => facts::Role::Standby,
         },
         epoch: 0,
         objective: Some(share.objective),
     }
 }
 
-/// What a share's end does before any role is on record.
-fn first_role(share: &Share) -> DataRole {
+/// What a share's end is shown as before its role is known.
+fn first_role(share: &Share) -> Want {
     match share.role {
-        Role::Active => DataRole::Sends,
-        Role::Standby => DataRole::Receives,
+        Role::Active => Want::Source(None),
+        Role::Standby => Want::Target(Epoch(0)),
     }
 }

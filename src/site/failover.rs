@@ -13,7 +13,7 @@ use std::path::Path;
 
 use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
-use farshore_core::recovery_point::RecoveryPoint;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::history::Wanted;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +183,71 @@ impl LossManifest {
         };
         manifest.list(settled, reader).map_err(|e| catalog_failure(&e))?;
         Ok(manifest)
+    }
+
+    fn file(state: &State, share: &str, epoch: u64) -> std::path::PathBuf {
+        state.folder().join("failovers").join(format!("{share}-{epoch}.json"))
+    }
+
+    /// Keeps it in the state folder.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn write(&self, state: &State) -> Result<(), Failure> {
+        let file = Self::file(state, &self.share, self.epoch);
+        let failed = |e: std::io::Error| Failure {
+            exit: Exit::Disk,
+            message: format!("manifest {}: writing it: {e}", file.display()),
+            hint: None,
+        };
+        let folder = file.parent().unwrap_or(state.folder());
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
+        crate::state::write_durably(&file, &bytes).map_err(failed)
+    }
+
+    /// The one that was kept for an epoch.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is none, or it cannot be read.
+    pub fn read(state: &State, share: &str, epoch: Epoch) -> Result<Self, Failure> {
+        let file = Self::file(state, share, epoch.0);
+        let read = std::fs::read(&file).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+        read.map_err(|e| Failure {
+            exit: Exit::Held,
+            message: format!(
+                "share '{share}': it was opened without the other site before; its manifest {}: {e}",
+                file.display()
+            ),
+            hint: None,
+        })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("share '{}': open here in epoch {}", self.share, self.epoch),
+            format!(
+                "it is as at recovery point {} of {}, root {}",
+                self.point, self.time, self.root
+            ),
+            format!("at risk: every change that the other site made after {}", self.time),
+        ];
+        if self.undone > 0 {
+            lines.push(format!("{} changes of a later, incomplete state were undone", self.undone));
+        }
+        if self.exceptions > 0 {
+            lines.push(format!("{} entries the point does not vouch for", self.exceptions));
+        }
+        for account in &self.held {
+            lines.push(format!("account {account} was held: its changes are at risk too"));
+        }
+        lines.push(format!(
+            "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
+            self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
+        ));
+        lines
     }
 
     fn list(

@@ -47,6 +47,7 @@ use crate::state::now_ms;
 
 mod brakes;
 mod cuts;
+mod drain;
 mod live;
 
 use brakes::Brakes;

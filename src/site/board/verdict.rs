@@ -107,7 +107,8 @@ pub(super) fn of_share(
     if let Some(roles) = share.roles.as_ref().filter(|r| !is_ordinary(&r.phase)) {
         let text = roles.text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
         reasons.push(format!("the share is {} here{text}", roles.phase));
-    } else if let Some(roles) = share.roles.as_ref().filter(|r| !r.gate_open && r.phase == "active") {
+    } else if let Some(roles) = share.roles.as_ref().filter(|r| !r.gate_open && r.phase == "active")
+    {
         let why = roles.gate_text.as_deref().unwrap_or("its gate is closed");
         reasons.push(format!("services may not work with it here: {why}"));
     }

@@ -3,9 +3,13 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
+use farshore_core::role::{Command, Phase};
+
 use super::receiving::Standby;
+use super::roles::ShareRole;
 use super::sending::Outgoing;
 use super::*;
+use crate::site::control::SwitchStep;
 
 impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
@@ -25,6 +29,66 @@ impl Daemon {
         self.standby(name).ok_or_else(|| not_here(name, "received here"))
     }
 }
+
+impl Daemon {
+    fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
+        let names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
+        let name = control::choose_share(&names, given)?;
+        self.role(name).map(|role| &**role).ok_or_else(|| not_here(name, "here"))
+    }
+
+    /// A command that is done when it is taken.
+    fn simple(&self, role: &ShareRole, command: Command) -> Result<Value, Failure> {
+        self.command(role, command)?;
+        let view = self.await_role(role, POINT_PATIENCE, |view| (!view.busy).then_some(Ok(())))?;
+        let line = format!(
+            "share '{}': {} in epoch {}",
+            role.share,
+            view.record.phase.name(),
+            view.record.epoch.0
+        );
+        Ok(json!({ "share": role.share, "lines": [line] }))
+    }
+
+    /// Hands a share over, and waits until the other site has it.
+    fn switch_over(&self, role: &ShareRole, step: SwitchStep) -> Result<Value, Failure> {
+        let began = std::time::Instant::now();
+        match step {
+            SwitchStep::Abort => return self.simple(role, Command::AbortSwitchover),
+            SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
+            SwitchStep::Begin => {}
+        }
+        let before = role.view().map_or(0, |view| view.record.epoch.0);
+        self.command(role, Command::Switchover)?;
+        let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
+            Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
+            // The site was asked to go on, or something came in between.
+            Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
+            Phase::Stranded { .. } | Phase::Alone | Phase::Split => {
+                Some(Err(format!("it is {} now", view.record.phase.name())))
+            }
+            _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
+        })?;
+        let lines = [
+            format!(
+                "share '{}': handed over to '{}', which is active in epoch {}",
+                role.share,
+                self.config().peer.name,
+                view.record.epoch.0
+            ),
+            format!("nothing was lost; it took {:.1} s", began.elapsed().as_secs_f64()),
+        ];
+        Ok(json!({
+            "share": role.share,
+            "epoch": view.record.epoch.0,
+            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "lines": lines,
+        }))
+    }
+}
+
+/// How long a switchover is waited for; it goes on afterwards.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 fn not_here(share: &str, what: &str) -> Failure {
     Failure {
@@ -111,6 +175,50 @@ impl Commands for Daemon {
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
+            Request::Switchover { share, step } => {
+                self.switch_over(self.role_of(share.as_deref())?, step)
+            }
+            Request::Failover { share, at, peer_is_off } => {
+                let role = self.role_of(share.as_deref())?;
+                let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
+                let mut lines = manifest.lines();
+                if let Err(why) = &gate {
+                    lines.push(format!(
+                        "THE GATE IS STILL CLOSED: {why}; it opens when the other site gives way, or by \
+                         'farshore failover --force --peer-is-off', your word that it is switched off"
+                    ));
+                }
+                let mut value = serde_json::to_value(&manifest)
+                    .map_err(|e| Failure::new(Exit::Internal, &e))?;
+                value["open"] = gate.is_ok().into();
+                value["lines"] = lines.into();
+                Ok(value)
+            }
+            Request::OpenAlone { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::OpenAlone)
+            }
+            Request::ResolveSplit { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::ResolveSplit)
+            }
+            Request::RetryHook { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
+            }
+            Request::Gate { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let gate = role.gate();
+                let line = match &gate {
+                    Ok(()) => format!("share '{}': services may work with it here", role.share),
+                    Err(why) => {
+                        format!("share '{}': services may not work with it here: {why}", role.share)
+                    }
+                };
+                Ok(json!({
+                    "share": role.share,
+                    "open": gate.is_ok(),
+                    "why": gate.err(),
+                    "lines": [line],
+                }))
+            }
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {
                 self.words.send(Word::Stop("a request")).unwrap_or(());

@@ -5,6 +5,7 @@
 //! wanted: receives ─► Standby  (offers, scrub, probe) ───┤ its sessions end, its threads are waited for,
 //! wanted: neither ──► nothing                          ──┘ its catalog and root are closed; then the next one
 //! ```
+//! An end that sends may be told to send nothing for a while, or under another epoch: it goes on watching.
 //! Guarantees: a share has one end at a time; the next one is opened when nobody uses the former one any more.
 //! An end that cannot be opened is tried again, ever more slowly, and says why; other shares go on. After a
 //! crash the end is opened as the role that is on record says.
@@ -14,22 +15,37 @@ use std::time::Instant;
 
 use super::receiving::Standby;
 use super::sending::Outgoing;
+use farshore_engine::catalog::Turning;
+use farshore_proto::message::StoreId;
+
 use super::*;
+use crate::replicate::open_site_catalog;
+use crate::state::SiteCatalog;
 
 /// How long a session that was told to end has until its link is closed.
 const LEAVE: Duration = Duration::from_secs(20);
 /// How often a thread that waits looks whether the daemon stops.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a share's end does.
+/// What a share's end is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::site) enum DataRole {
-    /// Sends what changes.
-    Sends,
-    /// Receives it.
-    Receives,
-    /// Nothing: the share is left alone.
-    Neither,
+pub(super) enum Want {
+    /// It watches, and sends under this epoch if there is one.
+    Source(Option<Epoch>),
+    /// It receives what is sent under this epoch.
+    Target(Epoch),
+    /// The share is left alone.
+    Nothing,
+}
+
+impl Want {
+    /// Whether an end that is this one is that one too.
+    fn is_same_end(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Source(_), Self::Source(_)) => true,
+            (one, other) => one == other,
+        }
+    }
 }
 
 /// An open end.
@@ -40,10 +56,11 @@ pub(super) enum End {
 }
 
 impl End {
-    fn role(&self) -> DataRole {
+    /// What it is.
+    fn is(&self) -> Want {
         match self {
-            Self::Sends(_) => DataRole::Sends,
-            Self::Receives(_) => DataRole::Receives,
+            Self::Sends(outgoing) => Want::Source(outgoing.epoch()),
+            Self::Receives(standby) => Want::Target(standby.epoch),
         }
     }
 
@@ -61,12 +78,22 @@ impl End {
         }
     }
 
+    pub(super) fn catalog(&self) -> &farshore_engine::catalog::Catalog {
+        match self {
+            Self::Sends(outgoing) => &outgoing.catalog,
+            Self::Receives(standby) => standby.receiver.catalog(),
+        }
+    }
+
     /// Tells its threads to end; they may take a while.
     pub(super) fn stop(&self, sessions: &Sessions) {
         self.over().store(true, Relaxed);
         match self {
             Self::Sends(outgoing) => outgoing.sender.stop(),
-            Self::Receives(standby) => sessions.end(standby.receiver.share()),
+            Self::Receives(standby) => {
+                standby.close_offer();
+                sessions.end(standby.receiver.share());
+            }
         }
     }
 
@@ -103,15 +130,17 @@ pub(super) struct Slot {
 }
 
 struct SlotState {
-    wanted: DataRole,
+    wanted: Want,
     end: Option<End>,
+    /// Something of it may still be open.
+    open: bool,
     /// Counts requests to open the end anew.
     renewals: u64,
 }
 
 impl Slot {
-    pub(super) fn new(share: &str, wanted: DataRole, end: Option<End>) -> Self {
-        let state = Mutex::new(SlotState { wanted, end, renewals: 0 });
+    pub(super) fn new(share: &str, wanted: Want, end: Option<End>) -> Self {
+        let state = Mutex::new(SlotState { wanted, open: end.is_some(), end, renewals: 0 });
         Self { share: share.to_owned(), state, changed: Condvar::new() }
     }
 
@@ -123,7 +152,7 @@ impl Slot {
         &self.share
     }
 
-    pub(super) fn wanted(&self) -> DataRole {
+    pub(super) fn wanted(&self) -> Want {
         self.lock().wanted
     }
 
@@ -147,10 +176,31 @@ impl Slot {
         }
     }
 
-    /// From now on the share's end is to be this one.
-    pub(super) fn turn(&self, wanted: DataRole) {
+    /// From now on the share's end is to be this one. When it returns, what the former one did is over, but not
+    /// before `is_over` says that nothing is waited for any more.
+    pub(super) fn turn(&self, wanted: Want, is_over: &dyn Fn() -> bool) {
         self.lock().wanted = wanted;
         self.changed.notify_all();
+        while !is_over() {
+            let state = self.lock();
+            if !state.open {
+                return;
+            }
+            match &state.end {
+                Some(end) if end.is().is_same_end(wanted) && !end.over().load(Relaxed) => {
+                    let end = end.clone();
+                    drop(state);
+                    if let (End::Sends(outgoing), Want::Source(epoch)) = (&end, wanted) {
+                        outgoing.send_under(epoch, is_over);
+                    }
+                    return;
+                }
+                _ => {
+                    let waited = self.changed.wait_timeout(state, LOOK);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+        }
     }
 
     /// The end is to be opened anew: what it lies on is another one.
@@ -160,7 +210,16 @@ impl Slot {
     }
 
     fn put(&self, end: Option<End>) {
-        self.lock().end = end;
+        let mut state = self.lock();
+        state.open |= end.is_some();
+        state.end = end;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// All of the end is closed.
+    fn closed(&self) {
+        self.lock().open = false;
         self.changed.notify_all();
     }
 
@@ -169,9 +228,9 @@ impl Slot {
         let until = Instant::now() + patience;
         let mut state = self.lock();
         loop {
-            let role = state.end.as_ref().map_or(DataRole::Neither, End::role);
+            let is = state.end.as_ref().map_or(Want::Nothing, End::is);
             let is_over = state.end.as_ref().is_some_and(|end| end.over().load(Relaxed));
-            if role == state.wanted && !is_over {
+            if is == state.wanted && !is_over {
                 return true;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -183,10 +242,11 @@ impl Slot {
         }
     }
 
-    /// Waits until another end is wanted than `role`, or the same anew; at most `patience`.
-    fn is_turned(&self, role: DataRole, renewals: u64, patience: Duration) -> bool {
+    /// Waits until another end is wanted than `is`, or the same anew; at most `patience`.
+    fn is_turned(&self, is: Want, renewals: u64, patience: Duration) -> bool {
         let state = self.lock();
-        let turned = |state: &SlotState| state.wanted != role || state.renewals != renewals;
+        let turned =
+            |state: &SlotState| !state.wanted.is_same_end(is) || state.renewals != renewals;
         if turned(&state) {
             return true;
         }
@@ -210,11 +270,12 @@ impl Daemon {
     }
 
     /// Opens the end of a share.
-    fn open_end(&self, share: &str, role: DataRole) -> Result<Option<End>, Failure> {
+    fn open_end(&self, share: &str, wanted: Want) -> Result<Option<End>, Failure> {
         let config = self.config();
         let Some(share) = config.share(share) else { return Ok(None) };
-        let board = self.board.share(&shown_share(share, role));
-        open_end(share, role, &config, &self.state, self.io, board, &self.log)
+        let board = self.board.share(&shown_share(share, wanted));
+        let ids = self.joined_with(&share.name);
+        open_end(share, wanted, &config, &self.state, self.io, board, &self.log, ids)
     }
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
@@ -225,7 +286,7 @@ impl Daemon {
                 let state = slot.lock();
                 (state.wanted, state.renewals)
             };
-            let open = slot.end().filter(|end| end.role() == wanted);
+            let open = slot.end().filter(|end| end.is().is_same_end(wanted));
             let opened = match open {
                 Some(end) => Ok(Some(end)),
                 None => self.open_end(slot.share(), wanted),
@@ -259,6 +320,7 @@ impl Daemon {
                 let text = "its former end is still in use, and waited for".to_owned();
                 self.say_of(slot.share(), Level::Warn, "open", text);
             });
+            slot.closed();
         }
     }
 
@@ -284,7 +346,7 @@ impl Daemon {
                 }
             }
             scope.spawn(move || self.probe(slot.share(), end));
-            while !self.is_stopping() && !slot.is_turned(end.role(), renewals, LOOK) {}
+            while !self.is_stopping() && !slot.is_turned(end.is(), renewals, LOOK) {}
             end.stop(&self.sessions);
             let until = Instant::now() + LEAVE;
             while !left.load(Relaxed) && Instant::now() < until && !self.is_stopping() {
@@ -319,24 +381,47 @@ impl Daemon {
     }
 }
 
+/// How the other end of a share is known: its catalog while it sends, its tree while it receives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PeerIds {
+    pub(super) catalog: Option<StoreId>,
+    pub(super) tree: Option<StoreId>,
+}
+
 /// Opens the end of a share; none where it has none.
+#[allow(clippy::too_many_arguments)] // what a daemon is made of
 pub(super) fn open_end(
     share: &Share,
-    role: DataRole,
+    wanted: Want,
     config: &SiteConfig,
     state: &State,
     io: IoMode,
     board: crate::site::board::ShareBoard,
     log: &Log,
+    peer: PeerIds,
 ) -> Result<Option<End>, Failure> {
-    Ok(match role {
-        DataRole::Sends => {
-            let outgoing = Outgoing::open(share, config, state, io, board, log)?;
+    let names = site_catalog(share, config);
+    let opened =
+        |role, joined_with| open_site_catalog(state, &names, &Turning { role, joined_with });
+    Ok(match wanted {
+        Want::Source(epoch) => {
+            let opened = opened(CatalogRole::Source, peer.tree)?;
+            let outgoing = Outgoing::open(share, opened, state, io, board, log, epoch)?;
             Some(End::Sends(Arc::new(outgoing)))
         }
-        DataRole::Receives => {
-            Some(End::Receives(Arc::new(Standby::open(share, state, io, board, log)?)))
+        Want::Target(epoch) => {
+            let opened = opened(CatalogRole::Target, peer.catalog)?;
+            Some(End::Receives(Arc::new(Standby::open(share, opened, io, board, log, epoch)?)))
         }
-        DataRole::Neither => None,
+        Want::Nothing => None,
     })
+}
+
+/// Where the catalog of a share is.
+pub(super) fn site_catalog<'c>(share: &'c Share, config: &'c SiteConfig) -> SiteCatalog<'c> {
+    let path = path_bytes(&share.path);
+    SiteCatalog {
+        source: [path, b"site", config.peer.name.as_bytes(), share.name.as_bytes()],
+        target: [path],
+    }
 }

@@ -11,21 +11,25 @@ pub(super) struct Standby {
     pub(super) scrubber: Scrubber,
     /// It is to end.
     pub(super) over: AtomicBool,
+    /// A source of this one sends.
+    pub(super) epoch: Epoch,
+    /// The link that was opened to offer it, and its session.
+    offered: Mutex<Option<QuicLink>>,
 }
 
 impl Standby {
     pub(super) fn open(
         share: &Share,
-        state: &State,
+        (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         io: IoMode,
         board: crate::site::board::ShareBoard,
         log: &Log,
+        epoch: Epoch,
     ) -> Result<Self, Failure> {
         let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
-        let parts = [path_bytes(&share.path)];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Target, &parts)?;
         let opened = (Arc::new(catalog), folder);
-        let receiver = Receiver::new(&share.name, storage, opened, target_options(share), board)?;
+        let receiver =
+            Receiver::new(&share.name, storage, opened, target_options(share, epoch), board)?;
         if let Err(e) = receiver.finish_interrupted() {
             let text = farshore_engine::ingest::describe(&e);
             let record = Record::new(Level::Error, "unfinished", text.clone());
@@ -42,7 +46,21 @@ impl Standby {
             receiver.folder().to_path_buf(),
             log.clone(),
         )?;
-        Ok(Self { receiver, scrubber, over: AtomicBool::new(false) })
+        let (over, offered) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { receiver, scrubber, over, epoch, offered })
+    }
+}
+
+impl Standby {
+    fn offered(&self) -> std::sync::MutexGuard<'_, Option<QuicLink>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the link that was opened to offer it; it is to end.
+    pub(super) fn close_offer(&self) {
+        if let Some(link) = &*self.offered() {
+            link.close(CloseCode::Stopped as u32, "the share's role changed");
+        }
     }
 }
 
@@ -71,7 +89,7 @@ impl Daemon {
         let receiver = &*standby.receiver;
         let mut wait = RETRY_FIRST;
         while !standby.over.load(Relaxed) {
-            let text = match self.offer_once(receiver) {
+            let text = match self.offer_once(standby) {
                 Ok(()) => {
                     wait = RETRY_FIRST;
                     continue;
@@ -85,8 +103,19 @@ impl Daemon {
         }
     }
 
-    fn offer_once(&self, receiver: &Receiver) -> Result<(), String> {
+    fn offer_once(&self, standby: &Standby) -> Result<(), String> {
         let (link, _) = self.dial().map_err(|failure| failure.message)?;
+        *standby.offered() = Some(link.clone());
+        if standby.over.load(Relaxed) {
+            standby.close_offer();
+        }
+        let offered = self.offer_over(standby, link);
+        *standby.offered() = None;
+        if standby.over.load(Relaxed) { Ok(()) } else { offered }
+    }
+
+    fn offer_over(&self, standby: &Standby, link: QuicLink) -> Result<(), String> {
+        let receiver = &*standby.receiver;
         let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return Ok(()) };
         let offer = Message::Offer {
             versions: (STANDING_VERSION, PROTOCOL_VERSION),
@@ -101,14 +130,14 @@ impl Daemon {
     }
 }
 
-fn target_options(share: &Share) -> TargetOptions {
+fn target_options(share: &Share, epoch: Epoch) -> TargetOptions {
     TargetOptions {
         devices: true,
         history_age_max_ms: i64::from(share.history.days) * 24 * 3_600 * 1_000,
         history_bytes_max: share.history.size.unwrap_or(u64::MAX),
         history_sets_max: u64::MAX,
         io_limit: share.io_limit,
-        epoch: None,
+        epoch: Some(epoch),
         policies: None,
     }
 }

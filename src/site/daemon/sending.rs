@@ -5,14 +5,30 @@
 
 use super::*;
 
+/// How often an end that may not send looks whether it may.
+const WAIT_FOR_ROLE: Duration = Duration::from_millis(20);
+
+/// A session that is there, or is being opened; over on drop.
+struct InSession<'a>(&'a AtomicBool);
+
+impl Drop for InSession<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
+
 /// A share that is sent from here.
 pub(super) struct Outgoing {
     pub(super) sender: Sender,
     pub(super) storage: Arc<farshore_engine::io::uring::UringStorage>,
-    catalog: Arc<farshore_engine::catalog::Catalog>,
+    pub(super) catalog: Arc<farshore_engine::catalog::Catalog>,
     folder: PathBuf,
     /// It is to end.
     pub(super) over: AtomicBool,
+    /// It sends under this, or not at all.
+    under: Mutex<Option<Epoch>>,
+    /// A session is there, or is being opened.
+    in_session: AtomicBool,
     /// Other hosts that report what they see change.
     pub(super) nodes: Arc<Nodes>,
     /// Of the session there is, and the bytes a second it may use.
@@ -28,6 +44,11 @@ impl Daemon {
         let share = outgoing.sender.share();
         let mut wait = RETRY_FIRST;
         while !outgoing.is_over() {
+            let Some(epoch) = outgoing.enter_session() else {
+                std::thread::sleep(WAIT_FOR_ROLE);
+                continue;
+            };
+            let in_session = InSession(&outgoing.in_session);
             let dials = self.config().peer.dial.is_some();
             let linked = match dials {
                 true => self.dial(),
@@ -39,6 +60,7 @@ impl Daemon {
             let (link, transport) = match linked {
                 Ok(linked) => linked,
                 Err(failure) => {
+                    drop(in_session);
                     outgoing.sender.waits_for_peer(&failure.message);
                     self.say_of(share, Level::Warn, "peer", failure.message.clone());
                     if self.wait_out(&mut wait, &failure.message, &outgoing.over) {
@@ -53,8 +75,13 @@ impl Daemon {
             let limit = self.config().bandwidth.limit_at(now_ms());
             link.set_bandwidth_limit(limit);
             outgoing.set_line(Some((link.clone(), limit)));
-            let stood = self.stand(outgoing, &link, &transport);
+            if outgoing.epoch() != Some(epoch) {
+                // It turned while the link was opened.
+                outgoing.close_line();
+            }
+            let stood = self.stand(outgoing, epoch, &link, &transport);
             outgoing.set_line(None);
+            drop(in_session);
             match stood {
                 Ok(()) => wait = RETRY_FIRST,
                 Err(e) => {
@@ -75,6 +102,7 @@ impl Daemon {
     fn stand(
         &self,
         outgoing: &Outgoing,
+        epoch: Epoch,
         link: &QuicLink,
         transport: &TransportConfig,
     ) -> Result<(), SourceError> {
@@ -86,7 +114,7 @@ impl Daemon {
         outgoing.sender.talks(self.talk(&self.config().peer.name, link));
         let config = SourceConfig {
             share: outgoing.sender.share().to_owned(),
-            epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
+            epoch,
             policy: &*policy,
             // The brake judges the mass of a change, over many cuts.
             threshold: Threshold { entries: u64::MAX, percent: 100 },
@@ -151,6 +179,34 @@ impl Outgoing {
         self.over.load(Relaxed)
     }
 
+    /// The epoch it sends under, if it sends.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        *self.under.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a session, if it may send; under which epoch.
+    fn enter_session(&self) -> Option<Epoch> {
+        let under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        // Within the lock: who takes the epoch away sees that there is a session.
+        self.in_session.store(under.is_some(), Relaxed);
+        *under
+    }
+
+    /// Sends under `epoch` from now on, or not at all; when it returns no session of another one is there.
+    pub(super) fn send_under(&self, epoch: Option<Epoch>, is_over: &dyn Fn() -> bool) {
+        {
+            let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+            if *under == epoch {
+                return;
+            }
+            *under = epoch;
+        }
+        while self.in_session.load(Relaxed) && !is_over() {
+            self.close_line();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Closes the link of the session there is.
     pub(super) fn close_line(&self) {
         if let Some((link, _)) = &*self.line() {
@@ -160,16 +216,14 @@ impl Outgoing {
 
     pub(super) fn open(
         share: &Share,
-        config: &SiteConfig,
+        (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         state: &State,
         io: IoMode,
         board: crate::site::board::ShareBoard,
         log: &Log,
+        epoch: Option<Epoch>,
     ) -> Result<Self, Failure> {
         let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
-        let parts: [&[u8]; 4] =
-            [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
         let catalog = Arc::new(catalog);
         let (dirty, watcher) = watched(share, &folder)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
@@ -195,7 +249,20 @@ impl Outgoing {
         let (offer, offers) = bounded(0);
         let over = AtomicBool::new(false);
         let line = Mutex::default();
-        Ok(Self { sender, storage, catalog, folder, over, nodes, line, offers, offer })
+        let (under, in_session) = (Mutex::new(epoch), AtomicBool::new(false));
+        Ok(Self {
+            sender,
+            storage,
+            catalog,
+            folder,
+            over,
+            under,
+            in_session,
+            nodes,
+            line,
+            offers,
+            offer,
+        })
     }
 }
 

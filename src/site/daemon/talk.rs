@@ -177,7 +177,9 @@ impl Daemon {
         self.talk.asked().insert(number, tell);
         let sent = self.talk.send(&Message::Ask(call));
         let answered = match sent {
-            true => answer.recv_timeout(CALL_PATIENCE).map_err(|_| failed("it did not call".into())),
+            true => {
+                answer.recv_timeout(CALL_PATIENCE).map_err(|_| failed("it did not call".into()))
+            }
             false => Err(failed("there is no connection".into())),
         };
         self.talk.asked().remove(&number);
@@ -220,3 +222,11 @@ impl Daemon {
 
 /// The longest time until the talk is tried again: roles wait for it.
 const TALK_RETRY_LAST: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    /// Does what the other site called for.
+    fn serve_call(&self, call: &Call, link: &QuicLink) {
+        let text = format!("{:?}: this site does not do that", call.purpose);
+        target::refuse(link, CloseCode::ProtocolViolation, &text);
+    }
+}
