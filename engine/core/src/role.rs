@@ -22,7 +22,8 @@
 //! ```
 //!
 //! Guarantees:
-//! - Never two gates open. A gate opens only in an epoch that the peer handed over, or gave way to (it
+//! - Never two gates open, and no epoch is opened by both sites: the odd ones are one site's, the even
+//!   ones the other's. A gate opens only in an epoch that the peer handed over, or gave way to (it
 //!   made that epoch durable without claiming it), or that was taken on an operator's word that the peer
 //!   is off, or after the peer's lease had lapsed. A process that starts with an open phase keeps its
 //!   gate closed until the peer gave way to its epoch in this run, or an operator says `open --alone`.
@@ -395,8 +396,6 @@ pub struct Role {
     link: bool,
     /// The epoch the gate may be open in.
     confirmed: Option<Epoch>,
-    /// An operator's word stands for the lease until the peer is heard.
-    alone: bool,
     started_ms: u64,
     lease_until: u64,
     promised_until: u64,
@@ -449,7 +448,6 @@ impl Role {
             fence: Epoch(0),
             link: false,
             confirmed: None,
-            alone: false,
             started_ms: now.ms,
             lease_until: 0,
             promised_until: now.ms.saturating_add(promise),
@@ -589,7 +587,7 @@ impl Role {
 
     /// Whether the gate needs the lease.
     fn is_bound(&self) -> bool {
-        self.durable.bound && self.config.lease.is_some() && !self.alone
+        self.durable.bound && self.config.lease.is_some()
     }
 
     fn gate_until(&self) -> u64 {

@@ -240,20 +240,13 @@ impl Role {
                 Phase::Standby | Phase::Stranded { .. } | Phase::Reconciling { open: false, .. },
             ) => self.check_nobody_active(),
             (Command::ResolveSplit, Phase::Split) => Ok(Legal::WithConsent),
-            (Command::Failover { peer_is_off: true }, phase)
-                if phase.opens() && self.is_overtaken(now_ms) =>
-            {
-                Ok(Legal::Now)
-            }
             (Command::Failover { .. }, phase) if phase.opens() || *phase == Phase::Draining => {
                 elsewhere
             }
             (Command::Failover { peer_is_off }, _) => self.check_failover(*peer_is_off, now_ms),
             (Command::OpenAlone, phase) if phase.opens() => match self.gate(now_ms) {
-                Gate::Closed(Closed::Unconfirmed | Closed::LeaseLapsed) | Gate::Open => {
-                    Ok(Legal::Now)
-                }
-                Gate::Closed(why) => Err(Why::Gate(why)),
+                Gate::Closed(why @ Closed::Contested) if self.link => Err(Why::Gate(why)),
+                _ => Ok(Legal::Now),
             },
             (
                 Command::BeginReconcile { .. },
@@ -273,10 +266,8 @@ impl Role {
     fn is_done(&self, command: &Command, now_ms: u64) -> bool {
         match (command, &self.durable.phase) {
             (Command::Switchover, Phase::Draining | Phase::Handed { .. })
-            | (Command::AbortSwitchover | Command::TakeBack, Phase::Active) => true,
-            (Command::Failover { .. } | Command::ResolveSplit, Phase::Alone) => {
-                !self.is_overtaken(now_ms)
-            }
+            | (Command::AbortSwitchover | Command::TakeBack, Phase::Active)
+            | (Command::Failover { .. } | Command::ResolveSplit, Phase::Alone) => true,
             (Command::OpenAlone, phase) => phase.opens() && self.gate(now_ms) == Gate::Open,
             (
                 Command::BeginReconcile { plan },
@@ -291,13 +282,6 @@ impl Role {
             }
             _ => false,
         }
-    }
-
-    /// Whether the gate is closed by what the peer said once, and not yet, or no more, acted on.
-    fn is_overtaken(&self, now_ms: u64) -> bool {
-        let why = Gate::Closed(Closed::Contested);
-        matches!(self.gate(now_ms), Gate::Closed(Closed::HigherEpoch(_)))
-            || self.gate(now_ms) == why
     }
 
     /// The peer's phase, if it is heard, sound and in our epoch.

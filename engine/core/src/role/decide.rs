@@ -5,11 +5,17 @@
 //! Standby       claims it: follow, but strand if it is alone     claims: nothing, but strand if alone
 //!               handed it: compare, then take or decline         reconciles another plan: begin it
 //!               neither: follow
-//! Handed        neither claims nor handed: standby; else strand  took it: standby; alone elsewhere: strand
+//! Handed        it took ours: standby, then as above             the same; alone elsewhere: strand
+//!               neither claims nor handed: standby; else strand
 //! Stranded      stay so, in that epoch                           reconciles: reconcile
 //! Reconciling   stranded again (the closed site)                 another plan: that one
-//! all that claim  stranded                                       claims as well: split
+//! all that claim  claims it, knowing of ours: stranded           claims as well: split
+//!                 claims it, not knowing of ours: split
+//!                 else: stranded
 //! ```
+//!
+//! Split, and not stranded, when neither knew of the other: which of two sites that both worked goes on is
+//! not for the number of an epoch to say.
 //!
 //! Guarantees: no answer of this function lets a site open an epoch that the peer did not hand over;
 //! declining makes the epoch durable here without opening it, so what was declined stays so, whichever
@@ -17,7 +23,7 @@
 
 use crate::recovery_point::Epoch;
 
-use super::record::{Phase, PlanId, Point, Record, Stamp, Strand};
+use super::record::{Phase, PlanId, Point, Record, Strand};
 use super::say::Say;
 
 /// What is to be done.
@@ -56,6 +62,9 @@ pub(super) fn decide(record: &Record, say: &Say) -> Decision {
         // The peer forgot what it said; it will be told, and strand.
         return Decision::Nothing;
     }
+    if matches!(record.phase, Phase::Handed { .. }) && say.took >= record.epoch {
+        return become_(record.with(Phase::Standby));
+    }
     match say.stamp.epoch.cmp(&record.epoch) {
         std::cmp::Ordering::Less => Decision::Nothing,
         std::cmp::Ordering::Equal => same_epoch(record, say),
@@ -84,6 +93,16 @@ fn higher_epoch(record: &Record, say: &Say) -> Decision {
             Phase::Stranded { .. } | Phase::Reconciling { open: false, .. },
         )
         | (Phase::Handed { .. }, Phase::Standby) => follow(),
+        (Phase::Standby, Phase::Reconciling { plan, open: true, .. })
+            if record.plan == Some(*plan) =>
+        {
+            let mut standby = record.in_epoch(epoch, Phase::Standby);
+            standby.plan = Some(*plan);
+            become_(standby)
+        }
+        (ours, theirs) if ours.claims() && theirs.claims() && say.over < record.epoch => {
+            become_(record.in_epoch(epoch, Phase::Split))
+        }
         (Phase::Stranded { why, .. }, _) => become_(record.stranded(epoch, *why)),
         _ => strand(),
     }
@@ -98,6 +117,7 @@ fn same_epoch(record: &Record, say: &Say) -> Decision {
             // The peer gave away what was taken from it: nothing is lost, nothing to reconcile.
             let mut taken = record.with(Phase::Opening { point: *point });
             taken.base = None;
+            taken.took = epoch;
             become_(taken)
         }
         (ours, theirs) if ours.claims() && theirs.claims() => become_(record.with(Phase::Split)),
@@ -108,9 +128,6 @@ fn same_epoch(record: &Record, say: &Say) -> Decision {
             active.base = None;
             active.plan = Some(*plan);
             become_(active)
-        }
-        (Phase::Handed { .. }, Phase::Opening { .. } | Phase::Active | Phase::Draining) => {
-            become_(record.with(Phase::Standby))
         }
         (Phase::Handed { point }, Phase::Alone) if is_base(say.base.as_ref(), point) => {
             Decision::Nothing
@@ -163,9 +180,15 @@ pub(super) fn contests(epoch: Epoch, say: &Say) -> bool {
     say.stamp.epoch > epoch || (say.stamp.epoch == epoch && say.phase.claims())
 }
 
-/// The first epoch that is higher than all that was ever heard of.
-pub(super) fn next_epoch(record: &Record, said: Option<&Say>, heard: Epoch) -> Epoch {
-    let said = said.map_or(Epoch(0), |s| s.stamp.epoch.max(s.heard.epoch));
-    let Stamp { epoch: peer, .. } = record.peer;
-    Epoch([record.epoch, peer, said, heard].into_iter().max().unwrap_or_default().0 + 1)
+/// The highest epoch of the peer that was heard of.
+pub(super) fn known_of_peer(record: &Record, said: Option<&Say>, fence: Epoch) -> Epoch {
+    let said = said.map_or(Epoch(0), |s| s.stamp.epoch);
+    record.peer.epoch.max(said).max(fence)
+}
+
+/// The first epoch above `highest` whose number is `odd`: those of one site are odd, of the other even,
+/// so that no epoch is ever opened by both.
+pub(super) fn epoch_above(highest: Epoch, odd: bool) -> Epoch {
+    let next = highest.0 + 1;
+    Epoch(if (next % 2 == 1) == odd { next } else { next + 1 })
 }

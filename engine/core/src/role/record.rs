@@ -169,6 +169,10 @@ pub struct Record {
     pub phase: Phase,
     /// The last point both had, frozen when an epoch was taken without the peer.
     pub base: Option<Point>,
+    /// The last epoch that was handed to this site and taken.
+    pub took: Epoch,
+    /// The peer's highest epoch that was known when this site claimed its own.
+    pub over: Epoch,
     /// The failback plan applied last.
     pub plan: Option<PlanId>,
     /// Within this epoch the gate is open only under a lease: set once, never taken back.
@@ -190,6 +194,8 @@ impl Record {
             turn: 0,
             phase: Phase::Standby,
             base: None,
+            took: Epoch(0),
+            over: Epoch(0),
             plan: None,
             bound: false,
             services,
@@ -237,6 +243,8 @@ impl Record {
         put_stamp(&mut e, self.stamp());
         put_phase(&mut e, &self.phase);
         put_option(&mut e, self.base.as_ref(), put_point);
+        e.put_u64(self.took.0);
+        e.put_u64(self.over.0);
         put_option(&mut e, self.plan.as_ref(), |e, p| e.put_raw(&p.0));
         e.put_u8(u8::from(self.bound));
         e.put_u8(match self.services {
@@ -258,6 +266,8 @@ impl Record {
         let stamp = take_stamp(&mut d)?;
         let phase = take_phase(&mut d)?;
         let base = take_option(&mut d, take_point)?;
+        let took = take_epoch(&mut d)?;
+        let over = take_epoch(&mut d)?;
         let plan = take_option(&mut d, |d| Ok(PlanId(d.take_array("plan")?)))?;
         let bound = take_flag(&mut d, "lease binds")?;
         let services = match d.take_u8("services")? {
@@ -274,6 +284,8 @@ impl Record {
             turn: stamp.turn,
             phase,
             base,
+            took,
+            over,
             plan,
             bound,
             services,
@@ -368,9 +380,12 @@ pub(super) fn put_stamp(e: &mut Encoder, stamp: Stamp) {
     e.put_u64(stamp.turn);
 }
 
+pub(super) fn take_epoch(d: &mut Decoder<'_>) -> Result<Epoch, DecodeError> {
+    Ok(Epoch(d.take_bounded("epoch", COUNT_MAX)?))
+}
+
 pub(super) fn take_stamp(d: &mut Decoder<'_>) -> Result<Stamp, DecodeError> {
-    let epoch = Epoch(d.take_bounded("epoch", COUNT_MAX)?);
-    Ok(Stamp { epoch, turn: d.take_bounded("turn", COUNT_MAX)? })
+    Ok(Stamp { epoch: take_epoch(d)?, turn: d.take_bounded("turn", COUNT_MAX)? })
 }
 
 pub(super) fn put_point(e: &mut Encoder, point: &Point) {

@@ -6,10 +6,11 @@
 //! rely on it.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::recovery_point::Epoch;
 
 use super::record::{
-    Phase, PlanId, Point, SiteId, Stamp, put_option, put_phase, put_point, put_stamp, take_flag,
-    take_option, take_phase, take_point, take_stamp,
+    Phase, PlanId, Point, SiteId, Stamp, put_option, put_phase, put_point, put_stamp, take_epoch,
+    take_flag, take_option, take_phase, take_point, take_stamp,
 };
 
 const VERSION: u8 = 1;
@@ -56,6 +57,10 @@ pub struct Say {
     pub phase: Phase,
     /// The last point both had, of an epoch taken without consent.
     pub base: Option<Point>,
+    /// The last epoch that was handed to the sender and taken.
+    pub took: Epoch,
+    /// The receiver's highest epoch that was known when the sender claimed its own.
+    pub over: Epoch,
     /// The failback plan applied last.
     pub plan: Option<PlanId>,
     /// The sender's gate is open only under a lease of this peer's.
@@ -88,6 +93,8 @@ impl Say {
         put_stamp(&mut e, self.stamp);
         put_phase(&mut e, &self.phase);
         put_option(&mut e, self.base.as_ref(), put_point);
+        e.put_u64(self.took.0);
+        e.put_u64(self.over.0);
         put_option(&mut e, self.plan.as_ref(), |e, p| e.put_raw(&p.0));
         e.put_u8(u8::from(self.bound));
         e.put_u64(self.lease_ms);
@@ -125,6 +132,8 @@ impl Say {
             stamp: take_stamp(&mut d)?,
             phase: take_phase(&mut d)?,
             base: take_option(&mut d, take_point)?,
+            took: take_epoch(&mut d)?,
+            over: take_epoch(&mut d)?,
             plan: take_option(&mut d, |d| Ok(PlanId(d.take_array("plan")?)))?,
             bound: take_flag(&mut d, "lease binds")?,
             lease_ms: d.take_u64("lease")?,

@@ -15,7 +15,7 @@ use super::{AuditEvent, Closed, Command, DataRole, Effect, Gate, Hook, Now, Pend
 impl Role {
     /// Does what is due, and tells what changed.
     pub(super) fn settle(&mut self, now: Now) -> Vec<Effect> {
-        self.confirm(now.ms);
+        self.confirm();
         if self.pending.is_none() && self.wish.is_none() {
             self.want_hook(now.ms);
             if let Some((record, confirms)) = self.next(now.ms) {
@@ -26,12 +26,10 @@ impl Role {
     }
 
     /// The peer gave way, in this run.
-    fn confirm(&mut self, now_ms: u64) {
+    fn confirm(&mut self) {
         let Some(said) = self.said.as_ref().filter(|_| self.pending.is_none()) else { return };
         if self.durable.phase.claims() && decide::consents(&self.durable, said) {
             self.confirmed = Some(self.durable.epoch);
-            let holds = self.config.lease.is_none() || now_ms < self.gate_until();
-            self.alone &= !holds;
         }
     }
 
@@ -75,7 +73,8 @@ impl Role {
             }
             Phase::Draining if self.services == Services::Stopped => {
                 if let Some(point) = self.drained {
-                    return Some((self.raised(Phase::Handed { point }), false));
+                    let odd = !self.is_odd();
+                    return Some((self.raised(Phase::Handed { point }, odd), false));
                 }
             }
             _ => {}
@@ -97,10 +96,17 @@ impl Role {
         Some(record)
     }
 
-    /// In an epoch nobody was in.
-    fn raised(&self, phase: Phase) -> Record {
-        let epoch = decide::next_epoch(&self.durable, self.said.as_ref(), self.fence);
-        Record { base: None, ..self.durable.in_epoch(epoch, phase) }
+    /// In an epoch nobody was in: the next odd one, or even one.
+    fn raised(&self, phase: Phase, odd: bool) -> Record {
+        let over = decide::known_of_peer(&self.durable, self.said.as_ref(), self.fence);
+        let highest = over.max(self.durable.epoch).max(self.durable.rising.epoch);
+        let epoch = decide::epoch_above(highest, odd);
+        Record { base: None, over, ..self.durable.in_epoch(epoch, phase) }
+    }
+
+    /// Which epochs are this site's own.
+    fn is_odd(&self) -> bool {
+        self.config.site.0 > self.config.peer.0
     }
 
     /// Begins to make `record` durable.
@@ -152,9 +158,6 @@ impl Role {
         if record.phase != Phase::Draining {
             self.drained = None;
         }
-        if record.epoch != self.durable.epoch {
-            self.alone = false;
-        }
         self.confirmed = confirms.then_some(record.epoch);
         self.durable = record;
     }
@@ -165,7 +168,7 @@ impl Role {
             Command::Switchover => self.begin(self.durable.with(Phase::Draining), confirms),
             Command::AbortSwitchover => self.begin(self.durable.with(Phase::Active), confirms),
             Command::TakeBack => {
-                let mut active = self.raised(Phase::Active);
+                let mut active = self.raised(Phase::Active, self.is_odd());
                 if let Phase::Handed { point } = self.durable.phase {
                     active.base = Some(point);
                 }
@@ -175,8 +178,10 @@ impl Role {
                 self.wish = Some(Wish::Claim { consent });
             }
             Command::OpenAlone => {
-                self.confirmed = Some(self.durable.epoch);
-                self.alone = true;
+                // In an epoch of its own, so that a peer that was not off, or was active meanwhile, is
+                // told apart from one that follows.
+                let again = self.raised(self.durable.phase, self.is_odd());
+                self.begin(Record { base: self.durable.base, ..again }, true);
             }
             Command::BeginReconcile { plan } => {
                 let phase = Phase::Reconciling { plan, open: true, done: false };
@@ -220,7 +225,10 @@ impl Role {
             let Grant { epoch, point: grant } = grant;
             self.out.push(Effect::Audit(AuditEvent::Declined { epoch, grant, have }));
         }
-        let record = Record { base: None, ..self.durable.in_epoch(grant.epoch, phase) };
+        let mut record = Record { base: None, ..self.durable.in_epoch(grant.epoch, phase) };
+        if taken {
+            (record.took, record.over) = (grant.epoch, grant.epoch);
+        }
         self.begin(record, taken);
     }
 
@@ -238,7 +246,7 @@ impl Role {
             Phase::Handed { point } => Some(point),
             _ => self.durable.base.or(said).or(point),
         };
-        let alone = Record { base, ..self.raised(Phase::Alone) };
+        let alone = Record { base, ..self.raised(Phase::Alone, self.is_odd()) };
         self.begin(alone, !consent);
     }
 
@@ -384,6 +392,8 @@ impl Role {
             stamp: self.durable.stamp(),
             phase: self.durable.phase,
             base: self.durable.base,
+            took: self.durable.took,
+            over: self.durable.over,
             plan: self.durable.plan,
             bound: self.is_bound(),
             lease_ms: self.config.lease.map_or(0, |l| l.ms),
