@@ -20,4 +20,5 @@ pub mod path;
 pub mod policy;
 pub mod recipe;
 pub mod recovery_point;
+pub mod role;
 pub mod size;
