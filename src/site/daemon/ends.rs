@@ -223,25 +223,6 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    /// Waits until the end is the one wanted; whether it is.
-    pub(super) fn settles(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
-        let mut state = self.lock();
-        loop {
-            let is = state.end.as_ref().map_or(Want::Nothing, End::is);
-            let is_over = state.end.as_ref().is_some_and(|end| end.over().load(Relaxed));
-            if is == state.wanted && !is_over {
-                return true;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     /// Waits until another end is wanted than `is`, or the same anew; at most `patience`.
     fn is_turned(&self, is: Want, renewals: u64, patience: Duration) -> bool {
         let state = self.lock();
