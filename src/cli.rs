@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 mod brake;
 mod capture;
 mod daemon;
+mod failback;
 mod history;
 mod init;
 mod key;
@@ -65,6 +66,8 @@ enum Command {
     Switchover(roles::SwitchoverArgs),
     /// Open a share here without the other site, which is lost; says what may be lost with it
     Failover(roles::FailoverArgs),
+    /// The way home after a failover: a plan to read, to change and to carry out
+    Failback(failback::FailbackArgs),
     /// Let an active site serve a share although it cannot ask the other one
     Open(roles::OpenArgs),
     /// Whether services may work with a share here now: exit code 0 or 5
@@ -372,6 +375,7 @@ pub fn main() -> ExitCode {
         Command::Mark(args) => mark::run(args),
         Command::Switchover(args) => roles::switchover(&args),
         Command::Failover(args) => roles::failover(&args),
+        Command::Failback(args) => failback::run(&args),
         Command::Open(args) => roles::open(&args),
         Command::Gate(args) => roles::gate(&args),
         Command::Verify(args) => verify::run(args, &below),

@@ -153,6 +153,35 @@ pub enum Request {
         #[serde(default)]
         share: Option<String>,
     },
+    /// Make a plan of what becomes of every path that either site changed.
+    FailbackPlan {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// Change outcomes of a plan.
+    FailbackDecide {
+        /// The plan's file.
+        plan: std::path::PathBuf,
+        /// Paths: one, or a pattern; escaped.
+        select: String,
+        /// To what: production, recovery, both, delete or hold.
+        outcome: String,
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+        /// For both: the new name of production's version, escaped.
+        #[serde(default)]
+        new_name: Option<String>,
+    },
+    /// Carry a plan out.
+    FailbackApply {
+        /// The plan's file.
+        plan: std::path::PathBuf,
+        /// What is held for a person stays as recovery has it, production's version in quarantine.
+        #[serde(default)]
+        accept_held: bool,
+    },
     /// Whether services may work with the share here now.
     Gate {
         /// Needed when there are several shares.

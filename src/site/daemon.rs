@@ -68,6 +68,7 @@ use crate::state::{State, now_ms, path_bytes};
 
 mod commands;
 mod ends;
+mod failback;
 mod links;
 mod receiving;
 mod roles;

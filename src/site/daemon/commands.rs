@@ -203,6 +203,36 @@ impl Commands for Daemon {
             Request::RetryHook { share } => {
                 self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
             }
+            Request::FailbackPlan { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let (file, summary) = self.plan_failback(role)?;
+                let file = file.display().to_string();
+                let mut lines = vec![
+                    format!(
+                        "{} paths differ, {} conflicts, {} held for a person",
+                        summary.paths(),
+                        summary.conflicts(),
+                        summary.held()
+                    ),
+                    format!("plan: {file}"),
+                    format!("read it:      farshore failback show --plan {file}"),
+                ];
+                if summary.held() > 0 {
+                    lines.push(format!(
+                        "decide:       farshore failback decide --plan {file} PATH OUTCOME"
+                    ));
+                }
+                lines.push(format!("carry it out: farshore failback apply --plan {file}"));
+                Ok(json!({
+                    "share": role.share,
+                    "plan": file,
+                    "paths": summary.paths(),
+                    "conflicts": summary.conflicts(),
+                    "held": summary.held(),
+                    "carry_bytes": summary.needs,
+                    "lines": lines,
+                }))
+            }
             Request::Gate { share } => {
                 let role = self.role_of(share.as_deref())?;
                 let gate = role.gate();

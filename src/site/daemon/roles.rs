@@ -59,7 +59,7 @@ pub(super) struct ShareRole {
     /// What a drain waits for.
     waits: Mutex<Option<String>>,
     /// One operator's command at a time.
-    commanding: Mutex<()>,
+    pub(super) commanding: Mutex<()>,
 }
 
 impl std::fmt::Debug for ShareRole {

@@ -222,11 +222,3 @@ impl Daemon {
 
 /// The longest time until the talk is tried again: roles wait for it.
 const TALK_RETRY_LAST: Duration = Duration::from_secs(5);
-
-impl Daemon {
-    /// Does what the other site called for.
-    fn serve_call(&self, call: &Call, link: &QuicLink) {
-        let text = format!("{:?}: this site does not do that", call.purpose);
-        target::refuse(link, CloseCode::ProtocolViolation, &text);
-    }
-}
