@@ -203,6 +203,33 @@ impl Commands for Daemon {
             Request::RetryHook { share } => {
                 self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
             }
+            Request::FailbackApply { plan, accept_held } => {
+                let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
+                let folder =
+                    format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
+                let lines = vec![
+                    format!("share '{}': both sites are one again", header.share),
+                    format!(
+                        "at recovery {} paths placed, {} gone; {} files came over",
+                        recovery.placed, recovery.removed, production.carried
+                    ),
+                    format!(
+                        "{} versions in quarantine at production, {} at recovery: {folder}, with a manifest",
+                        production.quarantined, recovery.quarantined
+                    ),
+                    "restore one: copy it from tree/ there to its path".to_owned(),
+                    "replication goes the other way now; 'farshore switchover' brings the share home".to_owned(),
+                ];
+                Ok(json!({
+                    "share": header.share,
+                    "placed": recovery.placed,
+                    "removed": recovery.removed,
+                    "carried": production.carried,
+                    "quarantined": { "production": production.quarantined, "recovery": recovery.quarantined },
+                    "quarantine": folder,
+                    "lines": lines,
+                }))
+            }
             Request::FailbackPlan { share } => {
                 let role = self.role_of(share.as_deref())?;
                 let (file, summary) = self.plan_failback(role)?;
