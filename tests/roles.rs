@@ -9,6 +9,8 @@ mod common;
 mod churn;
 #[path = "roles/force.rs"]
 mod force;
+#[path = "roles/home.rs"]
+mod home;
 #[path = "standby/pair.rs"]
 mod pair;
 #[path = "roles/services.rs"]

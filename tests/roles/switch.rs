@@ -15,7 +15,7 @@ fn pair(dials: Dials) -> (Pair, tempfile::TempDir) {
     (Pair::with(dials, &hooks(folder.path())), folder)
 }
 
-fn run(site: &Site, args: &[&str]) -> std::process::Output {
+pub(crate) fn run(site: &Site, args: &[&str]) -> std::process::Output {
     let mut all: Vec<&str> = args.to_vec();
     all.extend(["--config", text(&site.config)]);
     farshore(&all)
@@ -32,17 +32,17 @@ fn phase(share: &Value) -> &str {
 }
 
 /// Waits until a site is in a phase, its gate as `open` says.
-fn wait_phase(pair: &Pair, site: &Site, wanted: &str, open: bool) -> Value {
+pub(crate) fn wait_phase(pair: &Pair, site: &Site, wanted: &str, open: bool) -> Value {
     pair.wait(site, wanted, |share| phase(share) == wanted && share["roles"]["gate_open"] == open)
 }
 
-fn listed(tree: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+pub(crate) fn listed(tree: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut all = std::collections::BTreeMap::new();
     let mut folders = vec![tree.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.file_name().unwrap() == ".farshore" {
+            if path.file_name().unwrap() == ".farshore" || path.is_symlink() {
                 continue;
             }
             if path.is_dir() {

@@ -124,6 +124,25 @@ impl ShareRole {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn peer_file(&self) -> PathBuf {
+        self.file.with_extension("peer")
+    }
+
+    /// The identities of the other end that were heard last, before this run perhaps.
+    fn kept_peer(&self) -> Option<[[u8; 16]; 2]> {
+        let bytes = std::fs::read(self.peer_file()).ok()?;
+        let (catalog, tree) = bytes.split_at_checked(16)?;
+        Some([catalog.try_into().ok()?, tree.try_into().ok()?])
+    }
+
+    /// Keeps them, when they are others. Without them the ends would take each other for strangers.
+    fn keep_peer(&self, said: &Say) {
+        let ids = [said.catalog, said.tree];
+        if self.kept_peer() != Some(ids) {
+            write_durably(&self.peer_file(), ids.as_flattened()).unwrap_or(());
+        }
+    }
+
     /// Reads what is kept of the role.
     fn kept(&self) -> Result<Kept<RoleRecord>, String> {
         match std::fs::read(&self.file) {
@@ -206,15 +225,15 @@ impl Daemon {
         }
     }
 
-    /// How the other end of a share is known, as it said last.
+    /// How the other end of a share is known, as it said last: in this run or in one before.
     pub(super) fn joined_with(&self, share: &str) -> PeerIds {
-        let said = self.role(share).and_then(|role| role.view()).and_then(|view| view.peer);
-        let id =
-            |bytes: [u8; 16]| (bytes != [0; 16]).then_some(farshore_proto::message::StoreId(bytes));
-        said.map_or_else(PeerIds::default, |peer| PeerIds {
-            catalog: id(peer.said.catalog),
-            tree: id(peer.said.tree),
-        })
+        let Some(role) = self.role(share) else { return PeerIds::default() };
+        let said = role.view().and_then(|view| view.peer);
+        let ids = said.map(|peer| [peer.said.catalog, peer.said.tree]);
+        let ids = ids.or_else(|| role.kept_peer()).unwrap_or_default();
+        let [catalog, tree] =
+            ids.map(|id| (id != [0; 16]).then_some(farshore_proto::message::StoreId(id)));
+        PeerIds { catalog, tree }
     }
 
     /// Runs the machine of a share for as long as the daemon runs.
@@ -237,7 +256,12 @@ impl Daemon {
             let item = role.items.recv_timeout(Duration::from_millis(wait));
             let effects = match item {
                 Ok(Item::Input(input)) => {
-                    self.step(role, |machine, now| machine.handle(now, input))
+                    let heard = matches!(input, Input::Heard(_));
+                    let effects = self.step(role, |machine, now| machine.handle(now, input));
+                    if let Some(peer) = role.view().filter(|_| heard).and_then(|view| view.peer) {
+                        role.keep_peer(&peer.said);
+                    }
+                    effects
                 }
                 Ok(Item::Command(command, reply)) => {
                     let mut refused = None;
