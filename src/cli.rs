@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 mod brake;
 mod capture;
 mod daemon;
+mod failback;
 mod history;
 mod init;
 mod key;
@@ -21,6 +22,7 @@ mod mark;
 mod pair;
 mod policy;
 mod replicate;
+mod roles;
 mod rules;
 mod scrub;
 mod serve;
@@ -60,12 +62,25 @@ enum Command {
     History(history::HistoryArgs),
     /// Names for recovery points
     Mark(mark::MarkArgs),
+    /// Hand a share over to the other site, in order: nothing is lost, or it is refused
+    Switchover(roles::SwitchoverArgs),
+    /// Open a share here without the other site, which is lost; says what may be lost with it
+    Failover(roles::FailoverArgs),
+    /// The way home after a failover: a plan to read, to change and to carry out
+    Failback(failback::FailbackArgs),
+    /// Let an active site serve a share although it cannot ask the other one
+    Open(roles::OpenArgs),
+    /// Whether services may work with a share here now: exit code 0 or 5
+    Gate(roles::GateArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
     Policy(policy::PolicyArgs),
     /// Measure against other tools
     Bench(Box<BenchArgs>),
+    /// Runs the hooks of the daemon that started it
+    #[command(name = crate::site::hooks::RUNNER, hide = true)]
+    HookRunner,
 }
 
 /// The state folder.
@@ -358,8 +373,17 @@ pub fn main() -> ExitCode {
         Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
         Command::Mark(args) => mark::run(args),
+        Command::Switchover(args) => roles::switchover(&args),
+        Command::Failover(args) => roles::failover(&args),
+        Command::Failback(args) => failback::run(&args),
+        Command::Open(args) => roles::open(&args),
+        Command::Gate(args) => roles::gate(&args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
+        Command::HookRunner => {
+            crate::site::hooks::be_runner();
+            Ok(Exit::Done)
+        }
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())
             .map(|()| Exit::Done)
             .map_err(|e| Failure::new(Exit::Internal, &e)),

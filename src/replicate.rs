@@ -13,7 +13,7 @@ use farshore_core::guard::Threshold;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::apply::HistoryBounds;
-use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
+use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole, Turning};
 use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::{IoMode, IoUsage, UringStorage};
 use farshore_engine::plan::PlanError;
@@ -29,7 +29,7 @@ use farshore_transport::{
 };
 
 use crate::exit::{Exit, Failure};
-use crate::state::{self, State, StateError, now_ms, path_bytes, random_id};
+use crate::state::{self, SiteCatalog, State, StateError, now_ms, path_bytes, random_id};
 
 /// Where to replicate to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,8 @@ pub struct TargetOptions {
     pub history_sets_max: u64,
     /// Bytes a second at which content is read and written, at most.
     pub io_limit: Option<u64>,
+    /// The epoch in force, where roles say which it is.
+    pub epoch: Option<Epoch>,
     /// The only policies that may decide at a source; any if there are none.
     pub policies: Option<PolicySet>,
 }
@@ -132,6 +134,7 @@ impl Default for TargetOptions {
             history_bytes_max: u64::MAX,
             history_sets_max: u64::MAX,
             io_limit: None,
+            epoch: None,
             policies: None,
         }
     }
@@ -152,6 +155,7 @@ impl TargetOptions {
                 bytes_max: self.history_bytes_max,
                 sets_max: self.history_sets_max,
             },
+            epoch: self.epoch,
             policies: self.policies.clone(),
             spool_folder: folder,
             now_ms,
@@ -444,11 +448,27 @@ pub fn open_catalog(
     role: CatalogRole,
     parts: &[&[u8]],
 ) -> Result<(Catalog, PathBuf), Failure> {
-    state.catalog(role, parts).map_err(|e| match &e {
+    state.catalog(role, parts).map_err(|e| state_failure(&e))
+}
+
+/// Opens the catalog of a site's share, turned to what it is to be.
+///
+/// # Errors
+/// As [`open_catalog`].
+pub fn open_site_catalog(
+    state: &State,
+    names: &SiteCatalog<'_>,
+    turning: &Turning,
+) -> Result<(Catalog, PathBuf), Failure> {
+    state.site_catalog(names, turning).map_err(|e| state_failure(&e))
+}
+
+fn state_failure(e: &StateError) -> Failure {
+    match e {
         StateError::Catalog(e) => catalog_failure(e),
-        StateError::Unsound { .. } => Failure::new(Exit::Refused, &e).hint(CATALOG_HINT),
+        StateError::Unsound { .. } => Failure::new(Exit::Refused, e).hint(CATALOG_HINT),
         other => Failure::new(Exit::Refused, other),
-    })
+    }
 }
 
 const CATALOG_HINT: &str =

@@ -8,6 +8,8 @@ pub mod config;
 pub mod confine;
 pub mod control;
 pub mod daemon;
+pub mod failover;
+pub mod hooks;
 pub mod init;
 pub mod keys;
 pub mod log;

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use farshore_core::path::escape;
-use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogError, CatalogRole};
+use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogError, CatalogRole, Turning};
 use farshore_proto::message::StoreId;
 
 /// Bytes of memory for a catalog's cache.
@@ -133,13 +133,94 @@ impl State {
         make_private(&folder)?;
         write_pair(&folder, role, parts);
         let config = CatalogConfig { role, cache_bytes: CACHE_BYTES, fresh_id: random_id()? };
-        let path = folder.join("catalog.redb");
+        let path = folder.join(CATALOG);
         // The database takes its own pages for sound and panics when they are not.
         let opened = catch_unwind(AssertUnwindSafe(|| Catalog::open(&path, &config)));
         let catalog = opened.map_err(|_| StateError::Unsound { path })??;
         Ok((catalog, folder))
     }
 }
+
+/// The two folders that the catalog of a site's share moves between: one is named by the parts a source has,
+/// the other by those of a target.
+#[derive(Debug, Clone)]
+pub struct SiteCatalog<'p> {
+    /// Parts of the name while the share is sent.
+    pub source: [&'p [u8]; 4],
+    /// Parts of the name while it is received.
+    pub target: [&'p [u8]; 1],
+}
+
+impl SiteCatalog<'_> {
+    fn parts(&self, role: CatalogRole) -> &[&[u8]] {
+        match role {
+            CatalogRole::Source => &self.source,
+            CatalogRole::Target => &self.target,
+        }
+    }
+}
+
+impl State {
+    /// Opens the catalog of a site's share as `turning` wants it. One of the other role takes this one first,
+    /// with all it knows: the same entries stand at both sites. A crash at any point is made good by the next
+    /// call.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn site_catalog(
+        &self,
+        names: &SiteCatalog<'_>,
+        turning: &Turning,
+    ) -> Result<(Catalog, PathBuf), StateError> {
+        let role = turning.role;
+        let former = match role {
+            CatalogRole::Source => CatalogRole::Target,
+            CatalogRole::Target => CatalogRole::Source,
+        };
+        let folder = self.catalog_folder(role, names.parts(role));
+        let former = self.catalog_folder(former, names.parts(former));
+        let (at, was) = (folder.join(CATALOG), former.join(CATALOG));
+        if !at.exists() && was.exists() {
+            Catalog::turn(&was, turning)?;
+            make_private(&folder)?;
+            let moved = fs::rename(&was, &at)
+                .and_then(|()| fs::File::open(&folder)?.sync_all())
+                .and_then(|()| fs::File::open(&former)?.sync_all());
+            moved.map_err(|source| StateError::Make { path: at, source })?;
+            if role == CatalogRole::Target {
+                // What waited to be sent, and what was held, was decided with the role.
+                for name in ["brake", "capture.journal"] {
+                    fs::remove_file(former.join(name)).unwrap_or(());
+                }
+            }
+        } else if at.exists() && turning.joined_with.is_some() {
+            Catalog::turn(&at, turning)?;
+        }
+        self.catalog(role, names.parts(role))
+    }
+}
+
+impl State {
+    /// The catalog of a site's share with the role it has now; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn site_catalog_as_it_is(
+        &self,
+        names: &SiteCatalog<'_>,
+    ) -> Result<Option<Catalog>, StateError> {
+        for role in [CatalogRole::Target, CatalogRole::Source] {
+            let parts = names.parts(role);
+            if self.catalog_folder(role, parts).join(CATALOG).exists() {
+                return self.catalog(role, parts).map(|(catalog, _)| Some(catalog));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The database in the folder of a catalog.
+const CATALOG: &str = "catalog.redb";
 
 /// Says in a file which roots the folder of a catalog is for. It is for people alone: without it
 /// nothing is missing, so nothing fails.

@@ -30,6 +30,7 @@ mod reader;
 mod record;
 mod rows;
 mod tables;
+mod turn;
 mod undo;
 
 pub use detached::{Detached, DetachedRows};
@@ -41,6 +42,7 @@ pub use reader::{CatalogReader, Records};
 pub use record::{HistoryId, HistoryRecord, HistorySet, LocalFacts, Location, Record};
 pub use rows::{Row, Rows};
 pub use tables::CatalogTables;
+pub use turn::Turning;
 pub use undo::{Former, Formers, PendingRollback};
 
 type Bytes = &'static [u8];
@@ -186,9 +188,13 @@ impl Catalog {
             source: DecodeError::Truncated { what: "catalog id" },
         })?);
         let (indexed, counted) = (reader.meta_u64("indexed")?, reader.meta_u64("first_names")?);
+        let chunks_missing = reader.meta_u64(turn::CHUNKS_MISSING)?;
         drop(reader);
         if indexed == 0 {
             catalog.index_anew()?;
+        }
+        if chunks_missing != 0 {
+            catalog.index_chunks()?;
         }
         if counted == 0 {
             catalog.count_first_names()?;
@@ -243,6 +249,8 @@ impl Catalog {
             }
         }
         let history = reader.history.range::<(u64, u32)>(..).step("read history")?;
+        // What a source looks for is at the target, where its own history is not.
+        let history = (self.role == CatalogRole::Target).then_some(history).into_iter().flatten();
         self.update(Durability::Immediate, |t| {
             for row in history {
                 let (key, value) = row.step("read history")?;

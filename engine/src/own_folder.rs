@@ -6,6 +6,7 @@
 //! .farshore/staging/b<N>/   what batch N will place; nothing in it is worth keeping without its journal
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
+//! .farshore/role            how far the site's role in this share was when it was last written
 //! ```
 //! One session at a time has it open, of whatever process, where the file system has locks. It is mode
 //! 0700, on the target's own file system so that placing is a rename, outside every
@@ -119,6 +120,66 @@ impl<S: Storage> OwnFolder<S> {
     pub fn history_set(&self, storage: &S, set: u64) -> io::Result<S::Directory> {
         ensure_directory(storage, &self.history, set_name(set).as_bytes())
     }
+}
+
+/// Longest of the small files that are read here.
+const SMALL_MAX: usize = 4_096;
+
+/// The identity of a tree, made where it has none. Unlike [`OwnFolder::open`] this takes no lock.
+///
+/// # Errors
+/// The file system's own.
+pub fn ensure_identity<S: Storage>(storage: &S, fresh: StoreId) -> io::Result<StoreId> {
+    let top = ensure_directory(storage, storage.root(), OWN_FOLDER)?;
+    match read_identity(storage, &top)? {
+        Some(identity) => Ok(identity),
+        None => make_identity(storage, &top, fresh),
+    }
+}
+
+/// The small file `name` of Farshore's folder; `None` when it, or the folder, is not there.
+///
+/// # Errors
+/// The file system's own; [`io::ErrorKind::InvalidData`] when it is no small file.
+pub fn read_small<S: Storage>(storage: &S, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let absent = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(e),
+    };
+    let top = match storage.open_directory(storage.root(), OWN_FOLDER) {
+        Ok(top) => top,
+        Err(e) => return absent(e),
+    };
+    let file = match storage.open_file(&top, name) {
+        Ok(file) => file,
+        Err(e) => return absent(e),
+    };
+    let mut bytes = vec![0; SMALL_MAX + 1];
+    let read = storage.read_at(&file, 0, &mut bytes)?;
+    if read > SMALL_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Puts `bytes` into the small file `name` of Farshore's folder, which must be there: all of them or, after a
+/// crash, what was there before. Durable when it returns.
+///
+/// # Errors
+/// The file system's own.
+pub fn write_small<S: Storage>(storage: &S, name: &[u8], bytes: &[u8]) -> io::Result<()> {
+    let top = storage.open_directory(storage.root(), OWN_FOLDER)?;
+    let beside = [name, b".new"].concat();
+    match storage.unlink(&top, &beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = storage.create_file(&top, &beside)?;
+    storage.write_at(&file, 0, bytes)?;
+    storage.sync_file(&file)?;
+    storage.rename(&top, &beside, &top, name)?;
+    storage.sync_directory(&top)
 }
 
 /// The name of a batch's folder in history and of its journal record.

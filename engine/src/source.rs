@@ -136,6 +136,35 @@ fn with_source<S: Storage, T>(
     })
 }
 
+/// Corrects the catalog to what the target has, and sends nothing: what this tree is found to differ in from then
+/// on is what the target never had. How many entries were corrected.
+///
+/// # Errors
+/// [`SourceError`].
+pub fn compare<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    config: &SourceConfig<'_>,
+) -> Result<u64, SourceError> {
+    let progress = Progress::default();
+    with_source(storage, catalog, link, config, &progress, |source| {
+        source.hello()?;
+        let belief = source.catalog.sealed_root()?;
+        let welcome = source.welcome()?;
+        source.settle_on(&welcome)?;
+        if welcome.version >= POLICIES_VERSION {
+            source.send(&Message::Policies(config.policy.identity()))?;
+        }
+        let mut corrected = 0;
+        if belief != welcome.root {
+            source.compare_with(&mut |_| corrected += 1)?;
+        }
+        source.leave()?;
+        Ok(corrected)
+    })
+}
+
 /// What `run` comes to; a panic in it is an error of its thread.
 fn caught<T>(run: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceError> {
     // What it had in hand is of this session, which ends with it.

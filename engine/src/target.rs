@@ -47,6 +47,8 @@ use crate::stage::{StageConfig, StageError, StagedBatch, Stager, is_fatal};
 mod control;
 mod signer;
 
+pub use control::answer_comparisons;
+
 /// Batches that wait for the applier, at most: bounds their lists in memory, and how many share one
 /// sync. More than a source has under way.
 const STAGED_MAX: usize = 32;
@@ -61,6 +63,9 @@ pub struct TargetConfig {
     pub stage: StageConfig,
     /// How much history is kept.
     pub history: HistoryBounds,
+    /// The epoch that roles say is in force: no source of another one sends. Without one, it is that of the
+    /// last recovery point, and a source may raise it.
+    pub epoch: Option<Epoch>,
     /// The only policies that may decide at the source; any if there are none.
     pub policies: Option<PolicySet>,
     /// Where lists too long for memory go.
@@ -144,7 +149,11 @@ impl TargetError {
     fn close_code(&self) -> CloseCode {
         match self {
             Self::Session(SessionError::VersionMismatch { .. }) => CloseCode::VersionMismatch,
-            Self::Session(SessionError::EpochFenced { .. }) => CloseCode::EpochFenced,
+            Self::Session(
+                SessionError::EpochFenced { .. }
+                | SessionError::EpochUnknown { .. }
+                | SessionError::EpochOfBatch { .. },
+            ) => CloseCode::EpochFenced,
             Self::Session(
                 SessionError::PoliciesDiffer { .. } | SessionError::PoliciesUnknown { .. },
             ) => CloseCode::PoliciesDiffer,
@@ -323,8 +332,12 @@ impl<'a, S: Storage> Session<'a, S> {
         hello: &Message,
         config: &'a TargetConfig,
     ) -> Result<(Self, OwnFolder<S>), TargetError> {
-        let epoch = catalog.reader()?.epoch()?;
-        let mut machine = TargetSession::new(epoch);
+        let recorded = catalog.reader()?.epoch()?;
+        let epoch = config.epoch.unwrap_or(recorded);
+        let mut machine = match config.epoch {
+            Some(epoch) => TargetSession::exact(epoch),
+            None => TargetSession::new(epoch),
+        };
         machine.handle(hello)?;
         let Message::Hello { source, trust_target, epoch: theirs, .. } = hello else {
             return Err(TargetError::ThreadGone);

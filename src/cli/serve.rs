@@ -47,6 +47,7 @@ impl TargetArgs {
             history_bytes_max: self.history_size.unwrap_or(u64::MAX),
             history_sets_max: self.history_count.unwrap_or(u64::MAX),
             io_limit: self.io_limit,
+            epoch: None,
             policies: None,
         }
     }

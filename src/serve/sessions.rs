@@ -99,6 +99,13 @@ impl Sessions {
         shares.links.len()
     }
 
+    /// Closes the link of whoever has `share`: it is not to be written any more.
+    pub(crate) fn end(&self, share: &str) {
+        if let Some(holder) = self.lock().holders.get(share) {
+            holder.link.close(CloseCode::Stopped as u32, "the share's role changed");
+        }
+    }
+
     /// Whether the server stops.
     pub(crate) fn is_stopped(&self) -> bool {
         self.lock().stopped

@@ -122,6 +122,7 @@ struct ShareFacts {
     path: String,
     role: Role,
     epoch: u64,
+    roles: Option<facts::RoleStatus>,
     objective: Option<Duration>,
     state: ShareState,
     state_text: Option<String>,
@@ -197,7 +198,7 @@ impl Board {
             let share = Arc::make_mut(share);
             share.path = path;
             share.role = config.role;
-            share.epoch = config.epoch;
+            share.epoch = share.epoch.max(config.epoch);
             share.objective = config.objective;
         });
         ShareBoard { board: Arc::clone(self), name }
@@ -321,6 +322,7 @@ impl ShareFacts {
             path: String::new(),
             role: Role::Active,
             epoch: 0,
+            roles: None,
             objective: None,
             state: ShareState::Starting,
             state_text: None,
@@ -381,6 +383,14 @@ impl ShareBoard {
     /// A change of role.
     pub fn role(&self, role: Role, epoch: u64) {
         self.post(|share| (share.role, share.epoch) = (role, epoch));
+    }
+
+    /// Where the site stands.
+    pub fn roles(&self, mut roles: facts::RoleStatus, epoch: u64) {
+        for text in [&mut roles.text, &mut roles.gate_text].into_iter().flatten() {
+            *text = shown(text);
+        }
+        self.post(|share| (share.roles, share.epoch) = (Some(roles), epoch));
     }
 
     /// The last recovery point of this site: after a start as the catalog has it, then after each seal.

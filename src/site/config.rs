@@ -163,8 +163,25 @@ pub struct Share {
     pub brake: Brake,
     /// Other hosts that change the share too, and report what they see change.
     pub nodes: Vec<String>,
+    /// Commands of the site's own around a change of role.
+    pub hooks: Hooks,
+    /// The active site serves the share only while it heard from the other within this time.
+    pub lease: Option<Duration>,
     /// Whether the root may lie in a folder of the operating system.
     pub allow_protected: bool,
+}
+
+/// `[share.hooks]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Starts the services that work with the share, when this site has become active: program and arguments.
+    pub start: Vec<String>,
+    /// Stops them, before this site hands the share over, or when it is fenced.
+    pub stop: Vec<String>,
+    /// Asks whether they would work, during a rehearsal.
+    pub probe: Vec<String>,
+    /// How long one may take.
+    pub timeout: Duration,
 }
 
 /// `history`.

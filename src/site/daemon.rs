@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +44,7 @@ use farshore_transport::{
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads, resolve};
+use crate::replicate::{TargetOptions, open_root, remote_threads, resolve};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
@@ -52,6 +52,7 @@ use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, fa
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
 use crate::site::control::{self, Commands, Control, DaemonLock, Request};
+use crate::site::hooks::Hooks;
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
@@ -66,9 +67,19 @@ use crate::site::watch::watched;
 use crate::state::{State, now_ms, path_bytes};
 
 mod commands;
+mod ends;
+mod failback;
 mod links;
+mod receiving;
+mod roles;
+mod sending;
+mod talk;
 
+use ends::{End, Slot, Want};
 use links::let_in;
+use roles::ShareRole;
+use sending::brake_config;
+use talk::TalkLine;
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
@@ -80,6 +91,8 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a share's mount is asked whether it answers.
 const PROBE: Duration = Duration::from_secs(5);
+/// How often one who offers looks whether the share is still sent from here.
+const OFFER_LOOK: Duration = Duration::from_millis(200);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
@@ -122,28 +135,17 @@ struct Daemon {
     let_in: TrustedKeys,
     trust: TrustFile,
     board: Arc<Board>,
-    senders: BTreeMap<String, Arc<Outgoing>>,
-    receivers: BTreeMap<String, Arc<Receiver>>,
-    scrubbers: BTreeMap<String, Scrubber>,
+    slots: BTreeMap<String, Arc<Slot>>,
+    roles: BTreeMap<String, Arc<ShareRole>>,
+    talk: TalkLine,
+    hooks: Hooks,
+    /// Itself, for threads that end with what they do.
+    me: Weak<Self>,
+    io: IoMode,
     sessions: Sessions,
     stopping: AtomicBool,
     words: Told<Word>,
     notifier: Notifier,
-}
-
-/// A share that is sent from here.
-struct Outgoing {
-    sender: Sender,
-    storage: Arc<farshore_engine::io::uring::UringStorage>,
-    catalog: Arc<farshore_engine::catalog::Catalog>,
-    folder: PathBuf,
-    /// Other hosts that report what they see change.
-    nodes: Arc<Nodes>,
-    /// Of the session there is, and the bytes a second it may use.
-    line: Mutex<Option<(QuicLink, Option<u64>)>>,
-    /// Links of peers that offered to take it.
-    offers: Queue<QuicLink>,
-    offer: Told<QuicLink>,
 }
 
 /// Runs the daemon until a word says stop; `ready` is called with the address peers can dial.
@@ -160,12 +162,17 @@ pub fn run(
     let lock = DaemonLock::take(state.folder())?;
     let (tell, told) = words;
     let notifier = Notifier::from_env();
+    // Programs can be started up to here, and by that process alone afterwards.
+    let hooks = Hooks::start(&options.config).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("hooks: starting the process that runs them: {e}"),
+        hint: None,
+    })?;
     // Before the threads that work are there: they inherit it.
     let kept = Confinement::of(&options.config, &options.config_file);
     let confined = confine(&kept).map_err(|e| Failure::new(Exit::Refused, &e))?;
     options.log.say(&Record::new(Level::Info, "confined", confined.to_string()));
-    let daemon = Daemon::open(options, state, tell, notifier)?;
-    let daemon = Arc::new(daemon);
+    let daemon = Daemon::open(options, state, tell, notifier, hooks)?;
     let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
     let control = Control::open(daemon.state.folder(), &lock, commands)?;
     let metrics = daemon.config().site.metrics;
@@ -173,24 +180,17 @@ pub fn run(
         metrics.map(|address| Metrics::open(address, Arc::clone(&daemon.board))).transpose()?;
     std::thread::scope(|scope| {
         let listener = daemon.listen(scope)?;
-        for outgoing in daemon.senders.values() {
+        for slot in daemon.slots.values() {
             let daemon = &*daemon;
-            scope.spawn(move || daemon.send(outgoing));
-            scope.spawn(move || daemon.keep(outgoing));
+            scope.spawn(move || daemon.tend(slot));
         }
-        for receiver in daemon.receivers.values() {
-            if daemon.config().peer.dial.is_some() {
-                let daemon = &*daemon;
-                scope.spawn(move || daemon.offer(receiver));
-            }
-        }
-        for scrubber in daemon.scrubbers.values() {
+        for role in daemon.roles.values() {
             let daemon = &*daemon;
-            scope.spawn(move || scrubber.run(&daemon.stopping));
+            scope.spawn(move || daemon.tend_role(role));
         }
-        for share in &daemon.config().shares {
-            let (daemon, share) = (&*daemon, share.clone());
-            scope.spawn(move || daemon.probe(&share));
+        if daemon.config().peer.dial.is_some() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.keep_talk());
         }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
@@ -198,6 +198,7 @@ pub fn run(
         if let Some(listener) = &listener {
             listener.close();
         }
+        daemon.talk.close();
         let open = daemon.sessions.stop();
         daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
         Ok::<_, Failure>(())
@@ -213,7 +214,8 @@ impl Daemon {
         state: State,
         words: Told<Word>,
         notifier: Notifier,
-    ) -> Result<Self, Failure> {
+        hooks: Hooks,
+    ) -> Result<Arc<Self>, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
         let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
         SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
@@ -230,44 +232,14 @@ impl Daemon {
             },
             Arc::new(SystemClock),
         );
-        let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-        let mut scrubbers = BTreeMap::new();
+        let mut slots = BTreeMap::new();
+        let mut roles = BTreeMap::new();
         for share in &config.shares {
-            let shown = board.share(&shown_share(share));
-            match share.role {
-                Role::Active => {
-                    let outgoing = Outgoing::open(share, &config, &state, io, shown, &log)?;
-                    senders.insert(share.name.clone(), Arc::new(outgoing));
-                }
-                Role::Standby => {
-                    let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
-                    let parts = [path_bytes(&share.path)];
-                    let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts)?;
-                    let opened = (Arc::new(catalog), folder);
-                    let target = target_options(share);
-                    let receiver = Receiver::new(&share.name, storage, opened, target, shown)?;
-                    if let Err(e) = receiver.finish_interrupted() {
-                        let text = farshore_engine::ingest::describe(&e);
-                        let record = Record::new(Level::Error, "unfinished", text.clone());
-                        log.say(&record.share(&share.name));
-                        receiver.board().state(facts::ShareState::Error, Some(&text));
-                    }
-                    let receiver = Arc::new(receiver);
-                    let scrubber = Scrubber::new(
-                        Arc::clone(&receiver),
-                        &share.path,
-                        share.io_limit,
-                        share.account_depth,
-                        share.scrub,
-                        receiver.folder().to_path_buf(),
-                        log.clone(),
-                    )?;
-                    scrubbers.insert(share.name.clone(), scrubber);
-                    receivers.insert(share.name.clone(), receiver);
-                }
-            }
+            drop(board.share(&shown_share(share, first_role(share))));
+            roles.insert(share.name.clone(), Arc::new(ShareRole::new(share, &state)?));
+            slots.insert(share.name.clone(), Arc::new(Slot::new(&share.name, Want::Nothing, None)));
         }
-        Ok(Self {
+        Ok(Arc::new_cyclic(|me| Self {
             config: Mutex::new(config),
             config_file,
             log,
@@ -276,14 +248,17 @@ impl Daemon {
             let_in,
             trust,
             board,
-            senders,
-            receivers,
-            scrubbers,
+            slots,
+            roles,
+            talk: TalkLine::default(),
+            hooks,
+            me: me.clone(),
+            io,
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
             notifier,
-        })
+        }))
     }
 
     fn config(&self) -> SiteConfig {
@@ -339,8 +314,10 @@ impl Daemon {
         }
         self.notifier.stopping();
         self.stopping.store(true, Relaxed);
-        for outgoing in self.senders.values() {
-            outgoing.sender.stop();
+        for end in self.slots.values().filter_map(|slot| slot.end()) {
+            if let End::Sends(outgoing) = end {
+                outgoing.sender.stop();
+            }
         }
     }
 
@@ -357,7 +334,7 @@ impl Daemon {
         let config = old.with_live_of(&new);
         for share in &config.shares {
             self.show_share(share);
-            if let Some(outgoing) = self.senders.get(&share.name) {
+            if let Some(outgoing) = self.outgoing(&share.name) {
                 outgoing.sender.reload(share.settle, share.scan, brake_config(share))?;
             }
         }
@@ -366,7 +343,8 @@ impl Daemon {
     }
 
     fn show_share(&self, share: &Share) {
-        drop(self.board.share(&shown_share(share)));
+        let role = self.slot(&share.name).map_or(first_role(share), |slot| slot.wanted());
+        drop(self.board.share(&shown_share(share, role)));
     }
 
     /// Lets peers dial in, where the config says so.
@@ -424,9 +402,14 @@ impl Daemon {
             let text = format!("no share '{share}' is served here");
             target::refuse(&link, CloseCode::UnknownShare, &text);
         };
-        if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
-            && !self.trusted.current().contains(&peer)
-        {
+        let of_the_site = matches!(
+            message,
+            Ok(Message::Hello { .. }
+                | Message::Offer { .. }
+                | Message::Talk { .. }
+                | Message::Call(_))
+        );
+        if of_the_site && !self.trusted.current().contains(&peer) {
             let text = "this key is not that of the other site";
             self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
             return target::refuse(&link, CloseCode::ProtocolViolation, text);
@@ -434,7 +417,7 @@ impl Daemon {
         match message {
             Ok(hello @ Message::Hello { .. }) => {
                 let Message::Hello { share, source, .. } = &hello else { return };
-                let Some(receiver) = self.receivers.get(share) else { return unknown(share) };
+                let Some(standby) = self.standby(share) else { return unknown(share) };
                 let link = Arc::new(link.clone());
                 // The other site is one source, whichever of its keys it shows while it changes them.
                 let peer = KeyId::from_bytes([0; 32]);
@@ -450,22 +433,31 @@ impl Daemon {
                         return target::refuse(&*link, code, &format!("share '{share}' {e}"));
                     }
                 };
-                self.receive(receiver, &*link, &hello, &remote.to_string());
+                self.receive(&standby.receiver, &*link, &hello, &remote.to_string());
                 drop(in_use);
             }
             Ok(Message::Offer { share, versions: (lowest, highest) }) => {
-                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };
                 if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
                     let text = format!("this site speaks version {PROTOCOL_VERSION} to offers");
                     return target::refuse(&link, CloseCode::VersionMismatch, &text);
                 }
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
-                outgoing.offer.send(link).unwrap_or(());
+                let mut offered = link.clone();
+                while !outgoing.over.load(Relaxed) {
+                    match outgoing.offer.send_timeout(offered, OFFER_LOOK) {
+                        Ok(()) => return,
+                        Err(e) => offered = e.into_inner(),
+                    }
+                }
+                unknown(&share);
             }
+            Ok(Message::Talk { versions, site }) => self.attend_talk(link, versions, &site),
+            Ok(Message::Call(call)) => self.attend_call(&call, link),
             Ok(Message::Report { versions, share, node }) => {
-                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
-                self.attend(outgoing, link, &remote.to_string(), versions, &node);
+                let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };
+                self.attend(&outgoing, link, &remote.to_string(), versions, &node);
             }
             Ok(other) => {
                 let text = format!("'{}' opens no session", other.name());
@@ -473,19 +465,6 @@ impl Daemon {
             }
             Err(e) => target::refuse(&link, CloseCode::ProtocolViolation, &e.to_string()),
         }
-    }
-
-    fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
-        self.board.connected(remote);
-        self.say_of(receiver.share(), Level::Info, "session", format!("begins with {remote}"));
-        let ended = receiver.serve(link, hello, self.talk(&self.config().peer.name, link));
-        let text = match &ended {
-            Ok(_) => "ended by the source".to_owned(),
-            Err(e) => farshore_engine::ingest::describe(e),
-        };
-        self.board.disconnected(&text, None);
-        let level = if ended.is_ok() { Level::Info } else { Level::Warn };
-        self.say_of(receiver.share(), level, "session", text);
     }
 
     /// Dials the peer.
@@ -510,255 +489,36 @@ impl Daemon {
         Ok((link, transport))
     }
 
-    /// Waits out a failure; whether the daemon goes on.
-    fn wait_out(&self, wait: &mut Duration, text: &str) -> bool {
+    /// Waits out a failure; whether the end of the share goes on.
+    fn wait_out(&self, wait: &mut Duration, text: &str, over: &AtomicBool) -> bool {
         self.board.disconnected(text, Some(*wait));
         let until = std::time::Instant::now() + *wait;
         *wait = (*wait * 2).min(RETRY_LAST);
-        while std::time::Instant::now() < until && !self.is_stopping() {
+        while std::time::Instant::now() < until && !over.load(Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        !self.is_stopping()
-    }
-
-    /// Sends a share for as long as the daemon runs.
-    fn send(&self, outgoing: &Outgoing) {
-        let share = outgoing.sender.share();
-        let mut wait = RETRY_FIRST;
-        while !self.is_stopping() {
-            let dials = self.config().peer.dial.is_some();
-            let linked = match dials {
-                true => self.dial(),
-                false => match outgoing.offers.recv_timeout(Duration::from_millis(200)) {
-                    Ok(link) => Ok((link, TransportConfig::loopback())),
-                    Err(_) => continue,
-                },
-            };
-            let (link, transport) = match linked {
-                Ok(linked) => linked,
-                Err(failure) => {
-                    outgoing.sender.waits_for_peer(&failure.message);
-                    self.say_of(share, Level::Warn, "peer", failure.message.clone());
-                    if self.wait_out(&mut wait, &failure.message) {
-                        continue;
-                    }
-                    break;
-                }
-            };
-            self.say_of(share, Level::Info, "session", "begins".into());
-            let began = std::time::Instant::now();
-            let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
-            let limit = self.config().bandwidth.limit_at(now_ms());
-            link.set_bandwidth_limit(limit);
-            outgoing.set_line(Some((link.clone(), limit)));
-            let stood = self.stand(outgoing, &link, &transport);
-            outgoing.set_line(None);
-            match stood {
-                Ok(()) => wait = RETRY_FIRST,
-                Err(e) => {
-                    let text = farshore_engine::ingest::describe(&e);
-                    outgoing.sender.waits_for_peer(&text);
-                    self.say_of(share, Level::Warn, "session", text.clone());
-                    if began.elapsed() > RETRY_LAST {
-                        wait = RETRY_FIRST;
-                    }
-                    if !self.wait_out(&mut wait, &text) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    fn stand(
-        &self,
-        outgoing: &Outgoing,
-        link: &QuicLink,
-        transport: &TransportConfig,
-    ) -> Result<(), SourceError> {
-        let striping = match is_distant(link.stats().rtt) {
-            true => Striping::up_to(transport.bulk_stripes),
-            false => Striping::ONE,
-        };
-        let policy = outgoing.sender.policy();
-        outgoing.sender.talks(self.talk(&self.config().peer.name, link));
-        let config = SourceConfig {
-            share: outgoing.sender.share().to_owned(),
-            epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
-            policy: &*policy,
-            // The brake judges the mass of a change, over many cuts.
-            threshold: Threshold { entries: u64::MAX, percent: 100 },
-            approved: false,
-            // What others change at the standby is found by its scrub.
-            trust_target: true,
-            dry_run: false,
-            workers: remote_threads(),
-            compression: Compression::Auto,
-            striping,
-            spool_folder: outgoing.folder.clone(),
-            now: &system_wall_clock,
-            racy_ns: RACY_NS,
-            profile: &Profile::default(),
-        };
-        let (storage, catalog) = (&*outgoing.storage, &*outgoing.catalog);
-        stand(storage, catalog, link, &config, outgoing.sender.progress(), &outgoing.sender)
-    }
-
-    /// Asks a share's mount how its root is, for as long as the daemon runs: a mount that does not answer
-    /// is shown as stalled, by whoever waits for this thread in vain.
-    fn probe(&self, share: &Share) {
-        let root = self.senders.get(&share.name).map(|outgoing| &outgoing.storage);
-        let received = self.receivers.get(&share.name).map(|receiver| receiver.storage());
-        let Some(storage) = root.or(received) else { return };
-        let worker = self.board.worker(Some(&share.name), "probe");
-        while !self.is_stopping() {
-            {
-                let _call = worker.on_mount("statx", &RelPath::root());
-                // That it answers is all that is asked.
-                drop(storage.stat(Object::Directory(storage.root())));
-            }
-            worker.doing("waiting");
-            let until = std::time::Instant::now() + PROBE;
-            while std::time::Instant::now() < until && !self.is_stopping() {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-
-    /// Shows what is known of a share that is sent, for as long as the daemon runs.
-    fn keep(&self, outgoing: &Outgoing) {
-        while !self.is_stopping() {
-            outgoing.sender.show();
-            outgoing.show_line(&self.board);
-            let limit = self.config().bandwidth.limit_at(now_ms());
-            if outgoing.follow_timetable(limit) {
-                let limit = limit.map_or("none".to_owned(), |limit| format!("{limit} bytes/s"));
-                self.say_of(
-                    outgoing.sender.share(),
-                    Level::Info,
-                    "bandwidth",
-                    format!("limit {limit}"),
-                );
-            }
-            std::thread::sleep(SHOW);
-        }
-    }
-
-    /// Offers a share to the site that sends it, for as long as the daemon runs.
-    fn offer(&self, receiver: &Receiver) {
-        let mut wait = RETRY_FIRST;
-        while !self.is_stopping() {
-            let text = match self.offer_once(receiver) {
-                Ok(()) => {
-                    wait = RETRY_FIRST;
-                    continue;
-                }
-                Err(text) => text,
-            };
-            self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
-            if !self.wait_out(&mut wait, &text) {
-                break;
-            }
-        }
-    }
-
-    fn offer_once(&self, receiver: &Receiver) -> Result<(), String> {
-        let (link, _) = self.dial().map_err(|failure| failure.message)?;
-        let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return Ok(()) };
-        let offer = Message::Offer {
-            versions: (STANDING_VERSION, PROTOCOL_VERSION),
-            share: receiver.share().to_owned(),
-        };
-        let told = link.send_control(Bytes::from(offer.to_bytes()));
-        told.map_err(|e| farshore_engine::ingest::describe(&e))?;
-        let hello = target::receive_hello(&link);
-        let hello = hello.map_err(|e| farshore_engine::ingest::describe(&e))?;
-        self.receive(receiver, &link, &hello, "the peer");
-        Ok(())
+        !over.load(Relaxed)
     }
 }
 
 /// A share as the board is told of it.
-fn shown_share(share: &Share) -> ShareConfig<'_> {
+fn shown_share(share: &Share, wanted: Want) -> ShareConfig<'_> {
     ShareConfig {
         name: &share.name,
         path: &share.path,
-        role: match share.role {
-            Role::Active => facts::Role::Active,
-            Role::Standby => facts::Role::Standby,
+        role: match wanted {
+            Want::Source(_) => facts::Role::Active,
+            Want::Target(_) | Want::Nothing => facts::Role::Standby,
         },
         epoch: 0,
         objective: Some(share.objective),
     }
 }
 
-fn target_options(share: &Share) -> TargetOptions {
-    TargetOptions {
-        devices: true,
-        history_age_max_ms: i64::from(share.history.days) * 24 * 3_600 * 1_000,
-        history_bytes_max: share.history.size.unwrap_or(u64::MAX),
-        history_sets_max: u64::MAX,
-        io_limit: share.io_limit,
-        policies: None,
-    }
-}
-
-fn brake_config(share: &Share) -> BrakeConfig {
-    let brake = &share.brake;
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    BrakeConfig {
-        account_depth: share.account_depth,
-        threshold: Threshold { entries: brake.entries, percent: brake.percent },
-        window_ms: millis(brake.window),
-        canaries: brake.canaries.iter().cloned().collect(),
-        purges: brake
-            .purges
-            .iter()
-            .map(|purge| PurgeWindow {
-                at_s: u32::from(purge.at.minutes()) * 60,
-                for_s: u32::try_from(purge.length.as_secs()).unwrap_or(u32::MAX),
-            })
-            .collect(),
-        ..BrakeConfig::default()
-    }
-}
-
-impl Outgoing {
-    fn open(
-        share: &Share,
-        config: &SiteConfig,
-        state: &State,
-        io: IoMode,
-        board: crate::site::board::ShareBoard,
-        log: &Log,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
-        let parts: [&[u8]; 4] =
-            [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
-        let catalog = Arc::new(catalog);
-        let (dirty, watcher) = watched(share, &folder)?;
-        let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
-        let (own, at) = (share.clone(), state.clone());
-        let policies = move || policies::in_force(&own, &at, system_wall_clock());
-        let sender = Sender::new(
-            SenderConfig {
-                share: share.name.clone(),
-                account_depth: share.account_depth,
-                settle: share.settle,
-                scan: share.scan,
-                brake: brake_config(share),
-                folder: folder.clone(),
-                nodes: Arc::clone(&nodes),
-            },
-            Arc::clone(&storage),
-            Arc::clone(&catalog),
-            (dirty, watcher),
-            Box::new(policies),
-            board,
-            log.clone(),
-        )?;
-        let (offer, offers) = bounded(0);
-        Ok(Self { sender, storage, catalog, folder, nodes, line: Mutex::default(), offers, offer })
+/// What a share's end is shown as before its role is known.
+fn first_role(share: &Share) -> Want {
+    match share.role {
+        Role::Active => Want::Source(None),
+        Role::Standby => Want::Target(Epoch(0)),
     }
 }

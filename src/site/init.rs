@@ -210,11 +210,26 @@ role = @role
 # Other hosts that change the share too: each runs 'farshore capture', and is trusted under its name.
 # While one of them is away, the standby's age is told by looking at everything. Needs a restart.
 #nodes = ["node2", "node3"]
+# The active site serves the share only while it heard from the other one within this time; a failover waits
+# for it to lapse. Default: none, whoever types 'failover --force' vouches that the other site is stopped.
+# The same at both sites. Needs a restart.
+#lease = "1m"
 # Let the share lie in a folder of the operating system (/usr, /var, /mnt, ...). Needs a restart.
 #allow_protected = false
 
 # Settings of a policy, by its name: [share.settings.NAME]; 'farshore policy inspect NAME' lists them.
 #[share.settings.mft-defaults]
+
+# Commands of the site's own: a program by its absolute path, and its arguments. 'stop' ends the services that
+# work with the share, before it is handed over and when this site is fenced; 'start' starts them when this
+# site has become active; 'probe' asks during a rehearsal whether they would work (FARSHORE_ROOT names the
+# tree). A command that fails, or takes longer than 'timeout', stops the change of role. Default: none. Needs
+# a restart.
+[share.hooks]
+#start = ["/usr/local/sbin/start-services"]
+#stop = ["/usr/local/sbin/stop-services"]
+#probe = ["/usr/local/sbin/probe-services"]
+#timeout = "5m"
 
 # When replication of an account is held until somebody looks at it: more deletions and replacements
 # than both 'entries' and 'percent' of its entries within 'window', or any change of a canary.

@@ -31,6 +31,8 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(2);
 const ACCOUNTS_MAX: usize = 100_000;
 /// How often the cursor is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
+/// How often one who waits for a pass looks whether there will be one.
+const LOOK: Duration = Duration::from_millis(200);
 /// What one pass found is told path by path, so many.
 const NAMED_MAX: usize = 100;
 
@@ -103,11 +105,11 @@ impl Scrubber {
         Ok(Self { receiver, storage, depth, period, folder, log, ask, asked })
     }
 
-    /// Reads all of it now, and waits for what comes of it.
+    /// Reads all of it now, and waits for what comes of it, until the scrub is `over`.
     ///
     /// # Errors
-    /// [`Failure`] when too many ask, or it is not done in time.
-    pub fn now(&self, patience: Duration) -> Result<Pass, Failure> {
+    /// [`Failure`] when too many ask, it is not done in time, or the scrub ends.
+    pub fn now(&self, patience: Duration, over: &AtomicBool) -> Result<Pass, Failure> {
         let failed = |text: &str| Failure {
             exit: Exit::Busy,
             message: format!("share '{}': scrub: {text}", self.receiver.share()),
@@ -115,7 +117,17 @@ impl Scrubber {
         };
         let (reply, answer) = bounded(1);
         self.ask.try_send(reply).map_err(|_| failed("others wait for one already"))?;
-        answer.recv_timeout(patience).map_err(|_| failed("it goes on, longer than was waited for"))
+        let until = Instant::now() + patience;
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(pass) => return Ok(pass),
+                Err(_) if over.load(Relaxed) => {
+                    return Err(failed("the share is not read any more"));
+                }
+                Err(_) if Instant::now() < until => {}
+                Err(_) => return Err(failed("it goes on, longer than was waited for")),
+            }
+        }
     }
 
     fn say(&self, level: Level, text: String) {

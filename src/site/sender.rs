@@ -47,6 +47,7 @@ use crate::state::now_ms;
 
 mod brakes;
 mod cuts;
+mod drain;
 mod live;
 
 use brakes::Brakes;
@@ -268,6 +269,13 @@ impl Sender {
     /// Ends the session in order, and begins no other.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
+        self.turn_away();
+    }
+
+    /// Answers whoever waits for a point, when none will come any more.
+    fn turn_away(&self) {
+        let wanted = std::mem::take(&mut self.lock().wanted);
+        self.answer(wanted, || Err(self.refused("it is not sent from here any more")));
     }
 
     /// Whether it was told to stop.
@@ -313,6 +321,9 @@ impl Sender {
                 return Err(self.refused("too many requests wait for the next cut"));
             }
             inner.wanted.push(Wanted { label, reply });
+        }
+        if self.is_stopping() {
+            self.turn_away();
         }
         answer.recv_timeout(patience).unwrap_or_else(|_| {
             Err(self.refused("no point was made in time; farshore status says why"))

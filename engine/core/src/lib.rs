@@ -14,6 +14,7 @@ pub mod conflict;
 pub mod delta;
 pub mod digest;
 pub mod entry;
+pub mod failback;
 pub mod guard;
 pub mod limits;
 pub mod pacer;

@@ -24,7 +24,9 @@ impl<S: Storage> Session<'_, S> {
             let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
             self.machine().handle(&message)?;
             match message {
-                Message::Compare(queries) => self.answer(&queries)?,
+                Message::Compare(queries) => {
+                    answer(&self.catalog.reader()?, self.link, &queries)?;
+                }
                 // A signer that is gone could not answer: the link is broken, and says so next.
                 Message::Sign(sign) => ask.send(sign).unwrap_or(()),
                 Message::Seal(point) => {
@@ -138,33 +140,100 @@ impl<S: Storage> Session<'_, S> {
     pub(super) fn send(&self, message: &Message) -> Result<(), TargetError> {
         Ok(self.link.send_control(Bytes::from(message.to_bytes()))?)
     }
+}
 
-    fn answer(&self, queries: &[Query]) -> Result<(), TargetError> {
-        let reader = self.catalog.reader()?;
-        for query in queries {
-            self.answer_one(&reader, query)?;
-        }
-        Ok(())
+/// Answers comparisons alone, over `link`, which opened with `hello`: the catalog is as it is, nothing is checked
+/// and nothing can be sent. What a site that is not to send any more learns by it is what it has that this one
+/// never had.
+///
+/// # Errors
+/// [`TargetError`]; the peer has been told.
+pub fn answer_comparisons<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    hello: &Message,
+) -> Result<(), TargetError> {
+    let result = answer_all(storage, catalog, link, hello);
+    if let Err(e) = &result {
+        refuse(link, e.close_code(), &crate::ingest::describe(e));
     }
+    result
+}
 
-    fn answer_one(&self, reader: &CatalogReader, query: &Query) -> Result<(), TargetError> {
-        let children = reader.children(&query.directory, query.bucket)?;
-        if query.bucket.is_none() && children.len() > WIDE {
-            let buckets = reader.buckets(&query.directory)?;
-            return self.send(&Message::Answer(Answer::Buckets(buckets)));
-        }
-        let mut piece = Vec::new();
-        let mut bytes = 0;
-        for child in children {
-            let size = child.path.as_bytes().len() + child.entry.to_bytes().len() + 64;
-            if piece.len() >= ANSWER_CHILDREN_MAX || bytes + size > ANSWER_BYTES_MAX {
-                let children = std::mem::take(&mut piece);
-                self.send(&Message::Answer(Answer::Children { last: false, children }))?;
-                bytes = 0;
+fn answer_all<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    link: &dyn Link,
+    hello: &Message,
+) -> Result<(), TargetError> {
+    // Whatever epoch the source is of: nothing of it is applied.
+    let mut machine = TargetSession::new(Epoch(0));
+    machine.handle(hello)?;
+    let root = catalog.sealed_root()?;
+    let reader = catalog.reader()?;
+    let identity = OwnFolder::identity_of(storage).map_err(TargetError::OwnFolder)?;
+    let applied_batch = reader.applied_batch()?;
+    let welcome = Welcome {
+        version: machine.version(),
+        target: identity.or(reader.tree()?).unwrap_or(catalog.id()),
+        sealed_with: reader.sealed_with()?,
+        epoch: Epoch(0),
+        applied_batch,
+        root,
+        entries: reader.entry_count()?,
+        foreign_changes: 0,
+        recovery_point: reader.recovery_point()?,
+    };
+    machine.welcome_sent(applied_batch);
+    link.send_control(Bytes::from(Message::Welcome(welcome).to_bytes()))?;
+    loop {
+        let state = machine.state_name();
+        let Some(bytes) = link.recv_control()? else {
+            return Err(SessionError::EndedEarly { state }.into());
+        };
+        let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
+        machine.handle(&message)?;
+        match message {
+            Message::Compare(queries) => answer(&reader, link, &queries)?,
+            Message::Policies(_) => {}
+            Message::Goodbye => {
+                link.finish_control()?;
+                return Ok(());
             }
-            bytes += size;
-            piece.push(child);
+            other => {
+                let message = other.name();
+                return Err(SessionError::UnexpectedMessage { state, message }.into());
+            }
         }
-        self.send(&Message::Answer(Answer::Children { last: true, children: piece }))
     }
+}
+
+fn answer(reader: &CatalogReader, link: &dyn Link, queries: &[Query]) -> Result<(), TargetError> {
+    for query in queries {
+        answer_one(reader, link, query)?;
+    }
+    Ok(())
+}
+
+fn answer_one(reader: &CatalogReader, link: &dyn Link, query: &Query) -> Result<(), TargetError> {
+    let send = |answer| link.send_control(Bytes::from(Message::Answer(answer).to_bytes()));
+    let children = reader.children(&query.directory, query.bucket)?;
+    if query.bucket.is_none() && children.len() > WIDE {
+        let buckets = reader.buckets(&query.directory)?;
+        return Ok(send(Answer::Buckets(buckets))?);
+    }
+    let mut piece = Vec::new();
+    let mut bytes = 0;
+    for child in children {
+        let size = child.path.as_bytes().len() + child.entry.to_bytes().len() + 64;
+        if piece.len() >= ANSWER_CHILDREN_MAX || bytes + size > ANSWER_BYTES_MAX {
+            let children = std::mem::take(&mut piece);
+            send(Answer::Children { last: false, children })?;
+            bytes = 0;
+        }
+        bytes += size;
+        piece.push(child);
+    }
+    Ok(send(Answer::Children { last: true, children: piece })?)
 }

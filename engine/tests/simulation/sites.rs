@@ -216,6 +216,7 @@ impl World {
 
     fn target_config(&self) -> TargetConfig {
         TargetConfig {
+            epoch: None,
             policies: None,
             fresh_id: StoreId([7; 16]),
             stagers: 1,

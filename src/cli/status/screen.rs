@@ -7,7 +7,7 @@ use farshore_core::size::HumanBytes;
 
 use crate::site::board::facts::{
     Backlog, Bound, Capture, LagStatus, ObjectiveVerdict, PeerStatus, PointStatus, Role,
-    ShareState, ShareStatus, SiteStatus,
+    RoleStatus, ShareState, ShareStatus, SiteStatus,
 };
 use crate::site::board::verdict::{at_risk_text, grouped, moment, span};
 
@@ -88,6 +88,9 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     let title =
         format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
     line(out, "SHARE", &title);
+    if let Some(roles) = &share.roles {
+        self::roles(out, roles);
+    }
     line(out, "state", &state(share, now));
     for reason in &share.reasons {
         line(out, "NOT READY", reason);
@@ -137,6 +140,23 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
         line(out, "degraded", &format!("{kind} could not be kept on {count} entries"));
     }
     problems(out, share, now);
+}
+
+fn roles(out: &mut String, roles: &RoleStatus) {
+    let gate = match (&roles.gate_text, roles.gate_open) {
+        (_, true) => "services may work with it here".to_owned(),
+        (Some(why), false) => format!("services may not work with it here: {why}"),
+        (None, false) => "services may not work with it here".to_owned(),
+    };
+    let text = roles.text.as_ref().map_or_else(String::new, |text| format!(" ({text})"));
+    let peer = match (&roles.peer_phase, roles.peer_epoch) {
+        (Some(phase), Some(epoch)) => format!("; the other site: {phase}, epoch {epoch}"),
+        _ => "; nothing heard from the other site yet".to_owned(),
+    };
+    line(out, "role", &format!("{}{text}; {gate}{peer}", roles.phase));
+    if !roles.next.is_empty() {
+        line(out, "next", &roles.next.join(", "));
+    }
 }
 
 fn state(share: &ShareStatus, now: i64) -> String {

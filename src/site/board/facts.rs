@@ -131,6 +131,26 @@ impl Role {
     }
 }
 
+/// Where a site stands in a share, as `farshore_core::role` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoleStatus {
+    /// The state: standby, active, draining, handed, opening, alone, stranded, reconciling or split.
+    pub phase: String,
+    /// In more words, where there is something to say.
+    pub text: Option<String>,
+    /// Whether services may work with the share here now.
+    pub gate_open: bool,
+    /// Why not.
+    pub gate_text: Option<String>,
+    /// The commands that change the role from here.
+    pub next: Vec<String>,
+    /// The other site's state, as it said last.
+    pub peer_phase: Option<String>,
+    /// The epoch it said.
+    pub peer_epoch: Option<u64>,
+}
+
 /// What a share is at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -224,6 +244,8 @@ pub struct ShareStatus {
     pub role: Role,
     /// Rises with every change of role.
     pub epoch: u64,
+    /// Where the site stands, and what may be done about it.
+    pub roles: Option<RoleStatus>,
     /// What it is at.
     pub state: ShareState,
     /// In more words.

@@ -109,6 +109,7 @@ fn share(
         path: share.path.clone(),
         role: share.role,
         epoch: share.epoch,
+        roles: share.roles.clone(),
         state,
         state_text,
         state_since_unix_ms: share.state_since_unix_ms,

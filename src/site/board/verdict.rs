@@ -104,6 +104,14 @@ pub(super) fn of_share(
         Some(text) => format!("{}: {text}", state.words()),
         None => state.words().to_owned(),
     };
+    if let Some(roles) = share.roles.as_ref().filter(|r| !is_ordinary(&r.phase)) {
+        let text = roles.text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
+        reasons.push(format!("the share is {} here{text}", roles.phase));
+    } else if let Some(roles) = share.roles.as_ref().filter(|r| !r.gate_open && r.phase == "active")
+    {
+        let why = roles.gate_text.as_deref().unwrap_or("its gate is closed");
+        reasons.push(format!("services may not work with it here: {why}"));
+    }
     let percent = share.capture.as_ref().and_then(|capture| capture.whole_look_percent);
     match share.state {
         ShareState::Looking => reasons.push(match percent {
@@ -153,6 +161,11 @@ pub(super) fn of_share(
         ));
     }
     reasons
+}
+
+/// A state in which the pair replicates.
+fn is_ordinary(phase: &str) -> bool {
+    matches!(phase, "active" | "standby")
 }
 
 /// How long nothing was heard from the source.

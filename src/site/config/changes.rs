@@ -119,6 +119,13 @@ fn list(items: impl Iterator<Item = impl fmt::Display>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
+fn hooks(hooks: &super::Hooks) -> String {
+    let commands = [("start", &hooks.start), ("stop", &hooks.stop), ("probe", &hooks.probe)];
+    let set = commands.into_iter().filter(|(_, command)| !command.is_empty());
+    let shown = list(set.map(|(name, command)| format!("{name}: {}", command.join(" "))));
+    format!("{shown}; at most {}", show_duration(hooks.timeout))
+}
+
 fn of_share(share: &Share) -> Vec<(&'static str, String)> {
     let rate = |limit: Option<u64>| limit.map(|n| n.to_string()).unwrap_or_default();
     let path =
@@ -152,6 +159,8 @@ fn of_share(share: &Share) -> Vec<(&'static str, String)> {
         ("io_limit", rate(share.io_limit)),
         ("brake", brake),
         ("nodes", list(share.nodes.iter())),
+        ("hooks", hooks(&share.hooks)),
+        ("lease", share.lease.map(show_duration).unwrap_or_default()),
         ("allow_protected", share.allow_protected.to_string()),
     ]
 }

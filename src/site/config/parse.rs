@@ -15,7 +15,9 @@ use super::values::{
     TimeOfDay, parse_address, parse_duration, parse_listen, parse_rate, parse_share_name,
     parse_site_name, parse_time, show_duration,
 };
-use super::{Bandwidth, Brake, Fault, History, Peer, Purge, Role, Share, Site, SiteConfig, Slot};
+use super::{
+    Bandwidth, Brake, Fault, History, Hooks, Peer, Purge, Role, Share, Site, SiteConfig, Slot,
+};
 use crate::policy::library::is_file;
 
 /// A table and the keys it may have.
@@ -28,7 +30,7 @@ pub struct Known {
 }
 
 /// Every table but those whose keys the operator chooses (`share.settings.NAME`).
-pub const KEYS: [Known; 9] = [
+pub const KEYS: [Known; 10] = [
     Known { table: "", keys: &["site", "peer", "bandwidth", "share"] },
     Known { table: "site", keys: &["name", "state", "listen", "metrics", "install_dirs"] },
     Known { table: "peer", keys: &["name", "dial"] },
@@ -51,9 +53,12 @@ pub const KEYS: [Known; 9] = [
             "io_limit",
             "brake",
             "nodes",
+            "hooks",
+            "lease",
             "allow_protected",
         ],
     },
+    Known { table: "share.hooks", keys: &["start", "stop", "probe", "timeout"] },
     Known { table: "share.history", keys: &["days", "size"] },
     Known { table: "share.brake", keys: &["entries", "percent", "window", "canaries", "purges"] },
     Known { table: "share.brake.purges", keys: &["at", "for"] },
@@ -234,6 +239,11 @@ fn share(section: Section<'_, '_>) -> Placed {
     let io_limit = section.text("io_limit", parse_rate).map(|read| read.value);
     let brake = brake(&section);
     let nodes = nodes(&section);
+    let hooks = hooks(&section);
+    let lease = section
+        .value("lease")
+        .is_some()
+        .then(|| duration(&section, "lease", MINUTE, 5 * SECOND..=HOUR));
     let allow_protected = section.flag("allow_protected").is_some_and(|read| read.value);
     let whole = name.as_ref().zip(path.as_ref()).zip(role.as_ref());
     let share = whole.map(|((name, path), role)| Share {
@@ -251,6 +261,8 @@ fn share(section: Section<'_, '_>) -> Placed {
         io_limit,
         brake,
         nodes,
+        hooks,
+        lease,
         allow_protected,
     });
     Placed { name, path, share }
@@ -361,6 +373,29 @@ fn settings(
         all.insert(name.to_owned(), read);
     }
     all
+}
+
+fn hooks(section: &Section<'_, '_>) -> Hooks {
+    const TIMEOUT: Duration = Duration::from_secs(300);
+    let none = Hooks { start: Vec::new(), stop: Vec::new(), probe: Vec::new(), timeout: TIMEOUT };
+    let Some(table) = section.table("hooks", keys("share.hooks")) else { return none };
+    let command = |name: &str| {
+        let mut is_first = true;
+        let read = table.texts(name, |text| {
+            let first = std::mem::take(&mut is_first);
+            if text.contains('\0') || (first && !Path::new(text).is_absolute()) {
+                return Err(format!("'{text}': a program is named by an absolute path"));
+            }
+            Ok(text.to_owned())
+        });
+        read.map(|read| read.value).unwrap_or_default()
+    };
+    Hooks {
+        start: command("start"),
+        stop: command("stop"),
+        probe: command("probe"),
+        timeout: duration(&table, "timeout", TIMEOUT, SECOND..=DAY),
+    }
 }
 
 fn history(section: &Section<'_, '_>, role: Option<Role>) -> History {

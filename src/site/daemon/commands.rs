@@ -3,18 +3,92 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
+use farshore_core::role::{Command, Phase};
+
+use super::receiving::Standby;
+use super::roles::ShareRole;
+use super::sending::Outgoing;
 use super::*;
+use crate::site::control::SwitchStep;
 
 impl Daemon {
-    fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
-        let names: Vec<&str> = self.senders.keys().map(String::as_str).collect();
-        let name = control::choose_share(&names, given)?;
-        self.senders
-            .get(name)
-            .map(|outgoing| &**outgoing)
-            .ok_or_else(|| not_here(name, "sent from here"))
+    fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let here = |name: &&str| self.outgoing(name).is_some();
+        // One that is named is that one; else those that are sent are chosen from.
+        let sent: Vec<&str> = names.iter().copied().filter(here).collect();
+        let name = control::choose_share(if given.is_some() { &names } else { &sent }, given)?;
+        self.outgoing(name).ok_or_else(|| not_here(name, "sent from here"))
+    }
+
+    fn receiver(&self, given: Option<&str>) -> Result<Arc<Standby>, Failure> {
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let here = |name: &&str| self.standby(name).is_some();
+        let received: Vec<&str> = names.iter().copied().filter(here).collect();
+        let name = control::choose_share(if given.is_some() { &names } else { &received }, given)?;
+        self.standby(name).ok_or_else(|| not_here(name, "received here"))
     }
 }
+
+impl Daemon {
+    fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
+        let names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
+        let name = control::choose_share(&names, given)?;
+        self.role(name).map(|role| &**role).ok_or_else(|| not_here(name, "here"))
+    }
+
+    /// A command that is done when it is taken.
+    fn simple(&self, role: &ShareRole, command: Command) -> Result<Value, Failure> {
+        self.command(role, command)?;
+        let view = self.await_role(role, POINT_PATIENCE, |view| (!view.busy).then_some(Ok(())))?;
+        let line = format!(
+            "share '{}': {} in epoch {}",
+            role.share,
+            view.record.phase.name(),
+            view.record.epoch.0
+        );
+        Ok(json!({ "share": role.share, "lines": [line] }))
+    }
+
+    /// Hands a share over, and waits until the other site has it.
+    fn switch_over(&self, role: &ShareRole, step: SwitchStep) -> Result<Value, Failure> {
+        let began = std::time::Instant::now();
+        match step {
+            SwitchStep::Abort => return self.simple(role, Command::AbortSwitchover),
+            SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
+            SwitchStep::Begin => {}
+        }
+        let before = role.view().map_or(0, |view| view.record.epoch.0);
+        self.command(role, Command::Switchover)?;
+        let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
+            Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
+            // The site was asked to go on, or something came in between.
+            Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
+            Phase::Stranded { .. } | Phase::Alone | Phase::Split => {
+                Some(Err(format!("it is {} now", view.record.phase.name())))
+            }
+            _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
+        })?;
+        let lines = [
+            format!(
+                "share '{}': handed over to '{}', which is active in epoch {}",
+                role.share,
+                self.config().peer.name,
+                view.record.epoch.0
+            ),
+            format!("nothing was lost; it took {:.1} s", began.elapsed().as_secs_f64()),
+        ];
+        Ok(json!({
+            "share": role.share,
+            "epoch": view.record.epoch.0,
+            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "lines": lines,
+        }))
+    }
+}
+
+/// How long a switchover is waited for; it goes on afterwards.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 fn not_here(share: &str, what: &str) -> Failure {
     Failure {
@@ -70,14 +144,16 @@ impl Commands for Daemon {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
+                let outgoing = self.sender(share.as_deref())?;
+                let sender = &outgoing.sender;
                 sender.is_still(only.as_ref(), id.as_deref())?;
                 sender.approve(only.as_ref())?;
                 Ok(json!({}))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
+                let outgoing = self.sender(share.as_deref())?;
+                let sender = &outgoing.sender;
                 sender.is_still(only.as_ref(), id.as_deref())?;
                 sender.reject(only.as_ref())?;
                 Ok(json!({}))
@@ -94,17 +170,111 @@ impl Commands for Daemon {
                 Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
             }
             Request::Scrub { share, now: _ } => {
-                let names: Vec<&str> = self.scrubbers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let pass = self.scrubbers.get(name).map(|s| s.now(SCRUB_PATIENCE));
-                let pass = pass.ok_or_else(|| not_here(name, "received"))??;
+                let standby = self.receiver(share.as_deref())?;
+                let pass = standby.scrubber.now(SCRUB_PATIENCE, &standby.over)?;
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
             }
-            Request::Marks { share } => {
-                let names: Vec<&str> = self.receivers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let receiver = self.receivers.get(name);
-                marks(receiver.ok_or_else(|| not_here(name, "received"))?)
+            Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
+            Request::Switchover { share, step } => {
+                self.switch_over(self.role_of(share.as_deref())?, step)
+            }
+            Request::Failover { share, at, peer_is_off } => {
+                let role = self.role_of(share.as_deref())?;
+                let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
+                let mut lines = manifest.lines();
+                if let Err(why) = &gate {
+                    lines.push(format!(
+                        "THE GATE IS STILL CLOSED: {why}; it opens when the other site gives way, or by \
+                         'farshore failover --force --peer-is-off', your word that it is switched off"
+                    ));
+                }
+                let mut value = serde_json::to_value(&manifest)
+                    .map_err(|e| Failure::new(Exit::Internal, &e))?;
+                value["open"] = gate.is_ok().into();
+                value["lines"] = lines.into();
+                Ok(value)
+            }
+            Request::OpenAlone { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::OpenAlone)
+            }
+            Request::ResolveSplit { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::ResolveSplit)
+            }
+            Request::RetryHook { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
+            }
+            Request::FailbackApply { plan, accept_held } => {
+                let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
+                let folder =
+                    format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
+                let lines = vec![
+                    format!("share '{}': both sites are one again", header.share),
+                    format!(
+                        "at recovery {} paths placed, {} gone; {} files came over",
+                        recovery.placed, recovery.removed, production.carried
+                    ),
+                    format!(
+                        "{} versions in quarantine at production, {} at recovery: {folder}, with a manifest",
+                        production.quarantined, recovery.quarantined
+                    ),
+                    "restore one: copy it from tree/ there to its path".to_owned(),
+                    "replication goes the other way now; 'farshore switchover' brings the share home".to_owned(),
+                ];
+                Ok(json!({
+                    "share": header.share,
+                    "placed": recovery.placed,
+                    "removed": recovery.removed,
+                    "carried": production.carried,
+                    "quarantined": { "production": production.quarantined, "recovery": recovery.quarantined },
+                    "quarantine": folder,
+                    "lines": lines,
+                }))
+            }
+            Request::FailbackPlan { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let (file, summary) = self.plan_failback(role)?;
+                let file = file.display().to_string();
+                let mut lines = vec![
+                    format!(
+                        "{} paths differ, {} conflicts, {} held for a person",
+                        summary.paths(),
+                        summary.conflicts(),
+                        summary.held()
+                    ),
+                    format!("plan: {file}"),
+                    format!("read it:      farshore failback show --plan {file}"),
+                ];
+                if summary.held() > 0 {
+                    lines.push(format!(
+                        "decide:       farshore failback decide --plan {file} PATH OUTCOME"
+                    ));
+                }
+                lines.push(format!("carry it out: farshore failback apply --plan {file}"));
+                Ok(json!({
+                    "share": role.share,
+                    "plan": file,
+                    "paths": summary.paths(),
+                    "conflicts": summary.conflicts(),
+                    "held": summary.held(),
+                    "carry_bytes": summary.needs,
+                    "lines": lines,
+                }))
+            }
+            Request::Gate { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let gate = role.gate();
+                let line = match &gate {
+                    Ok(()) => format!("share '{}': services may work with it here", role.share),
+                    Err(why) => {
+                        format!("share '{}': services may not work with it here: {why}", role.share)
+                    }
+                };
+                Ok(json!({
+                    "share": role.share,
+                    "open": gate.is_ok(),
+                    "why": gate.err(),
+                    "lines": [line],
+                }))
             }
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {

@@ -4,6 +4,7 @@
 //! Guarantees: a key of a node opens nothing but that node's reports; the key shown to whoever dials in is one
 //! that all of those trust who are trusted here; a limit of the line is in force within a second of its time.
 
+use super::sending::Outgoing;
 use super::*;
 use crate::site::keys::shown_to;
 
@@ -79,34 +80,4 @@ pub(super) fn let_in(store: &TrustStore, config: &SiteConfig) -> KeySet {
     let nodes = config.shares.iter().flat_map(|share| &share.nodes);
     let names = nodes.chain([&config.peer.name]);
     names.flat_map(|name| store.keys_of(name).iter().copied().collect::<Vec<_>>()).collect()
-}
-
-impl Outgoing {
-    fn line(&self) -> std::sync::MutexGuard<'_, Option<(QuicLink, Option<u64>)>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {
-        *self.line() = line;
-    }
-
-    /// Shows what the line there is has carried.
-    pub(super) fn show_line(&self, board: &Board) {
-        let stats = self.line().as_ref().map(|(link, _)| link.stats());
-        if let Some(stats) = stats {
-            board.link(stats.rtt, stats.sent_bytes, stats.received_bytes);
-        }
-    }
-
-    /// Uses the line at `limit` from now on; whether that is another one than before.
-    pub(super) fn follow_timetable(&self, limit: Option<u64>) -> bool {
-        match &mut *self.line() {
-            Some((link, former)) if *former != limit => {
-                link.set_bandwidth_limit(limit);
-                *former = limit;
-                true
-            }
-            _ => false,
-        }
-    }
 }

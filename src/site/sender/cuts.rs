@@ -182,5 +182,8 @@ impl Cuts for Sender {
         if let Some(taken) = under_way.taken {
             self.dirty.put_back(taken);
         }
+        if self.is_stopping() {
+            self.turn_away();
+        }
     }
 }

@@ -10,11 +10,22 @@ use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
+mod call;
+mod encoding;
+
+pub use call::{Call, Purpose};
+use encoding::{
+    cut, decode_answer, decode_events, decode_queries, decode_receipt, decode_sign, decode_welcome,
+    encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome, put_text,
+    put_versions, take_bool, take_versions,
+};
+
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
-/// change. With a peer that speaks less they are left out.
-pub const PROTOCOL_VERSION: u16 = 4;
+/// change; 5 adds what two sites say of roles, and links that one asks the other for. With a peer that
+/// speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -34,6 +45,15 @@ pub const POLICIES_VERSION: u16 = 3;
 
 /// The version from which on a session may go on after its seal, and a target may dial.
 pub const STANDING_VERSION: u16 = 4;
+
+/// The version from which on two sites speak of roles.
+pub const ROLES_VERSION: u16 = 5;
+
+/// Longest word of a site about its role in a share, in bytes.
+pub const SAY_LEN_MAX: usize = 4_096;
+
+/// Most bytes of one [`Message::Part`].
+pub const PART_LEN_MAX: usize = 1 << 20;
 
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;
@@ -325,6 +345,32 @@ pub enum Message {
     /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
     /// own.
     Keys(Vec<u8>),
+    /// The site that dials, since version 5, first of all: both speak of their roles over this link, for as
+    /// long as it stands.
+    Talk {
+        /// Versions it speaks, lowest and highest.
+        versions: (u16, u16),
+        /// Its name.
+        site: String,
+    },
+    /// Either, over such a link: what it says of its role in a share, at most [`SAY_LEN_MAX`] bytes.
+    Say {
+        /// The share.
+        share: String,
+        /// As `farshore_core::role` has it.
+        said: Vec<u8>,
+    },
+    /// The site that does not dial, over such a link: asks for a link of its own.
+    Ask(Call),
+    /// The site that dials, since version 5, first of all: the link that was asked for, or one of its own will.
+    Call(Call),
+    /// Either, over a link that was called for: a piece of what is carried.
+    Part {
+        /// Whether it ends.
+        last: bool,
+        /// At most [`PART_LEN_MAX`] bytes.
+        bytes: Vec<u8>,
+    },
 }
 
 /// What a host saw change.
@@ -366,6 +412,11 @@ impl Message {
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
             Self::Keys(_) => "keys",
+            Self::Talk { .. } => "talk",
+            Self::Say { .. } => "say",
+            Self::Ask(_) => "ask",
+            Self::Call(_) => "call",
+            Self::Part { .. } => "part",
         }
     }
 
@@ -480,6 +531,29 @@ impl Message {
                 e.put_u8(23);
                 e.put_bytes(said);
             }
+            Self::Talk { versions, site } => {
+                e.put_u8(32);
+                put_versions(*versions, &mut e);
+                e.put_bytes(site.as_bytes());
+            }
+            Self::Say { share, said } => {
+                e.put_u8(33);
+                e.put_bytes(share.as_bytes());
+                e.put_bytes(said);
+            }
+            Self::Ask(call) => {
+                e.put_u8(34);
+                call.encode(&mut e);
+            }
+            Self::Call(call) => {
+                e.put_u8(35);
+                call.encode(&mut e);
+            }
+            Self::Part { last, bytes } => {
+                e.put_u8(36);
+                e.put_u8(u8::from(*last));
+                e.put_bytes(bytes);
+            }
         }
         e.finish()
     }
@@ -536,245 +610,25 @@ impl Message {
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
             23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
+            32 => Self::Talk {
+                versions: take_versions(&mut d)?,
+                site: d.take_text("site name", NODE_NAME_MAX)?,
+            },
+            33 => Self::Say {
+                share: d.take_text("share name", SHARE_NAME_MAX)?,
+                said: d.take_bytes("word of a role", SAY_LEN_MAX)?.into(),
+            },
+            34 => Self::Ask(Call::decode(&mut d)?),
+            35 => Self::Call(Call::decode(&mut d)?),
+            36 => Self::Part {
+                last: take_bool(&mut d)?,
+                bytes: d.take_bytes("part", PART_LEN_MAX)?.into(),
+            },
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
         Ok(message)
     }
-}
-
-/// Offsets count from the end of the range before.
-#[allow(clippy::cast_possible_wrap)] // offsets of files are below 2^63
-fn encode_sign(sign: &Sign, e: &mut Encoder) {
-    e.put_u64(sign.id);
-    e.put_raw(&sign.content.0);
-    e.put_u64(sign.signing.block_len() as u64);
-    e.put_u64(sign.signing.signature_len() as u64);
-    e.put_u64(sign.ranges.len() as u64);
-    let mut cursor = 0u64;
-    for &(offset, len) in &sign.ranges {
-        e.put_i64((offset as i64).wrapping_sub(cursor as i64));
-        e.put_u64(len);
-        cursor = offset.saturating_add(len);
-    }
-}
-
-fn decode_sign(d: &mut Decoder<'_>) -> Result<Sign, DecodeError> {
-    let id = d.take_u64("sign")?;
-    let content = FileDigest(d.take_array("signed content")?);
-    let block_len = d.take_u64("block length")?;
-    let signature_len = d.take_len("signature length", 8)?;
-    let signing = usize::try_from(block_len).ok().and_then(|b| Signing::new(b, signature_len));
-    let signing = signing
-        .ok_or(DecodeError::Invalid { what: "block or signature length", found: block_len })?;
-    let count = d.take_len("signed ranges", SIGN_RANGES_MAX)?;
-    let mut ranges = Vec::new();
-    let (mut cursor, mut left) = (0u64, SIGNED_LEN_MAX);
-    for _ in 0..count {
-        let moved = d.take_i64("signed range")?;
-        let offset = cursor.checked_add_signed(moved).filter(|&o| o <= FILE_SIZE_MAX);
-        let offset = offset.ok_or(DecodeError::Invalid { what: "signed range", found: cursor })?;
-        let len = d.take_bounded("signed bytes", left)?;
-        left -= len;
-        cursor = offset + len;
-        ranges.push((offset, len));
-    }
-    Ok(Sign { id, content, signing, ranges })
-}
-
-/// The beginning of `text`, at most so many bytes.
-fn cut(text: &str, len_max: usize) -> &str {
-    let mut end = text.len().min(len_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-fn put_text(text: &str, e: &mut Encoder) {
-    e.put_bytes(cut(text, TEXT_MAX).as_bytes());
-}
-
-fn put_versions(versions: (u16, u16), e: &mut Encoder) {
-    e.put_u64(u64::from(versions.0));
-    e.put_u64(u64::from(versions.1));
-}
-
-fn take_versions(d: &mut Decoder<'_>) -> Result<(u16, u16), DecodeError> {
-    Ok((take_u16(d)?, take_u16(d)?))
-}
-
-fn encode_events(events: &Events, e: &mut Encoder) {
-    e.put_u64(events.number);
-    e.put_u8(u8::from(events.lost.is_some()));
-    if let Some(why) = &events.lost {
-        put_text(why, e);
-    }
-    e.put_u64(events.parts.len() as u64);
-    for (directory, deep) in &events.parts {
-        e.put_bytes(directory.as_bytes());
-        e.put_u8(u8::from(*deep));
-    }
-}
-
-fn decode_events(d: &mut Decoder<'_>) -> Result<Events, DecodeError> {
-    let number = d.take_u64("events")?;
-    let lost = take_bool(d)?.then(|| d.take_text("why events are lost", TEXT_MAX)).transpose()?;
-    let count = d.take_len("changed directories", EVENTS_MAX)?;
-    let mut parts = Vec::new();
-    for _ in 0..count {
-        parts.push((decode_path(d, "changed directory")?, take_bool(d)?));
-    }
-    Ok(Events { number, lost, parts })
-}
-
-fn take_u16(d: &mut Decoder<'_>) -> Result<u16, DecodeError> {
-    let found = d.take_u64("version")?;
-    u16::try_from(found).map_err(|_| DecodeError::Invalid { what: "version", found })
-}
-
-fn take_bool(d: &mut Decoder<'_>) -> Result<bool, DecodeError> {
-    match d.take_u8("flag")? {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(DecodeError::Invalid { what: "flag", found: u64::from(other) }),
-    }
-}
-
-fn encode_welcome(w: &Welcome, e: &mut Encoder) {
-    e.put_u64(u64::from(w.version));
-    e.put_raw(&w.target.0);
-    e.put_u8(u8::from(w.sealed_with.is_some()));
-    if let Some(id) = w.sealed_with {
-        e.put_raw(&id.0);
-    }
-    e.put_u64(w.epoch.0);
-    e.put_u64(w.applied_batch);
-    e.put_raw(&w.root.0);
-    e.put_u64(w.entries);
-    e.put_u64(w.foreign_changes);
-    e.put_u8(u8::from(w.recovery_point.is_some()));
-    if let Some(point) = w.recovery_point {
-        point.encode(e);
-    }
-}
-
-fn decode_welcome(d: &mut Decoder<'_>) -> Result<Welcome, DecodeError> {
-    Ok(Welcome {
-        version: take_u16(d)?,
-        target: StoreId(d.take_array("target id")?),
-        sealed_with: take_bool(d)?.then(|| d.take_array("source id").map(StoreId)).transpose()?,
-        epoch: Epoch(d.take_u64("epoch")?),
-        applied_batch: d.take_u64("applied batch")?,
-        root: RootDigest(d.take_array("root digest")?),
-        entries: d.take_u64("entries")?,
-        foreign_changes: d.take_u64("foreign changes")?,
-        recovery_point: take_bool(d)?.then(|| RecoveryPoint::decode(d)).transpose()?,
-    })
-}
-
-fn decode_queries(d: &mut Decoder<'_>) -> Result<Vec<Query>, DecodeError> {
-    let count = d.take_len("queries", COMPARE_QUERIES_MAX)?;
-    let mut queries = Vec::new();
-    for _ in 0..count {
-        let directory = decode_path(d, "queried directory")?;
-        let bucket = take_bool(d)?.then(|| d.take_u8("bucket")).transpose()?;
-        queries.push(Query { directory, bucket });
-    }
-    Ok(queries)
-}
-
-fn encode_answer(answer: &Answer, e: &mut Encoder) {
-    match answer {
-        Answer::Children { last, children } => {
-            e.put_u8(0);
-            e.put_u8(u8::from(*last));
-            e.put_u64(children.len() as u64);
-            for child in children {
-                e.put_bytes(child.path.as_bytes());
-                child.entry.encode(e);
-                e.put_u8(u8::from(child.below.is_some()));
-                if let Some(below) = child.below {
-                    e.put_raw(&below.0);
-                }
-            }
-        }
-        Answer::Buckets(buckets) => {
-            e.put_u8(1);
-            buckets.iter().for_each(|b| e.put_raw(&b.0));
-        }
-    }
-}
-
-fn decode_answer(d: &mut Decoder<'_>) -> Result<Answer, DecodeError> {
-    if take_bool(d)? {
-        let mut buckets = Box::new([DirectoryDigest([0; 32]); BUCKETS]);
-        for bucket in buckets.iter_mut() {
-            *bucket = DirectoryDigest(d.take_array("bucket digest")?);
-        }
-        return Ok(Answer::Buckets(buckets));
-    }
-    let last = take_bool(d)?;
-    let count = d.take_len("children", ANSWER_CHILDREN_MAX)?;
-    let mut children = Vec::new();
-    for _ in 0..count {
-        children.push(Child {
-            path: decode_path(d, "child")?,
-            entry: Entry::decode(d)?,
-            below: take_bool(d)?
-                .then(|| d.take_array("directory digest").map(DirectoryDigest))
-                .transpose()?,
-        });
-    }
-    Ok(Answer::Children { last, children })
-}
-
-fn encode_receipt(receipt: &Receipt, e: &mut Encoder) {
-    e.put_u64(receipt.batch);
-    e.put_u64(receipt.failures.len() as u64);
-    for failure in &receipt.failures {
-        e.put_bytes(failure.path.as_bytes());
-        match &failure.kind {
-            FailureKind::Refused => e.put_u8(0),
-            FailureKind::Basis(chunks) => {
-                e.put_u8(1);
-                e.put_u64(chunks.len() as u64);
-                chunks.iter().for_each(|c| e.put_raw(&c.0));
-            }
-        }
-        put_text(&failure.text, e);
-    }
-    e.put_u64(receipt.degraded.len() as u64);
-    for (what, count) in &receipt.degraded {
-        put_text(what, e);
-        e.put_u64(*count);
-    }
-}
-
-fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
-    let batch = d.take_u64("receipt batch")?;
-    let count = d.take_len("failures", BATCH_OPS_MAX)?;
-    let mut failures = Vec::new();
-    for _ in 0..count {
-        let path = decode_path(d, "failed path")?;
-        let kind = if take_bool(d)? {
-            let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
-            let mut missing = Vec::new();
-            for _ in 0..chunks {
-                missing.push(ChunkId(d.take_array("chunk id")?));
-            }
-            FailureKind::Basis(missing)
-        } else {
-            FailureKind::Refused
-        };
-        failures.push(Failure { path, kind, text: d.take_text("failure", TEXT_MAX)? });
-    }
-    let count = d.take_len("degraded kinds", DEGRADED_MAX)?;
-    let mut degraded = Vec::new();
-    for _ in 0..count {
-        degraded.push((d.take_text("degraded", TEXT_MAX)?, d.take_u64("degraded count")?));
-    }
-    Ok(Receipt { batch, failures, degraded })
 }
 
 #[cfg(test)]

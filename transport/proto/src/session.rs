@@ -88,6 +88,25 @@ pub enum SessionError {
         /// The peer's.
         theirs: u64,
     },
+    /// The peer acts under an epoch that this end has not heard of by way of roles.
+    #[error(
+        "peer acts under epoch {theirs}, epoch {ours} is in force here: roles are settled before \
+             anything is sent"
+    )]
+    EpochUnknown {
+        /// The epoch in force here.
+        ours: u64,
+        /// The peer's.
+        theirs: u64,
+    },
+    /// A batch of another epoch than its session.
+    #[error("batch of epoch {theirs} in a session of epoch {ours}")]
+    EpochOfBatch {
+        /// The session's.
+        ours: u64,
+        /// The batch's.
+        theirs: u64,
+    },
     /// The epoch this source acts under is over.
     #[error(
         "epoch {theirs} is in force at the target, this site acts under epoch {ours}: its is over"
@@ -319,13 +338,22 @@ pub struct TargetSession {
     standing: bool,
     /// The number of the last point sealed in this session.
     sequence: Option<u64>,
+    /// Only a source of this very epoch may send: roles say which it is.
+    exact: bool,
 }
 
 impl TargetSession {
-    /// A session under the epoch in force at the target.
+    /// A session under the epoch in force at the target, which a source of a later one raises.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
+        Self { exact: false, ..Self::exact(epoch) }
+    }
+
+    /// A session under the epoch that roles say is in force: no source of another one sends.
+    #[must_use]
+    pub fn exact(epoch: Epoch) -> Self {
         Self {
+            exact: true,
             state: TargetState::AwaitHello,
             epoch,
             version: PROTOCOL_VERSION_MIN,
@@ -361,7 +389,14 @@ impl TargetSession {
                     return Err(SessionError::VersionMismatch { lowest, highest });
                 }
                 self.version = version;
-                self.check_epoch(*epoch)?;
+                let (ours, theirs) = (self.epoch.0, epoch.0);
+                if theirs < ours {
+                    return Err(SessionError::EpochFenced { ours, theirs });
+                }
+                if self.exact && theirs > ours {
+                    return Err(SessionError::EpochUnknown { ours, theirs });
+                }
+                self.epoch = *epoch;
                 self.state = T::Checking;
                 Ok(())
             }
@@ -445,7 +480,10 @@ impl TargetSession {
     /// several streams and the source speaks a version without.
     pub fn batch_began(&mut self, header: &BatchHeader) -> Result<(), SessionError> {
         let BatchHeader { batch, epoch, stripe } = *header;
-        self.check_epoch(epoch)?;
+        if epoch != self.epoch {
+            let (ours, theirs) = (self.epoch.0, epoch.0);
+            return Err(SessionError::EpochOfBatch { ours, theirs });
+        }
         if stripe.of > 1 && self.version < STRIPES_VERSION {
             return Err(SessionError::TooMany { what: "streams of a batch", limit: 1 });
         }
@@ -468,13 +506,6 @@ impl TargetSession {
     pub fn batch_applied(&mut self, batch: u64) {
         self.under_way.remove(&batch);
         self.next_batch = self.next_batch.max(batch + 1);
-    }
-
-    fn check_epoch(&self, theirs: Epoch) -> Result<(), SessionError> {
-        if theirs < self.epoch {
-            return Err(SessionError::EpochFenced { ours: self.epoch.0, theirs: theirs.0 });
-        }
-        Ok(())
     }
 
     /// What the session was doing, for errors.

@@ -93,6 +93,11 @@ fn samples() -> Vec<Message> {
         Message::Sync(9),
         Message::Heard(7),
         Message::Keys(vec![6, 1, 0, 0, 0]),
+        Message::Talk { versions: (5, 5), site: "production".into() },
+        Message::Say { share: "homes".into(), said: vec![1, 2, 3] },
+        Message::Ask(call(Purpose::Inventory)),
+        Message::Call(call(Purpose::Carry)),
+        Message::Part { last: true, bytes: vec![9; 100] },
     ]
 }
 
@@ -210,4 +215,8 @@ proptest! {
         bytes[at] = to;
         let _decoded_or_refused = Message::from_bytes(&bytes).is_ok();
     }
+}
+
+fn call(purpose: Purpose) -> Call {
+    Call { purpose, share: "homes".into(), number: 7, plan: [3; 32] }
 }

@@ -1,0 +1,408 @@
+//! The end of a share: opened, run, ended and opened again by one thread, as the share's role says.
+//!
+//! ```text
+//! wanted: sends ────► Outgoing (sender, keeper, probe) ──┐ turned, or the daemon stops:
+//! wanted: receives ─► Standby  (offers, scrub, probe) ───┤ its sessions end, its threads are waited for,
+//! wanted: neither ──► nothing                          ──┘ its catalog and root are closed; then the next one
+//! ```
+//! An end that sends may be told to send nothing for a while, or under another epoch: it goes on watching.
+//! Guarantees: a share has one end at a time; the next one is opened when nobody uses the former one any more.
+//! An end that cannot be opened is tried again, ever more slowly, and says why; other shares go on. After a
+//! crash the end is opened as the role that is on record says.
+
+use std::sync::Condvar;
+use std::time::Instant;
+
+use super::receiving::Standby;
+use super::sending::Outgoing;
+use farshore_engine::catalog::Turning;
+use farshore_proto::message::StoreId;
+
+use super::*;
+use crate::replicate::open_site_catalog;
+use crate::state::SiteCatalog;
+
+/// How long a session that was told to end has until its link is closed.
+const LEAVE: Duration = Duration::from_secs(20);
+/// How often a thread that waits looks whether the daemon stops.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a share's end is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// It watches, and sends under this epoch if there is one.
+    Source(Option<Epoch>),
+    /// It receives what is sent under this epoch.
+    Target(Epoch),
+    /// The share is left alone.
+    Nothing,
+}
+
+impl Want {
+    /// Whether an end that is this one is that one too.
+    fn is_same_end(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Source(_), Self::Source(_)) => true,
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// An open end.
+#[derive(Clone)]
+pub(super) enum End {
+    Sends(Arc<Outgoing>),
+    Receives(Arc<Standby>),
+}
+
+impl End {
+    /// What it is.
+    fn is(&self) -> Want {
+        match self {
+            Self::Sends(outgoing) => Want::Source(outgoing.epoch()),
+            Self::Receives(standby) => Want::Target(standby.epoch),
+        }
+    }
+
+    fn over(&self) -> &AtomicBool {
+        match self {
+            Self::Sends(outgoing) => &outgoing.over,
+            Self::Receives(standby) => &standby.over,
+        }
+    }
+
+    fn storage(&self) -> &farshore_engine::io::uring::UringStorage {
+        match self {
+            Self::Sends(outgoing) => &outgoing.storage,
+            Self::Receives(standby) => standby.receiver.storage(),
+        }
+    }
+
+    pub(super) fn catalog(&self) -> &farshore_engine::catalog::Catalog {
+        match self {
+            Self::Sends(outgoing) => &outgoing.catalog,
+            Self::Receives(standby) => standby.receiver.catalog(),
+        }
+    }
+
+    /// Tells its threads to end; they may take a while.
+    pub(super) fn stop(&self, sessions: &Sessions) {
+        self.over().store(true, Relaxed);
+        match self {
+            Self::Sends(outgoing) => outgoing.sender.stop(),
+            Self::Receives(standby) => {
+                standby.close_offer();
+                sessions.end(standby.receiver.share());
+            }
+        }
+    }
+
+    /// Waits until nobody else has it, and closes it.
+    fn close(self, late: &dyn Fn()) {
+        let mut end = self;
+        let began = Instant::now();
+        let mut said = false;
+        loop {
+            end = match end {
+                Self::Sends(outgoing) => match Arc::try_unwrap(outgoing) {
+                    Ok(last) => return drop(last),
+                    Err(shared) => Self::Sends(shared),
+                },
+                Self::Receives(standby) => match Arc::try_unwrap(standby) {
+                    Ok(last) => return drop(last),
+                    Err(shared) => Self::Receives(shared),
+                },
+            };
+            if !said && began.elapsed() > LEAVE {
+                late();
+                said = true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A share of this site, and the end it has now.
+pub(super) struct Slot {
+    share: String,
+    state: Mutex<SlotState>,
+    changed: Condvar,
+}
+
+struct SlotState {
+    wanted: Want,
+    end: Option<End>,
+    /// Something of it may still be open.
+    open: bool,
+    /// Counts requests to open the end anew.
+    renewals: u64,
+}
+
+impl Slot {
+    pub(super) fn new(share: &str, wanted: Want, end: Option<End>) -> Self {
+        let state = Mutex::new(SlotState { wanted, open: end.is_some(), end, renewals: 0 });
+        Self { share: share.to_owned(), state, changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SlotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn share(&self) -> &str {
+        &self.share
+    }
+
+    pub(super) fn wanted(&self) -> Want {
+        self.lock().wanted
+    }
+
+    pub(super) fn end(&self) -> Option<End> {
+        self.lock().end.clone()
+    }
+
+    /// The sending end, if that is what there is.
+    pub(super) fn outgoing(&self) -> Option<Arc<Outgoing>> {
+        match self.end() {
+            Some(End::Sends(outgoing)) => Some(outgoing),
+            _ => None,
+        }
+    }
+
+    /// The receiving end, if that is what there is.
+    pub(super) fn standby(&self) -> Option<Arc<Standby>> {
+        match self.end() {
+            Some(End::Receives(standby)) => Some(standby),
+            _ => None,
+        }
+    }
+
+    /// From now on the share's end is to be this one. When it returns, what the former one did is over, but not
+    /// before `is_over` says that nothing is waited for any more.
+    pub(super) fn turn(&self, wanted: Want, is_over: &dyn Fn() -> bool) {
+        self.lock().wanted = wanted;
+        self.changed.notify_all();
+        while !is_over() {
+            let state = self.lock();
+            if !state.open {
+                return;
+            }
+            match &state.end {
+                Some(end) if end.is().is_same_end(wanted) && !end.over().load(Relaxed) => {
+                    let end = end.clone();
+                    drop(state);
+                    if let (End::Sends(outgoing), Want::Source(epoch)) = (&end, wanted) {
+                        outgoing.send_under(epoch, is_over);
+                    }
+                    return;
+                }
+                _ => {
+                    let waited = self.changed.wait_timeout(state, LOOK);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+        }
+    }
+
+    /// The end is to be opened anew: what it lies on is another one.
+    pub(super) fn renew(&self) {
+        self.lock().renewals += 1;
+        self.changed.notify_all();
+    }
+
+    fn put(&self, end: Option<End>) {
+        let mut state = self.lock();
+        state.open |= end.is_some();
+        state.end = end;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// All of the end is closed.
+    fn closed(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until another end is wanted than `is`, or the same anew; at most `patience`.
+    fn is_turned(&self, is: Want, renewals: u64, patience: Duration) -> bool {
+        let state = self.lock();
+        let turned =
+            |state: &SlotState| !state.wanted.is_same_end(is) || state.renewals != renewals;
+        if turned(&state) {
+            return true;
+        }
+        turned(
+            &self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0,
+        )
+    }
+}
+
+impl Daemon {
+    pub(super) fn slot(&self, share: &str) -> Option<&Arc<Slot>> {
+        self.slots.get(share)
+    }
+
+    pub(super) fn outgoing(&self, share: &str) -> Option<Arc<Outgoing>> {
+        self.slot(share)?.outgoing()
+    }
+
+    pub(super) fn standby(&self, share: &str) -> Option<Arc<Standby>> {
+        self.slot(share)?.standby()
+    }
+
+    /// Opens the end of a share.
+    fn open_end(&self, share: &str, wanted: Want) -> Result<Option<End>, Failure> {
+        let config = self.config();
+        let Some(share) = config.share(share) else { return Ok(None) };
+        let board = self.board.share(&shown_share(share, wanted));
+        let ids = self.joined_with(&share.name);
+        open_end(share, wanted, &config, &self.state, self.io, board, &self.log, ids)
+    }
+
+    /// Runs the end of a share, and the one after it, for as long as the daemon runs.
+    pub(super) fn tend(&self, slot: &Slot) {
+        let mut wait = RETRY_FIRST;
+        while !self.is_stopping() {
+            let (wanted, renewals) = {
+                let state = slot.lock();
+                (state.wanted, state.renewals)
+            };
+            let open = slot.end().filter(|end| end.is().is_same_end(wanted));
+            let opened = match open {
+                Some(end) => Ok(Some(end)),
+                None => self.open_end(slot.share(), wanted),
+            };
+            let end = match opened {
+                Ok(Some(end)) => end,
+                Ok(None) => {
+                    slot.is_turned(wanted, renewals, LOOK);
+                    continue;
+                }
+                Err(failure) => {
+                    self.say_of(slot.share(), Level::Error, "open", failure.message.clone());
+                    if let Some(share) = self.config().share(slot.share()) {
+                        let board = self.board.share(&shown_share(share, wanted));
+                        board.state(facts::ShareState::Error, Some(&failure.message));
+                    }
+                    let until = Instant::now() + wait;
+                    wait = (wait * 2).min(RETRY_LAST);
+                    while Instant::now() < until
+                        && !self.is_stopping()
+                        && !slot.is_turned(wanted, renewals, LOOK)
+                    {}
+                    continue;
+                }
+            };
+            wait = RETRY_FIRST;
+            slot.put(Some(end.clone()));
+            self.run_end(slot, &end, renewals);
+            slot.put(None);
+            end.close(&|| {
+                let text = "its former end is still in use, and waited for".to_owned();
+                self.say_of(slot.share(), Level::Warn, "open", text);
+            });
+            slot.closed();
+        }
+    }
+
+    /// Runs an open end until another one is wanted.
+    fn run_end(&self, slot: &Slot, end: &End, renewals: u64) {
+        let left = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            match end {
+                End::Sends(outgoing) => {
+                    let left = &left;
+                    scope.spawn(move || {
+                        self.send(outgoing);
+                        left.store(true, Relaxed);
+                    });
+                    scope.spawn(move || self.keep(outgoing));
+                }
+                End::Receives(standby) => {
+                    left.store(true, Relaxed);
+                    if self.config().peer.dial.is_some() {
+                        scope.spawn(move || self.offer(standby));
+                    }
+                    scope.spawn(move || standby.scrubber.run(&standby.over));
+                }
+            }
+            scope.spawn(move || self.probe(slot.share(), end));
+            while !self.is_stopping() && !slot.is_turned(end.is(), renewals, LOOK) {}
+            end.stop(&self.sessions);
+            let until = Instant::now() + LEAVE;
+            while !left.load(Relaxed) && Instant::now() < until && !self.is_stopping() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if let End::Sends(outgoing) = end
+                && !left.load(Relaxed)
+                && !self.is_stopping()
+            {
+                outgoing.close_line();
+            }
+        });
+    }
+
+    /// Asks a share's mount how its root is, for as long as its end runs: a mount that does not answer
+    /// is shown as stalled, by whoever waits for this thread in vain.
+    fn probe(&self, share: &str, end: &End) {
+        let storage = end.storage();
+        let worker = self.board.worker(Some(share), "probe");
+        while !end.over().load(Relaxed) {
+            {
+                let _call = worker.on_mount("statx", &RelPath::root());
+                // That it answers is all that is asked.
+                drop(storage.stat(Object::Directory(storage.root())));
+            }
+            worker.doing("waiting");
+            let until = Instant::now() + PROBE;
+            while Instant::now() < until && !end.over().load(Relaxed) {
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+}
+
+/// How the other end of a share is known: its catalog while it sends, its tree while it receives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PeerIds {
+    pub(super) catalog: Option<StoreId>,
+    pub(super) tree: Option<StoreId>,
+}
+
+/// Opens the end of a share; none where it has none.
+#[allow(clippy::too_many_arguments)] // what a daemon is made of
+pub(super) fn open_end(
+    share: &Share,
+    wanted: Want,
+    config: &SiteConfig,
+    state: &State,
+    io: IoMode,
+    board: crate::site::board::ShareBoard,
+    log: &Log,
+    peer: PeerIds,
+) -> Result<Option<End>, Failure> {
+    let names = site_catalog(share, config);
+    let opened =
+        |role, joined_with| open_site_catalog(state, &names, &Turning { role, joined_with });
+    Ok(match wanted {
+        Want::Source(epoch) => {
+            let opened = opened(CatalogRole::Source, peer.tree)?;
+            let outgoing = Outgoing::open(share, opened, state, io, board, log, epoch)?;
+            Some(End::Sends(Arc::new(outgoing)))
+        }
+        Want::Target(epoch) => {
+            let opened = opened(CatalogRole::Target, peer.catalog)?;
+            Some(End::Receives(Arc::new(Standby::open(share, opened, io, board, log, epoch)?)))
+        }
+        Want::Nothing => None,
+    })
+}
+
+/// Where the catalog of a share is.
+pub(super) fn site_catalog<'c>(share: &'c Share, config: &'c SiteConfig) -> SiteCatalog<'c> {
+    let path = path_bytes(&share.path);
+    SiteCatalog {
+        source: [path, b"site", config.peer.name.as_bytes(), share.name.as_bytes()],
+        target: [path],
+    }
+}
