@@ -6,6 +6,7 @@
 //! encodings are what the other crates keep (`docs/format.md`).
 
 pub mod account;
+pub mod audit;
 pub mod brake;
 pub mod chunking;
 pub mod codec;

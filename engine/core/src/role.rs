@@ -34,11 +34,13 @@
 //! - An old copy of the record is not believed when the marker in the tree, or what the peer remembers,
 //!   is ahead of it.
 //!
-//! The order of writing is: record with the intent (`rising`), marker, record. The marker comes before
-//! the record, so whatever record was ever durable, the marker is not behind it, and an older record put
-//! back is found out. The intent comes before the marker, so a crash between the two is told from an
-//! old copy: the record that is found expects the marker it finds. Each intent has a turn of its own, so a
-//! copy taken after such a crash is found out as soon as the epoch rises in earnest.
+//! The order of writing is: record, marker, and only then anything is said or done. So wherever a crash
+//! falls, the record is not behind the marker, and nothing happened in an epoch whose marker is not
+//! there: a record that is behind the marker is an old copy, always; one put back that is not behind it
+//! says what was true as far as anybody could know. (The other way round, a crash between the two
+//! could not be told from an old copy.) A marker that is behind the record is written before anything
+//! else. Only changes of role raise the turn, and none is begun before the peer was heard but by an
+//! operator's word: so what the peer remembers is compared with what was found, not with what came since.
 //!
 //! Refuses: a command that is not legal, with the reason and what is ([`Refused`]). Believes nothing a
 //! peer's earlier run said ([`hearing`]).
@@ -47,7 +49,7 @@
 //! drain, the grant. An operator's `failover`, `resolve-split` or `open --alone` that was not durable yet
 //! is forgotten and has to be said again.
 //!
-//! The caller carries out effects in their order; it ends the process when a write fails, since what is
+//! The caller carries out effects in their order, all of one input before the next; it ends the process when a write fails, since what is
 //! durable is not known then. Time is an argument: a clock that goes forward only, also while the machine
 //! sleeps. Two sites' clocks may differ by any amount, and by 4 % in speed.
 
@@ -59,10 +61,12 @@ mod hearing;
 mod record;
 mod say;
 mod settle;
+mod told;
 
+pub use crate::audit::AuditHead;
 pub use command::{Command, CommandName, Refused, Why};
 pub use record::{Phase, PlanId, Point, RECORD_LEN_MAX, Record, Services, SiteId, Stamp, Strand};
-pub use say::{AuditHead, Beat, Echo, SAY_LEN_MAX, Say};
+pub use say::{Beat, Echo, SAY_LEN_MAX, Say};
 
 use command::Legal;
 use decide::Grant;
@@ -119,6 +123,9 @@ pub struct RoleConfig {
     pub lease: Option<Lease>,
     /// A message at least as often; at most a quarter of the lease.
     pub beat_ms: u64,
+    /// Which start of the machine this is (the kernel's boot id): what a record of an earlier one says of
+    /// the services is not so any more.
+    pub boot: [u8; 16],
     /// A random number, new for each start of the process.
     pub life: u64,
     /// Told to the peer.
@@ -203,11 +210,12 @@ pub enum Effect {
     Turn(DataRole),
     /// Read the last recovery point that is durable in this site's catalog; answer [`Input::Point`].
     ReadPoint,
-    /// Make durable, the marker first, then the record; answer [`Input::Persisted`].
+    /// Make durable, both, in either order; answer [`Input::Persisted`]. What has to come first is asked for
+    /// first: a marker only when the record beside it was durable once already.
     Persist {
         /// Its number.
         write: u64,
-        /// For the tree's own folder: replace and sync it before the record is touched.
+        /// For the tree's own folder.
         marker: Option<Stamp>,
         /// For the state folder.
         record: Box<Record>,
@@ -362,10 +370,8 @@ enum Wish {
 struct Pending {
     write: u64,
     record: Record,
-    /// What the marker holds at most before.
-    marked: Stamp,
-    /// Only what is about to come is written as yet.
-    intent: bool,
+    /// The marker is to be written when the record is.
+    marker: Option<Stamp>,
     /// The gate needs nobody's word afterwards.
     confirms: bool,
 }
@@ -385,7 +391,7 @@ pub struct Role {
     writes: u64,
     /// What [`Self::start`] found to be written.
     due: Option<Record>,
-    /// The marker is to be written anew, whatever the epoch does.
+    /// The marker is not what the record says; nothing is done before it is.
     remark: bool,
     hearing: Hearing,
     /// The peer's last current message, of the run that is followed.
@@ -429,7 +435,9 @@ impl Role {
             FirstRole::Standby => Services::Stopped,
         });
         let (durable, due) = sound(record, &marker, first, config.first_role);
+        let rebooted = durable.turn > 0 && durable.boot != config.boot;
         let promise = config.lease.map_or(0, |l| l.promise_ms());
+        let disbelieved = due.as_ref().is_some_and(|due| due.phase.is_an_old_copy());
         let behind = match marker {
             Kept::Found(stamp) => stamp < durable.rising,
             Kept::Nothing => durable.rising > Stamp::default(),
@@ -437,8 +445,8 @@ impl Role {
         };
         let mut role = Self {
             hearing: Hearing::new(config.life),
-            services: durable.services,
-            remark: behind,
+            services: if rebooted { Services::Unknown } else { durable.services },
+            remark: behind || disbelieved,
             due,
             durable,
             pending: None,
@@ -536,10 +544,12 @@ impl Role {
         Gate::Closed(closed)
     }
 
-    /// Whether a batch sent under `epoch` may be applied here now.
+    /// Whether a batch sent under `epoch` may be applied here now. Beside the data role, which keeps the
+    /// end ready, this asks whether the peer was heard in this run to send under that epoch: who cannot tell
+    /// a session from a recording of one needs it.
     #[must_use]
     pub fn accepts(&self, epoch: Epoch) -> bool {
-        self.data_role() == DataRole::Receives(epoch)
+        self.data_role() == DataRole::Receives(epoch) && self.peer_sends()
     }
 
     /// When [`Input::Tick`] is due at the latest, by the clock of [`Now::ms`].
@@ -582,7 +592,7 @@ impl Role {
 
     /// While something is being made durable nothing is said and nothing is begun.
     fn is_busy(&self) -> bool {
-        self.pending.is_some() || self.wish.is_some() || self.due.is_some()
+        self.pending.is_some() || self.wish.is_some() || self.due.is_some() || self.remark
     }
 
     /// Whether the gate needs the lease.
@@ -599,12 +609,17 @@ impl Role {
             return;
         }
         self.fence = self.fence.max(say.stamp.epoch);
-        // Before anything is echoed: whoever gets the echo holds a lease from when it sent that.
-        if let Some(lease) = self.config.lease {
+        let worth = self.hearing.hear(&say);
+        let echoed = match worth {
+            Worth::Nothing => false,
+            Worth::Answer(echo) => echo.followed,
+            Worth::Current { .. } => true,
+        };
+        // Before it is echoed: whoever gets the echo holds a lease from when it sent this.
+        if let Some(lease) = self.config.lease.filter(|_| echoed) {
             let until = now.ms.saturating_add(lease.promise_ms());
             self.promised_until = self.promised_until.max(until);
         }
-        let worth = self.hearing.hear(&say);
         if !self.hearing.is_mutual() {
             self.said = None;
         }

@@ -233,6 +233,12 @@ impl Role {
         let elsewhere = Err(Why::Phase(phase.name()));
         match (command, phase) {
             (Command::Switchover, Phase::Active) => self.check_switchover(now_ms),
+            // Before the peer was heard it is not known whether this is an old copy, and what is said to
+            // it from then on would hide that.
+            (
+                Command::AbortSwitchover | Command::FinishReconcile { .. } | Command::ResolveSplit,
+                Phase::Draining | Phase::Reconciling { .. } | Phase::Split,
+            ) if self.said.is_none() => Err(Why::PeerNotHeard),
             (Command::AbortSwitchover, Phase::Draining) => Ok(Legal::Now),
             (Command::TakeBack, Phase::Handed { .. }) => self.check_nobody_active(),
             (
@@ -243,6 +249,7 @@ impl Role {
             (Command::Failover { .. }, phase) if phase.opens() || *phase == Phase::Draining => {
                 elsewhere
             }
+            (Command::OpenAlone, Phase::Draining) if self.said.is_none() => Ok(Legal::Now),
             (Command::Failover { peer_is_off }, _) => self.check_failover(*peer_is_off, now_ms),
             (Command::OpenAlone, phase) if phase.opens() => match self.gate(now_ms) {
                 Gate::Closed(why @ Closed::Contested) if self.link => Err(Why::Gate(why)),

@@ -96,7 +96,7 @@ impl Hearing {
             return Worth::Nothing;
         }
         candidate.beat = say.beat;
-        if !heard.is_some_and(|e| e.beat.count >= candidate.floor) {
+        if heard.is_none_or(|e| e.beat.count < candidate.floor) {
             return Worth::Answer(Echo { beat: say.beat, followed: false });
         }
         let Candidate { beat, floor } = self.candidates.remove(at);

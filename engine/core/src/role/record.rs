@@ -141,6 +141,11 @@ impl Phase {
         )
     }
 
+    /// Whether it was found out that the record was not the last: nothing it said holds.
+    pub(super) fn is_an_old_copy(&self) -> bool {
+        matches!(self, Self::Stranded { why, .. } if *why != Strand::Overtaken)
+    }
+
     /// As it is shown.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -179,7 +184,9 @@ pub struct Record {
     pub bound: bool,
     /// Of the services.
     pub services: Services,
-    /// The highest stamp the marker may hold: that of the last epoch begun, or about to be.
+    /// Within which start of the machine.
+    pub boot: [u8; 16],
+    /// What the marker is to hold: the stamp this site's epoch rose with last.
     pub rising: Stamp,
     /// The highest that was heard of the peer.
     pub peer: Stamp,
@@ -199,6 +206,7 @@ impl Record {
             plan: None,
             bound: false,
             services,
+            boot: [0; 16],
             rising: Stamp::default(),
             peer: Stamp::default(),
         }
@@ -252,6 +260,7 @@ impl Record {
             Services::Stopped => 1,
             Services::Unknown => 2,
         });
+        e.put_raw(&self.boot);
         put_stamp(&mut e, self.rising);
         put_stamp(&mut e, self.peer);
         sealed(e)
@@ -276,6 +285,7 @@ impl Record {
             2 => Services::Unknown,
             found => return Err(DecodeError::Invalid { what: "services", found: found.into() }),
         };
+        let boot = d.take_array("boot id")?;
         let rising = take_stamp(&mut d)?;
         let peer = take_stamp(&mut d)?;
         d.finish("role record")?;
@@ -289,6 +299,7 @@ impl Record {
             plan,
             bound,
             services,
+            boot,
             rising,
             peer,
         })

@@ -5,6 +5,7 @@
 //! versions, trailing bytes. It carries only what is durable at the sender: whoever hears an epoch may
 //! rely on it.
 
+use crate::audit::AuditHead;
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::recovery_point::Epoch;
 
@@ -35,15 +36,6 @@ pub struct Echo {
     pub beat: Beat,
     /// Whether that run is the one listened to: no message of an earlier one will be acted on any more.
     pub followed: bool,
-}
-
-/// Where a site's audit chain ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct AuditHead {
-    /// Records in it.
-    pub length: u64,
-    /// Digest of the last one.
-    pub digest: [u8; 32],
 }
 
 /// A message.

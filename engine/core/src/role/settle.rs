@@ -16,6 +16,9 @@ impl Role {
     /// Does what is due, and tells what changed.
     pub(super) fn settle(&mut self, now: Now) -> Vec<Effect> {
         self.confirm();
+        if self.remark && self.due.is_none() && self.pending.is_none() {
+            self.mark();
+        }
         if self.pending.is_none() && self.wish.is_none() {
             self.want_hook(now.ms);
             if let Some((record, confirms)) = self.next(now.ms) {
@@ -57,7 +60,10 @@ impl Role {
             }
         }
         match self.durable.phase {
-            Phase::Opening { .. } if self.services == Services::Started => {
+            Phase::Opening { .. }
+                if self.services == Services::Started
+                    && self.confirmed == Some(self.durable.epoch) =>
+            {
                 let active = self.durable.with(Phase::Active);
                 let confirms = self.confirmed == Some(active.epoch);
                 if let Some(record) = self.to_active(active, now_ms) {
@@ -82,7 +88,7 @@ impl Role {
         let peer = self.said.as_ref().map_or(Stamp::default(), |said| said.stamp);
         let learned = self.services != self.durable.services || peer > self.durable.peer;
         let confirms = self.confirmed == Some(self.durable.epoch);
-        (learned || self.remark).then(|| (self.durable.clone(), confirms))
+        learned.then(|| (self.durable.clone(), confirms))
     }
 
     /// Under a lease a site is active only from when it holds it: from then on the peer may count on it.
@@ -112,47 +118,50 @@ impl Role {
     /// Begins to make `record` durable.
     fn begin(&mut self, mut record: Record, confirms: bool) {
         let was = &self.durable;
-        record.services = self.services;
-        if record != *was || self.remark {
+        let disbelieved = record.phase != was.phase && record.phase.is_an_old_copy();
+        if record != *was {
             record.turn = record.turn.max(was.turn) + 1;
         }
-        let said = self.said.as_ref().map_or(Stamp::default(), |said| said.stamp);
-        record.peer = was.peer.max(said);
         if record.phase != was.phase || record.epoch != was.epoch {
             let (from, to, stamp) = (was.phase, record.phase, record.stamp());
             self.out.push(Effect::Audit(AuditEvent::Changing { from, to, stamp }));
         }
-        let remark = std::mem::take(&mut self.remark);
-        let intent = record.epoch > was.epoch || remark;
-        if intent {
+        let rises = record.epoch > was.epoch || self.remark;
+        if rises {
             let epoch = was.rising.epoch.max(record.epoch);
             record.rising = Stamp { epoch, turn: record.turn };
         }
-        self.pending = Some(Pending { write: 0, marked: was.rising, record, intent, confirms });
-        self.write();
+        if disbelieved {
+            self.services = Services::Unknown;
+        }
+        let said = self.said.as_ref().map_or(Stamp::default(), |said| said.stamp);
+        (record.services, record.boot) = (self.services, self.config.boot);
+        record.peer = was.peer.max(said);
+        let marker = rises.then_some(record.rising);
+        self.pending = Some(Pending { write: 0, record, marker, confirms });
+        self.write(None);
     }
 
-    fn write(&mut self) {
+    fn write(&mut self, marker: Option<Stamp>) {
         let Some(pending) = &mut self.pending else { return };
         self.writes += 1;
         pending.write = self.writes;
-        let (record, marker) = if pending.intent {
-            (Record { rising: pending.record.rising, ..self.durable.clone() }, None)
-        } else {
-            let rose = pending.record.rising > pending.marked;
-            (pending.record.clone(), rose.then_some(pending.record.rising))
-        };
-        let write = self.writes;
-        self.out.push(Effect::Persist { write, marker, record: Box::new(record) });
+        let (write, record) = (pending.write, Box::new(pending.record.clone()));
+        self.out.push(Effect::Persist { write, marker, record });
+    }
+
+    /// The record that was found goes on to be believed, and the marker is brought up to it.
+    fn mark(&mut self) {
+        let record = self.durable.clone();
+        let marker = Some(record.rising);
+        self.pending = Some(Pending { write: 0, record, marker: None, confirms: false });
+        self.write(marker);
     }
 
     pub(super) fn persisted(&mut self, write: u64) {
         let Some(pending) = self.pending.as_mut().filter(|p| p.write == write) else { return };
-        if pending.intent {
-            pending.intent = false;
-            self.durable.rising = pending.record.rising;
-            self.write();
-            return;
+        if let Some(marker) = pending.marker.take() {
+            return self.write(Some(marker));
         }
         let Some(Pending { record, confirms, .. }) = self.pending.take() else { return };
         if record.phase != Phase::Draining {
@@ -160,6 +169,7 @@ impl Role {
         }
         self.confirmed = confirms.then_some(record.epoch);
         self.durable = record;
+        self.remark = false;
     }
 
     pub(super) fn carry_out(&mut self, command: Command, consent: bool) {
@@ -180,7 +190,11 @@ impl Role {
             Command::OpenAlone => {
                 // In an epoch of its own, so that a peer that was not off, or was active meanwhile, is
                 // told apart from one that follows.
-                let again = self.raised(self.durable.phase, self.is_odd());
+                let phase = match self.durable.phase {
+                    Phase::Draining => Phase::Active,
+                    phase => phase,
+                };
+                let again = self.raised(phase, self.is_odd());
                 self.begin(Record { base: self.durable.base, ..again }, true);
             }
             Command::BeginReconcile { plan } => {
@@ -294,7 +308,7 @@ impl Role {
     pub(super) fn data_role(&self) -> DataRole {
         let role = self.data_role_of(&self.durable);
         let next = self.pending.as_ref().map(|p| self.data_role_of(&p.record));
-        if self.wish.is_some() || next.is_some_and(|next| next != role) {
+        if self.wish.is_some() || self.remark || next.is_some_and(|next| next != role) {
             return DataRole::Neither;
         }
         role
@@ -310,6 +324,16 @@ impl Role {
             }
             _ => DataRole::Neither,
         }
+    }
+
+    /// Whether the peer was heard, in this run, to be the one that sends in this epoch.
+    pub(super) fn peer_sends(&self) -> bool {
+        let record = &self.durable;
+        self.said.as_ref().is_some_and(|said| {
+            let sends =
+                matches!(said.phase, Phase::Active | Phase::Opening { .. } | Phase::Draining);
+            sends && said.stamp.epoch == record.epoch && decide::is_believed(record, said)
+        })
     }
 
     fn is_contested(&self) -> bool {
