@@ -18,11 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_core::guard::Hold;
-use farshore_core::policy::{Action, Candidate, Faults, Verdict};
 
 use super::sealing::Recorded;
 use super::*;
-use crate::plan::{DetachedChange, Part, PartialPlan, Scope, plan_parts};
+use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
 use crate::progress::AppliedTotals;
 
 /// How long a source that waits for a cut goes without looking whether its target is still there.
@@ -51,8 +50,8 @@ pub struct Cut {
     pub time_unix_ms: Option<i64>,
     /// Which entries travel.
     pub policy: Arc<dyn Policy>,
-    /// Accounts of which nothing is sent and nothing concluded.
-    pub withheld: Vec<RelPath>,
+    /// Accounts of which nothing is sent: what would be done of them is planned, for the owner to judge.
+    pub withheld: Withheld,
     /// Whether an operator approved what the guard would hold.
     pub approved: bool,
     /// Labels for the point.
@@ -105,7 +104,7 @@ pub struct CutReport {
     pub problems: Vec<Problem>,
     /// Entries excluded by policy.
     pub excluded: u64,
-    /// Entries deferred by policy, or withheld.
+    /// Entries deferred by policy.
     pub deferred: u64,
     /// The first of them.
     pub deferred_first: Vec<RelPath>,
@@ -158,46 +157,6 @@ pub fn stand<S: Storage>(
     cuts: &dyn Cuts,
 ) -> Result<(), SourceError> {
     with_source(storage, catalog, link, config, progress, |source| source.stand(cuts))
-}
-
-/// The policy of a cut: what is withheld is deferred, whatever it says.
-struct Withholding<'a> {
-    policy: &'a dyn Policy,
-    withheld: &'a [RelPath],
-}
-
-impl Withholding<'_> {
-    fn withholds(&self, path: &RelPath) -> bool {
-        self.withheld.iter().any(|account| path.starts_with(account))
-    }
-}
-
-impl Policy for Withholding<'_> {
-    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
-        let mut verdicts = self.policy.exclude(candidates);
-        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
-            if self.withholds(candidate.path) {
-                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
-            }
-        }
-        verdicts
-    }
-
-    fn rules(&self) -> Vec<String> {
-        self.policy.rules()
-    }
-
-    fn is_trivial(&self) -> bool {
-        self.withheld.is_empty() && self.policy.is_trivial()
-    }
-
-    fn identity(&self) -> PolicySet {
-        self.policy.identity()
-    }
-
-    fn take_faults(&self) -> Faults {
-        self.policy.take_faults()
-    }
 }
 
 /// What a standing session knows of its target.
@@ -335,8 +294,8 @@ impl<S: Storage> Source<'_, S> {
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
         self.progress.begin_cut();
-        let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
-        let are_others = self.tell_policies(&policy, standing)?;
+        let policy = &*cut.policy;
+        let are_others = self.tell_policies(policy, standing)?;
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());
@@ -345,7 +304,7 @@ impl<S: Storage> Source<'_, S> {
             look = Look::Whole;
         }
         let mut widened = None;
-        let mut plan = self.planned(&look, &policy, &mut widened)?;
+        let mut plan = self.planned(&look, cut, &mut widened)?;
         let reader = self.catalog.reader()?;
         let expected = reader.root_identity()?;
         let proven = standing.last.map_or(0, |point| point.entries);
@@ -366,7 +325,7 @@ impl<S: Storage> Source<'_, S> {
             excluded: plan.excluded,
             deferred: plan.deferred,
             deferred_first: std::mem::take(&mut plan.deferred_first),
-            by_policy: self.by_policy(&mut plan, &policy, &reader)?,
+            by_policy: self.by_policy(&mut plan, policy, &reader)?,
             degraded: BTreeMap::new(),
             compared: (standing.differences > 0).then_some(standing.differences),
             widened,
@@ -378,7 +337,7 @@ impl<S: Storage> Source<'_, S> {
             report.problems.extend(self.progress.take_problems());
             report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
             self.progress.enter(Phase::Sealing);
-            if self.seal_cut(&mut report, identity, standing, &policy)? {
+            if self.seal_cut(&mut report, identity, standing, policy)? {
                 break;
             }
             if attempt + 1 >= COMPARISONS {
@@ -387,10 +346,10 @@ impl<S: Storage> Source<'_, S> {
             self.find_differences(standing)?;
             report.compared = Some(standing.differences);
             let look = widest(&look, standing.differing.as_ref());
-            plan = self.planned(&look, &policy, &mut report.widened)?;
+            plan = self.planned(&look, cut, &mut report.widened)?;
             faults = faults.max(plan.faults.count);
             report.problems.append(&mut plan.problems);
-            report.by_policy = self.by_policy(&mut plan, &policy, &self.catalog.reader()?)?;
+            report.by_policy = self.by_policy(&mut plan, policy, &self.catalog.reader()?)?;
         }
         (standing.differing, standing.differences) = (None, 0);
         standing.first_contact = false;
@@ -420,9 +379,20 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
-    /// The plan of what is looked at; `widened` says why it is of the whole tree if only parts were asked
-    /// for.
+    /// The plan of what is looked at, without what is withheld; `widened` says why it is of the whole tree if
+    /// only parts were asked for.
     fn planned(
+        &mut self,
+        look: &Look,
+        cut: &Cut,
+        widened: &mut Option<&'static str>,
+    ) -> Result<Plan, SourceError> {
+        let mut plan = self.planned_all(look, &*cut.policy, widened)?;
+        plan.withhold(&cut.withheld)?;
+        Ok(plan)
+    }
+
+    fn planned_all(
         &mut self,
         look: &Look,
         policy: &dyn Policy,

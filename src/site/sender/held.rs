@@ -1,0 +1,229 @@
+//! What is held: looked at again, decided, told.
+//!
+//! Guarantees: all of an account that is held is looked at soon after something changed in it, and once in a
+//! while if nothing is heard; so its counts are true when somebody decides, and it ends when it was restored.
+//! These looks take a small part of the time. Of what ends, by itself or by a person, all is looked at once
+//! more: then it catches up. Every decision and every end is logged.
+
+use farshore_core::brake::{Counts, Hold};
+use farshore_engine::plan::Withheld;
+
+use super::*;
+
+/// How long what is held is left alone after a look at it, at least.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// How long it is left alone although nothing was heard of it.
+const LOOK_ANYHOW: Duration = Duration::from_secs(30);
+/// It is left alone so many times as long as the look took.
+const LOOK_SHARE: u32 = 10;
+/// Accounts of which all is looked at in one cut.
+const LOOKS_MAX: usize = 8;
+
+/// When what is held was looked at, by account; the share itself is the empty path.
+#[derive(Debug, Default)]
+pub(super) struct Looks(HashMap<RelPath, Looked>);
+
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    at: Instant,
+    took: Duration,
+}
+
+impl Looks {
+    fn is_due(&self, account: &RelPath, is_dirty: bool) -> bool {
+        let Some(Looked { at, took }) = self.0.get(account) else { return true };
+        let rest = took.saturating_mul(LOOK_SHARE);
+        at.elapsed() >= rest.max(if is_dirty { LOOK_AFTER } else { LOOK_ANYHOW })
+    }
+
+    /// The accounts that are due, those that wait longest first.
+    pub(super) fn due(&self, withheld: &Withheld, dirty: &DirtyStatus) -> Vec<RelPath> {
+        let is_dirty = |account: &RelPath| dirty.accounts.iter().any(|a| a.account == *account);
+        let due = withheld.accounts().iter().filter(|a| self.is_due(a, is_dirty(a)));
+        let mut due: Vec<&RelPath> = due.collect();
+        due.sort_by_key(|account| self.0.get(*account).map(|looked| looked.at));
+        due.into_iter().take(LOOKS_MAX).cloned().collect()
+    }
+
+    pub(super) fn share_is_due(&self) -> bool {
+        self.is_due(&RelPath::root(), true)
+    }
+
+    /// They were looked at, beginning at `began`.
+    pub(super) fn done(&mut self, looked: &[RelPath], began: Instant) {
+        let looked_now = Looked { at: Instant::now(), took: began.elapsed() };
+        self.0.extend(looked.iter().map(|account| (account.clone(), looked_now)));
+    }
+
+    /// What is not held any more is forgotten, so that it is looked at at once when it is again.
+    pub(super) fn keep(&mut self, withheld: &Withheld, share: bool) {
+        self.0.retain(|account, _| {
+            withheld.accounts().contains(account) || (share && account.is_root())
+        });
+    }
+}
+
+/// What was decided of one hold, for whoever decided it.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The account as it is shown; empty: the share itself.
+    pub account: String,
+    /// The hold's id.
+    pub id: String,
+    /// What it held.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Decided {
+    fn of(hold: &Hold) -> Self {
+        let account = hold.account.as_ref().map(crate::site::board::account_name);
+        let account = account.unwrap_or_default();
+        Self { account, id: hold.id.to_string(), counts: counted(hold.counts) }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn text(&self, what: &str) -> String {
+        let whose = match self.account.as_str() {
+            "" => "the whole share".to_owned(),
+            account => format!("account {account}"),
+        };
+        let counts: Vec<String> =
+            self.counts.iter().filter(|(_, n)| **n > 0).map(|(k, n)| format!("{n} {k}")).collect();
+        let counts =
+            if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+        format!("{whose} {what} (hold {}){counts}", self.id)
+    }
+}
+
+/// Counts as the board has them.
+pub(super) fn counted(counts: Counts) -> BTreeMap<String, u64> {
+    let Counts { created, deleted, rewritten, moved } = counts;
+    let all =
+        [("created", created), ("deleted", deleted), ("rewritten", rewritten), ("moved", moved)];
+    all.map(|(what, count)| (what.to_owned(), count)).into()
+}
+
+impl Sender {
+    /// Whether what an operator looked at is what is held: of the account, or alone, that hold.
+    ///
+    /// # Errors
+    /// [`Failure`] when it is another one, or there are others.
+    pub fn is_still(&self, only: Option<&RelPath>, id: Option<&str>) -> Result<(), Failure> {
+        let Some(id) = id else { return Ok(()) };
+        let holds = self.brakes.shown(&self.config.share, self.guard_hold());
+        let account = only.map(ToString::to_string);
+        let mut meant = holds.iter().filter(|h| account.as_ref().is_none_or(|a| h.account == *a));
+        match (meant.next(), meant.next()) {
+            (Some(hold), None) if hold.id == id => Ok(()),
+            _ => Err(self.refused(&format!(
+                "hold {id} is not what is held there now; farshore brake show says what is"
+            ))),
+        }
+    }
+
+    /// Lets pass what is held; says what that was.
+    ///
+    /// # Errors
+    /// [`Failure`] when nothing is.
+    pub fn approve(&self, only: Option<&RelPath>) -> Result<Vec<Decided>, Failure> {
+        let mut inner = self.lock();
+        let by_guard = only.is_none() && inner.guard_hold.is_some();
+        inner.approve_guard |= by_guard;
+        drop(inner);
+        let mut decided = Vec::new();
+        match self.brakes.approve(only, now_ms()) {
+            Ok(ended) => {
+                ended.iter().for_each(|hold| self.look_again(hold, "a hold was approved"));
+                decided.extend(ended.iter().map(Decided::of));
+            }
+            Err(_) if by_guard => {}
+            Err(failure) => return Err(failure),
+        }
+        if by_guard {
+            let (account, counts) = (String::new(), BTreeMap::new());
+            decided.push(Decided { account, id: "guard".into(), counts });
+        }
+        self.tell(&decided, Level::Warn, "approved by an operator");
+        self.show_holds();
+        Ok(decided)
+    }
+
+    /// Keeps at the standby what is held; says what that is.
+    ///
+    /// # Errors
+    /// [`Failure`] when nothing is.
+    pub fn reject(&self, only: Option<&RelPath>) -> Result<Vec<Decided>, Failure> {
+        let rejected = self.brakes.reject(only, now_ms())?;
+        let decided: Vec<Decided> = rejected.iter().map(Decided::of).collect();
+        self.tell(&decided, Level::Warn, "rejected by an operator");
+        self.show_holds();
+        Ok(decided)
+    }
+
+    fn tell(&self, decided: &[Decided], level: Level, what: &str) {
+        for one in decided {
+            self.log.say(&Record::new(level, "brake", one.text(what)).share(&self.config.share));
+        }
+    }
+
+    /// Holds that ended by themselves: what waited of them is looked at.
+    pub(super) fn ended(&self, holds: &[Hold]) {
+        for hold in holds {
+            self.look_again(hold, "a hold ended");
+            let one = Decided { counts: BTreeMap::new(), ..Decided::of(hold) };
+            let what = "is held no longer: nothing that is left to do passes a threshold";
+            self.tell(&[one], Level::Info, what);
+        }
+    }
+
+    fn look_again(&self, hold: &Hold, why: &str) {
+        match &hold.account {
+            Some(account) => self.dirty.mark(account, true, now_ms()),
+            None => self.dirty.mark_whole(why, now_ms()),
+        }
+    }
+
+    fn guard_hold(&self) -> Option<String> {
+        self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string())
+    }
+
+    pub(super) fn show_holds(&self) {
+        let holds = self.brakes.shown(&self.config.share, self.guard_hold());
+        self.board.holds(holds);
+        let fallback = self.lock().last_point.map_or(0, |point| point.time_unix_ms);
+        let behind = self.brakes.behind(fallback);
+        self.board.accounts(behind.iter().map(|(account, time)| (account, *time)));
+    }
+
+    pub(super) fn hold_by_guard(&self, hold: guard::Hold) {
+        let text = hold.to_string();
+        self.board.state(ShareState::Held, Some(&text));
+        let first = self.lock().guard_hold.replace((hold, Instant::now())).is_none();
+        if first {
+            self.log.say(&Record::new(Level::Error, "held", text).share(&self.config.share));
+        }
+        self.show_holds();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_looked_at_at_once_and_then_in_proportion_to_what_that_takes() {
+        let account = RelPath::new(&b"a"[..]).expect("a path");
+        let withheld = Withheld::new(BTreeSet::from([account.clone()]), 1);
+        let dirty = DirtyStatus::default();
+        let mut looks = Looks::default();
+        assert_eq!(looks.due(&withheld, &dirty), [account.clone()]);
+        let Some(long_ago) = Instant::now().checked_sub(Duration::from_secs(3)) else { return };
+        looks.0.insert(account.clone(), Looked { at: long_ago, took: Duration::ZERO });
+        assert!(looks.is_due(&account, true) && !looks.is_due(&account, false));
+        looks.0.insert(account.clone(), Looked { at: long_ago, took: Duration::from_secs(1) });
+        assert!(!looks.is_due(&account, true), "a look of a second rests for ten");
+        looks.keep(&Withheld::default(), false);
+        assert_eq!(looks.due(&withheld, &dirty), [account]);
+    }
+}
