@@ -237,7 +237,11 @@ fn a_rejection_is_not_forgotten_by_a_first_copy() {
         fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
     let (_there, _here) = (pair.recovery.start(), pair.production.start());
-    pair.point();
+    // That the other end lost all is held by the guard: its hold alone is let go.
+    pair.wait(&pair.production, "held by the guard", |share| {
+        holds(share).iter().any(|hold| hold["id"] == "guard")
+    });
+    brake(&pair, &["approve", "--id", "guard"]);
     pair.point();
     std::thread::sleep(std::time::Duration::from_secs(3));
     pair.point();

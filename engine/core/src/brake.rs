@@ -96,9 +96,36 @@ pub enum DecideError {
     /// The share is held as a whole.
     #[error("the whole share is held: decide for all of it")]
     ShareHeld,
-    /// Nothing is held.
+    /// Nothing is held, or not what was meant.
     #[error("nothing is held")]
     NothingHeld,
+}
+
+/// Which holds a decision is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// All of them.
+    All,
+    /// That of an account.
+    Account(&'a RelPath),
+    /// That of a number.
+    Id(u64),
+}
+
+impl Which<'_> {
+    fn is(self, hold: &Hold) -> bool {
+        match self {
+            Self::All => true,
+            Self::Account(account) => hold.account.as_ref() == Some(account),
+            Self::Id(id) => hold.id == id,
+        }
+    }
+}
+
+impl<'a> From<Option<&'a RelPath>> for Which<'a> {
+    fn from(only: Option<&'a RelPath>) -> Self {
+        only.map_or(Self::All, Self::Account)
+    }
 }
 
 /// What becomes of a cut.
@@ -256,21 +283,21 @@ impl Brake {
     }
 
     /// Lets pass what is held, once: up to the counts shown and a tenth more, for a day at the longest.
-    /// `only` one account, or all. What was counted of it within the window is settled by that: of the
+    /// `which` of them. What was counted of it within the window is settled by that: of the
     /// account, or of the share and the accounts that were held with it; other sums stay as they are. The
     /// account is to be looked at as a whole next; of a replaced root the caller takes the new identity for
     /// the known one. Gives the holds that ended.
     ///
     /// # Errors
     /// [`DecideError`]; nothing is changed then.
-    pub fn approve(
+    pub fn approve<'a>(
         &mut self,
-        only: Option<&RelPath>,
+        which: impl Into<Which<'a>>,
         now_ms: i64,
     ) -> Result<Vec<Hold>, DecideError> {
-        self.check_held(only)?;
-        let ended: Vec<Hold> =
-            self.holds.extract_if(.., |h| only.is_none() || h.account.as_ref() == only).collect();
+        let which = which.into();
+        self.check_held(which)?;
+        let ended: Vec<Hold> = self.holds.extract_if(.., |h| which.is(h)).collect();
         for hold in &ended {
             self.settle(hold);
             self.approvals.retain(|p| p.account != hold.account);
@@ -297,16 +324,16 @@ impl Brake {
     ///
     /// # Errors
     /// [`DecideError`]; nothing is changed then.
-    pub fn reject(
+    pub fn reject<'a>(
         &mut self,
-        only: Option<&RelPath>,
+        which: impl Into<Which<'a>>,
         now_ms: i64,
     ) -> Result<Vec<Hold>, DecideError> {
-        self.check_held(only)?;
+        let which = which.into();
+        self.check_held(which)?;
         let mut rejected = Vec::new();
         for hold in &mut self.holds {
-            if (only.is_none() || hold.account.as_ref() == only) && hold.decision == Decision::Waits
-            {
+            if which.is(hold) && hold.decision == Decision::Waits {
                 hold.decision = Decision::Rejected { at_ms: now_ms };
                 rejected.push(hold.clone());
             }
@@ -315,15 +342,17 @@ impl Brake {
         Ok(rejected)
     }
 
-    fn check_held(&self, only: Option<&RelPath>) -> Result<(), DecideError> {
-        match only {
-            None if self.holds.is_empty() => Err(DecideError::NothingHeld),
-            Some(account) if self.hold_of(only).is_none() => match self.hold_of(None) {
-                Some(_) => Err(DecideError::ShareHeld),
-                None => Err(DecideError::NotHeld { account: account.clone() }),
-            },
-            _ => Ok(()),
+    fn check_held(&self, which: Which<'_>) -> Result<(), DecideError> {
+        if self.holds.iter().any(|hold| which.is(hold)) {
+            return Ok(());
         }
+        Err(match which {
+            Which::Account(account) => match self.hold_of(None) {
+                Some(_) => DecideError::ShareHeld,
+                None => DecideError::NotHeld { account: account.clone() },
+            },
+            Which::All | Which::Id(_) => DecideError::NothingHeld,
+        })
     }
 
     fn hold_of(&self, account: Option<&RelPath>) -> Option<&Hold> {

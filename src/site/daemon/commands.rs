@@ -4,6 +4,7 @@
 //! waits for it, and says so when that takes too long.
 
 use super::*;
+use crate::site::sender::Decided;
 
 impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
@@ -22,6 +23,18 @@ fn not_here(share: &str, what: &str) -> Failure {
         message: format!("share '{share}': it is not {what}"),
         hint: Some("ask the daemon of the other site".into()),
     }
+}
+
+/// What was decided, for people and for tools.
+fn told(decided: &[Decided], what: &str) -> Value {
+    let holds = decided
+        .iter()
+        .map(|one| json!({ "id": one.id, "account": one.account, "counts": one.counts }));
+    let text = match decided {
+        [] => format!("nothing is left to be {what}: it was already"),
+        all => all.iter().map(|one| one.text(what)).collect::<Vec<_>>().join("\n"),
+    };
+    json!({ what: holds.collect::<Vec<_>>(), "text": text })
 }
 
 /// The labelled points of a share that is received.
@@ -71,16 +84,14 @@ impl Commands for Daemon {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
                 let sender = &self.sender(share.as_deref())?.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.approve(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.approve(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "approved"))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
                 let sender = &self.sender(share.as_deref())?.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.reject(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.reject(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "rejected"))
             }
             Request::Mark { share, label } => {
                 let outgoing = self.sender(share.as_deref())?;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farshore_core::brake::{
-    Brake, BrakeConfig, Created, CutTally, Decision, Hold, Judgement, LastPoint, Sample, entropy,
+    Brake, BrakeConfig, Created, CutTally, Decision, Hold, Judgement, LastPoint, Sample, Which,
+    entropy,
 };
 use farshore_engine::catalog::Catalog;
 use farshore_engine::io::Storage;
@@ -133,20 +134,16 @@ impl Brakes {
         hold.map_or_else(String::new, ToString::to_string)
     }
 
-    pub(super) fn approve(
-        &self,
-        only: Option<&RelPath>,
-        now_ms: i64,
-    ) -> Result<Vec<Hold>, Failure> {
+    pub(super) fn approve(&self, which: Which<'_>, now_ms: i64) -> Result<Vec<Hold>, Failure> {
         let mut kept = self.lock();
-        let ended = kept.brake.approve(only, now_ms).map_err(|e| decided(&e))?;
+        let ended = kept.brake.approve(which, now_ms).map_err(|e| decided(&e))?;
         self.save(&mut kept)?;
         Ok(ended)
     }
 
-    pub(super) fn reject(&self, only: Option<&RelPath>, now_ms: i64) -> Result<Vec<Hold>, Failure> {
+    pub(super) fn reject(&self, which: Which<'_>, now_ms: i64) -> Result<Vec<Hold>, Failure> {
         let mut kept = self.lock();
-        let rejected = kept.brake.reject(only, now_ms).map_err(|e| decided(&e))?;
+        let rejected = kept.brake.reject(which, now_ms).map_err(|e| decided(&e))?;
         self.save(&mut kept)?;
         Ok(rejected)
     }

@@ -5,7 +5,7 @@
 //! These looks take a small part of the time. Of what ends, by itself or by a person, all is looked at once
 //! more: then it catches up. Every decision and every end is logged.
 
-use farshore_core::brake::{Counts, Hold};
+use farshore_core::brake::{Counts, Hold, Which};
 use farshore_engine::plan::Withheld;
 
 use super::*;
@@ -63,6 +63,12 @@ impl Looks {
     }
 }
 
+/// What a decision is about.
+struct Meant<'a> {
+    by_guard: bool,
+    by_brake: Option<Which<'a>>,
+}
+
 /// What was decided of one hold, for whoever decided it.
 #[derive(Debug, Clone)]
 pub struct Decided {
@@ -105,35 +111,44 @@ pub(super) fn counted(counts: Counts) -> BTreeMap<String, u64> {
 }
 
 impl Sender {
-    /// Whether what an operator looked at is what is held: of the account, or alone, that hold.
-    ///
-    /// # Errors
-    /// [`Failure`] when it is another one, or there are others.
-    pub fn is_still(&self, only: Option<&RelPath>, id: Option<&str>) -> Result<(), Failure> {
-        let Some(id) = id else { return Ok(()) };
+    /// What an operator means: all that is held; what is held of an account; or one hold by its id, if it is
+    /// still there and, where an account is named too, of that.
+    fn meant<'a>(&self, only: Option<&'a RelPath>, id: Option<&str>) -> Result<Meant<'a>, Failure> {
+        let Some(id) = id else {
+            return Ok(Meant { by_guard: only.is_none(), by_brake: Some(only.into()) });
+        };
+        let account = only.map(crate::site::board::account_name);
         let holds = self.brakes.shown(&self.config.share, self.guard_hold());
-        let account = only.map(ToString::to_string);
-        let mut meant = holds.iter().filter(|h| account.as_ref().is_none_or(|a| h.account == *a));
-        match (meant.next(), meant.next()) {
-            (Some(hold), None) if hold.id == id => Ok(()),
-            _ => Err(self.refused(&format!(
+        let is_meant = |h: &&crate::site::board::facts::Hold| {
+            h.id == id && account.as_ref().is_none_or(|account| h.account == *account)
+        };
+        if !holds.iter().any(|hold| is_meant(&hold)) {
+            return Err(self.refused(&format!(
                 "hold {id} is not what is held there now; farshore brake show says what is"
-            ))),
+            )));
         }
+        let by_brake = id.parse().ok().map(Which::Id);
+        Ok(Meant { by_guard: by_brake.is_none(), by_brake })
     }
 
-    /// Lets pass what is held; says what that was.
+    /// Lets pass what is held, of one account or one hold if these are named; says what that was.
     ///
     /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn approve(&self, only: Option<&RelPath>) -> Result<Vec<Decided>, Failure> {
+    /// [`Failure`] when nothing is, or something else.
+    pub fn approve(
+        &self,
+        only: Option<&RelPath>,
+        id: Option<&str>,
+    ) -> Result<Vec<Decided>, Failure> {
+        let meant = self.meant(only, id)?;
         let mut inner = self.lock();
-        let by_guard = only.is_none() && inner.guard_hold.is_some();
+        let by_guard = meant.by_guard && inner.guard_hold.is_some();
         inner.approve_guard |= by_guard;
         drop(inner);
         let mut decided = Vec::new();
-        match self.brakes.approve(only, now_ms()) {
+        match meant.by_brake.map(|which| self.brakes.approve(which, now_ms())).transpose() {
             Ok(ended) => {
+                let ended = ended.unwrap_or_default();
                 ended.iter().for_each(|hold| self.look_again(hold, "a hold was approved"));
                 decided.extend(ended.iter().map(Decided::of));
             }
@@ -152,9 +167,18 @@ impl Sender {
     /// Keeps at the standby what is held; says what that is.
     ///
     /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn reject(&self, only: Option<&RelPath>) -> Result<Vec<Decided>, Failure> {
-        let rejected = self.brakes.reject(only, now_ms())?;
+    /// [`Failure`] when nothing is, or something else.
+    pub fn reject(
+        &self,
+        only: Option<&RelPath>,
+        id: Option<&str>,
+    ) -> Result<Vec<Decided>, Failure> {
+        let Some(which) = self.meant(only, id)?.by_brake else {
+            return Err(self.refused(
+                "what the guard holds ends when the root is itself again; nothing is to be rejected",
+            ));
+        };
+        let rejected = self.brakes.reject(which, now_ms())?;
         let decided: Vec<Decided> = rejected.iter().map(Decided::of).collect();
         self.tell(&decided, Level::Warn, "rejected by an operator");
         self.show_holds();
