@@ -53,7 +53,7 @@ mod live;
 
 use brakes::Brakes;
 pub use held::Decided;
-use held::Looks;
+use held::{GuardHold, Looks};
 use live::Pace;
 
 /// How often a point is made although nothing changed: it says that nothing did.
@@ -107,6 +107,8 @@ pub struct Sender {
     pace: Mutex<Pace>,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
+    /// The other end was told what is held now.
+    told: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -181,7 +183,7 @@ struct Inner {
     troubled: BTreeMap<RelPath, Trouble>,
     /// Directories in which a policy deferred something, and when they are looked at again.
     deferred: BTreeMap<RelPath, Instant>,
-    guard_hold: Option<(guard::Hold, Instant)>,
+    guard_hold: Option<GuardHold>,
     approve_guard: bool,
     /// When what is held was looked at.
     looks: Looks,
@@ -250,6 +252,7 @@ impl Sender {
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
             talk: Mutex::default(),
+            told: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -428,9 +431,9 @@ impl Sender {
     /// The next cut, if one is due.
     fn compose(&self) -> Result<Option<Cut>, CatalogError> {
         let mut inner = self.lock();
-        if let Some((_, at)) = &inner.guard_hold
+        if let Some(held) = &inner.guard_hold
             && !inner.approve_guard
-            && at.elapsed() < HELD_AGAIN
+            && held.seen.elapsed() < HELD_AGAIN
         {
             return Ok(None);
         }

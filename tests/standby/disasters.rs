@@ -248,3 +248,36 @@ fn a_rejection_is_not_forgotten_by_a_first_copy() {
     let share = held(&pair);
     assert!(holds(&share)[0]["rejected_unix_ms"].is_i64(), "{share:#}");
 }
+
+/// Who stands at the standby when production is lost must know what it is behind in.
+#[test]
+fn the_standby_says_what_is_held_over_restarts_and_without_the_source() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (there_, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.recovery, "ready", |share| share["ready"] == true);
+    delete(&pair, "acct2", 0..150);
+    let ours = held(&pair);
+    let is_held = |share: &serde_json::Value| {
+        holds(share).iter().any(|hold| hold["counts"]["deleted"] == 150)
+    };
+    let theirs = pair.wait(&pair.recovery, "told", is_held);
+    assert_eq!(theirs["ready"], false);
+    let reasons = |share: &serde_json::Value| share["reasons"].as_array().unwrap().clone();
+    assert!(reasons(&theirs).contains(&reasons(&ours)[0]), "{theirs:#} {ours:#}");
+    assert_eq!(theirs["accounts"]["worst"][0]["account"], "acct2");
+    assert_eq!(holds(&theirs)[0]["last_good_point"], holds(&ours)[0]["last_good_point"]);
+    let show = farshore(&["brake", "show", "--config", text(&pair.recovery.config)]);
+    let said = String::from_utf8_lossy(&show.stdout).into_owned();
+    assert!(said.contains("it is decided at production"), "{said}");
+    assert_eq!(show.status.code(), Some(5));
+    here.kill();
+    assert!(there_.stop().success());
+    let _there = pair.recovery.start();
+    let share = pair.wait(&pair.recovery, "remembered", is_held);
+    assert_eq!(holds(&share)[0]["stale"], true);
+    let _here = pair.production.start();
+    restore(&pair, "acct2", 0..150);
+    pair.wait(&pair.recovery, "told that it ended", |share| holds(share).is_empty());
+}

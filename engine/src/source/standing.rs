@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use farshore_core::guard::Hold;
 
+use farshore_proto::message::Holds;
+
 use super::sealing::Recorded;
 use super::*;
 use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
@@ -138,6 +140,11 @@ pub trait Cuts: Sync {
     fn dropped(&self, cut: Cut, why: Dropped);
     /// The session fails with the cut under way: what it looked at is to be looked at again.
     fn broken(&self, cut: Cut);
+    /// What is held, if the target is to be told: all of it at the begin of a session, and whenever it is
+    /// another than before; asked between cuts.
+    fn holds(&self) -> Option<Holds> {
+        None
+    }
     /// What is to be said of this site's keys now, if anything is; asked at the begin, and between cuts.
     fn keys(&self) -> Option<Vec<u8>>;
     /// What the target said of its keys; heard between cuts.
@@ -187,6 +194,9 @@ impl<S: Storage> Source<'_, S> {
             }
             if let Some(said) = cuts.keys() {
                 self.send(&Message::Keys(said))?;
+            }
+            if let Some(holds) = cuts.holds() {
+                self.send(&Message::Holds(holds))?;
             }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farshore_core::brake::{
-    Brake, BrakeConfig, Created, CutTally, Decision, Hold, Judgement, LastPoint, Sample, Which,
-    entropy,
+    Brake, BrakeConfig, Counts, Created, CutTally, Decision, Hold, Judgement, LastPoint, Sample,
+    Which, entropy,
 };
 use farshore_engine::catalog::Catalog;
 use farshore_engine::io::Storage;
 use farshore_engine::plan::{Change, LookKind};
+use farshore_proto::message::{HOLDS_MAX, Held, Holds};
 
 use super::*;
 
@@ -246,11 +247,47 @@ impl Brakes {
         self.save(kept)
     }
 
+    /// The holds as the other end is told of them.
+    pub(super) fn told(&self, guard_hold: Option<(String, i64)>) -> Holds {
+        let kept = self.lock();
+        let holds = kept.brake.holds();
+        let points = holds.iter().map(|hold| hold.point.sequence).filter(|point| *point > 0);
+        let by_guard = guard_hold.map(|(reason, since_unix_ms)| Held {
+            id: "guard".into(),
+            account: RelPath::root(),
+            since_unix_ms,
+            rejected_unix_ms: None,
+            point: None,
+            reason,
+            counts: [0; 4],
+        });
+        let by_brake = holds.iter().map(|hold| {
+            let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
+            let Counts { created, deleted, rewritten, moved } = hold.counts;
+            let LastPoint { sequence, time_ms } = hold.point;
+            Held {
+                id: hold.id.to_string(),
+                account: hold.account.clone().unwrap_or_default(),
+                since_unix_ms: hold.since_ms,
+                rejected_unix_ms: match hold.decision {
+                    Decision::Rejected { at_ms } => Some(at_ms),
+                    Decision::Waits => None,
+                },
+                point: (sequence > 0).then_some((sequence, time_ms)),
+                reason: reasons.join("; "),
+                counts: [created, deleted, rewritten, moved],
+            }
+        });
+        let total = holds.len() as u64 + u64::from(by_guard.is_some());
+        let first = by_guard.into_iter().chain(by_brake).take(HOLDS_MAX).collect();
+        Holds { total, oldest_point: points.min(), first }
+    }
+
     /// The holds as the board shows them.
     pub(super) fn shown(
         &self,
         share: &str,
-        guard_hold: Option<String>,
+        guard_hold: Option<(String, i64)>,
     ) -> Vec<crate::site::board::facts::Hold> {
         let command = |verb: &str, account: &str| match account {
             "" => format!("farshore brake {verb} --share {share}"),
@@ -266,23 +303,26 @@ impl Brakes {
                 counts: held::counted(hold.counts),
                 since_unix_ms: hold.since_ms,
                 last_good_point: Some(hold.point.sequence),
+                point_unix_ms: Some(hold.point.time_ms).filter(|time| *time != 0),
                 rejected_unix_ms: match hold.decision {
                     Decision::Rejected { at_ms } => Some(at_ms),
                     Decision::Waits => None,
                 },
                 next: next(&account),
                 account,
+                ..Default::default()
             }
         });
-        let by_guard = guard_hold.map(|text| crate::site::board::facts::Hold {
+        let by_guard = guard_hold.map(|(text, since_unix_ms)| crate::site::board::facts::Hold {
             id: "guard".into(),
             account: String::new(),
             reasons: vec![text],
             counts: BTreeMap::new(),
-            since_unix_ms: now_ms(),
+            since_unix_ms,
             last_good_point: None,
             rejected_unix_ms: None,
             next: vec![command("approve", "")],
+            ..Default::default()
         });
         by_brake.chain(by_guard).collect()
     }

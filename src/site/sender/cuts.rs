@@ -5,6 +5,8 @@
 
 use farshore_core::brake::{self, LastPoint};
 
+use farshore_proto::message::Holds;
+
 use super::*;
 
 impl Cuts for Sender {
@@ -18,7 +20,12 @@ impl Cuts for Sender {
         }
     }
 
+    fn holds(&self) -> Option<Holds> {
+        self.untold()
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
+        self.told.store(false, Relaxed);
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }

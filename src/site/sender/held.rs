@@ -7,6 +7,7 @@
 
 use farshore_core::brake::{Counts, Hold, Which};
 use farshore_engine::plan::Withheld;
+use farshore_proto::message::Holds;
 
 use super::*;
 
@@ -61,6 +62,15 @@ impl Looks {
             withheld.accounts().contains(account) || (share && account.is_root())
         });
     }
+}
+
+/// What the guard holds.
+pub(super) struct GuardHold {
+    pub(super) hold: guard::Hold,
+    /// When it was last found so.
+    pub(super) seen: Instant,
+    /// Since when, in milliseconds since 1970-01-01 UTC.
+    pub(super) since_ms: i64,
 }
 
 /// What a decision is about.
@@ -208,13 +218,21 @@ impl Sender {
         }
     }
 
-    fn guard_hold(&self) -> Option<String> {
-        self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string())
+    /// What the guard holds, and since when.
+    fn guard_hold(&self) -> Option<(String, i64)> {
+        let inner = self.lock();
+        inner.guard_hold.as_ref().map(|held| (held.hold.to_string(), held.since_ms))
+    }
+
+    /// What the other end is to be told of holds, if that is another than before.
+    pub(super) fn untold(&self) -> Option<Holds> {
+        (!self.told.swap(true, Relaxed)).then(|| self.brakes.told(self.guard_hold()))
     }
 
     pub(super) fn show_holds(&self) {
         let holds = self.brakes.shown(&self.config.share, self.guard_hold());
         self.board.holds(holds);
+        self.told.store(false, Relaxed);
         let fallback = self.lock().last_point.map_or(0, |point| point.time_unix_ms);
         let behind = self.brakes.behind(fallback);
         self.board.accounts(behind.iter().map(|(account, time)| (account, *time)));
@@ -223,8 +241,13 @@ impl Sender {
     pub(super) fn hold_by_guard(&self, hold: guard::Hold) {
         let text = hold.to_string();
         self.board.state(ShareState::Held, Some(&text));
-        let first = self.lock().guard_hold.replace((hold, Instant::now())).is_none();
-        if first {
+        let mut inner = self.lock();
+        let since_ms = inner.guard_hold.as_ref().map(|held| held.since_ms);
+        let held =
+            GuardHold { hold, seen: Instant::now(), since_ms: since_ms.unwrap_or_else(now_ms) };
+        inner.guard_hold = Some(held);
+        drop(inner);
+        if since_ms.is_none() {
             self.log.say(&Record::new(Level::Error, "held", text).share(&self.config.share));
         }
         self.show_holds();

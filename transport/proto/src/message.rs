@@ -35,6 +35,10 @@ pub const POLICIES_VERSION: u16 = 3;
 /// The version from which on a session may go on after its seal, and a target may dial.
 pub const STANDING_VERSION: u16 = 4;
 
+mod holds;
+
+pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
+
 /// Longest name of a share in bytes.
 pub const SHARE_NAME_MAX: usize = 128;
 
@@ -325,6 +329,8 @@ pub enum Message {
     /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
     /// own.
     Keys(Vec<u8>),
+    /// Source, since version 4, in a session that stands, between two cuts: what its brake holds.
+    Holds(Holds),
 }
 
 /// What a host saw change.
@@ -366,6 +372,7 @@ impl Message {
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
             Self::Keys(_) => "keys",
+            Self::Holds(_) => "holds",
         }
     }
 
@@ -480,6 +487,10 @@ impl Message {
                 e.put_u8(23);
                 e.put_bytes(said);
             }
+            Self::Holds(holds) => {
+                e.put_u8(24);
+                holds.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -536,6 +547,7 @@ impl Message {
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
             23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
+            24 => Self::Holds(Holds::decode(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
