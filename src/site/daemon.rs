@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as Told, bounded};
-use farshore_core::brake::{BrakeConfig, PurgeWindow};
+use farshore_core::brake::{BrakeConfig, PurgeWindow, Shapes};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::Epoch;
@@ -87,7 +87,7 @@ const RACY_NS: i64 = 20_000_000;
 /// How long a request to read a standby waits for all of it.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
-const POINT_PATIENCE: Duration = Duration::from_secs(60);
+pub const POINT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that is about to run.
 #[derive(Debug)]
@@ -703,12 +703,30 @@ fn target_options(share: &Share) -> TargetOptions {
     }
 }
 
+/// Of a shape that is not looked for the config says 0.
+fn shapes(brake: &crate::site::config::Brake) -> Shapes {
+    let default = Shapes::default();
+    let with = |entries: u64, former: Option<Threshold>| {
+        former.filter(|_| entries > 0).map(|former| Threshold { entries, ..former })
+    };
+    Shapes {
+        encrypted: with(brake.encrypted, default.encrypted),
+        appended: with(brake.appended, default.appended),
+        renamed: with(brake.renamed, default.renamed),
+        note_directories: Some(brake.note_directories).filter(|n| *n > 0),
+    }
+}
+
 fn brake_config(share: &Share) -> BrakeConfig {
     let brake = &share.brake;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     BrakeConfig {
         account_depth: share.account_depth,
         threshold: Threshold { entries: brake.entries, percent: brake.percent },
+        rewrite_percent: brake.rewrite_percent,
+        account: Threshold { entries: brake.account_entries, percent: brake.account_percent },
+        shapes: shapes(brake),
+        spread: brake.spread,
         window_ms: millis(brake.window),
         canaries: brake.canaries.iter().cloned().collect(),
         purges: brake

@@ -177,7 +177,12 @@ fn an_approval_covers_what_was_there_when_it_was_given() {
         holds(share).iter().any(|hold| hold["counts"]["deleted"] == 195)
     });
     assert_eq!(count(&pair, "acct2"), 200, "nothing of it passed");
-    brake(&pair, &["approve", "--only", "acct2"]);
+    let config = text(&pair.production.config);
+    let out = farshore(&["brake", "approve", "--only", "acct2", "--json", "--config", config]);
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(said["approved"][0]["account"], "acct2", "{said}");
+    assert_eq!(said["approved"][0]["counts"]["deleted"], 195, "{said}");
+    assert!(said["text"].as_str().unwrap().contains("195 deleted"), "{said}");
     pair.point();
     pair.wait(&pair.recovery, "let go", |_| count(&pair, "acct2") == 5);
     assert!(holds(&pair.status(&pair.production)["shares"][0]).is_empty());

@@ -92,6 +92,12 @@ impl KeptPoint {
     }
 }
 
+/// Whether a point can be called so.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=LABEL_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// Which of `points`, oldest first, are one too many at `now`: sequence, when it was sealed, whether it
 /// has a mark. The last one never is.
 fn surplus(points: &[(u64, i64, bool)], now: i64) -> Vec<u64> {
@@ -256,8 +262,7 @@ impl CatalogTables<'_> {
         label: &str,
         made_unix_ms: i64,
     ) -> Result<Result<KeptPoint, MarkRefused>> {
-        let is_label = (1..=LABEL_MAX).contains(&label.len());
-        if !is_label || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Ok(Err(MarkRefused::Label));
         }
         let found = match sequence {

@@ -95,7 +95,17 @@ impl Commands for Daemon {
             }
             Request::Mark { share, label } => {
                 let outgoing = self.sender(share.as_deref())?;
+                if !farshore_engine::catalog::is_label(&label) {
+                    return Err(Failure {
+                        exit: Exit::Usage,
+                        message: "a label is 1 to 256 bytes without control characters".into(),
+                        hint: None,
+                    });
+                }
                 let point = outgoing.sender.cut_now(Some(label.clone()), POINT_PATIENCE)?;
+                let text = format!("recovery point {} is marked '{label}'", point.sequence);
+                let record = Record::new(Level::Info, "mark", text);
+                self.log.say(&record.share(outgoing.sender.share()));
                 let mut object = shown(&point);
                 object["label"] = label.into();
                 Ok(object)

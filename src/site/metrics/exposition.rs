@@ -67,7 +67,7 @@ metrics! {
     LOOK_TIME GAUGE "farshore_whole_look_time_seconds" "When the last complete whole look began, since 1970.";
     LOOK_TOOK GAUGE "farshore_whole_look_duration_seconds" "How long it took.";
     NODE GAUGE "farshore_node_last_heard_time_seconds" "When a node last reported, since 1970.";
-    HOLDS GAUGE "farshore_holds" "What the brake holds and an operator must look at.";
+    HOLDS GAUGE "farshore_holds" "What the brake holds and an operator must look at; at a standby: what that of the source does.";
     HELD_TIME GAUGE "farshore_held_oldest_time_seconds" "The oldest T of what is held: the last point in which it was whole, since 1970.";
     ACCOUNTS GAUGE "farshore_accounts" "Accounts of the share.";
     STALLED GAUGE "farshore_stalled_seconds" "How long the longest call on the mount that does not return takes; 0 without one.";
