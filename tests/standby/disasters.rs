@@ -237,7 +237,7 @@ fn a_rejection_is_not_forgotten_by_a_first_copy() {
     held(&pair);
     brake(&pair, &["reject"]);
     assert!(there_.stop().success() && here.stop().success());
-    fs::remove_dir_all(&pair.recovery.state.join("catalogs")).unwrap_or(());
+    fs::remove_dir_all(pair.recovery.state.join("catalogs")).unwrap_or(());
     for entry in fs::read_dir(&pair.recovery.tree).unwrap() {
         fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }

@@ -264,7 +264,7 @@ mod tests {
         let withheld = Withheld::new(BTreeSet::from([account.clone()]), 1);
         let dirty = DirtyStatus::default();
         let mut looks = Looks::default();
-        assert_eq!(looks.due(&withheld, &dirty), [account.clone()]);
+        assert_eq!(looks.due(&withheld, &dirty), std::slice::from_ref(&account));
         let Some(long_ago) = Instant::now().checked_sub(Duration::from_secs(3)) else { return };
         looks.0.insert(account.clone(), Looked { at: long_ago, took: Duration::ZERO });
         assert!(looks.is_due(&account, true) && !looks.is_due(&account, false));

@@ -11,6 +11,9 @@ use super::tally::{AccountTally, CutTally, Root};
 use super::window::Sums;
 use super::{Brake, Found};
 
+/// One of the sums.
+type SumOf = fn(&Sums) -> u64;
+
 /// One account of the cut that would pass so far.
 struct Candidate<'a> {
     account: &'a RelPath,
@@ -146,7 +149,7 @@ impl Brake {
                 found.share.push(beyond);
             }
         }
-        let sums: [(fn(&Sums) -> u64, Threshold); 2] =
+        let sums: [(SumOf, Threshold); 2] =
             [(|s| s.deleted, self.config.threshold), (|s| s.rewritten, self.rewrites())];
         for (sum, threshold) in sums {
             let mut total =
