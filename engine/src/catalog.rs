@@ -37,7 +37,7 @@ pub use detached::{Detached, DetachedRows};
 pub use error::CatalogError;
 use error::{Result, Step, damaged};
 use pending::Pending;
-pub use points::{KeptPoint, LABEL_MAX, MARKED_MAX, MARKS_MAX, Mark, MarkRefused};
+pub use points::{KeptPoint, LABEL_MAX, MARKED_MAX, MARKS_MAX, Mark, MarkRefused, is_label};
 pub use reader::{CatalogReader, Records};
 pub use record::{HistoryId, HistoryRecord, HistorySet, LocalFacts, Location, Record};
 pub use rows::{Row, Rows};

@@ -25,7 +25,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Sign, StoreId, WIDE, Welcome,
+    ANSWER_CHILDREN_MAX, Answer, Holds, Message, POLICIES_VERSION, Query, Sign, StoreId, WIDE,
+    Welcome,
 };
 use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
@@ -89,6 +90,8 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn applied(&self, batch: u64);
     /// A recovery point is durable.
     fn sealed(&self, point: &RecoveryPoint);
+    /// What the source says that its brake holds is durable.
+    fn holds(&self, _: &Holds) {}
     /// What the source said of its keys; what is to be answered.
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
 }

@@ -134,6 +134,7 @@ struct ShareFacts {
     cut: Option<CutFacts>,
     capture: Option<Capture>,
     holds: Vec<Hold>,
+    holds_total: u64,
     accounts: u64,
     /// T of those with the oldest.
     worst: Vec<(String, i64)>,
@@ -334,6 +335,7 @@ impl ShareFacts {
             cut: None,
             capture: None,
             holds: Vec::new(),
+            holds_total: 0,
             accounts: 0,
             worst: Vec::new(),
             scrub: None,
@@ -441,7 +443,22 @@ impl ShareBoard {
 
     /// Everything the brake holds now; nothing: it holds nothing. Without `next` of their own, holds get the
     /// commands that show, approve and reject them.
-    pub fn holds(&self, mut holds: Vec<Hold>) {
+    pub fn holds(&self, holds: Vec<Hold>) {
+        let total = holds.len() as u64;
+        self.holds_of(holds, total);
+    }
+
+    /// The same of the source's brake, as it says: the first of `total`.
+    pub fn holds_elsewhere(&self, mut holds: Vec<Hold>, total: u64) {
+        let peer = self.board.facts().config.peer.clone();
+        for hold in &mut holds {
+            hold.next = vec![format!("it is decided at {peer}: farshore brake show, there")];
+            hold.decided_at = Some(peer.clone());
+        }
+        self.holds_of(holds, total);
+    }
+
+    fn holds_of(&self, mut holds: Vec<Hold>, total: u64) {
         holds.truncate(LISTED_MAX);
         for hold in &mut holds {
             hold.id = shown(&hold.id);
@@ -454,7 +471,7 @@ impl ShareBoard {
                 hold.next = next_commands(&self.name, hold);
             }
         }
-        self.post(|share| share.holds = holds);
+        self.post(|share| (share.holds, share.holds_total) = (holds, total));
     }
 
     /// T of every account. Only those with the oldest are kept by name.

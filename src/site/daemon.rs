@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as Told, bounded};
-use farshore_core::brake::{BrakeConfig, PurgeWindow};
+use farshore_core::brake::{BrakeConfig, PurgeWindow, Shapes};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::Epoch;
@@ -100,7 +100,7 @@ const RACY_NS: i64 = 20_000_000;
 /// How long a request to read a standby waits for all of it.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
-const POINT_PATIENCE: Duration = Duration::from_secs(60);
+pub const POINT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that is about to run.
 #[derive(Debug)]

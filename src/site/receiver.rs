@@ -15,13 +15,13 @@ use farshore_engine::catalog::Catalog;
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::target::{self, Observer, TargetConfig, TargetError, TargetReport};
 use farshore_proto::link::Link;
-use farshore_proto::message::{Message, Welcome};
+use farshore_proto::message::{Holds, Message, Welcome};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
 use crate::site::announce::KeyTalk;
-use crate::site::board::ShareBoard;
-use crate::site::board::facts::ShareState;
+use crate::site::board::facts::{Hold, ShareState};
+use crate::site::board::{ShareBoard, account_name};
 
 /// Words about foreign entries that wait for the session.
 const FOREIGN_MAX: usize = 64;
@@ -73,6 +73,11 @@ impl Observer for Posts {
         self.talk.said()
     }
 
+    fn holds(&self, holds: &Holds) {
+        self.board.heard_from_source();
+        show_holds(&self.board, holds);
+    }
+
     fn applied(&self, _: u64) {
         self.board.heard_from_source();
     }
@@ -90,6 +95,28 @@ impl Observer for Posts {
     }
 }
 
+/// Shows what the source holds.
+fn show_holds(board: &ShareBoard, holds: &Holds) {
+    let shown = holds.first.iter().map(|held| Hold {
+        id: held.id.clone(),
+        account: account_name(&held.account),
+        reasons: vec![held.reason.clone()],
+        counts: ["created", "deleted", "rewritten", "moved"]
+            .into_iter()
+            .map(str::to_owned)
+            .zip(held.counts)
+            .collect(),
+        since_unix_ms: held.since_unix_ms,
+        last_good_point: held.point.map(|(sequence, _)| sequence),
+        point_unix_ms: held.point.map(|(_, time)| time).filter(|time| *time != 0),
+        rejected_unix_ms: held.rejected_unix_ms,
+        ..Hold::default()
+    });
+    board.holds_elsewhere(shown.collect(), holds.total);
+    let behind = holds.first.iter().filter_map(|held| Some((&held.account, held.point?.1)));
+    board.accounts(behind);
+}
+
 impl Receiver {
     /// A receiving end of an open share; `folder` is where its lists go.
     ///
@@ -102,10 +129,14 @@ impl Receiver {
         options: TargetOptions,
         board: ShareBoard,
     ) -> Result<Self, Failure> {
-        let point = catalog.reader().and_then(|reader| reader.recovery_point());
-        if let Some(point) = point.map_err(|e| Failure::new(Exit::Refused, &e))? {
+        let failed = |e| Failure::new(Exit::Refused, &e);
+        let reader = catalog.reader().map_err(failed)?;
+        if let Some(point) = reader.recovery_point().map_err(failed)? {
             board.recovery_point(&point);
         }
+        // As the source said last: it may be lost with its word.
+        show_holds(&board, &reader.holds().map_err(failed)?);
+        drop(reader);
         let (tell, foreign) = bounded(FOREIGN_MAX);
         let share = share.to_owned();
         let mended = Arc::default();

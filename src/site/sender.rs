@@ -8,7 +8,8 @@
 //! Guarantees: the time of a point moves only to a moment up to which everything is in: to now, when
 //! every change made before it was announced by an event and taken; to the begin of a complete look at
 //! everything otherwise. What is held, unreadable or unstable is counted as an exception of the point and
-//! looked at again. Nothing that the brake holds is sent, and what it holds survives a restart.
+//! looked at again. Nothing that the brake holds is sent, but it is looked at (`sender/held.rs`), and what it holds
+//! survives a restart.
 //!
 //! Refuses to give anything out while the root is not there. After a crash: the dirty set is read from
 //! its journal, and what nobody watched is found by a rotation, while what is known goes first.
@@ -31,7 +32,7 @@ use farshore_engine::capture::{
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
-use farshore_engine::plan::{Part, Plan, Problem, Scope};
+use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
 use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
 use farshore_proto::message::Welcome;
@@ -48,9 +49,12 @@ use crate::state::now_ms;
 mod brakes;
 mod cuts;
 mod drain;
+mod held;
 mod live;
 
 use brakes::Brakes;
+pub use held::Decided;
+use held::{GuardHold, Looks};
 use live::Pace;
 
 /// How often a point is made although nothing changed: it says that nothing did.
@@ -104,6 +108,8 @@ pub struct Sender {
     pace: Mutex<Pace>,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
+    /// The other end was told what is held now.
+    told: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -139,6 +145,9 @@ struct UnderWay {
     completes: bool,
     /// Marks made before it took any.
     marks: u64,
+    /// Of what is held, that of which it looks at all; the share itself is the empty path.
+    held: Vec<RelPath>,
+    began: Option<Instant>,
 }
 
 impl UnderWay {
@@ -175,10 +184,10 @@ struct Inner {
     troubled: BTreeMap<RelPath, Trouble>,
     /// Directories in which a policy deferred something, and when they are looked at again.
     deferred: BTreeMap<RelPath, Instant>,
-    guard_hold: Option<(guard::Hold, Instant)>,
+    guard_hold: Option<GuardHold>,
     approve_guard: bool,
-    /// T of accounts that are not at the share's.
-    behind: BTreeMap<RelPath, i64>,
+    /// When what is held was looked at.
+    looks: Looks,
     found_by_event: u64,
     found: u64,
     marks_sealed: u64,
@@ -220,7 +229,7 @@ impl Sender {
             deferred: BTreeMap::new(),
             guard_hold: None,
             approve_guard: false,
-            behind: BTreeMap::new(),
+            looks: Looks::default(),
             found_by_event: 0,
             found: 0,
             marks_sealed: 0,
@@ -244,6 +253,7 @@ impl Sender {
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
             talk: Mutex::default(),
+            told: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -338,65 +348,6 @@ impl Sender {
         }
     }
 
-    /// Whether what an operator looked at is what is held: of the account, or alone, that hold.
-    ///
-    /// # Errors
-    /// [`Failure`] when it is another one, or there are others.
-    pub fn is_still(&self, only: Option<&RelPath>, id: Option<&str>) -> Result<(), Failure> {
-        let Some(id) = id else { return Ok(()) };
-        let guard_hold = self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string());
-        let holds = self.brakes.shown(&self.config.share, guard_hold);
-        let account = only.map(ToString::to_string);
-        let mut meant = holds.iter().filter(|h| account.as_ref().is_none_or(|a| h.account == *a));
-        match (meant.next(), meant.next()) {
-            (Some(hold), None) if hold.id == id => Ok(()),
-            _ => Err(self.refused(&format!(
-                "hold {id} is not what is held there now; farshore brake show says what is"
-            ))),
-        }
-    }
-
-    /// Lets pass what is held.
-    ///
-    /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn approve(&self, only: Option<&RelPath>) -> Result<(), Failure> {
-        let mut inner = self.lock();
-        let by_guard = only.is_none() && inner.guard_hold.is_some();
-        inner.approve_guard |= by_guard;
-        drop(inner);
-        match self.brakes.approve(only, now_ms()) {
-            Ok(accounts) => {
-                for account in accounts {
-                    match account {
-                        Some(account) => self.dirty.mark(&account, true, now_ms()),
-                        None => self.dirty.mark_whole("a hold was approved", now_ms()),
-                    }
-                }
-            }
-            Err(_) if by_guard => {}
-            Err(failure) => return Err(failure),
-        }
-        self.show_holds();
-        Ok(())
-    }
-
-    /// Keeps at the standby what is held.
-    ///
-    /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn reject(&self, only: Option<&RelPath>) -> Result<(), Failure> {
-        self.brakes.reject(only, now_ms())?;
-        self.show_holds();
-        Ok(())
-    }
-
-    fn show_holds(&self) {
-        let guard_hold = self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string());
-        let holds = self.brakes.shown(&self.config.share, guard_hold);
-        self.board.holds(holds);
-    }
-
     /// What is known without a cut: shown once a second or so by whoever has a thread for it.
     pub fn show(&self) {
         let (dirty, watch) = (self.dirty.status(), self.watcher.report());
@@ -406,7 +357,7 @@ impl Sender {
         let bound = match whole {
             true => Bound::Unknown,
             // A mark is a directory, of one change or more; what is held is not counted at all.
-            false if files > 0 || !self.brakes.withheld().is_empty() => Bound::AtLeast,
+            false if files > 0 || !self.withheld().accounts().is_empty() => Bound::AtLeast,
             false => Bound::AtMost,
         };
         self.board.at_risk(AtRisk { files, bytes: 0, bound });
@@ -449,7 +400,7 @@ impl Sender {
         &self,
         inner: &mut Inner,
         dirty: &DirtyStatus,
-        withheld: &[RelPath],
+        withheld: &Withheld,
     ) -> Result<(), CatalogError> {
         if dirty.gone.is_some() {
             return Ok(());
@@ -457,7 +408,7 @@ impl Sender {
         if dirty.whole.is_some() {
             inner.covered = false;
             inner.rotation = None;
-            let taken = self.dirty.take(&filter(false, withheld));
+            let taken = self.dirty.take(&filter(false, withheld, &[]));
             // The look that begins now covers what the one before was to.
             if let Some(former) = std::mem::replace(&mut inner.whole, taken) {
                 self.dirty.done(former);
@@ -478,30 +429,33 @@ impl Sender {
         Ok(())
     }
 
-    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, withheld: &[RelPath]) -> bool {
+    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, withheld: &Withheld) -> bool {
         if !inner.wanted.is_empty() || inner.seeding || inner.differ > 0 {
             return true;
         }
         let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
-        let waits = |account: &RelPath| !withheld.contains(account);
+        let waits = |account: &RelPath| !withheld.accounts().contains(account);
         dirty.accounts.iter().any(|a| a.first_ms <= before && waits(&a.account))
     }
 
     /// The next cut, if one is due.
     fn compose(&self) -> Result<Option<Cut>, CatalogError> {
         let mut inner = self.lock();
-        if let Some((_, at)) = &inner.guard_hold
+        if let Some(held) = &inner.guard_hold
             && !inner.approve_guard
-            && at.elapsed() < HELD_AGAIN
+            && held.seen.elapsed() < HELD_AGAIN
         {
             return Ok(None);
         }
-        if self.brakes.holds_share() {
-            return Ok(None);
+        let withheld = self.withheld();
+        let share_held = self.brakes.holds_share();
+        inner.looks.keep(&withheld, share_held);
+        if share_held {
+            return Ok(inner.looks.share_is_due().then(|| self.look_at_held(&mut inner, withheld)));
         }
         self.retry(&mut inner);
-        let (dirty, withheld) = (self.dirty.status(), self.brakes.withheld());
+        let dirty = self.dirty.status();
         if !inner.seeding {
             self.begin_rotation(&mut inner, &dirty, &withheld)?;
         }
@@ -509,12 +463,18 @@ impl Sender {
             Some(_) => Duration::ZERO,
             None => self.pace().scan,
         };
-        let slice = match &inner.rotation {
+        let held = if inner.seeding { Vec::new() } else { inner.looks.due(&withheld, &dirty) };
+        let mut slice = match &inner.rotation {
             Some(rotation) if !inner.seeding => rotation.next(&self.catalog.reader()?, pace)?,
             _ => None,
         };
+        if let Some(slice) = &mut slice {
+            // Of what is held all is looked at, at its own pace.
+            slice.parts.retain(|part| !withheld.covers(&part.directory));
+        }
         let beat = inner.covered && inner.last_seal.is_none_or(|at| at.elapsed() >= BEAT);
-        if slice.is_none() && !beat && !self.is_due(&inner, &dirty, &withheld) {
+        let is_due = !held.is_empty() || self.is_due(&inner, &dirty, &withheld);
+        if slice.is_none() && !beat && !is_due {
             return Ok(None);
         }
         let now = now_ms();
@@ -528,7 +488,7 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
-        let taken = self.dirty.take(&filter(!inner.seeding, &withheld));
+        let taken = self.dirty.take(&filter(!inner.seeding, &withheld, &held));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
         let complete = reported && known;
@@ -539,6 +499,7 @@ impl Sender {
         let parts: Vec<Part> = scope
             .flat_map(|scope| scope.parts().iter().cloned())
             .chain(slice.iter().flat_map(|slice| slice.parts.iter().cloned()))
+            .chain(held.iter().map(|account| Part { directory: account.clone(), deep: true }))
             .collect();
         let look = match (inner.seeding, parts.is_empty()) {
             (true, _) => Look::Whole,
@@ -560,7 +521,8 @@ impl Sender {
         let completes = completes && watched && known;
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
-        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks };
+        let (judged, began) = (None, Some(Instant::now()));
+        inner.under_way = UnderWay { taken, slice, wanted, judged, completes, marks, held, began };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -573,6 +535,23 @@ impl Sender {
         }
         let policy = self.policy();
         Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels }))
+    }
+
+    /// A cut that looks at everything, to judge it: of a share that is held as a whole nothing is sent before
+    /// it is judged again. What waits goes on waiting.
+    fn look_at_held(&self, inner: &mut Inner, withheld: Withheld) -> Cut {
+        let wanted = std::mem::take(&mut inner.wanted);
+        let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
+        let held = vec![RelPath::root()];
+        inner.under_way =
+            UnderWay { wanted, held, began: Some(Instant::now()), ..UnderWay::default() };
+        let (policy, look) = (self.policy(), Look::Whole);
+        Cut { look, time_unix_ms: None, policy, withheld, approved: false, labels }
+    }
+
+    /// Accounts of which nothing is sent.
+    fn withheld(&self) -> Withheld {
+        Withheld::new(self.brakes.withheld(), self.config.account_depth)
     }
 
     /// Marks what could not be replicated and is to be tried again.
@@ -590,11 +569,10 @@ impl Sender {
         }
     }
 
-    /// Notes where a policy deferred something that is not withheld.
-    fn note_deferred(&self, inner: &mut Inner, cut: &Cut, report: &CutReport) {
+    /// Notes where a policy deferred something.
+    fn note_deferred(&self, inner: &mut Inner, report: &CutReport) {
         let again = Instant::now() + DEFERRED_AGAIN;
-        let withheld = |path: &RelPath| cut.withheld.iter().any(|a| path.starts_with(a));
-        for path in report.deferred_first.iter().filter(|path| !withheld(path)) {
+        for path in &report.deferred_first {
             if inner.deferred.len() >= TROUBLED_MAX {
                 break;
             }
@@ -649,36 +627,17 @@ impl Sender {
         }
     }
 
-    fn hold_by_guard(&self, hold: guard::Hold) {
-        let text = hold.to_string();
-        self.board.state(ShareState::Held, Some(&text));
-        let first = self.lock().guard_hold.replace((hold, Instant::now())).is_none();
-        if first {
-            self.log.say(&Record::new(Level::Error, "held", text).share(&self.config.share));
-        }
-        self.show_holds();
-    }
-
     fn answer(&self, wanted: Vec<Wanted>, answer: impl Fn() -> Result<RecoveryPoint, Failure>) {
         for Wanted { reply, .. } in wanted {
             // Who asked may have left.
             reply.send(answer()).unwrap_or(());
         }
     }
-
-    fn show_accounts(&self, inner: &mut Inner, time: i64) {
-        let withheld = self.brakes.withheld();
-        inner.behind.retain(|account, _| withheld.contains(account));
-        let former = inner.last_point.map_or(time, |point| point.time_unix_ms);
-        for account in withheld {
-            inner.behind.entry(account).or_insert(former);
-        }
-        self.board.accounts(inner.behind.iter().map(|(account, time)| (account, *time)));
-    }
 }
 
-fn filter(parts_only: bool, withheld: &[RelPath]) -> TakeFilter {
-    let left_out = withheld.iter().cloned().collect();
+/// What is held waits, but for what is looked at now.
+fn filter(parts_only: bool, withheld: &Withheld, held: &[RelPath]) -> TakeFilter {
+    let left_out = withheld.accounts().iter().filter(|a| !held.contains(a)).cloned().collect();
     TakeFilter { parts_only, left_out, settled_before_ms: None }
 }
 

@@ -3,7 +3,8 @@
 //! Guarantees: the oldest sets go first and no set before an older one, so that every state from some
 //! batch on can be gone back to; the catalog forgets a set, its notes and the points that need it in
 //! one transaction, before its files are removed: what it names is there. A crash in between leaves files
-//! that the next start adopts and a later pruning removes.
+//! that the next start adopts and a later pruning removes. What the last good points of the source's holds need
+//! is kept whatever the bounds say: who decides to go back to one may take days.
 
 use redb::Durability;
 
@@ -42,7 +43,10 @@ impl<S: Storage> Applier<'_, S> {
         loop {
             let reader = self.catalog.reader()?;
             let (mut sets, mut bytes) = reader.history_totals()?;
-            let oldest = reader.oldest_history_sets(AT_ONCE)?;
+            let mut oldest = reader.oldest_history_sets(AT_ONCE)?;
+            if let Some(most) = reader.pruned_up_to_at_most()? {
+                oldest.retain(|(set, _)| *set <= most);
+            }
             drop(reader);
             let is_old = |at: i64| now.saturating_sub(at) > bounds.age_max_ms;
             // Older ones may follow a younger one: clocks are set back.

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_core::guard::Hold;
-use farshore_core::policy::{Action, Candidate, Faults, Verdict};
+
+use farshore_proto::message::Holds;
 
 use super::sealing::Recorded;
 use super::*;
-use crate::plan::{DetachedChange, Part, PartialPlan, Scope, plan_parts};
+use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
 use crate::progress::AppliedTotals;
 
 /// How long a source that waits for a cut goes without looking whether its target is still there.
@@ -51,8 +52,8 @@ pub struct Cut {
     pub time_unix_ms: Option<i64>,
     /// Which entries travel.
     pub policy: Arc<dyn Policy>,
-    /// Accounts of which nothing is sent and nothing concluded.
-    pub withheld: Vec<RelPath>,
+    /// Accounts of which nothing is sent: what would be done of them is planned, for the owner to judge.
+    pub withheld: Withheld,
     /// Whether an operator approved what the guard would hold.
     pub approved: bool,
     /// Labels for the point.
@@ -105,7 +106,7 @@ pub struct CutReport {
     pub problems: Vec<Problem>,
     /// Entries excluded by policy.
     pub excluded: u64,
-    /// Entries deferred by policy, or withheld.
+    /// Entries deferred by policy.
     pub deferred: u64,
     /// The first of them.
     pub deferred_first: Vec<RelPath>,
@@ -139,6 +140,11 @@ pub trait Cuts: Sync {
     fn dropped(&self, cut: Cut, why: Dropped);
     /// The session fails with the cut under way: what it looked at is to be looked at again.
     fn broken(&self, cut: Cut);
+    /// What is held, if the target is to be told: all of it at the begin of a session, and whenever it is
+    /// another than before; asked between cuts.
+    fn holds(&self) -> Option<Holds> {
+        None
+    }
     /// What is to be said of this site's keys now, if anything is; asked at the begin, and between cuts.
     fn keys(&self) -> Option<Vec<u8>>;
     /// What the target said of its keys; heard between cuts.
@@ -158,46 +164,6 @@ pub fn stand<S: Storage>(
     cuts: &dyn Cuts,
 ) -> Result<(), SourceError> {
     with_source(storage, catalog, link, config, progress, |source| source.stand(cuts))
-}
-
-/// The policy of a cut: what is withheld is deferred, whatever it says.
-struct Withholding<'a> {
-    policy: &'a dyn Policy,
-    withheld: &'a [RelPath],
-}
-
-impl Withholding<'_> {
-    fn withholds(&self, path: &RelPath) -> bool {
-        self.withheld.iter().any(|account| path.starts_with(account))
-    }
-}
-
-impl Policy for Withholding<'_> {
-    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
-        let mut verdicts = self.policy.exclude(candidates);
-        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
-            if self.withholds(candidate.path) {
-                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
-            }
-        }
-        verdicts
-    }
-
-    fn rules(&self) -> Vec<String> {
-        self.policy.rules()
-    }
-
-    fn is_trivial(&self) -> bool {
-        self.withheld.is_empty() && self.policy.is_trivial()
-    }
-
-    fn identity(&self) -> PolicySet {
-        self.policy.identity()
-    }
-
-    fn take_faults(&self) -> Faults {
-        self.policy.take_faults()
-    }
 }
 
 /// What a standing session knows of its target.
@@ -228,6 +194,9 @@ impl<S: Storage> Source<'_, S> {
             }
             if let Some(said) = cuts.keys() {
                 self.send(&Message::Keys(said))?;
+            }
+            if let Some(holds) = cuts.holds() {
+                self.send(&Message::Holds(holds))?;
             }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,
@@ -335,8 +304,8 @@ impl<S: Storage> Source<'_, S> {
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
         self.progress.begin_cut();
-        let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
-        let are_others = self.tell_policies(&policy, standing)?;
+        let policy = &*cut.policy;
+        let are_others = self.tell_policies(policy, standing)?;
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());
@@ -345,7 +314,7 @@ impl<S: Storage> Source<'_, S> {
             look = Look::Whole;
         }
         let mut widened = None;
-        let mut plan = self.planned(&look, &policy, &mut widened)?;
+        let mut plan = self.planned(&look, cut, &mut widened)?;
         let reader = self.catalog.reader()?;
         let expected = reader.root_identity()?;
         let proven = standing.last.map_or(0, |point| point.entries);
@@ -366,7 +335,7 @@ impl<S: Storage> Source<'_, S> {
             excluded: plan.excluded,
             deferred: plan.deferred,
             deferred_first: std::mem::take(&mut plan.deferred_first),
-            by_policy: self.by_policy(&mut plan, &policy, &reader)?,
+            by_policy: self.by_policy(&mut plan, policy, &reader)?,
             degraded: BTreeMap::new(),
             compared: (standing.differences > 0).then_some(standing.differences),
             widened,
@@ -378,7 +347,7 @@ impl<S: Storage> Source<'_, S> {
             report.problems.extend(self.progress.take_problems());
             report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
             self.progress.enter(Phase::Sealing);
-            if self.seal_cut(&mut report, identity, standing, &policy)? {
+            if self.seal_cut(&mut report, identity, standing, policy)? {
                 break;
             }
             if attempt + 1 >= COMPARISONS {
@@ -387,10 +356,10 @@ impl<S: Storage> Source<'_, S> {
             self.find_differences(standing)?;
             report.compared = Some(standing.differences);
             let look = widest(&look, standing.differing.as_ref());
-            plan = self.planned(&look, &policy, &mut report.widened)?;
+            plan = self.planned(&look, cut, &mut report.widened)?;
             faults = faults.max(plan.faults.count);
             report.problems.append(&mut plan.problems);
-            report.by_policy = self.by_policy(&mut plan, &policy, &self.catalog.reader()?)?;
+            report.by_policy = self.by_policy(&mut plan, policy, &self.catalog.reader()?)?;
         }
         (standing.differing, standing.differences) = (None, 0);
         standing.first_contact = false;
@@ -420,9 +389,20 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
-    /// The plan of what is looked at; `widened` says why it is of the whole tree if only parts were asked
-    /// for.
+    /// The plan of what is looked at, without what is withheld; `widened` says why it is of the whole tree if
+    /// only parts were asked for.
     fn planned(
+        &mut self,
+        look: &Look,
+        cut: &Cut,
+        widened: &mut Option<&'static str>,
+    ) -> Result<Plan, SourceError> {
+        let mut plan = self.planned_all(look, &*cut.policy, widened)?;
+        plan.withhold(&cut.withheld)?;
+        Ok(plan)
+    }
+
+    fn planned_all(
         &mut self,
         look: &Look,
         policy: &dyn Policy,

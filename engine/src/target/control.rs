@@ -48,6 +48,12 @@ impl<S: Storage> Session<'_, S> {
                         t.put_mark(Some(sequence), &label, now)
                     })?);
                 }
+                Message::Holds(holds) => {
+                    self.catalog.update(Durability::Immediate, |t| t.set_holds(&holds))?;
+                    if let Some(observer) = &self.config.observer {
+                        observer.holds(&holds);
+                    }
+                }
                 Message::Keys(said) => {
                     let observer = self.config.observer.as_ref();
                     if let Some(answer) = observer.and_then(|observer| observer.keys(&said)) {

@@ -265,18 +265,23 @@ fn brake(out: &mut String, share: &ShareStatus, now: i64) {
         };
         let since = ago(hold.since_unix_ms, now);
         let why = hold.reasons.join("; ");
-        line(out, "HELD", &format!("{}, {since}: {why}{counts}", named(&hold.account)));
+        let stale = if hold.stale { ", as was heard last" } else { "" };
+        line(out, "HELD", &format!("{}, {since}{stale}: {why}{counts}", named(&hold.account)));
         if let Some(at) = hold.rejected_unix_ms {
             line(out, "  rejected", &format!("{}: nothing of it is applied", ago(at, now)));
         }
         if let Some(point) = hold.last_good_point {
-            line(out, "  last good", &format!("recovery point {point}"));
+            let time = hold
+                .point_unix_ms
+                .map_or_else(String::new, |time| format!(" of {}", moment(time, now)));
+            line(out, "  last good", &format!("recovery point {point}{time}"));
         }
         for next in &hold.next {
             line(out, "  next", next);
         }
     }
-    if let Some(more) = share.holds.len().checked_sub(LISTED).filter(|more| *more > 0) {
+    let listed = share.holds.len().min(LISTED) as u64;
+    if let Some(more) = share.holds_total.checked_sub(listed).filter(|more| *more > 0) {
         line(out, "HELD", &format!("and {more} more: farshore brake show"));
     }
 }

@@ -270,8 +270,10 @@ pub struct ShareStatus {
     pub backlog: Option<Backlog>,
     /// How changes are learned of; active only.
     pub capture: Option<Capture>,
-    /// What the brake holds.
+    /// What the brake holds; at a standby what that of the source does.
     pub holds: Vec<Hold>,
+    /// How many there are, those that are not listed too.
+    pub holds_total: u64,
     /// Its accounts.
     pub accounts: Accounts,
     /// Reading the standby byte by byte.
@@ -482,6 +484,12 @@ pub struct Hold {
     pub rejected_unix_ms: Option<i64>,
     /// Commands that end it.
     pub next: Vec<String>,
+    /// T of the last recovery point in which what is held was whole.
+    pub point_unix_ms: Option<i64>,
+    /// The other site, if it is decided there.
+    pub decided_at: Option<String>,
+    /// At a standby: nothing is heard of the source, and this is as it was said last.
+    pub stale: bool,
 }
 
 /// The accounts of a share.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use farshore_engine::progress::Phase;
 
 use super::facts::{
-    AccountStatus, Accounts, AtRisk, Backlog, Bound, LagStatus, PeerStatus, Problems, Role,
+    AccountStatus, Accounts, AtRisk, Backlog, Bound, Hold, LagStatus, PeerStatus, Problems, Role,
     ShareState, ShareStatus, SiteStatus, Stall, Traffic, WorkerStatus,
 };
 use super::{CutFacts, Facts, ShareFacts, TrafficFacts, verdict};
@@ -119,7 +119,8 @@ fn share(
         at_risk: at_risk(share.at_risk, share.role, state, peer.connected),
         backlog: share.cut.as_ref().map(|cut| backlog(cut, now)),
         capture: share.capture.clone(),
-        holds: share.holds.clone(),
+        holds: holds(share, peer.connected),
+        holds_total: share.holds_total,
         accounts: Accounts { count: share.accounts, worst: worst.collect() },
         scrub: share.scrub.clone(),
         history: share.history.clone(),
@@ -137,6 +138,13 @@ fn share(
     status.reasons = verdict::of_share(&status, peer, facts.config.grace, now.wall);
     status.ready = status.reasons.is_empty();
     status
+}
+
+/// What the source said that it holds may be otherwise by now, when nothing is heard of it.
+fn holds(share: &ShareFacts, connected: bool) -> Vec<Hold> {
+    let mut holds = share.holds.clone();
+    holds.iter_mut().for_each(|hold| hold.stale = hold.decided_at.is_some() && !connected);
+    holds
 }
 
 /// What was posted of changes at risk is worth no more than who could still add to it: while nobody looks at the

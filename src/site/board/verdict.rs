@@ -146,7 +146,8 @@ pub(super) fn of_share(
         };
         let why = hold.reasons.first().map_or_else(String::new, |why| format!(": {why}"));
         let rejected = if hold.rejected_unix_ms.is_some() { ", rejected" } else { "" };
-        reasons.push(format!("the brake holds {whose}{rejected}{why}"));
+        let stale = if hold.stale { ", as was heard last" } else { "" };
+        reasons.push(format!("held: the brake holds {whose}{rejected}{stale}{why}"));
     }
     if share.recovery_point.is_none() {
         reasons.push("there is no recovery point yet".into());

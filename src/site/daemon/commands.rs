@@ -10,6 +10,7 @@ use super::roles::ShareRole;
 use super::sending::Outgoing;
 use super::*;
 use crate::site::control::SwitchStep;
+use crate::site::sender::Decided;
 
 impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
@@ -98,6 +99,18 @@ fn not_here(share: &str, what: &str) -> Failure {
     }
 }
 
+/// What was decided, for people and for tools.
+fn told(decided: &[Decided], what: &str) -> Value {
+    let holds = decided
+        .iter()
+        .map(|one| json!({ "id": one.id, "account": one.account, "counts": one.counts }));
+    let text = match decided {
+        [] => format!("nothing is left to be {what}: it was already"),
+        all => all.iter().map(|one| one.text(what)).collect::<Vec<_>>().join("\n"),
+    };
+    json!({ what: holds.collect::<Vec<_>>(), "text": text })
+}
+
 /// The labelled points of a share that is received.
 fn marks(receiver: &Receiver) -> Result<Value, Failure> {
     let points = receiver.catalog().reader().and_then(|reader| reader.points());
@@ -146,21 +159,29 @@ impl Commands for Daemon {
                 let only = only.as_deref().map(account).transpose()?;
                 let outgoing = self.sender(share.as_deref())?;
                 let sender = &outgoing.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.approve(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.approve(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "approved"))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
                 let outgoing = self.sender(share.as_deref())?;
                 let sender = &outgoing.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.reject(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.reject(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "rejected"))
             }
             Request::Mark { share, label } => {
                 let outgoing = self.sender(share.as_deref())?;
+                if !farshore_engine::catalog::is_label(&label) {
+                    return Err(Failure {
+                        exit: Exit::Usage,
+                        message: "a label is 1 to 256 bytes without control characters".into(),
+                        hint: None,
+                    });
+                }
                 let point = outgoing.sender.cut_now(Some(label.clone()), POINT_PATIENCE)?;
+                let text = format!("recovery point {} is marked '{label}'", point.sequence);
+                let record = Record::new(Level::Info, "mark", text);
+                self.log.say(&record.share(outgoing.sender.share()));
                 let mut object = shown(&point);
                 object["label"] = label.into();
                 Ok(object)

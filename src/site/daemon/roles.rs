@@ -309,6 +309,7 @@ impl Daemon {
         });
         let beat = lease.map_or(BEAT, |lease| BEAT.min(Duration::from_millis(lease.ms / 5)));
         let made = RoleConfig {
+            boot: boot_id(),
             site: site_id(&config.site.name),
             peer: site_id(&config.peer.name),
             first_role: match share.role {
@@ -777,3 +778,10 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long opening may take: two durable writes, and a root that answers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which start of the machine this is; all of them are one where the kernel does not say.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id = blake3::hash(text.trim().as_bytes());
+    std::array::from_fn(|n| id.as_bytes()[n])
+}

@@ -154,12 +154,30 @@ impl Daemon {
     }
 }
 
+/// Of a shape that is not looked for the config says 0.
+fn shapes(brake: &crate::site::config::Brake) -> Shapes {
+    let default = Shapes::default();
+    let with = |entries: u64, former: Option<Threshold>| {
+        former.filter(|_| entries > 0).map(|former| Threshold { entries, ..former })
+    };
+    Shapes {
+        encrypted: with(brake.encrypted, default.encrypted),
+        appended: with(brake.appended, default.appended),
+        renamed: with(brake.renamed, default.renamed),
+        note_directories: Some(brake.note_directories).filter(|n| *n > 0),
+    }
+}
+
 pub(super) fn brake_config(share: &Share) -> BrakeConfig {
     let brake = &share.brake;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     BrakeConfig {
         account_depth: share.account_depth,
         threshold: Threshold { entries: brake.entries, percent: brake.percent },
+        rewrite_percent: brake.rewrite_percent,
+        account: Threshold { entries: brake.account_entries, percent: brake.account_percent },
+        shapes: shapes(brake),
+        spread: brake.spread,
         window_ms: millis(brake.window),
         canaries: brake.canaries.iter().cloned().collect(),
         purges: brake

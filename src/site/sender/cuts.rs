@@ -3,6 +3,10 @@
 //! Guarantees: what a cut took is done only when it is sealed; dropped or broken it waits again, and whoever
 //! waits for a point is answered or goes on waiting for the next one.
 
+use farshore_core::brake::{self, LastPoint};
+
+use farshore_proto::message::Holds;
+
 use super::*;
 
 impl Cuts for Sender {
@@ -16,7 +20,12 @@ impl Cuts for Sender {
         }
     }
 
+    fn holds(&self) -> Option<Holds> {
+        self.untold()
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
+        self.told.store(false, Relaxed);
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
@@ -56,30 +65,46 @@ impl Cuts for Sender {
     }
 
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool {
-        let point = self.lock().last_point.map_or(0, |point| point.sequence);
+        let point = self.lock().last_point.map_or_else(LastPoint::default, |point| LastPoint {
+            sequence: point.sequence,
+            time_ms: point.time_unix_ms,
+        });
         let (mut found, mut announced) = (0, 0);
         let by_look = self.lock().under_way.looked_for(cut);
         let mut met = |path: &RelPath| {
+            if cut.withheld.covers(path) {
+                return;
+            }
             let directory = || path.split().map_or_else(RelPath::root, |(parent, _)| parent);
             found += 1;
             announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
         };
         let judging = self.brakes.judge(&self.storage, &self.catalog, cut, plan, point, &mut met);
         match judging {
-            Ok((tally, judgement)) => {
+            Ok((mut tally, judgement)) => {
+                // What was withheld when the cut was made is not sent with it, whatever became of it since.
+                tally.accounts.retain(|account, _| !cut.withheld.accounts().contains(account));
+                let is_let = |(account, verdict): (&RelPath, &brake::Verdict)| {
+                    *verdict == brake::Verdict::Pass || cut.withheld.accounts().contains(account)
+                };
+                let passes = judgement.verdicts.iter().all(is_let) && !self.brakes.holds_share();
                 let mut inner = self.lock();
-                if !inner.seeding && judgement.passes() {
+                if !inner.seeding && passes {
                     inner.found += found;
                     inner.found_by_event += announced;
                 }
+                let UnderWay { held, began, .. } = &inner.under_way;
+                let (held, began) = (held.clone(), began.unwrap_or_else(Instant::now));
+                inner.looks.done(&held, began);
                 drop(inner);
-                let passes = judgement.passes();
+                self.ended(&judgement.ended);
                 for hold in &judgement.began {
                     let text = self.brakes.text(*hold);
                     let record = Record::new(Level::Error, "held", text);
                     self.log.say(&record.share(&self.config.share));
                 }
-                if !judgement.began.is_empty() || !judgement.ended.is_empty() {
+                let changed = !judgement.began.is_empty() || !judgement.ended.is_empty();
+                if changed || !held.is_empty() {
                     self.show_holds();
                 }
                 self.lock().under_way.judged = Some((tally, judgement));
@@ -96,13 +121,13 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        inner.troubled.len() as u64 + cut.withheld.len() as u64 + faults
+        inner.troubled.len() as u64 + cut.withheld.accounts().len() as u64 + faults
     }
 
-    fn sealed(&self, cut: Cut, report: CutReport) {
+    fn sealed(&self, _: Cut, report: CutReport) {
         let mut inner = self.lock();
-        self.note_deferred(&mut inner, &cut, &report);
-        let UnderWay { taken, slice, wanted, judged, completes, marks } =
+        self.note_deferred(&mut inner, &report);
+        let UnderWay { taken, slice, wanted, judged, completes, marks, .. } =
             std::mem::take(&mut inner.under_way);
         let point = report.point;
         if let Some(taken) = taken {
@@ -127,7 +152,8 @@ impl Cuts for Sender {
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = marks;
         let was_held = inner.guard_hold.take().is_some();
-        self.show_accounts(&mut inner, point.time_unix_ms);
+        // Nothing is left to approve.
+        inner.approve_guard &= !was_held;
         inner.last_point = Some(point);
         drop(inner);
         match judged {
@@ -141,6 +167,8 @@ impl Cuts for Sender {
         self.board.peer_recovery_point(&point);
         self.board.degraded(&report.degraded);
         if was_held {
+            let record = Record::new(Level::Info, "brake", "the root is itself again");
+            self.log.say(&record.share(&self.config.share));
             self.show_holds();
         }
         self.answer(wanted, || Ok(point));

@@ -12,6 +12,7 @@ use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
 mod call;
 mod encoding;
+mod holds;
 
 pub use call::{Call, Purpose};
 use encoding::{
@@ -19,6 +20,7 @@ use encoding::{
     encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome, put_text,
     put_versions, take_bool, take_versions,
 };
+pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
@@ -345,6 +347,8 @@ pub enum Message {
     /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
     /// own.
     Keys(Vec<u8>),
+    /// Source, since version 4, in a session that stands, between two cuts: what its brake holds.
+    Holds(Holds),
     /// The site that dials, since version 5, first of all: both speak of their roles over this link, for as
     /// long as it stands.
     Talk {
@@ -412,6 +416,7 @@ impl Message {
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
             Self::Keys(_) => "keys",
+            Self::Holds(_) => "holds",
             Self::Talk { .. } => "talk",
             Self::Say { .. } => "say",
             Self::Ask(_) => "ask",
@@ -531,6 +536,10 @@ impl Message {
                 e.put_u8(23);
                 e.put_bytes(said);
             }
+            Self::Holds(holds) => {
+                e.put_u8(24);
+                holds.encode(&mut e);
+            }
             Self::Talk { versions, site } => {
                 e.put_u8(32);
                 put_versions(*versions, &mut e);
@@ -610,6 +619,7 @@ impl Message {
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
             23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
+            24 => Self::Holds(Holds::decode(&mut d)?),
             32 => Self::Talk {
                 versions: take_versions(&mut d)?,
                 site: d.take_text("site name", NODE_NAME_MAX)?,

@@ -421,7 +421,7 @@ impl TargetSession {
                 }
                 Ok(())
             }
-            (T::Ready, Message::Keys(_)) if self.standing => Ok(()),
+            (T::Ready, Message::Keys(_) | Message::Holds(_)) if self.standing => Ok(()),
             (T::Ready, Message::Sign(sign)) if self.version >= DELTA_VERSION => {
                 if sign.id < self.next_sign {
                     return Err(SessionError::Absurd { what: "request", found: sign.id });
@@ -529,6 +529,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Stripe;
+    use crate::message::Holds;
     use crate::message::{Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
@@ -695,6 +696,7 @@ mod tests {
         target.handle(&Message::Standing).expect("standing");
         for batch in 5..8 {
             source.handle(&Message::Foreign(1)).expect("between two cuts");
+            target.handle(&Message::Holds(Holds::default())).expect("between two cuts");
             target.handle(&keys).expect("at any time");
             source.handle(&keys).expect("at any time");
             source.batch_sent(batch);

@@ -98,7 +98,30 @@ fn samples() -> Vec<Message> {
         Message::Ask(call(Purpose::Inventory)),
         Message::Call(call(Purpose::Carry)),
         Message::Part { last: true, bytes: vec![9; 100] },
+        Message::Holds(Holds {
+            total: 70,
+            oldest_point: Some(2),
+            first: vec![held(Some(9), Some((3, -5))), held(None, None)],
+        }),
     ]
+}
+
+fn held(rejected_unix_ms: Option<i64>, point: Option<(u64, i64)>) -> Held {
+    let (account, id) = (RelPath::new(*b"acct7").expect("valid"), "12".into());
+    let (reason, counts) = ("150 of 200 entries would be deleted".into(), [0, 150, 2, 3]);
+    Held { id, account, since_unix_ms: 8, rejected_unix_ms, point, reason, counts }
+}
+
+#[test]
+fn holds_are_bounded_and_name_the_points_that_are_to_be_kept() {
+    let long = Held { reason: "\u{fc}".repeat(600), ..held(None, Some((7, 1))) };
+    let all = Holds { total: 99, oldest_point: Some(3), first: vec![long; 99] };
+    assert_eq!(all.points(), [3, 7]);
+    let Ok(Message::Holds(read)) = Message::from_bytes(&Message::Holds(all).to_bytes()) else {
+        panic!("it does not read back");
+    };
+    assert_eq!((read.total, read.first.len()), (99, HOLDS_MAX));
+    assert_eq!(read.first[0].reason.len(), HOLD_TEXT_MAX);
 }
 
 #[test]
