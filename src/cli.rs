@@ -20,6 +20,7 @@ mod key;
 mod mark;
 mod pair;
 mod policy;
+mod rehearse;
 mod replicate;
 mod rules;
 mod scrub;
@@ -58,6 +59,8 @@ enum Command {
     Scrub(scrub::ScrubArgs),
     /// Former versions a standby keeps, and going back to its recovery points
     History(history::HistoryArgs),
+    /// Try a recovery point: a tree to be written to at the share's path, for one command
+    Rehearse(rehearse::RehearseArgs),
     /// Names for recovery points
     Mark(mark::MarkArgs),
     /// Compare two trees byte by byte
@@ -69,6 +72,12 @@ enum Command {
     /// Runs the hooks of the daemon that started it
     #[command(name = crate::site::hooks::RUNNER, hide = true)]
     HookRunner,
+    /// Where a rehearsal's command runs
+    #[command(name = crate::rehearse::stage::STAGE, hide = true)]
+    RehearsalStage,
+    /// Process 1 in there
+    #[command(name = crate::rehearse::stage::INIT, hide = true)]
+    RehearsalInit,
 }
 
 /// The state folder.
@@ -360,11 +369,20 @@ pub fn main() -> ExitCode {
         Command::Brake(args) => brake::run(args),
         Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Rehearse(args) => rehearse::run(args),
         Command::Mark(args) => mark::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::HookRunner => {
             crate::site::hooks::be_runner();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalStage => {
+            crate::rehearse::stage::be_stage();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalInit => {
+            crate::rehearse::stage::be_init();
             Ok(Exit::Done)
         }
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

@@ -22,6 +22,10 @@ impl Standby {
         log: &Log,
     ) -> Result<Self, Failure> {
         let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
+        if let Err(e) = crate::rehearse::folder::sweep(&storage) {
+            let record = Record::new(Level::Warn, "rehearsal", format!("removing one: {e}"));
+            log.say(&record.share(&share.name));
+        }
         let parts = [path_bytes(&share.path)];
         let (catalog, folder) = open_catalog(state, CatalogRole::Target, &parts)?;
         let opened = (Arc::new(catalog), folder);
