@@ -190,12 +190,19 @@ fn tell(event: &Event) {
 
 /// Is the stage.
 pub fn be_stage() {
-    let Ok(spec) = hear() else { return };
+    let spec = match hear() {
+        Ok(spec) => spec,
+        Err(e) => return tell(&Event::Failed(format!("hearing what to do: {e}"))),
+    };
     if let Err(text) = isolate(&spec) {
         return tell(&Event::Failed(text));
     }
     match start(INIT, &spec, Stdio::inherit()) {
-        Ok(mut init) => drop(init.wait()),
+        Ok(mut init) => {
+            // Waiting would close it.
+            let _input = init.stdin.take();
+            drop(init.wait());
+        }
         Err(e) => tell(&Event::Failed(format!("starting process 1: {e}"))),
     }
 }
@@ -272,7 +279,10 @@ fn loopback() -> io::Result<()> {
 
 /// Is process 1 in there.
 pub fn be_init() {
-    let Ok(spec) = hear() else { return };
+    let spec = match hear() {
+        Ok(spec) => spec,
+        Err(e) => return tell(&Event::Failed(format!("hearing what to do: {e}"))),
+    };
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if let Err(e) = mount("proc", "/proc", "proc", flags, None) {
         return tell(&Event::Failed(format!("mounting /proc: {e}")));
