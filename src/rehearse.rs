@@ -415,11 +415,11 @@ impl Run<'_> {
         let mut stage =
             Stage::start(&spec).map_err(|e| broken(&format!("starting its stage: {e}")))?;
         self.stop.runs(Some(stage.pid()));
-        let mounted = stage.next();
+        let mounted = stage.next_event();
         report.view_ready_ms = self.ms();
         let ended = match mounted {
             Some(Event::Mounted) if spec.command.is_empty() => None,
-            Some(Event::Mounted) => Some(stage.next()),
+            Some(Event::Mounted) => Some(stage.next_event()),
             Some(Event::Failed(text)) => return Err(broken(&text)),
             _ if self.stop.is_asked() => return Err(interrupted()),
             _ => return Err(broken("its stage ended before the view was mounted")),

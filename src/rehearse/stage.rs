@@ -104,7 +104,7 @@ impl Stage {
     /// The system's.
     pub fn start(spec: &Spec) -> io::Result<Self> {
         let mut child = start(STAGE, spec, Stdio::piped())?;
-        let events = child.stdout.take().ok_or(ErrorOf::BROKEN)?;
+        let events = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(Self { child, events: BufReader::new(events) })
     }
 
@@ -115,7 +115,7 @@ impl Stage {
     }
 
     /// The next event; none when all in there has ended.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<Event> {
         let mut line = Vec::new();
         self.events.read_until(b'\n', &mut line).ok()?;
         serde_json::from_slice(&line).ok()
@@ -130,12 +130,6 @@ impl Drop for Stage {
     }
 }
 
-struct ErrorOf;
-
-impl ErrorOf {
-    const BROKEN: io::ErrorKind = io::ErrorKind::BrokenPipe;
-}
-
 /// Starts this program as `command`, and tells it what to do. Its input stays open as long as it is to live.
 fn start(command: &str, spec: &Spec, events: Stdio) -> io::Result<Child> {
     let mut child = Command::new(THIS_PROGRAM)
@@ -147,7 +141,7 @@ fn start(command: &str, spec: &Spec, events: Stdio) -> io::Result<Child> {
         .spawn_in_group()?;
     let mut line = serde_json::to_vec(spec)?;
     line.push(b'\n');
-    let input = child.stdin.as_mut().ok_or(ErrorOf::BROKEN)?;
+    let input = child.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
     input.write_all(&line)?;
     input.flush()?;
     Ok(child)
@@ -175,7 +169,7 @@ fn hear() -> io::Result<Spec> {
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
     poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP)) {
-        return Err(ErrorOf::BROKEN.into());
+        return Err(io::ErrorKind::BrokenPipe.into());
     }
     Ok(serde_json::from_slice(&line)?)
 }

@@ -45,7 +45,7 @@ impl Bed {
             Disk::Tmpfs => None,
             Disk::Xfs => {
                 let image = tree.with_file_name("image");
-                let made = fs::File::create(&image).and_then(|file| file.set_len(600 << 20));
+                let made = fs::File::create(&image).and_then(|file| file.set_len(1 << 30));
                 let is_there = made.is_ok()
                     && run("mkfs.xfs", &["-q", text(&image)])
                     && run("mount", &["-o", "loop", text(&image), text(&tree)]);
@@ -101,6 +101,13 @@ impl Bed {
         !self.pair.recovery.tree.join(".farshore/rehearsal").exists()
     }
 
+    /// The mounts below the pair's folder, as this process sees them.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        let folder = text(self.pair.recovery.tree.parent().unwrap().parent().unwrap());
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        all.lines().filter(|line| line.contains(folder)).map(str::to_owned).collect()
+    }
+
     #[track_caller]
     pub(crate) fn until_clean(&self) {
         until("clean", || self.is_clean());
@@ -123,12 +130,6 @@ pub(crate) fn until(what: &str, is: impl Fn() -> bool) {
         assert!(Instant::now() < until, "never {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// The mounts of this process.
-pub(crate) fn mounts() -> Vec<String> {
-    let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    all.lines().filter(|line| line.contains("farshore-pair")).map(str::to_owned).collect()
 }
 
 /// Every fact of everything below a folder, change times and what is below `.farshore` too; but not what moves by itself.

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bed::{Bed, Disk, mounts, until};
+use crate::bed::{Bed, Disk, until};
 use crate::common::{expect, finish, json, text};
 use crate::pair::Pair;
 
@@ -19,8 +19,7 @@ fn some(pair: &Pair) {
 
 #[test]
 fn a_probe_that_fails_is_an_exit_code_and_a_report() {
-    let hooks =
-        "[share.hooks]\nprobe = [\"sh\", \"-c\", \"cat acct1/1.csv; exit 3\"]\ntimeout = \"2s\"";
+    let hooks = "[share.hooks]\nprobe = [\"/bin/sh\", \"-c\", \"cat acct1/1.csv; exit 3\"]\ntimeout = \"2s\"";
     let Some(bed) = Bed::new(Disk::Tmpfs, hooks) else { return };
     some(&bed.pair);
     let _daemons = bed.start();
@@ -66,7 +65,7 @@ fn a_killed_rehearsal_leaves_nothing_that_runs_or_is_mounted_and_its_folder_goes
     some(&bed.pair);
     let (daemon, _sender) = bed.start();
     let (sequence, _) = bed.pair.point();
-    let before = mounts();
+    let before = bed.mounts();
     let marker = bed.beside("begun");
     // One that leaves a service behind as well.
     let root = format!("FARSHORE_ROOT={}", text(&bed.pair.recovery.tree));
@@ -82,7 +81,7 @@ fn a_killed_rehearsal_leaves_nothing_that_runs_or_is_mounted_and_its_folder_goes
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     until("ended", || with_word(&root).is_empty());
-    assert_eq!(mounts(), before);
+    assert_eq!(bed.mounts(), before);
     // The daemon notices.
     bed.until_clean();
 
@@ -112,7 +111,7 @@ fn a_signal_ends_it_in_order() {
     some(&bed.pair);
     let _daemons = bed.start();
     let (sequence, _) = bed.pair.point();
-    let before = mounts();
+    let before = bed.mounts();
     for signal in [Signal::INT, Signal::TERM] {
         let marker = bed.beside("begun");
         let child = bed.spawn(sequence, &format!("touch '{}'; sleep 1000", text(&marker)));
@@ -122,7 +121,7 @@ fn a_signal_ends_it_in_order() {
         let out = finish(child, &["rehearse"]);
         expect(&out, 1, &["interrupted"]);
         assert!(bed.is_clean());
-        assert_eq!(mounts(), before);
+        assert_eq!(bed.mounts(), before);
     }
 }
 
