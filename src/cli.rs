@@ -21,6 +21,7 @@ mod key;
 mod mark;
 mod pair;
 mod policy;
+mod rehearse;
 mod replicate;
 mod roles;
 mod rules;
@@ -60,6 +61,8 @@ enum Command {
     Scrub(scrub::ScrubArgs),
     /// Former versions a standby keeps, and going back to its recovery points
     History(history::HistoryArgs),
+    /// Try a recovery point: a tree to be written to at the share's path, for one command
+    Rehearse(rehearse::RehearseArgs),
     /// Names for recovery points
     Mark(mark::MarkArgs),
     /// Hand a share over to the other site, in order: nothing is lost, or it is refused
@@ -81,6 +84,12 @@ enum Command {
     /// Runs the hooks of the daemon that started it
     #[command(name = crate::site::hooks::RUNNER, hide = true)]
     HookRunner,
+    /// Where a rehearsal's command runs
+    #[command(name = crate::rehearse::stage::STAGE, hide = true)]
+    RehearsalStage,
+    /// Process 1 in there
+    #[command(name = crate::rehearse::stage::INIT, hide = true)]
+    RehearsalInit,
 }
 
 /// The state folder.
@@ -372,6 +381,7 @@ pub fn main() -> ExitCode {
         Command::Brake(args) => brake::run(args),
         Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Rehearse(args) => rehearse::run(args),
         Command::Mark(args) => mark::run(args),
         Command::Switchover(args) => roles::switchover(&args),
         Command::Failover(args) => roles::failover(&args),
@@ -382,6 +392,14 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args, &below),
         Command::HookRunner => {
             crate::site::hooks::be_runner();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalStage => {
+            crate::rehearse::stage::be_stage();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalInit => {
+            crate::rehearse::stage::be_init();
             Ok(Exit::Done)
         }
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

@@ -7,6 +7,7 @@
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
 //! .farshore/role            how far the site's role in this share was when it was last written
+//! .farshore/rehearsal/<id>/ what a rehearsal works in; nothing of it outlives the rehearsal
 //! ```
 //! One session at a time has it open, of whatever process, where the file system has locks. It is mode
 //! 0700, on the target's own file system so that placing is a rename, outside every
@@ -251,7 +252,8 @@ fn make_identity<S: Storage>(
     Ok(fresh)
 }
 
-fn probe_fresh<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<Fresh> {
+/// What new objects in `staging` get by themselves.
+pub(crate) fn probe_fresh<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<Fresh> {
     match storage.unlink(staging, PROBE) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -277,35 +279,42 @@ pub fn remove_tree<S: Storage>(storage: &S, at: &S::Directory, name: &[u8]) -> i
         return storage.unlink(at, name);
     }
     // An explicit stack: a tree may be deeper than a thread's.
-    let mut stack = vec![(storage.open_directory(at, name)?, name.to_vec())];
-    while let Some((directory, _)) = stack.last() {
-        let mut names = Vec::new();
-        storage.list(directory, &mut |l| names.push((l.name.to_vec(), l.kind)))?;
-        let mut deeper = None;
-        for (child, kind) in names {
-            let kind = match kind {
-                Some(kind) => kind,
-                None => storage.stat(Object::Named(directory, &child))?.kind,
-            };
-            if kind == FileKind::Directory {
-                match storage.remove_directory(directory, &child) {
-                    Ok(()) => {}
-                    Err(_) => {
-                        deeper = Some((storage.open_directory(directory, &child)?, child));
-                        break;
-                    }
-                }
-            } else {
-                storage.unlink(directory, &child)?;
+    let mut stack = vec![emptied(storage, at, name)?];
+    while let Some(Emptied { directory, folders, .. }) = stack.last_mut() {
+        if let Some(child) = folders.pop() {
+            if storage.remove_directory(directory, &child).is_err() {
+                let next = emptied(storage, directory, &child)?;
+                stack.push(next);
             }
-        }
-        if let Some(next) = deeper {
-            stack.push(next);
             continue;
         }
-        let Some((_, name)) = stack.pop() else { break };
-        let parent = stack.last().map_or(at, |(d, _)| d);
+        let Some(Emptied { name, .. }) = stack.pop() else { break };
+        let parent = stack.last().map_or(at, |e| &e.directory);
         storage.remove_directory(parent, &name)?;
     }
     Ok(())
+}
+
+/// A directory of which only folders are left.
+struct Emptied<S: Storage> {
+    directory: S::Directory,
+    name: Vec<u8>,
+    folders: Vec<Vec<u8>>,
+}
+
+fn emptied<S: Storage>(storage: &S, at: &S::Directory, name: &[u8]) -> io::Result<Emptied<S>> {
+    let directory = storage.open_directory(at, name)?;
+    let (mut names, mut folders) = (Vec::new(), Vec::new());
+    storage.list(&directory, &mut |l| names.push((l.name.to_vec(), l.kind)))?;
+    for (child, kind) in names {
+        let kind = match kind {
+            Some(kind) => kind,
+            None => storage.stat(Object::Named(&directory, &child))?.kind,
+        };
+        match kind {
+            FileKind::Directory => folders.push(child),
+            _ => storage.unlink(&directory, &child)?,
+        }
+    }
+    Ok(Emptied { directory, name: name.to_vec(), folders })
 }

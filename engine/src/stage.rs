@@ -633,7 +633,7 @@ fn times_settle(file_system: u64) -> bool {
 }
 
 /// Writes one chunk; in a sparse file blocks of zeros are left out, so that they stay holes.
-fn write_extent<S: Storage>(
+pub(crate) fn write_extent<S: Storage>(
     storage: &S,
     file: &S::File,
     offset: u64,

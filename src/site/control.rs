@@ -188,6 +188,16 @@ pub enum Request {
         #[serde(default)]
         share: Option<String>,
     },
+    /// Make a view of a former state for a rehearsal, in a folder that the caller has.
+    Rehearse {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+        /// A recovery point, a time, a mark or a batch, as it is typed.
+        at: String,
+        /// The folder's name, below `.farshore/rehearsal`.
+        id: String,
+    },
     /// Read the config again.
     Reload {},
     /// End in order.

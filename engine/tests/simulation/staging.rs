@@ -255,6 +255,32 @@ fn history_that_is_adopted_is_pruned_by_its_size() {
     assert_eq!(sets(), [(4, facts)]);
 }
 
+/// What a state needs that is being read stays, and goes when it was read.
+#[test]
+fn history_that_is_read_is_not_pruned() {
+    let bench = Bench::new(Careless::Nothing);
+    for set in [3, 4, 5] {
+        let folder = bench.own.history_set(&bench.storage, set).expect("a set");
+        bench.storage.create_file(&folder, b"1").expect("a version");
+    }
+    bench.applier().recover().expect("recovered");
+    let none = HistoryBounds { sets_max: 0, ..HistoryBounds::NONE };
+    let left = || -> Vec<u64> {
+        bench.applier().prune_history(&none).expect("pruned");
+        let sets = bench.catalog.reader().expect("reader").history_sets().expect("sets");
+        sets.into_iter().map(|(set, _)| set).collect()
+    };
+    let (older, newer) = (bench.catalog.pin(2), bench.catalog.pin(4));
+    assert_eq!(left(), [3, 4, 5]);
+    let same = bench.catalog.pin(2);
+    drop(older);
+    assert_eq!(left(), [3, 4, 5]);
+    drop(same);
+    assert_eq!(left(), [5]);
+    drop(newer);
+    assert!(left().is_empty());
+}
+
 /// A thread of the target's session panics: both ends end, and the next run makes up for it.
 #[test]
 fn a_panic_of_any_thread_ends_the_session() {

@@ -9,6 +9,7 @@ use super::receiving::Standby;
 use super::roles::ShareRole;
 use super::sending::Outgoing;
 use super::*;
+use crate::rehearse;
 use crate::site::control::SwitchStep;
 use crate::site::sender::Decided;
 
@@ -194,6 +195,11 @@ impl Commands for Daemon {
                 let standby = self.receiver(share.as_deref())?;
                 let pass = standby.scrubber.now(SCRUB_PATIENCE, &standby.over)?;
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
+            }
+            Request::Rehearse { share, at, id } => {
+                let standby = self.receiver(share.as_deref())?;
+                let made = rehearse::making::make(&standby.receiver, &standby.over, &at, &id)?;
+                serde_json::to_value(made).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
             Request::Switchover { share, step } => {

@@ -27,6 +27,10 @@ impl Standby {
         epoch: Epoch,
     ) -> Result<Self, Failure> {
         let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
+        if let Err(e) = crate::rehearse::folder::sweep(&storage) {
+            let record = Record::new(Level::Warn, "rehearsal", format!("removing one: {e}"));
+            log.say(&record.share(&share.name));
+        }
         let opened = (Arc::new(catalog), folder);
         let receiver =
             Receiver::new(&share.name, storage, opened, target_options(share, epoch), board)?;
