@@ -20,6 +20,8 @@ mod nodes;
 mod pair;
 #[path = "standby/reload.rs"]
 mod reload;
+#[path = "standby/room.rs"]
+mod room;
 #[path = "standby/scrub.rs"]
 mod scrub;
 #[path = "standby/steady.rs"]

@@ -557,7 +557,7 @@ impl Daemon {
                 Ok(()) => wait = RETRY_FIRST,
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
-                    outgoing.sender.waits_for_peer(&text);
+                    outgoing.sender.broke(&e);
                     self.say_of(share, Level::Warn, "session", text.clone());
                     if began.elapsed() > RETRY_LAST {
                         wait = RETRY_FIRST;

@@ -5,17 +5,20 @@
 //! share is what was made durable. A session that fails leaves the share as its journal says, and the
 //! next one finishes that.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver as Queue, Sender as Told, bounded};
+use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::catalog::Catalog;
 use farshore_engine::io::uring::UringStorage;
+use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, Observer, TargetConfig, TargetError, TargetReport};
 use farshore_proto::link::Link;
-use farshore_proto::message::{Message, Welcome};
+use farshore_proto::message::{Failure as Failed, FailureKind, Message, Receipt, Welcome};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
@@ -51,6 +54,8 @@ struct Mended {
 #[derive(Debug)]
 struct Posts {
     board: ShareBoard,
+    catalog: Arc<Catalog>,
+    too_large: Mutex<BTreeMap<RelPath, u64>>,
     mended: Arc<Mended>,
     talk: KeyTalk,
 }
@@ -62,7 +67,8 @@ impl Observer for Posts {
         if let Some(point) = &welcome.recovery_point {
             self.board.recovery_point(point);
         }
-        if welcome.foreign_changes > 0 {
+        // Of a tree that nobody sealed nothing was ours: what is in it is no change by others.
+        if welcome.foreign_changes > 0 && welcome.recovery_point.is_some() {
             self.board.foreign(welcome.foreign_changes, 0, 0);
             self.mended.waits.fetch_add(welcome.foreign_changes, Relaxed);
         }
@@ -73,19 +79,52 @@ impl Observer for Posts {
         self.talk.said()
     }
 
-    fn applied(&self, _: u64) {
+    fn applied(&self, receipt: &Receipt) {
         self.board.heard_from_source();
+        self.board.state(ShareState::Replicating, None);
+        for Failed { path, kind, .. } in &receipt.failures {
+            if let FailureKind::NoSpace { needed, free } = kind {
+                let text = format!("no space for {path} ({needed} bytes needed, {free} free)");
+                self.board.problem(&RelPath::root(), &text);
+                self.lock_too_large().insert(path.clone(), *needed);
+            }
+        }
     }
 
     fn sealed(&self, point: &RecoveryPoint) {
         self.board.heard_from_source();
         self.board.recovery_point(point);
         self.board.peer_recovery_point(point);
+        self.board.state(ShareState::Idle, None);
+        self.forget_what_fits(point);
         // The roots are equal again: whatever was found is as the source has it.
         let mended = self.mended.waits.swap(0, Relaxed);
         if mended > 0 {
             self.mended.done.fetch_add(mended, Relaxed);
             self.board.foreign(0, mended, mended);
+        }
+    }
+}
+
+impl Posts {
+    fn lock_too_large(&self) -> MutexGuard<'_, BTreeMap<RelPath, u64>> {
+        self.too_large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Problems of files there was no room for stand until all of them are here, or the source has no
+    /// exception any more.
+    fn forget_what_fits(&self, point: &RecoveryPoint) {
+        let mut too_large = self.lock_too_large();
+        if too_large.is_empty() {
+            return;
+        }
+        let is_here = |(path, size): (&RelPath, &u64)| {
+            let known = self.catalog.reader().and_then(|reader| reader.get(path));
+            known.ok().flatten().is_some_and(|record| record.entry.size() == *size)
+        };
+        if point.exceptions == 0 || too_large.iter().all(is_here) {
+            too_large.clear();
+            self.board.solved(Some(&RelPath::root()));
         }
     }
 }
@@ -186,10 +225,13 @@ impl Receiver {
             stagers: remote_threads(),
             observer: Some(Arc::new(Posts {
                 board: self.board.clone(),
+                catalog: Arc::clone(&self.catalog),
+                too_large: Mutex::default(),
                 mended: Arc::clone(&self.mended),
                 talk,
             })),
             foreign: Some(self.foreign.clone()),
+            stage: StageConfig { passes_over_too_large: true, ..config.stage },
             ..config
         };
         let ended = target::run(&*self.storage, &self.catalog, link, hello, &config);
@@ -197,7 +239,16 @@ impl Receiver {
             Ok(_) => "the source ended its session".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
         };
-        self.board.state(ShareState::WaitingForPeer, Some(&why));
+        let (state, why) = match &ended {
+            Err(e) if e.is_full() => (ShareState::Error, format!("no space at the standby: {why}")),
+            _ => (ShareState::WaitingForPeer, why),
+        };
+        if ended.is_err() {
+            // What is half staged would take the room that is missing; the next session may be far off. What
+            // fails here is tried again with that.
+            drop(self.finish_interrupted());
+        }
+        self.board.state(state, Some(&why));
         ended
     }
 }

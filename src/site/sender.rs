@@ -31,10 +31,14 @@ use farshore_engine::capture::{
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
+use farshore_engine::io::{Object, Storage};
 use farshore_engine::plan::{Part, Plan, Problem, Scope};
-use farshore_engine::progress::Progress;
+use farshore_engine::progress::{Progress, TooLarge};
+use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
+use farshore_proto::close::CloseCode;
 use farshore_proto::message::Welcome;
+use farshore_proto::session::SessionError;
 
 use crate::exit::{Exit, Failure};
 use crate::site::announce::KeyTalk;
@@ -64,6 +68,8 @@ const RETRY_LAST: Duration = Duration::from_secs(300);
 const DEFERRED_AGAIN: Duration = Duration::from_secs(10);
 /// Paths that could not be replicated, and are remembered one by one.
 const TROUBLED_MAX: usize = 10_000;
+/// Files too large for the standby that are left out of cuts; further ones are tried with every look.
+const WAITS_MAX: usize = 100;
 /// Requests that wait for the next cut.
 const WANTED_MAX: usize = 64;
 
@@ -125,6 +131,8 @@ struct Trouble {
     times: u32,
     again: Instant,
     marked: bool,
+    /// Bytes that the standby has no room for: until it is tried again it is left out of cuts.
+    needed: Option<u64>,
 }
 
 /// What a cut under way holds.
@@ -138,6 +146,22 @@ struct UnderWay {
     completes: bool,
     /// Marks made before it took any.
     marks: u64,
+    /// Files left out of it that the standby has no room for; they are in trouble already.
+    waits: Vec<RelPath>,
+}
+
+impl Trouble {
+    /// How long until it is tried again, behind so many times.
+    fn wait(&self) -> Duration {
+        RETRY_FIRST.saturating_mul(1 << self.times.min(16)).min(RETRY_LAST)
+    }
+}
+
+/// Files that the standby had no room for, and that it is not time to try again.
+fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
+    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
+    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
+    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
 }
 
 impl UnderWay {
@@ -433,6 +457,22 @@ impl Sender {
         self.board.state(ShareState::WaitingForPeer, Some(why));
     }
 
+    /// A session failed: that the other site's disk is full is a state of its own.
+    pub fn broke(&self, e: &SourceError) {
+        let disk = CloseCode::Disk as u32;
+        match e {
+            SourceError::Session(SessionError::Refused { code, text }) if *code == disk => {
+                // It says itself whether it is full, or failing.
+                let text = match text.strip_prefix("no space") {
+                    Some(why) => format!("no space at the standby{why}"),
+                    None => format!("the standby's disk: {text}"),
+                };
+                self.board.state(ShareState::Error, Some(&text));
+            }
+            e => self.waits_for_peer(&farshore_engine::ingest::describe(e)),
+        }
+    }
+
     /// Begins to look at everything, if that is due.
     fn begin_rotation(
         &self,
@@ -490,6 +530,7 @@ impl Sender {
             return Ok(None);
         }
         self.retry(&mut inner);
+        let waits = waits(&inner.troubled);
         let (dirty, withheld) = (self.dirty.status(), self.brakes.withheld());
         if !inner.seeding {
             self.begin_rotation(&mut inner, &dirty, &withheld)?;
@@ -549,7 +590,8 @@ impl Sender {
         let completes = completes && watched && known;
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
-        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks };
+        let withheld = withheld.into_iter().chain(waits.iter().cloned()).collect();
+        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks, waits };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -569,6 +611,10 @@ impl Sender {
         let now = Instant::now();
         for (path, trouble) in &mut inner.troubled {
             if !trouble.marked && trouble.again <= now {
+                if trouble.needed.is_some_and(|needed| self.is_still_too_large(path, needed)) {
+                    trouble.again = now + trouble.wait();
+                    continue;
+                }
                 let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
                 self.dirty.mark(&directory, false, now_ms());
                 trouble.marked = true;
@@ -577,6 +623,24 @@ impl Sender {
         for (directory, _) in inner.deferred.extract_if(.., |_, again| *again <= now) {
             self.dirty.mark(&directory, false, now_ms());
         }
+    }
+
+    /// What is free at the standby, as it said last.
+    fn standby_free(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the standby is known to have no room for a file that is as it was: to send it again would
+    /// be for nothing.
+    fn is_still_too_large(&self, path: &RelPath, needed: u64) -> bool {
+        let has_no_room = self.standby_free().is_some_and(|free| free < needed);
+        let size = || {
+            let (parent, name) = path.split()?;
+            let parent =
+                self.storage.open_directory(self.storage.root(), parent.as_bytes()).ok()?;
+            Some(self.storage.stat(Object::Named(&parent, name)).ok()?.size)
+        };
+        has_no_room && size() == Some(needed)
     }
 
     /// Notes where a policy deferred something that is not withheld.
@@ -600,21 +664,32 @@ impl Sender {
             Look::Nothing => false,
             Look::Parts(scope) => scope.covers(path),
         };
+        let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
         let former: HashMap<RelPath, u32> = inner
             .troubled
-            .extract_if(.., |path, _| covered(path))
+            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
             .map(|(path, trouble)| (path, trouble.times))
             .collect();
         let account = |path: &RelPath| account_of(path, self.config.account_depth);
         let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
+        let too_large = self.progress.take_too_large().into_iter();
+        let too_large: HashMap<RelPath, TooLarge> =
+            too_large.map(|file| (file.path.clone(), file)).collect();
         for problem in problems {
             let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            self.board
-                .problem(&account(&problem.path), &format!("{}: {}", problem.path, problem.text));
+            let (path, file) = (&problem.path, too_large.get(&problem.path));
+            let text = match file {
+                Some(TooLarge { needed, free, .. }) => {
+                    format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
+                }
+                None => format!("{path}: {}", problem.text),
+            };
+            self.board.problem(&account(path), &text);
             if inner.troubled.len() < TROUBLED_MAX {
-                let wait = RETRY_FIRST.saturating_mul(1 << times.min(16)).min(RETRY_LAST);
-                let again = Instant::now() + wait;
-                let trouble = Trouble { times, again, marked: false };
+                let needed = file.map(|file| file.needed);
+                let now = Instant::now();
+                let mut trouble = Trouble { times, again: now, marked: false, needed };
+                trouble.again += trouble.wait();
                 inner.troubled.insert(problem.path.clone(), trouble);
             }
         }

@@ -96,13 +96,14 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        inner.troubled.len() as u64 + cut.withheld.len() as u64 + faults
+        let withheld = cut.withheld.len().saturating_sub(inner.under_way.waits.len());
+        (inner.troubled.len() + withheld) as u64 + faults
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
         self.note_deferred(&mut inner, &cut, &report);
-        let UnderWay { taken, slice, wanted, judged, completes, marks } =
+        let UnderWay { taken, slice, wanted, judged, completes, marks, waits: _ } =
             std::mem::take(&mut inner.under_way);
         let point = report.point;
         if let Some(taken) = taken {

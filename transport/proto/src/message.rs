@@ -159,6 +159,13 @@ pub enum FailureKind {
     Basis(Vec<ChunkId>),
     /// The target's system refused; the text says what and why.
     Refused,
+    /// There is no room for it; in a session that stands alone.
+    NoSpace {
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
 }
 
 /// One operation that was not applied.
@@ -741,6 +748,11 @@ fn encode_receipt(receipt: &Receipt, e: &mut Encoder) {
                 e.put_u64(chunks.len() as u64);
                 chunks.iter().for_each(|c| e.put_raw(&c.0));
             }
+            FailureKind::NoSpace { needed, free } => {
+                e.put_u8(2);
+                e.put_u64(*needed);
+                e.put_u64(*free);
+            }
         }
         put_text(&failure.text, e);
     }
@@ -757,15 +769,24 @@ fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError> {
     let mut failures = Vec::new();
     for _ in 0..count {
         let path = decode_path(d, "failed path")?;
-        let kind = if take_bool(d)? {
-            let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
-            let mut missing = Vec::new();
-            for _ in 0..chunks {
-                missing.push(ChunkId(d.take_array("chunk id")?));
+        let kind = match d.take_u8("failure kind")? {
+            0 => FailureKind::Refused,
+            1 => {
+                let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
+                let mut missing = Vec::new();
+                for _ in 0..chunks {
+                    missing.push(ChunkId(d.take_array("chunk id")?));
+                }
+                FailureKind::Basis(missing)
             }
-            FailureKind::Basis(missing)
-        } else {
-            FailureKind::Refused
+            2 => FailureKind::NoSpace {
+                needed: d.take_u64("bytes needed")?,
+                free: d.take_u64("bytes free")?,
+            },
+            found => {
+                let found = u64::from(found);
+                return Err(DecodeError::Invalid { what: "failure kind", found });
+            }
         };
         failures.push(Failure { path, kind, text: d.take_text("failure", TEXT_MAX)? });
     }

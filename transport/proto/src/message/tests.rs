@@ -133,7 +133,8 @@ fn a_receipt_that_refuses_a_whole_batch_fits_a_message() {
         let failure = |n: usize| Failure {
             path: path.clone(),
             kind: match n % 3 {
-                0 => FailureKind::Refused,
+                0 if count % 2 == 0 => FailureKind::Refused,
+                0 => FailureKind::NoSpace { needed: u64::MAX, free: u64::MAX },
                 1 => FailureKind::Basis(Vec::new()),
                 _ => FailureKind::Basis(vec![ChunkId([1; 32]); 100]),
             },
