@@ -22,6 +22,8 @@ mod pair;
 mod reload;
 #[path = "standby/room.rs"]
 mod room;
+#[path = "standby/roots.rs"]
+mod roots;
 #[path = "standby/scrub.rs"]
 mod scrub;
 #[path = "standby/steady.rs"]

@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as Told, bounded};
+use crossbeam_channel::{
+    Receiver as Queue, RecvTimeoutError, SendTimeoutError, Sender as Told, bounded,
+};
 use farshore_core::brake::{BrakeConfig, PurgeWindow};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
@@ -44,7 +46,9 @@ use farshore_transport::{
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads, resolve};
+use crate::replicate::{
+    TargetOptions, catalog_failure, open_catalog, open_root, remote_threads, resolve,
+};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
@@ -59,27 +63,26 @@ use crate::site::nodes::Nodes;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
+use crate::site::redial::Redial;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::site::watch::watched;
-use crate::state::{State, now_ms, path_bytes};
+use crate::state::{State, now_ms, path_bytes, random_id};
 
 mod commands;
 mod links;
+mod shares;
 
 use links::let_in;
+use shares::{Closed, Opened, Place, is_former};
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long until a peer that could not be reached is tried again, first; then ever later.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// The longest of those times.
-const RETRY_LAST: Duration = Duration::from_secs(30);
 /// A connection may be away this long before the site is not ready.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a share's mount is asked whether it answers.
-const PROBE: Duration = Duration::from_secs(5);
+const PROBE: Duration = Duration::from_secs(3);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
@@ -122,9 +125,8 @@ struct Daemon {
     let_in: TrustedKeys,
     trust: TrustFile,
     board: Arc<Board>,
-    senders: BTreeMap<String, Arc<Outgoing>>,
-    receivers: BTreeMap<String, Arc<Receiver>>,
-    scrubbers: BTreeMap<String, Scrubber>,
+    places: BTreeMap<String, Place>,
+    io: IoMode,
     sessions: Sessions,
     stopping: AtomicBool,
     words: Told<Word>,
@@ -173,24 +175,9 @@ pub fn run(
         metrics.map(|address| Metrics::open(address, Arc::clone(&daemon.board))).transpose()?;
     std::thread::scope(|scope| {
         let listener = daemon.listen(scope)?;
-        for outgoing in daemon.senders.values() {
+        for place in daemon.places.values() {
             let daemon = &*daemon;
-            scope.spawn(move || daemon.send(outgoing));
-            scope.spawn(move || daemon.keep(outgoing));
-        }
-        for receiver in daemon.receivers.values() {
-            if daemon.config().peer.dial.is_some() {
-                let daemon = &*daemon;
-                scope.spawn(move || daemon.offer(receiver));
-            }
-        }
-        for scrubber in daemon.scrubbers.values() {
-            let daemon = &*daemon;
-            scope.spawn(move || scrubber.run(&daemon.stopping));
-        }
-        for share in &daemon.config().shares {
-            let (daemon, share) = (&*daemon, share.clone());
-            scope.spawn(move || daemon.probe(&share));
+            scope.spawn(move || daemon.look_after(place));
         }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
@@ -230,44 +217,12 @@ impl Daemon {
             },
             Arc::new(SystemClock),
         );
-        let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
-        let mut scrubbers = BTreeMap::new();
-        for share in &config.shares {
-            let shown = board.share(&shown_share(share));
-            match share.role {
-                Role::Active => {
-                    let outgoing = Outgoing::open(share, &config, &state, io, shown, &log)?;
-                    senders.insert(share.name.clone(), Arc::new(outgoing));
-                }
-                Role::Standby => {
-                    let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
-                    let parts = [path_bytes(&share.path)];
-                    let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts)?;
-                    let opened = (Arc::new(catalog), folder);
-                    let target = target_options(share);
-                    let receiver = Receiver::new(&share.name, storage, opened, target, shown)?;
-                    if let Err(e) = receiver.finish_interrupted() {
-                        let text = farshore_engine::ingest::describe(&e);
-                        let record = Record::new(Level::Error, "unfinished", text.clone());
-                        log.say(&record.share(&share.name));
-                        receiver.board().state(facts::ShareState::Error, Some(&text));
-                    }
-                    let receiver = Arc::new(receiver);
-                    let scrubber = Scrubber::new(
-                        Arc::clone(&receiver),
-                        &share.path,
-                        share.io_limit,
-                        share.account_depth,
-                        share.scrub,
-                        receiver.folder().to_path_buf(),
-                        log.clone(),
-                    )?;
-                    scrubbers.insert(share.name.clone(), scrubber);
-                    receivers.insert(share.name.clone(), receiver);
-                }
-            }
-        }
-        Ok(Self {
+        let shares = config.shares.iter();
+        let place = |share: &Share| {
+            (share.name.clone(), Place::new(share, board.share(&shown_share(share))))
+        };
+        let daemon = Self {
+            places: shares.map(place).collect(),
             config: Mutex::new(config),
             config_file,
             log,
@@ -276,14 +231,14 @@ impl Daemon {
             let_in,
             trust,
             board,
-            senders,
-            receivers,
-            scrubbers,
+            io,
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
             notifier,
-        })
+        };
+        daemon.places.values().try_for_each(|place| daemon.open_first(place))?;
+        Ok(daemon)
     }
 
     fn config(&self) -> SiteConfig {
@@ -339,8 +294,8 @@ impl Daemon {
         }
         self.notifier.stopping();
         self.stopping.store(true, Relaxed);
-        for outgoing in self.senders.values() {
-            outgoing.sender.stop();
+        for opened in self.places.values().filter_map(Place::opened) {
+            opened.stop();
         }
     }
 
@@ -357,7 +312,7 @@ impl Daemon {
         let config = old.with_live_of(&new);
         for share in &config.shares {
             self.show_share(share);
-            if let Some(outgoing) = self.senders.get(&share.name) {
+            if let Some(outgoing) = self.opened(&share.name).as_deref().and_then(Opened::sent) {
                 outgoing.sender.reload(share.settle, share.scan, brake_config(share))?;
             }
         }
@@ -420,9 +375,18 @@ impl Daemon {
             Ok(None) => return,
             Err(e) => return self.say(Level::Warn, "link", format!("{remote}: {e}")),
         };
-        let unknown = |share: &str| {
-            let text = format!("no share '{share}' is served here");
-            target::refuse(&link, CloseCode::UnknownShare, &text);
+        // The share, if it has this role here and is open.
+        let opened = |share: &str, role: Role| {
+            let Some(place) = self.places.get(share).filter(|place| place.role() == role) else {
+                let text = format!("no share '{share}' is served here");
+                target::refuse(&link, CloseCode::UnknownShare, &text);
+                return None;
+            };
+            let opened = place.opened();
+            if opened.is_none() {
+                target::refuse(&link, CloseCode::Internal, &place.why());
+            }
+            opened
         };
         if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
             && !self.trusted.current().contains(&peer)
@@ -434,8 +398,10 @@ impl Daemon {
         match message {
             Ok(hello @ Message::Hello { .. }) => {
                 let Message::Hello { share, source, .. } = &hello else { return };
-                let Some(receiver) = self.receivers.get(share) else { return unknown(share) };
+                let Some(opened) = opened(share, Role::Standby) else { return };
+                let Some((receiver, _)) = opened.received() else { return };
                 let link = Arc::new(link.clone());
+                let Some(_present) = opened.sessions.enter(Arc::clone(&link) as _) else { return };
                 // The other site is one source, whichever of its keys it shows while it changes them.
                 let peer = KeyId::from_bytes([0; 32]);
                 let claimant =
@@ -450,21 +416,31 @@ impl Daemon {
                         return target::refuse(&*link, code, &format!("share '{share}' {e}"));
                     }
                 };
-                self.receive(receiver, &*link, &hello, &remote.to_string());
+                self.receive(&opened, receiver, &link, &hello, &remote.to_string());
                 drop(in_use);
             }
             Ok(Message::Offer { share, versions: (lowest, highest) }) => {
-                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                let Some(opened) = opened(&share, Role::Active) else { return };
+                let Some(outgoing) = opened.sent() else { return };
                 if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
                     let text = format!("this site speaks version {PROTOCOL_VERSION} to offers");
                     return target::refuse(&link, CloseCode::VersionMismatch, &text);
                 }
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
-                outgoing.offer.send(link).unwrap_or(());
+                let mut link = link;
+                while !opened.is_over() {
+                    match outgoing.offer.send_timeout(link, Duration::from_millis(200)) {
+                        Err(SendTimeoutError::Timeout(back)) => link = back,
+                        _ => return,
+                    }
+                }
             }
             Ok(Message::Report { versions, share, node }) => {
-                let Some(outgoing) = self.senders.get(&share) else { return unknown(&share) };
+                let Some(opened) = opened(&share, Role::Active) else { return };
+                let Some(outgoing) = opened.sent() else { return };
+                let own = Arc::new(link.clone());
+                let Some(_present) = opened.sessions.enter(own) else { return };
                 self.attend(outgoing, link, &remote.to_string(), versions, &node);
             }
             Ok(other) => {
@@ -475,7 +451,14 @@ impl Daemon {
         }
     }
 
-    fn receive(&self, receiver: &Receiver, link: &QuicLink, hello: &Message, remote: &str) {
+    fn receive(
+        &self,
+        opened: &Opened,
+        receiver: &Receiver,
+        link: &QuicLink,
+        hello: &Message,
+        remote: &str,
+    ) {
         self.board.connected(remote);
         self.say_of(receiver.share(), Level::Info, "session", format!("begins with {remote}"));
         let ended = receiver.serve(link, hello, self.talk(&self.config().peer.name, link));
@@ -483,8 +466,11 @@ impl Daemon {
             Ok(_) => "ended by the source".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
         };
+        if ended.as_ref().is_err_and(|e| e.catalog().is_some()) {
+            opened.breaks();
+        }
         self.board.disconnected(&text, None);
-        let level = if ended.is_ok() { Level::Info } else { Level::Warn };
+        let level = self.level_of_end(ended.is_ok());
         self.say_of(receiver.share(), level, "session", text);
     }
 
@@ -510,22 +496,33 @@ impl Daemon {
         Ok((link, transport))
     }
 
-    /// Waits out a failure; whether the daemon goes on.
-    fn wait_out(&self, wait: &mut Duration, text: &str) -> bool {
-        self.board.disconnected(text, Some(*wait));
-        let until = std::time::Instant::now() + *wait;
-        *wait = (*wait * 2).min(RETRY_LAST);
-        while std::time::Instant::now() < until && !self.is_stopping() {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        !self.is_stopping()
+    /// How a session's end is logged: what was asked to stop is no reason to look.
+    fn level_of_end(&self, in_order: bool) -> Level {
+        if in_order || self.is_stopping() { Level::Info } else { Level::Warn }
     }
 
-    /// Sends a share for as long as the daemon runs.
-    fn send(&self, outgoing: &Outgoing) {
+    /// Waits out a failure; whether the share goes on.
+    fn wait_out(&self, opened: &Opened, redial: &mut Redial, text: &str) -> bool {
+        let wait = redial.next(chance());
+        self.board.disconnected(text, Some(wait));
+        let until = std::time::Instant::now() + wait;
+        while std::time::Instant::now() < until && !opened.is_over() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        !opened.is_over()
+    }
+
+    fn redial(&self, share: &str) -> Redial {
+        let config = self.config();
+        let share = config.shares.iter().find(|of| of.name == share);
+        Redial::within(share.map(|share| share.objective))
+    }
+
+    /// Sends a share for as long as it is open.
+    fn send(&self, opened: &Opened, outgoing: &Outgoing) {
         let share = outgoing.sender.share();
-        let mut wait = RETRY_FIRST;
-        while !self.is_stopping() {
+        let mut redial = self.redial(share);
+        while !opened.is_over() {
             let dials = self.config().peer.dial.is_some();
             let linked = match dials {
                 true => self.dial(),
@@ -539,7 +536,7 @@ impl Daemon {
                 Err(failure) => {
                     outgoing.sender.waits_for_peer(&failure.message);
                     self.say_of(share, Level::Warn, "peer", failure.message.clone());
-                    if self.wait_out(&mut wait, &failure.message) {
+                    if self.wait_out(opened, &mut redial, &failure.message) {
                         continue;
                     }
                     break;
@@ -547,22 +544,27 @@ impl Daemon {
             };
             self.say_of(share, Level::Info, "session", "begins".into());
             let began = std::time::Instant::now();
-            let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
+            let own = Arc::new(link.clone());
+            let Some(_present) = self.sessions.enter(Arc::clone(&own) as _) else { break };
+            let Some(_its_present) = opened.sessions.enter(own) else { break };
             let limit = self.config().bandwidth.limit_at(now_ms());
             link.set_bandwidth_limit(limit);
             outgoing.set_line(Some((link.clone(), limit)));
             let stood = self.stand(outgoing, &link, &transport);
             outgoing.set_line(None);
             match stood {
-                Ok(()) => wait = RETRY_FIRST,
+                Ok(()) => redial.reset(),
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
                     outgoing.sender.broke(&e);
-                    self.say_of(share, Level::Warn, "session", text.clone());
-                    if began.elapsed() > RETRY_LAST {
-                        wait = RETRY_FIRST;
+                    self.say_of(share, self.level_of_end(false), "session", text.clone());
+                    if matches!(e, SourceError::Catalog(_)) {
+                        opened.breaks();
                     }
-                    if !self.wait_out(&mut wait, &text) {
+                    if began.elapsed() > redial.last {
+                        redial.reset();
+                    }
+                    if !self.wait_out(opened, &mut redial, &text) {
                         break;
                     }
                 }
@@ -604,30 +606,9 @@ impl Daemon {
         stand(storage, catalog, link, &config, outgoing.sender.progress(), &outgoing.sender)
     }
 
-    /// Asks a share's mount how its root is, for as long as the daemon runs: a mount that does not answer
-    /// is shown as stalled, by whoever waits for this thread in vain.
-    fn probe(&self, share: &Share) {
-        let root = self.senders.get(&share.name).map(|outgoing| &outgoing.storage);
-        let received = self.receivers.get(&share.name).map(|receiver| receiver.storage());
-        let Some(storage) = root.or(received) else { return };
-        let worker = self.board.worker(Some(&share.name), "probe");
-        while !self.is_stopping() {
-            {
-                let _call = worker.on_mount("statx", &RelPath::root());
-                // That it answers is all that is asked.
-                drop(storage.stat(Object::Directory(storage.root())));
-            }
-            worker.doing("waiting");
-            let until = std::time::Instant::now() + PROBE;
-            while std::time::Instant::now() < until && !self.is_stopping() {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-    }
-
-    /// Shows what is known of a share that is sent, for as long as the daemon runs.
-    fn keep(&self, outgoing: &Outgoing) {
-        while !self.is_stopping() {
+    /// Shows what is known of a share that is sent, for as long as it is open.
+    fn keep(&self, opened: &Opened, outgoing: &Outgoing) {
+        while !opened.is_over() {
             outgoing.sender.show();
             outgoing.show_line(&self.board);
             let limit = self.config().bandwidth.limit_at(now_ms());
@@ -645,26 +626,28 @@ impl Daemon {
     }
 
     /// Offers a share to the site that sends it, for as long as the daemon runs.
-    fn offer(&self, receiver: &Receiver) {
-        let mut wait = RETRY_FIRST;
-        while !self.is_stopping() {
-            let text = match self.offer_once(receiver) {
+    fn offer(&self, opened: &Opened, receiver: &Receiver) {
+        let mut redial = self.redial(receiver.share());
+        while !opened.is_over() {
+            let text = match self.offer_once(opened, receiver) {
                 Ok(()) => {
-                    wait = RETRY_FIRST;
+                    redial.reset();
                     continue;
                 }
                 Err(text) => text,
             };
             self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
-            if !self.wait_out(&mut wait, &text) {
+            if !self.wait_out(opened, &mut redial, &text) {
                 break;
             }
         }
     }
 
-    fn offer_once(&self, receiver: &Receiver) -> Result<(), String> {
+    fn offer_once(&self, opened: &Opened, receiver: &Receiver) -> Result<(), String> {
         let (link, _) = self.dial().map_err(|failure| failure.message)?;
-        let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return Ok(()) };
+        let own = Arc::new(link.clone());
+        let Some(_present) = self.sessions.enter(Arc::clone(&own) as _) else { return Ok(()) };
+        let Some(_its_present) = opened.sessions.enter(own) else { return Ok(()) };
         let offer = Message::Offer {
             versions: (STANDING_VERSION, PROTOCOL_VERSION),
             share: receiver.share().to_owned(),
@@ -673,9 +656,14 @@ impl Daemon {
         told.map_err(|e| farshore_engine::ingest::describe(&e))?;
         let hello = target::receive_hello(&link);
         let hello = hello.map_err(|e| farshore_engine::ingest::describe(&e))?;
-        self.receive(receiver, &link, &hello, "the peer");
+        self.receive(opened, receiver, &link, &hello, "the peer");
         Ok(())
     }
+}
+
+/// Anything from 0 to 1.
+fn chance() -> f64 {
+    random_id().map_or(0.5, |id| f64::from(id.0[0]) / 255.0)
 }
 
 /// A share as the board is told of it.
@@ -728,16 +716,20 @@ impl Outgoing {
         share: &Share,
         config: &SiteConfig,
         state: &State,
-        io: IoMode,
+        storage: Arc<farshore_engine::io::uring::UringStorage>,
         board: crate::site::board::ShareBoard,
         log: &Log,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
+        approved: bool,
+    ) -> Result<Self, Closed> {
         let parts: [&[u8]; 4] =
             [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
+        let (catalog, folder) =
+            open_catalog(state, CatalogRole::Source, &parts).map_err(Closed::Failure)?;
         let catalog = Arc::new(catalog);
-        let (dirty, watcher) = watched(share, &folder)?;
+        if !approved {
+            is_former(&share.name, &storage, &catalog)?;
+        }
+        let (dirty, watcher) = watched(share, &folder).map_err(Closed::Failure)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
@@ -757,7 +749,11 @@ impl Outgoing {
             Box::new(policies),
             board,
             log.clone(),
-        )?;
+        );
+        let sender = sender.map_err(Closed::Failure)?;
+        if approved {
+            sender.approve_root();
+        }
         let (offer, offers) = bounded(0);
         Ok(Self { sender, storage, catalog, folder, nodes, line: Mutex::default(), offers, offer })
     }

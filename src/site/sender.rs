@@ -394,6 +394,11 @@ impl Sender {
         Ok(())
     }
 
+    /// The root is another folder than the one before, and is meant.
+    pub fn approve_root(&self) {
+        self.lock().approve_guard = true;
+    }
+
     /// Keeps at the standby what is held.
     ///
     /// # Errors

@@ -115,7 +115,7 @@ fn a_copy_that_does_not_fit_waits_alone() {
 }
 
 /// Writes until nothing fits.
-fn fill(file: &Path) {
+pub(crate) fn fill(file: &Path) {
     let mut file = File::create(file).unwrap();
     for size in [1 << 20, 4096, 1] {
         while file.write_all(&vec![7; size]).is_ok() {}

@@ -6,13 +6,37 @@
 use super::*;
 
 impl Daemon {
-    fn sender(&self, given: Option<&str>) -> Result<&Outgoing, Failure> {
-        let names: Vec<&str> = self.senders.keys().map(String::as_str).collect();
+    /// The share that is meant, of those with this role here.
+    fn place(&self, given: Option<&str>, role: Role) -> Result<&Place, Failure> {
+        let with_role = self.places.iter().filter(|(_, place)| place.role() == role);
+        let names: Vec<&str> = with_role.map(|(name, _)| name.as_str()).collect();
         let name = control::choose_share(&names, given)?;
-        self.senders
-            .get(name)
-            .map(|outgoing| &**outgoing)
-            .ok_or_else(|| not_here(name, "sent from here"))
+        let what = if role == Role::Active { "sent from here" } else { "received" };
+        let place = self.places.get(name).filter(|place| place.role() == role);
+        place.ok_or_else(|| not_here(name, what))
+    }
+
+    /// The same, which is open.
+    fn open_one(&self, given: Option<&str>, role: Role) -> Result<Arc<Opened>, Failure> {
+        let place = self.place(given, role)?;
+        place.opened().ok_or_else(|| Failure { exit: Exit::Held, message: place.why(), hint: None })
+    }
+
+    /// Does `work` with the sending end of a share.
+    fn with_sender<T>(
+        &self,
+        given: Option<&str>,
+        work: impl FnOnce(&Sender) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let opened = self.open_one(given, Role::Active)?;
+        let outgoing = opened.sent().ok_or_else(|| not_here("", "sent from here"))?;
+        work(&outgoing.sender)
+    }
+
+    /// Lets a share have another folder than before; whether it waited for that.
+    fn approve_root(&self, given: Option<&str>) -> bool {
+        let either = [Role::Active, Role::Standby].map(|role| self.place(given, role).ok());
+        either.into_iter().flatten().any(Place::approve)
     }
 }
 
@@ -70,41 +94,45 @@ impl Commands for Daemon {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.approve(only.as_ref())?;
+                if only.is_none() && id.is_none() && self.approve_root(share.as_deref()) {
+                    return Ok(json!({}));
+                }
+                self.with_sender(share.as_deref(), |sender| {
+                    sender.is_still(only.as_ref(), id.as_deref())?;
+                    sender.approve(only.as_ref())
+                })?;
                 Ok(json!({}))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
-                let sender = &self.sender(share.as_deref())?.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.reject(only.as_ref())?;
+                self.with_sender(share.as_deref(), |sender| {
+                    sender.is_still(only.as_ref(), id.as_deref())?;
+                    sender.reject(only.as_ref())
+                })?;
                 Ok(json!({}))
             }
             Request::Mark { share, label } => {
-                let outgoing = self.sender(share.as_deref())?;
-                let point = outgoing.sender.cut_now(Some(label.clone()), POINT_PATIENCE)?;
+                let point = self.with_sender(share.as_deref(), |sender| {
+                    sender.cut_now(Some(label.clone()), POINT_PATIENCE)
+                })?;
                 let mut object = shown(&point);
                 object["label"] = label.into();
                 Ok(object)
             }
             Request::Cut { share } => {
-                let outgoing = self.sender(share.as_deref())?;
-                Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
+                let cut = |sender: &Sender| sender.cut_now(None, POINT_PATIENCE);
+                Ok(shown(&self.with_sender(share.as_deref(), cut)?))
             }
             Request::Scrub { share, now: _ } => {
-                let names: Vec<&str> = self.scrubbers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let pass = self.scrubbers.get(name).map(|s| s.now(SCRUB_PATIENCE));
-                let pass = pass.ok_or_else(|| not_here(name, "received"))??;
+                let opened = self.open_one(share.as_deref(), Role::Standby)?;
+                let pass = opened.received().map(|(_, scrubber)| scrubber.now(SCRUB_PATIENCE));
+                let pass = pass.ok_or_else(|| not_here("", "received"))??;
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Marks { share } => {
-                let names: Vec<&str> = self.receivers.keys().map(String::as_str).collect();
-                let name = control::choose_share(&names, share.as_deref())?;
-                let receiver = self.receivers.get(name);
-                marks(receiver.ok_or_else(|| not_here(name, "received"))?)
+                let opened = self.open_one(share.as_deref(), Role::Standby)?;
+                let receiver = opened.received().ok_or_else(|| not_here("", "received"))?;
+                marks(receiver.0)
             }
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {
