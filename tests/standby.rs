@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "standby/bad.rs"]
+mod bad;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "standby/disasters.rs"]

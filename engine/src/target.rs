@@ -25,8 +25,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Receipt, Sign, StoreId, WIDE,
-    Welcome,
+    ANSWER_CHILDREN_MAX, Answer, Beat, Message, POLICIES_VERSION, Query, Receipt, Sign, StoreId,
+    WIDE, Welcome,
 };
 use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
@@ -87,6 +87,10 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn sealed(&self, point: &RecoveryPoint);
     /// What the source said of its keys; what is to be answered.
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
+    /// What the source said of itself, and how long a way there and back takes; what is to be answered.
+    fn beat(&self, _: &Beat, _round_trip: Duration) -> Option<Beat> {
+        None
+    }
 }
 
 /// What a session did at the target.

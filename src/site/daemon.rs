@@ -35,10 +35,11 @@ use farshore_engine::io::{Object, Storage};
 use farshore_engine::profile::Profile;
 use farshore_engine::source::standing::stand;
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
-use farshore_engine::target;
+use farshore_engine::target::{self, TargetError};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::Link;
+use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
+use farshore_proto::session::SessionError;
 use farshore_transport::{
     Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
     dial_trusting,
@@ -87,6 +88,8 @@ const PROBE: Duration = Duration::from_secs(3);
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
 const RACY_NS: i64 = 20_000_000;
+/// How long sessions have to leave by themselves when the daemon stops.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long a request to read a standby waits for all of it.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
@@ -185,6 +188,7 @@ pub fn run(
         if let Some(listener) = &listener {
             listener.close();
         }
+        daemon.leave_in_order();
         let open = daemon.sessions.stop();
         daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
         Ok::<_, Failure>(())
@@ -347,7 +351,7 @@ impl Daemon {
         let id = key.key_id();
         // Ends with the listener, whose audit it hears.
         std::thread::spawn(move || {
-            let mut lines = RefusalLog::new(id, std::time::Instant::now());
+            let mut lines = RefusalLog::at_site(id, std::time::Instant::now());
             while let Ok(refusal) = refusals.recv() {
                 if let Some(line) = lines.line(&refusal, std::time::Instant::now()) {
                     daemon.say(Level::Warn, "refused", line);
@@ -470,7 +474,10 @@ impl Daemon {
             opened.breaks();
         }
         self.board.disconnected(&text, None);
-        let level = self.level_of_end(ended.is_ok());
+        let stopped = CloseCode::Stopped as u32;
+        let is_stopped = matches!(&ended,
+            Err(TargetError::Link(LinkError::ClosedByPeer { code, .. })) if *code == stopped);
+        let level = self.level_of_end(ended.is_ok() || is_stopped);
         self.say_of(receiver.share(), level, "session", text);
     }
 
@@ -494,6 +501,17 @@ impl Daemon {
             .map_err(|e| Failure::new(Exit::Connection, &e))?;
         self.board.connected(&address);
         Ok((link, transport))
+    }
+
+    /// Waits until sessions that are sent have left, behind the cut at hand; not for one that takes long.
+    fn leave_in_order(&self) {
+        let until = std::time::Instant::now() + LEAVING;
+        let sent = |place: &Place| {
+            place.opened().is_some_and(|o| o.sent().is_some_and(Outgoing::has_line))
+        };
+        while std::time::Instant::now() < until && self.places.values().any(sent) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// How a session's end is logged: what was asked to stop is no reason to look.
@@ -557,7 +575,12 @@ impl Daemon {
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
                     outgoing.sender.broke(&e);
-                    self.say_of(share, self.level_of_end(false), "session", text.clone());
+                    let stopped = CloseCode::Stopped as u32;
+                    let is_stopped = matches!(&e,
+                        SourceError::Link(LinkError::ClosedByPeer { code, .. })
+                        | SourceError::Session(SessionError::Refused { code, .. }) if *code == stopped);
+                    let level = self.level_of_end(is_stopped);
+                    self.say_of(share, level, "session", text.clone());
                     if matches!(e, SourceError::Catalog(_)) {
                         opened.breaks();
                     }
@@ -592,7 +615,7 @@ impl Daemon {
             threshold: Threshold { entries: u64::MAX, percent: 100 },
             approved: false,
             // What others change at the standby is found by its scrub.
-            trust_target: true,
+            trust_target: outgoing.sender.trusts_standby(),
             dry_run: false,
             workers: remote_threads(),
             compression: Compression::Auto,
@@ -736,6 +759,7 @@ impl Outgoing {
         let sender = Sender::new(
             SenderConfig {
                 share: share.name.clone(),
+                root: share.path.clone(),
                 account_depth: share.account_depth,
                 settle: share.settle,
                 scan: share.scan,

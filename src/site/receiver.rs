@@ -6,25 +6,30 @@
 //! next one finishes that.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Queue, Sender as Told, bounded};
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::catalog::Catalog;
+use farshore_engine::io::Storage;
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, Observer, TargetConfig, TargetError, TargetReport};
 use farshore_proto::link::Link;
-use farshore_proto::message::{Failure as Failed, FailureKind, Message, Receipt, Welcome};
+use farshore_proto::message::{
+    Beat, Failure as Failed, FailureKind, Message, Receipt, Unsealed, Welcome,
+};
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
 use crate::site::announce::KeyTalk;
 use crate::site::board::ShareBoard;
-use crate::site::board::facts::ShareState;
+use crate::site::board::facts::{AtRisk, Bound, ShareState};
+use crate::state::{now_ms, path_bytes};
 
 /// Words about foreign entries that wait for the session.
 const FOREIGN_MAX: usize = 64;
@@ -33,6 +38,8 @@ const FOREIGN_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Receiver {
     share: String,
+    /// Where it is, as its source is told.
+    root: Vec<u8>,
     storage: Arc<UringStorage>,
     catalog: Arc<Catalog>,
     folder: PathBuf,
@@ -55,6 +62,8 @@ struct Mended {
 struct Posts {
     board: ShareBoard,
     catalog: Arc<Catalog>,
+    storage: Arc<UringStorage>,
+    root: Vec<u8>,
     too_large: Mutex<BTreeMap<RelPath, u64>>,
     mended: Arc<Mended>,
     talk: KeyTalk,
@@ -77,6 +86,29 @@ impl Observer for Posts {
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>> {
         self.talk.hear(said);
         self.talk.said()
+    }
+
+    fn beat(&self, beat: &Beat, round_trip: Duration) -> Option<Beat> {
+        let now = now_ms();
+        let way = i64::try_from(round_trip.as_millis()).unwrap_or(i64::MAX);
+        self.board.clock_sample(now.saturating_sub(way), beat.time_unix_ms, now);
+        self.board.heard_from_source();
+        self.board.peer_path(&beat.path);
+        if let Some(Unsealed { files, bytes, is_all }) = beat.unsealed {
+            let bound = match is_all {
+                None => Bound::Unknown,
+                Some(true) => Bound::AtMost,
+                Some(false) => Bound::AtLeast,
+            };
+            self.board.at_risk(AtRisk { files, bytes, bound });
+        }
+        Some(Beat {
+            time_unix_ms: now_ms(),
+            answers_unix_ms: Some(beat.time_unix_ms),
+            path: self.root.clone(),
+            free_bytes: self.storage.free_bytes().ok(),
+            unsealed: None,
+        })
     }
 
     fn applied(&self, receipt: &Receipt) {
@@ -135,7 +167,7 @@ impl Receiver {
     /// # Errors
     /// [`Failure`] when its catalog cannot be read.
     pub fn new(
-        share: &str,
+        (share, root): (&str, &Path),
         storage: Arc<UringStorage>,
         (catalog, folder): (Arc<Catalog>, PathBuf),
         options: TargetOptions,
@@ -146,9 +178,9 @@ impl Receiver {
             board.recovery_point(&point);
         }
         let (tell, foreign) = bounded(FOREIGN_MAX);
-        let share = share.to_owned();
+        let (share, root) = (share.to_owned(), path_bytes(root).to_vec());
         let mended = Arc::default();
-        Ok(Self { share, storage, catalog, folder, options, board, foreign, tell, mended })
+        Ok(Self { share, root, storage, catalog, folder, options, board, foreign, tell, mended })
     }
 
     /// Finishes what a crash of the daemon interrupted. The source may be lost with it, and the point is to
@@ -226,6 +258,8 @@ impl Receiver {
             observer: Some(Arc::new(Posts {
                 board: self.board.clone(),
                 catalog: Arc::clone(&self.catalog),
+                storage: Arc::clone(&self.storage),
+                root: self.root.clone(),
                 too_large: Mutex::default(),
                 mended: Arc::clone(&self.mended),
                 talk,

@@ -33,7 +33,7 @@ use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::io::{Object, Storage};
 use farshore_engine::plan::{Part, Plan, Problem, Scope};
-use farshore_engine::progress::{Progress, TooLarge};
+use farshore_engine::progress::{Phase, Progress, TooLarge};
 use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
 use farshore_proto::close::CloseCode;
@@ -77,6 +77,8 @@ const WANTED_MAX: usize = 64;
 pub struct SenderConfig {
     /// The share's name.
     pub share: String,
+    /// Where it is here.
+    pub root: PathBuf,
     /// Components of an account's path below the share.
     pub account_depth: usize,
     /// How long a cut waits for more after the first change.
@@ -109,6 +111,9 @@ pub struct Sender {
     pace: Mutex<Pace>,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
+    /// The standby's catalog is older than what it sealed: the next session has it look at its tree first.
+    distrusts: AtomicBool,
+    heart: Mutex<Heart>,
     stopping: AtomicBool,
 }
 
@@ -133,6 +138,15 @@ struct Trouble {
     marked: bool,
     /// Bytes that the standby has no room for: until it is tried again it is left out of cuts.
     needed: Option<u64>,
+}
+
+/// What the two ends tell each other of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heart {
+    beat: Option<Instant>,
+    at_risk: AtRisk,
+    /// Bytes that the standby has free.
+    free: Option<u64>,
 }
 
 /// What a cut under way holds.
@@ -267,6 +281,8 @@ impl Sender {
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
             talk: Mutex::default(),
+            distrusts: AtomicBool::new(false),
+            heart: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -292,6 +308,12 @@ impl Sender {
     /// Ends the session in order, and begins no other.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
+    }
+
+    /// Whether the standby may be taken to be as its catalog says.
+    #[must_use]
+    pub fn trusts_standby(&self) -> bool {
+        !self.distrusts.load(Relaxed)
     }
 
     /// Whether it was told to stop.
@@ -427,7 +449,19 @@ impl Sender {
             false if files > 0 || !self.brakes.withheld().is_empty() => Bound::AtLeast,
             false => Bound::AtMost,
         };
-        self.board.at_risk(AtRisk { files, bytes: 0, bound });
+        let cut = inner.under_way.taken.is_some()
+            && matches!(self.progress.phase(), Phase::Replicating | Phase::Sealing);
+        let bytes = match (bound, files) {
+            (Bound::AtMost, 0) => Some(0),
+            // Those of the cut under way were looked at; of what waits only where it is, is known.
+            (Bound::AtLeast, _) if cut => Some(self.progress.planned_bytes.load(Relaxed)),
+            _ => None,
+        };
+        drop(inner);
+        let at_risk = AtRisk { files, bytes, bound };
+        self.heart.lock().unwrap_or_else(PoisonError::into_inner).at_risk = at_risk;
+        self.board.at_risk(at_risk);
+        let inner = self.lock();
         let percent = |found: u64, all: u64| match all {
             0 => 100.0,
             #[allow(clippy::cast_precision_loss)] // a share of a whole
@@ -630,9 +664,13 @@ impl Sender {
         }
     }
 
+    fn heart(&self) -> Heart {
+        *self.heart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is free at the standby, as it said last.
     fn standby_free(&self) -> Option<u64> {
-        None
+        self.heart().free
     }
 
     /// Whether the standby is known to have no room for a file that is as it was: to send it again would

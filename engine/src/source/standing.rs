@@ -143,6 +143,12 @@ pub trait Cuts: Sync {
     fn keys(&self) -> Option<Vec<u8>>;
     /// What the target said of its keys; heard between cuts.
     fn heard_keys(&self, said: &[u8]);
+    /// What is to be said of this end now, if it is time to.
+    fn beat(&self) -> Option<Beat> {
+        None
+    }
+    /// What the target said of itself, and when it was heard by this end's clock.
+    fn heard_beat(&self, _: &Beat, _at_unix_ms: i64) {}
 }
 
 /// Runs the source's end of a session that stands, until `cuts` leaves.
@@ -228,6 +234,12 @@ impl<S: Storage> Source<'_, S> {
             }
             if let Some(said) = cuts.keys() {
                 self.send(&Message::Keys(said))?;
+            }
+            if let Some((beat, at)) = self.beat.take() {
+                cuts.heard_beat(&beat, at);
+            }
+            if let Some(beat) = cuts.beat() {
+                self.send(&Message::Beat(beat))?;
             }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,

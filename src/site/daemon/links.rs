@@ -86,6 +86,10 @@ impl Outgoing {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn has_line(&self) -> bool {
+        self.line().is_some()
+    }
+
     pub(super) fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {
         *self.line() = line;
     }

@@ -259,7 +259,7 @@ impl Daemon {
         }
         let opened = (Arc::new(catalog), folder);
         let target = target_options(share);
-        let receiver = Receiver::new(&share.name, storage, opened, target, shown);
+        let receiver = Receiver::new((&share.name, &share.path), storage, opened, target, shown);
         let receiver = receiver.map_err(Closed::Failure)?;
         if let Err(e) = receiver.finish_interrupted() {
             let text = farshore_engine::ingest::describe(&e);

@@ -50,6 +50,9 @@ pub const NODE_NAME_MAX: usize = 128;
 /// Longest announcement of keys in bytes.
 pub const KEYS_LEN_MAX: usize = 4_096;
 
+/// Longest path of a share's folder in bytes.
+pub const PATH_MAX: usize = 4_096;
+
 /// Most directories one [`Message::Events`] names.
 pub const EVENTS_MAX: usize = 4_096;
 
@@ -332,6 +335,35 @@ pub enum Message {
     /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
     /// own.
     Keys(Vec<u8>),
+    /// Either, since version 4, in a session that stands: that it is there. The source says it between two
+    /// cuts, the target answers each with its own.
+    Beat(Beat),
+}
+
+/// What an end says of itself again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// What its clock shows.
+    pub time_unix_ms: i64,
+    /// Of the beat that this one answers, its time.
+    pub answers_unix_ms: Option<i64>,
+    /// Where it has the share, at most [`PATH_MAX`] bytes.
+    pub path: Vec<u8>,
+    /// Bytes that are free there.
+    pub free_bytes: Option<u64>,
+    /// What it knows to have changed and not to be sealed.
+    pub unsealed: Option<Unsealed>,
+}
+
+/// Changes that are known and not sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsealed {
+    /// How many.
+    pub files: u64,
+    /// Their content, where it is known.
+    pub bytes: Option<u64>,
+    /// Whether there are no more; none: nobody knows.
+    pub is_all: Option<bool>,
 }
 
 /// What a host saw change.
@@ -373,6 +405,7 @@ impl Message {
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
             Self::Keys(_) => "keys",
+            Self::Beat(_) => "beat",
         }
     }
 
@@ -487,6 +520,10 @@ impl Message {
                 e.put_u8(23);
                 e.put_bytes(said);
             }
+            Self::Beat(beat) => {
+                e.put_u8(24);
+                encode_beat(beat, &mut e);
+            }
         }
         e.finish()
     }
@@ -543,6 +580,7 @@ impl Message {
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
             23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
+            24 => Self::Beat(decode_beat(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;
@@ -609,6 +647,53 @@ fn put_versions(versions: (u16, u16), e: &mut Encoder) {
 
 fn take_versions(d: &mut Decoder<'_>) -> Result<(u16, u16), DecodeError> {
     Ok((take_u16(d)?, take_u16(d)?))
+}
+
+fn encode_beat(beat: &Beat, e: &mut Encoder) {
+    let put_u64 = |value: Option<u64>, e: &mut Encoder| {
+        e.put_u8(u8::from(value.is_some()));
+        value.into_iter().for_each(|value| e.put_u64(value));
+    };
+    e.put_i64(beat.time_unix_ms);
+    e.put_u8(u8::from(beat.answers_unix_ms.is_some()));
+    beat.answers_unix_ms.into_iter().for_each(|time| e.put_i64(time));
+    e.put_bytes(&beat.path);
+    put_u64(beat.free_bytes, e);
+    e.put_u8(u8::from(beat.unsealed.is_some()));
+    if let Some(Unsealed { files, bytes, is_all }) = beat.unsealed {
+        e.put_u64(files);
+        put_u64(bytes, e);
+        e.put_u8(is_all.map_or(2, u8::from));
+    }
+}
+
+fn decode_beat(d: &mut Decoder<'_>) -> Result<Beat, DecodeError> {
+    let take_u64 = |d: &mut Decoder<'_>| match take_bool(d)? {
+        true => Ok::<_, DecodeError>(Some(d.take_u64("bytes")?)),
+        false => Ok(None),
+    };
+    let time_unix_ms = d.take_i64("time of a beat")?;
+    let answers = take_bool(d)?;
+    let answers_unix_ms = answers.then(|| d.take_i64("time answered")).transpose()?;
+    let path = d.take_bytes("path of the share", PATH_MAX)?.into();
+    let free_bytes = take_u64(d)?;
+    let unsealed = match take_bool(d)? {
+        true => Some(Unsealed {
+            files: d.take_u64("changes")?,
+            bytes: take_u64(d)?,
+            is_all: match d.take_u8("bound")? {
+                0 => Some(false),
+                1 => Some(true),
+                2 => None,
+                found => {
+                    let found = u64::from(found);
+                    return Err(DecodeError::Invalid { what: "bound", found });
+                }
+            },
+        }),
+        false => None,
+    };
+    Ok(Beat { time_unix_ms, answers_unix_ms, path, free_bytes, unsealed })
 }
 
 fn encode_events(events: &Events, e: &mut Encoder) {

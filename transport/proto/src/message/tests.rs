@@ -93,6 +93,13 @@ fn samples() -> Vec<Message> {
         Message::Sync(9),
         Message::Heard(7),
         Message::Keys(vec![6, 1, 0, 0, 0]),
+        Message::Beat(Beat {
+            time_unix_ms: -7,
+            answers_unix_ms: Some(1_795_390_871_000),
+            path: b"/shared/homes".to_vec(),
+            free_bytes: Some(1 << 40),
+            unsealed: Some(Unsealed { files: 3, bytes: None, is_all: Some(false) }),
+        }),
     ]
 }
 
