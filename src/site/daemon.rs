@@ -474,9 +474,10 @@ impl Daemon {
             opened.breaks();
         }
         self.board.disconnected(&text, None);
-        let stopped = CloseCode::Stopped as u32;
+        // It may leave while it is being answered.
+        let in_order = [CloseCode::Stopped as u32, CloseCode::Done as u32];
         let is_stopped = matches!(&ended,
-            Err(TargetError::Link(LinkError::ClosedByPeer { code, .. })) if *code == stopped);
+            Err(TargetError::Link(LinkError::ClosedByPeer { code, .. })) if in_order.contains(code));
         let level = self.level_of_end(ended.is_ok() || is_stopped);
         self.say_of(receiver.share(), level, "session", text);
     }
