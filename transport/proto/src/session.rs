@@ -497,7 +497,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Stripe;
-    use crate::message::{Receipt, StoreId, Welcome};
+    use crate::message::{Beat, Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
         Message::Hello {
