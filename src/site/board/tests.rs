@@ -109,7 +109,7 @@ fn another_path_at_the_peer_is_warned_of() {
     share.peer_path(b"/srv/\x1bhomes");
     let warnings = board.snapshot().shares[0].warnings.clone();
     assert!(
-        warnings[0].starts_with("the peer has this share at /srv/\\x1bhomes: "),
+        warnings[0].starts_with("the peer has this share at /srv/\\u{1b}homes: "),
         "{warnings:?}"
     );
 }
