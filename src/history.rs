@@ -229,7 +229,7 @@ impl Standby {
         };
         let point = point.map(|kept| kept.point);
         let root = point.filter(|_| scope.is_root()).map(|point| point.root);
-        let stage = StageConfig { devices: true };
+        let stage = StageConfig { devices: true, passes_over_too_large: false };
         let mut rollback = Rollback::new(applier, &self.spool, worker_threads(), stage);
         rollback.checks = checks;
         let report = rollback.run(&Goal { batch, scope, root }).map_err(|e| failure(&e))?;

@@ -149,7 +149,7 @@ impl TargetOptions {
         Ok(TargetConfig {
             fresh_id: random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
             stagers: worker_threads(),
-            stage: StageConfig { devices: self.devices },
+            stage: StageConfig { devices: self.devices, passes_over_too_large: false },
             history: HistoryBounds {
                 age_max_ms: self.history_age_max_ms,
                 bytes_max: self.history_bytes_max,

@@ -21,6 +21,7 @@ pub mod notify;
 pub mod pairing;
 pub mod policies;
 pub mod receiver;
+pub mod redial;
 pub mod scrubber;
 pub mod sender;
 pub mod trust;

@@ -349,7 +349,7 @@ fn post_all(board: &Arc<Board>) {
         share.state(ShareState::Idle, Some("text"));
         share.recovery_point(&point(T0 - 2_000));
         share.peer_recovery_point(&point(T0 - 2_000));
-        share.at_risk(AtRisk { files: 4, bytes: 120 << 10, bound: Bound::AtMost });
+        share.at_risk(AtRisk { files: 4, bytes: Some(120 << 10), bound: Bound::AtMost });
         share.cut_began(Arc::default());
         share.capture(Capture {
             method: "fanotify".into(),

@@ -27,7 +27,8 @@
 //!    and a second one of the same bytes proves nothing; then it is done again from step 4. Each
 //!    action tells by inode or by the staged name whether it happened; nothing is lost by doing it
 //!    twice.
-//! D. Staging folders left over are removed.
+//! D. Staging folders left over are removed: those no record needs before anything is done again,
+//!    since they may be what fills the disk.
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
 //! record or, before step 3, by the source.
@@ -209,6 +210,10 @@ impl<S: Storage> Applier<'_, S> {
         let mut failures = Vec::new();
         let intents =
             journal::read_all(self.storage, self.own).map_err(disk(ApplyStep::Journal))?;
+        // First of all: it may be what fills the disk on which the rest is to be done.
+        let needed = intents.iter().filter(|i| i.batch > applied);
+        let needed: HashSet<Vec<u8>> = needed.map(|i| folder_name(i.batch).into_bytes()).collect();
+        self.clear_staging(&needed)?;
         for intent in intents {
             if intent.batch <= applied {
                 journal::clear(self.storage, self.own, intent.batch)
@@ -230,16 +235,22 @@ impl<S: Storage> Applier<'_, S> {
             let receipts = self.complete(vec![again])?;
             failures.extend(receipts.into_iter().flat_map(|r| r.failures));
         }
+        self.clear_staging(&HashSet::new())?;
+        self.adopt_history()?;
+        Ok(failures)
+    }
+
+    /// Rule D: removes what is in staging, but for the folders `needed`.
+    fn clear_staging(&self, needed: &HashSet<Vec<u8>>) -> Result<(), ApplyError> {
+        let failed = Self::disk(0, ApplyStep::CleanUp, &RelPath::root());
         let mut left = Vec::new();
         self.storage
             .list(&self.own.staging, &mut |l| left.push(l.name.to_vec()))
-            .map_err(disk(ApplyStep::CleanUp))?;
-        for name in left {
-            remove_tree(self.storage, &self.own.staging, &name)
-                .map_err(disk(ApplyStep::CleanUp))?;
-        }
-        self.adopt_history()?;
-        Ok(failures)
+            .map_err(&failed)?;
+        left.iter()
+            .filter(|name| !needed.contains(*name))
+            .try_for_each(|name| remove_tree(self.storage, &self.own.staging, name))
+            .map_err(failed)
     }
 
     /// History the catalog does not know was made before the catalog, or was about to be removed when

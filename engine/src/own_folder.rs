@@ -20,6 +20,7 @@ use farshore_proto::message::StoreId;
 
 use crate::OWN_FOLDER;
 use crate::io::{FileKind, Object, Storage};
+use crate::stage::left_to_small;
 
 /// The opened folder.
 #[derive(Debug)]
@@ -34,6 +35,10 @@ pub struct OwnFolder<S: Storage> {
     pub history: S::Directory,
     /// The tree's identity.
     pub identity: StoreId,
+    /// Of what is free, what large files leave to others.
+    pub(crate) left_to_small: u64,
+    /// Held while room is looked for and taken.
+    pub(crate) room: Mutex<()>,
     fresh: OnceLock<Fresh>,
     probing: Mutex<()>,
     /// Open as long as this is.
@@ -76,6 +81,8 @@ impl<S: Storage> OwnFolder<S> {
             journal,
             history,
             identity,
+            left_to_small: left_to_small(storage.free_bytes().unwrap_or(0)),
+            room: Mutex::new(()),
             fresh: OnceLock::new(),
             probing: Mutex::new(()),
             _lock: lock,

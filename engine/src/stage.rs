@@ -12,6 +12,7 @@ use std::io;
 use farshore_core::chunking::Chunker;
 use farshore_core::codec::{DecodeError, Decoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, Xattrs};
+use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind, PROTOCOL_VERSION};
@@ -33,10 +34,12 @@ mod patch;
 pub(crate) mod restore;
 mod reuse;
 mod small;
+mod space;
 
 use assembly::{Assembly, Basis};
 use patch::Parts;
 use small::Waiting;
+pub(crate) use space::left_to_small;
 
 #[cfg(test)]
 mod tests;
@@ -179,12 +182,17 @@ pub fn folder_name(batch: u64) -> String {
 #[must_use]
 pub fn is_fatal(e: &io::Error) -> bool {
     use io::ErrorKind as K;
-    matches!(
-        e.kind(),
-        K::StorageFull | K::QuotaExceeded | K::ReadOnlyFilesystem | K::StaleNetworkFileHandle
-    ) || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    is_full(e)
+        || matches!(e.kind(), K::ReadOnlyFilesystem | K::StaleNetworkFileHandle)
+        || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
         || e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
         || e.raw_os_error() == Some(rustix::io::Errno::NFILE.raw_os_error())
+}
+
+/// Whether an error says that there is no room.
+#[must_use]
+pub fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// How a target stages.
@@ -192,6 +200,9 @@ pub fn is_fatal(e: &io::Error) -> bool {
 pub struct StageConfig {
     /// Whether device nodes are made; otherwise each is refused by name.
     pub devices: bool,
+    /// Whether a file too large for what is free is a failure of that file; otherwise it ends the session,
+    /// as a full disk does. What is no larger than [`SMALL_FILE_MAX`] always does: then nothing fits.
+    pub passes_over_too_large: bool,
 }
 
 /// Stages one batch.

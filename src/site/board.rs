@@ -129,6 +129,8 @@ struct ShareFacts {
     state_since_unix_ms: i64,
     point: Option<PointStatus>,
     peer_point: Option<PointStatus>,
+    /// Where the peer has it.
+    peer_path: Option<String>,
     lag: LagHour,
     at_risk: AtRisk,
     cut: Option<CutFacts>,
@@ -330,6 +332,7 @@ impl ShareFacts {
             state_since_unix_ms: now_unix_ms,
             point: None,
             peer_point: None,
+            peer_path: None,
             lag: LagHour::default(),
             at_risk: AtRisk::default(),
             cut: None,
@@ -413,6 +416,19 @@ impl ShareBoard {
     pub fn peer_recovery_point(&self, point: &RecoveryPoint) {
         let status = PointStatus::from(point);
         self.post(|share| share.peer_point = Some(status));
+    }
+
+    /// Where the peer says that it has this share.
+    pub fn peer_path(&self, path: &[u8]) {
+        let mut shown = String::new();
+        // Writing to a string does not fail.
+        farshore_core::path::escape(path, &mut shown).unwrap_or(());
+        self.post(|share| share.peer_path = Some(shown));
+    }
+
+    /// See [`Board::clock_sample`].
+    pub fn clock_sample(&self, asked_unix_ms: i64, peer_unix_ms: i64, answered_unix_ms: i64) {
+        self.board.clock_sample(asked_unix_ms, peer_unix_ms, answered_unix_ms);
     }
 
     /// What is known to have changed and is not proven. At a standby: as the source said last.

@@ -33,10 +33,11 @@ use farshore_engine::io::{Object, Storage};
 use farshore_engine::profile::Profile;
 use farshore_engine::source::standing::stand;
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
-use farshore_engine::target;
+use farshore_engine::target::{self, TargetError};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::Link;
+use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
+use farshore_proto::session::SessionError;
 use farshore_transport::{
     Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
     dial_trusting,
@@ -60,11 +61,12 @@ use crate::site::nodes::Nodes;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
+use crate::site::redial::Redial;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::site::watch::watched;
-use crate::state::{State, now_ms, path_bytes};
+use crate::state::{State, now_ms, path_bytes, random_id};
 
 mod commands;
 mod ends;
@@ -72,6 +74,7 @@ mod failback;
 mod links;
 mod receiving;
 mod roles;
+mod root;
 mod sending;
 mod talk;
 
@@ -83,20 +86,18 @@ use talk::TalkLine;
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long until a peer that could not be reached is tried again, first; then ever later.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// The longest of those times.
-const RETRY_LAST: Duration = Duration::from_secs(30);
 /// A connection may be away this long before the site is not ready.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a share's mount is asked whether it answers.
-const PROBE: Duration = Duration::from_secs(5);
+const PROBE: Duration = Duration::from_secs(3);
 /// How often one who offers looks whether the share is still sent from here.
 const OFFER_LOOK: Duration = Duration::from_millis(200);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
 const RACY_NS: i64 = 20_000_000;
+/// How long sessions have to leave by themselves when the daemon stops.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long a request to read a standby waits for all of it.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
@@ -199,6 +200,7 @@ pub fn run(
             listener.close();
         }
         daemon.talk.close();
+        daemon.leave_in_order();
         let open = daemon.sessions.stop();
         daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
         Ok::<_, Failure>(())
@@ -370,7 +372,7 @@ impl Daemon {
         let id = key.key_id();
         // Ends with the listener, whose audit it hears.
         std::thread::spawn(move || {
-            let mut lines = RefusalLog::new(id, std::time::Instant::now());
+            let mut lines = RefusalLog::at_site(id, std::time::Instant::now());
             while let Ok(refusal) = refusals.recv() {
                 if let Some(line) = lines.line(&refusal, std::time::Instant::now()) {
                     daemon.say(Level::Warn, "refused", line);
@@ -489,16 +491,40 @@ impl Daemon {
         Ok((link, transport))
     }
 
+    /// Waits until sessions that are sent have left, behind the cut at hand; not for one that takes long.
+    fn leave_in_order(&self) {
+        let until = std::time::Instant::now() + LEAVING;
+        let sends = |slot: &Arc<Slot>| slot.outgoing().is_some_and(|outgoing| outgoing.has_line());
+        while std::time::Instant::now() < until && self.slots.values().any(sends) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How a session's end is logged: what was asked to stop is no reason to look.
+    fn level_of_end(&self, in_order: bool) -> Level {
+        if in_order || self.is_stopping() { Level::Info } else { Level::Warn }
+    }
+
+    /// How long until the peer of a share is tried again, first; then ever later.
+    fn redial(&self, share: &str) -> Redial {
+        Redial::within(self.config().share(share).map(|share| share.objective))
+    }
+
     /// Waits out a failure; whether the end of the share goes on.
-    fn wait_out(&self, wait: &mut Duration, text: &str, over: &AtomicBool) -> bool {
-        self.board.disconnected(text, Some(*wait));
-        let until = std::time::Instant::now() + *wait;
-        *wait = (*wait * 2).min(RETRY_LAST);
+    fn wait_out(&self, redial: &mut Redial, text: &str, over: &AtomicBool) -> bool {
+        let wait = redial.next(chance());
+        self.board.disconnected(text, Some(wait));
+        let until = std::time::Instant::now() + wait;
         while std::time::Instant::now() < until && !over.load(Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
         !over.load(Relaxed)
     }
+}
+
+/// Anything from 0 to 1.
+fn chance() -> f64 {
+    random_id().map_or(0.5, |id| f64::from(id.0[0]) / 255.0)
 }
 
 /// A share as the board is told of it.

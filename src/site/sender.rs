@@ -32,10 +32,14 @@ use farshore_engine::capture::{
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
+use farshore_engine::io::{Object, Storage};
 use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
-use farshore_engine::progress::Progress;
+use farshore_engine::progress::{Phase, Progress, TooLarge};
+use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
+use farshore_proto::close::CloseCode;
 use farshore_proto::message::Welcome;
+use farshore_proto::session::SessionError;
 
 use crate::exit::{Exit, Failure};
 use crate::site::announce::KeyTalk;
@@ -51,11 +55,13 @@ mod cuts;
 mod drain;
 mod held;
 mod live;
+mod waits;
 
 use brakes::Brakes;
 pub use held::Decided;
 use held::{GuardHold, Looks};
 use live::Pace;
+use waits::Without;
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -69,6 +75,8 @@ const RETRY_LAST: Duration = Duration::from_secs(300);
 const DEFERRED_AGAIN: Duration = Duration::from_secs(10);
 /// Paths that could not be replicated, and are remembered one by one.
 const TROUBLED_MAX: usize = 10_000;
+/// Files too large for the standby that are left out of cuts; further ones are tried with every look.
+const WAITS_MAX: usize = 100;
 /// Requests that wait for the next cut.
 const WANTED_MAX: usize = 64;
 
@@ -76,6 +84,8 @@ const WANTED_MAX: usize = 64;
 pub struct SenderConfig {
     /// The share's name.
     pub share: String,
+    /// Where it is here.
+    pub root: PathBuf,
     /// Components of an account's path below the share.
     pub account_depth: usize,
     /// How long a cut waits for more after the first change.
@@ -110,6 +120,9 @@ pub struct Sender {
     talk: Mutex<Option<Arc<KeyTalk>>>,
     /// The other end was told what is held now.
     told: AtomicBool,
+    /// The standby's catalog is older than what it sealed: the next session has it look at its tree first.
+    distrusts: AtomicBool,
+    heart: Mutex<Heart>,
     stopping: AtomicBool,
 }
 
@@ -132,6 +145,17 @@ struct Trouble {
     times: u32,
     again: Instant,
     marked: bool,
+    /// Bytes that the standby has no room for: until it is tried again it is left out of cuts.
+    needed: Option<u64>,
+}
+
+/// What the two ends tell each other of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heart {
+    beat: Option<Instant>,
+    at_risk: AtRisk,
+    /// Bytes that the standby has free.
+    free: Option<u64>,
 }
 
 /// What a cut under way holds.
@@ -148,6 +172,22 @@ struct UnderWay {
     /// Of what is held, that of which it looks at all; the share itself is the empty path.
     held: Vec<RelPath>,
     began: Option<Instant>,
+    /// Files left out of it that the standby has no room for; they are in trouble already.
+    waits: Vec<RelPath>,
+}
+
+impl Trouble {
+    /// How long until it is tried again, behind so many times.
+    fn wait(&self) -> Duration {
+        RETRY_FIRST.saturating_mul(1 << self.times.min(16)).min(RETRY_LAST)
+    }
+}
+
+/// Files that the standby had no room for, and that it is not time to try again.
+fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
+    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
+    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
+    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
 }
 
 impl UnderWay {
@@ -254,6 +294,8 @@ impl Sender {
             pace: Mutex::new(pace),
             talk: Mutex::default(),
             told: AtomicBool::new(false),
+            distrusts: AtomicBool::new(false),
+            heart: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -286,6 +328,12 @@ impl Sender {
     fn turn_away(&self) {
         let wanted = std::mem::take(&mut self.lock().wanted);
         self.answer(wanted, || Err(self.refused("it is not sent from here any more")));
+    }
+
+    /// Whether the standby may be taken to be as its catalog says.
+    #[must_use]
+    pub fn trusts_standby(&self) -> bool {
+        !self.distrusts.load(Relaxed)
     }
 
     /// Whether it was told to stop.
@@ -348,6 +396,11 @@ impl Sender {
         }
     }
 
+    /// The root is another folder than the one before, and is meant.
+    pub fn approve_root(&self) {
+        self.lock().approve_guard = true;
+    }
+
     /// What is known without a cut: shown once a second or so by whoever has a thread for it.
     pub fn show(&self) {
         let (dirty, watch) = (self.dirty.status(), self.watcher.report());
@@ -360,7 +413,19 @@ impl Sender {
             false if files > 0 || !self.withheld().accounts().is_empty() => Bound::AtLeast,
             false => Bound::AtMost,
         };
-        self.board.at_risk(AtRisk { files, bytes: 0, bound });
+        let cut = inner.under_way.taken.is_some()
+            && matches!(self.progress.phase(), Phase::Replicating | Phase::Sealing);
+        let bytes = match (bound, files) {
+            (Bound::AtMost, 0) => Some(0),
+            // Those of the cut under way were looked at; of what waits only where it is, is known.
+            (Bound::AtLeast, _) if cut => Some(self.progress.planned_bytes.load(Relaxed)),
+            _ => None,
+        };
+        drop(inner);
+        let at_risk = AtRisk { files, bytes, bound };
+        self.heart.lock().unwrap_or_else(PoisonError::into_inner).at_risk = at_risk;
+        self.board.at_risk(at_risk);
+        let inner = self.lock();
         let percent = |found: u64, all: u64| match all {
             0 => 100.0,
             #[allow(clippy::cast_precision_loss)] // a share of a whole
@@ -393,6 +458,22 @@ impl Sender {
     /// The link is gone or there is none.
     pub fn waits_for_peer(&self, why: &str) {
         self.board.state(ShareState::WaitingForPeer, Some(why));
+    }
+
+    /// A session failed: that the other site's disk is full is a state of its own.
+    pub fn broke(&self, e: &SourceError) {
+        let disk = CloseCode::Disk as u32;
+        match e {
+            SourceError::Session(SessionError::Refused { code, text }) if *code == disk => {
+                // It says itself whether it is full, or failing.
+                let text = match text.strip_prefix("no space") {
+                    Some(why) => format!("no space at the standby{why}"),
+                    None => format!("the standby's disk: {text}"),
+                };
+                self.board.state(ShareState::Error, Some(&text));
+            }
+            e => self.waits_for_peer(&farshore_engine::ingest::describe(e)),
+        }
     }
 
     /// Begins to look at everything, if that is due.
@@ -455,6 +536,7 @@ impl Sender {
             return Ok(inner.looks.share_is_due().then(|| self.look_at_held(&mut inner, withheld)));
         }
         self.retry(&mut inner);
+        let waits = waits(&inner.troubled);
         let dirty = self.dirty.status();
         if !inner.seeding {
             self.begin_rotation(&mut inner, &dirty, &withheld)?;
@@ -522,7 +604,9 @@ impl Sender {
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
         let (judged, began) = (None, Some(Instant::now()));
-        inner.under_way = UnderWay { taken, slice, wanted, judged, completes, marks, held, began };
+        let policy = Without::of(self.policy(), &waits);
+        inner.under_way =
+            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -533,7 +617,6 @@ impl Sender {
         if look != Look::Nothing {
             self.board.cut_began(Arc::clone(&self.progress));
         }
-        let policy = self.policy();
         Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels }))
     }
 
@@ -559,6 +642,10 @@ impl Sender {
         let now = Instant::now();
         for (path, trouble) in &mut inner.troubled {
             if !trouble.marked && trouble.again <= now {
+                if trouble.needed.is_some_and(|needed| self.is_still_too_large(path, needed)) {
+                    trouble.again = now + trouble.wait();
+                    continue;
+                }
                 let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
                 self.dirty.mark(&directory, false, now_ms());
                 trouble.marked = true;
@@ -569,10 +656,32 @@ impl Sender {
         }
     }
 
-    /// Notes where a policy deferred something.
-    fn note_deferred(&self, inner: &mut Inner, report: &CutReport) {
+    fn heart(&self) -> Heart {
+        *self.heart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is free at the standby, as it said last.
+    fn standby_free(&self) -> Option<u64> {
+        self.heart().free
+    }
+
+    /// Whether the standby is known to have no room for a file that is as it was: to send it again would
+    /// be for nothing.
+    fn is_still_too_large(&self, path: &RelPath, needed: u64) -> bool {
+        let has_no_room = self.standby_free().is_some_and(|free| free < needed);
+        let size = || {
+            let (parent, name) = path.split()?;
+            let parent =
+                self.storage.open_directory(self.storage.root(), parent.as_bytes()).ok()?;
+            Some(self.storage.stat(Object::Named(&parent, name)).ok()?.size)
+        };
+        has_no_room && size() == Some(needed)
+    }
+
+    /// Notes where a policy deferred something; what the standby has no room for waits by itself.
+    fn note_deferred(&self, inner: &mut Inner, waits: &[RelPath], report: &CutReport) {
         let again = Instant::now() + DEFERRED_AGAIN;
-        for path in &report.deferred_first {
+        for path in report.deferred_first.iter().filter(|path| !waits.contains(path)) {
             if inner.deferred.len() >= TROUBLED_MAX {
                 break;
             }
@@ -589,21 +698,32 @@ impl Sender {
             Look::Nothing => false,
             Look::Parts(scope) => scope.covers(path),
         };
+        let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
         let former: HashMap<RelPath, u32> = inner
             .troubled
-            .extract_if(.., |path, _| covered(path))
+            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
             .map(|(path, trouble)| (path, trouble.times))
             .collect();
         let account = |path: &RelPath| account_of(path, self.config.account_depth);
         let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
+        let too_large = self.progress.take_too_large().into_iter();
+        let too_large: HashMap<RelPath, TooLarge> =
+            too_large.map(|file| (file.path.clone(), file)).collect();
         for problem in problems {
             let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            self.board
-                .problem(&account(&problem.path), &format!("{}: {}", problem.path, problem.text));
+            let (path, file) = (&problem.path, too_large.get(&problem.path));
+            let text = match file {
+                Some(TooLarge { needed, free, .. }) => {
+                    format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
+                }
+                None => format!("{path}: {}", problem.text),
+            };
+            self.board.problem(&account(path), &text);
             if inner.troubled.len() < TROUBLED_MAX {
-                let wait = RETRY_FIRST.saturating_mul(1 << times.min(16)).min(RETRY_LAST);
-                let again = Instant::now() + wait;
-                let trouble = Trouble { times, again, marked: false };
+                let needed = file.map(|file| file.needed);
+                let now = Instant::now();
+                let mut trouble = Trouble { times, again: now, marked: false, needed };
+                trouble.again += trouble.wait();
                 inner.troubled.insert(problem.path.clone(), trouble);
             }
         }

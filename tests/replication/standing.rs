@@ -24,7 +24,7 @@ use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Nex
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
-use farshore_proto::message::{Held, Holds, Welcome};
+use farshore_proto::message::{Held, Holds, Receipt, Welcome};
 use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
 
 use crate::sites::Sites;
@@ -180,7 +180,7 @@ impl Observer for Seen {
     }
 
     fn began(&self, _: &Welcome) {}
-    fn applied(&self, _: u64) {}
+    fn applied(&self, _: &Receipt) {}
     fn sealed(&self, point: &RecoveryPoint) {
         self.0.lock().unwrap().push(*point);
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use farshore_core::guard::Hold;
 
-use farshore_proto::message::Holds;
+use farshore_proto::message::{BEATS_VERSION, Holds};
 
 use super::sealing::Recorded;
 use super::*;
@@ -149,6 +149,12 @@ pub trait Cuts: Sync {
     fn keys(&self) -> Option<Vec<u8>>;
     /// What the target said of its keys; heard between cuts.
     fn heard_keys(&self, said: &[u8]);
+    /// What is to be said of this end now, if it is time to.
+    fn beat(&self) -> Option<Beat> {
+        None
+    }
+    /// What the target said of itself, and when it was heard by this end's clock.
+    fn heard_beat(&self, _: &Beat, _at_unix_ms: i64) {}
 }
 
 /// Runs the source's end of a session that stands, until `cuts` leaves.
@@ -197,6 +203,14 @@ impl<S: Storage> Source<'_, S> {
             }
             if let Some(holds) = cuts.holds() {
                 self.send(&Message::Holds(holds))?;
+            }
+            if let Some((beat, at)) = self.beat.take() {
+                cuts.heard_beat(&beat, at);
+            }
+            if standing.welcome.version >= BEATS_VERSION
+                && let Some(beat) = cuts.beat()
+            {
+                self.send(&Message::Beat(beat))?;
             }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,

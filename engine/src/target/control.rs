@@ -60,6 +60,13 @@ impl<S: Storage> Session<'_, S> {
                         self.send(&Message::Keys(answer))?;
                     }
                 }
+                Message::Beat(beat) => {
+                    let round_trip = self.link.stats().rtt;
+                    let observer = self.config.observer.as_ref();
+                    if let Some(own) = observer.and_then(|o| o.beat(&beat, round_trip)) {
+                        self.send(&Message::Beat(own))?;
+                    }
+                }
                 Message::Goodbye => {
                     self.link.finish_control()?;
                     return Ok((sealed, pruned));

@@ -110,7 +110,8 @@ impl Bench {
         frame(e.finish());
         let stream = Box::new(Recorded { bytes, at: 0 });
         let (mut reader, _) = FrameReader::begin(stream).expect("a batch");
-        let (applied, config) = (Applied::new(0), StageConfig { devices: true });
+        let (applied, config) =
+            (Applied::new(0), StageConfig { devices: true, passes_over_too_large: false });
         Stager::new(&self.storage, &self.catalog, &self.own, &applied, config, batch)?
             .speaking(version)
             .run(&mut reader, &self.profile)
@@ -186,7 +187,7 @@ fn a_batch_that_lacks_everything_has_a_receipt() {
         .iter()
         .map(|f| match &f.kind {
             FailureKind::Basis(chunks) => chunks,
-            FailureKind::Refused => panic!("{}", f.text),
+            FailureKind::Refused | FailureKind::NoSpace { .. } => panic!("{}", f.text),
         })
         .collect();
     assert_eq!(missing.len() as u64, FILES);

@@ -95,6 +95,9 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     for reason in &share.reasons {
         line(out, "NOT READY", reason);
     }
+    for warning in &share.warnings {
+        line(out, "WARNING", warning);
+    }
     match &share.recovery_point {
         Some(point) => line(out, "point", &self::point(point, now)),
         None => line(out, "point", "none yet"),
@@ -107,6 +110,9 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     line(out, "lag", &lag(&share.lag, share));
     let at_risk = match (share.at_risk.bound, share.at_risk.files) {
         (Bound::AtMost, 0) => "nothing known of".to_owned(),
+        (Bound::Unknown, _) if share.role == Role::Standby => {
+            "how much is not known: the source has not said it".to_owned()
+        }
         (Bound::Unknown, _) => {
             "how much is not known: the whole share is to be looked at".to_owned()
         }
@@ -306,7 +312,7 @@ fn kept(out: &mut String, share: &ShareStatus, now: i64) {
     if let Some(scrub) = &share.scrub {
         let mut text = match scrub.oldest_verified_unix_ms {
             Some(at) => format!("every byte was read within {}", span_to(at, now)),
-            None => "not every byte was read yet".to_owned(),
+            None => "the first pass is not complete yet".to_owned(),
         };
         if let Some(percent) = scrub.progress_percent {
             write!(text, "; this pass is at {:.0} %", percent.floor()).unwrap_or(());

@@ -256,6 +256,10 @@ pub struct ShareStatus {
     pub ready: bool,
     /// What does.
     pub reasons: Vec<String>,
+    /// What does not, and should be looked at.
+    pub warnings: Vec<String>,
+    /// Where the peer has it, as it said last.
+    pub peer_path: Option<String>,
     /// The last recovery point, as this site has it.
     pub recovery_point: Option<PointStatus>,
     /// The same, as the peer said last.
@@ -402,8 +406,8 @@ pub enum Bound {
 pub struct AtRisk {
     /// Entries that changed.
     pub files: u64,
-    /// Their content.
-    pub bytes: u64,
+    /// Their content; null: it is not known.
+    pub bytes: Option<u64>,
     /// What the two numbers say.
     pub bound: Bound,
 }

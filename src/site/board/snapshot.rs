@@ -115,6 +115,8 @@ fn share(
         state_since_unix_ms: share.state_since_unix_ms,
         recovery_point: share.point.clone(),
         peer_recovery_point: share.peer_point.clone(),
+        warnings: warnings(share),
+        peer_path: share.peer_path.clone(),
         lag: LagStatus { now_ms: hour.now(now.steady), hour: hour.status(now.steady) },
         at_risk: at_risk(share.at_risk, share.role, state, peer.connected),
         backlog: share.cut.as_ref().map(|cut| backlog(cut, now)),
@@ -145,6 +147,17 @@ fn holds(share: &ShareFacts, connected: bool) -> Vec<Hold> {
     let mut holds = share.holds.clone();
     holds.iter_mut().for_each(|hold| hold.stale = hold.decided_at.is_some() && !connected);
     holds
+}
+
+/// What does not stand against a failover, and should be looked at.
+fn warnings(share: &ShareFacts) -> Vec<String> {
+    let other = share.peer_path.as_ref().filter(|path| **path != share.path);
+    let path = other.map(|path| {
+        format!(
+            "the peer has this share at {path}: applications find their folders at one path at both sites only"
+        )
+    });
+    path.into_iter().collect()
 }
 
 /// What was posted of changes at risk is worth no more than who could still add to it: while nobody looks at the

@@ -215,7 +215,7 @@ fn loss(status: &SiteStatus) -> String {
     let lag = span(lags.max().unwrap_or(0));
     let without = status.shares.iter().filter(|share| share.recovery_point.is_none()).count();
     let sum = status.shares.iter().fold(
-        AtRisk { files: 0, bytes: 0, bound: Bound::AtMost },
+        AtRisk { files: 0, bytes: Some(0), bound: Bound::AtMost },
         |sum, share| {
             let bound = match (sum.bound, share.at_risk.bound) {
                 (Bound::Unknown, _) | (_, Bound::Unknown) => Bound::Unknown,
@@ -224,7 +224,7 @@ fn loss(status: &SiteStatus) -> String {
             };
             AtRisk {
                 files: sum.files.saturating_add(share.at_risk.files),
-                bytes: sum.bytes.saturating_add(share.at_risk.bytes),
+                bytes: sum.bytes.zip(share.at_risk.bytes).map(|(a, b)| a.saturating_add(b)),
                 bound,
             }
         },
@@ -262,7 +262,7 @@ pub fn at_risk_text(at_risk: &AtRisk) -> String {
         1 => "1 file".to_owned(),
         n => format!("{} files", grouped(n)),
     };
-    let bytes = HumanBytes(at_risk.bytes);
+    let bytes = at_risk.bytes.map_or("bytes not known".into(), |n| HumanBytes(n).to_string());
     match at_risk.bound {
         Bound::AtMost => format!("{files}, {bytes} at most"),
         Bound::AtLeast => format!("{files}, {bytes} at least"),

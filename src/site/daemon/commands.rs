@@ -16,19 +16,53 @@ use crate::site::sender::Decided;
 impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
-        let here = |name: &&str| self.outgoing(name).is_some();
+        // One that is closed is named, to say why.
+        let here = |name: &&str| {
+            self.outgoing(name).is_some()
+                || self.slot(name).is_some_and(|s| {
+                    matches!(s.wanted(), Want::Source(_)) && s.why_closed().is_some()
+                })
+        };
         // One that is named is that one; else those that are sent are chosen from.
         let sent: Vec<&str> = names.iter().copied().filter(here).collect();
         let name = control::choose_share(if given.is_some() { &names } else { &sent }, given)?;
-        self.outgoing(name).ok_or_else(|| not_here(name, "sent from here"))
+        self.outgoing(name).ok_or_else(|| self.why_not(name, "sent from here"))
+    }
+
+    /// Lets a share have another folder than before; whether it waited for that.
+    fn approve_root(&self, given: Option<&str>) -> bool {
+        match given {
+            Some(name) => self.slot(name).is_some_and(|slot| slot.approve_root()),
+            None => match self.slots.values().collect::<Vec<_>>()[..] {
+                [only] => only.approve_root(),
+                _ => false,
+            },
+        }
+    }
+
+    /// Why a share is not what was asked for: it cannot be opened, or is something else.
+    fn why_not(&self, share: &str, what: &str) -> Failure {
+        match self.slot(share).and_then(|slot| slot.why_closed()) {
+            Some(why) => Failure {
+                exit: Exit::Held,
+                message: format!("share '{share}' is not open: {why}"),
+                hint: None,
+            },
+            None => not_here(share, what),
+        }
     }
 
     fn receiver(&self, given: Option<&str>) -> Result<Arc<Standby>, Failure> {
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
-        let here = |name: &&str| self.standby(name).is_some();
+        let here = |name: &&str| {
+            self.standby(name).is_some()
+                || self.slot(name).is_some_and(|s| {
+                    matches!(s.wanted(), Want::Target(_)) && s.why_closed().is_some()
+                })
+        };
         let received: Vec<&str> = names.iter().copied().filter(here).collect();
         let name = control::choose_share(if given.is_some() { &names } else { &received }, given)?;
-        self.standby(name).ok_or_else(|| not_here(name, "received here"))
+        self.standby(name).ok_or_else(|| self.why_not(name, "received here"))
     }
 }
 
@@ -158,6 +192,11 @@ impl Commands for Daemon {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
+                if only.is_none() && id.is_none() && self.approve_root(share.as_deref()) {
+                    return Ok(
+                        json!({ "approved": [], "text": "the folder at the share's path is meant" }),
+                    );
+                }
                 let outgoing = self.sender(share.as_deref())?;
                 let sender = &outgoing.sender;
                 let decided = sender.approve(only.as_ref(), id.as_deref())?;

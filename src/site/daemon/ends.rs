@@ -7,13 +7,14 @@
 //! ```
 //! An end that sends may be told to send nothing for a while, or under another epoch: it goes on watching.
 //! Guarantees: a share has one end at a time; the next one is opened when nobody uses the former one any more.
-//! An end that cannot be opened is tried again, ever more slowly, and says why; other shares go on. After a
-//! crash the end is opened as the role that is on record says.
+//! An end that cannot be opened is tried again every two seconds, and says why; other shares go on. One whose
+//! root went away is closed, and opened when that is there again (`root.rs`). After a crash the end is opened as the role that is on record says.
 
 use std::sync::Condvar;
 use std::time::Instant;
 
 use super::receiving::Standby;
+use super::root::{self, Closed};
 use super::sending::Outgoing;
 use farshore_engine::catalog::Turning;
 use farshore_proto::message::StoreId;
@@ -26,6 +27,8 @@ use crate::state::SiteCatalog;
 const LEAVE: Duration = Duration::from_secs(20);
 /// How often a thread that waits looks whether the daemon stops.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often an end that cannot be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What a share's end is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,11 +139,25 @@ struct SlotState {
     open: bool,
     /// Counts requests to open the end anew.
     renewals: u64,
+    /// Why it cannot be opened.
+    why: Option<String>,
+    /// That is because another folder is at its path.
+    is_other: bool,
+    /// An operator said that this folder is meant.
+    approved: bool,
 }
 
 impl Slot {
     pub(super) fn new(share: &str, wanted: Want, end: Option<End>) -> Self {
-        let state = Mutex::new(SlotState { wanted, open: end.is_some(), end, renewals: 0 });
+        let state = Mutex::new(SlotState {
+            wanted,
+            open: end.is_some(),
+            end,
+            renewals: 0,
+            why: None,
+            is_other: false,
+            approved: false,
+        });
         Self { share: share.to_owned(), state, changed: Condvar::new() }
     }
 
@@ -209,6 +226,37 @@ impl Slot {
         self.changed.notify_all();
     }
 
+    /// Why it cannot be opened, if so.
+    pub(super) fn why_closed(&self) -> Option<String> {
+        self.lock().why.clone()
+    }
+
+    /// An operator says that the folder at its path is meant; whether the end waited for that.
+    pub(super) fn approve_root(&self) -> bool {
+        let mut state = self.lock();
+        let waits = state.is_other && state.end.is_none();
+        state.approved |= waits;
+        state.renewals += u64::from(waits);
+        drop(state);
+        self.changed.notify_all();
+        waits
+    }
+
+    /// Notes why it cannot be opened; whether that is news.
+    fn cannot_open(&self, closed: &Closed) -> bool {
+        let mut state = self.lock();
+        state.is_other = matches!(closed, Closed::Other(_));
+        let former = state.why.replace(closed.text().to_owned());
+        former.as_deref() != Some(closed.text())
+    }
+
+    /// It could be opened; whether it could not before.
+    fn opened(&self) -> bool {
+        let mut state = self.lock();
+        (state.is_other, state.approved) = (false, false);
+        state.why.take().is_some()
+    }
+
     fn put(&self, end: Option<End>) {
         let mut state = self.lock();
         state.open |= end.is_some();
@@ -251,26 +299,25 @@ impl Daemon {
     }
 
     /// Opens the end of a share.
-    fn open_end(&self, share: &str, wanted: Want) -> Result<Option<End>, Failure> {
+    fn open_end(&self, share: &str, wanted: Want, approved: bool) -> Result<Option<End>, Closed> {
         let config = self.config();
         let Some(share) = config.share(share) else { return Ok(None) };
         let board = self.board.share(&shown_share(share, wanted));
         let ids = self.joined_with(&share.name);
-        open_end(share, wanted, &config, &self.state, self.io, board, &self.log, ids)
+        open_end(share, wanted, &config, &self.state, self.io, (board, &self.log), (ids, approved))
     }
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
     pub(super) fn tend(&self, slot: &Slot) {
-        let mut wait = RETRY_FIRST;
         while !self.is_stopping() {
-            let (wanted, renewals) = {
+            let (wanted, renewals, approved) = {
                 let state = slot.lock();
-                (state.wanted, state.renewals)
+                (state.wanted, state.renewals, state.approved)
             };
             let open = slot.end().filter(|end| end.is().is_same_end(wanted));
             let opened = match open {
                 Some(end) => Ok(Some(end)),
-                None => self.open_end(slot.share(), wanted),
+                None => self.open_end(slot.share(), wanted, approved),
             };
             let end = match opened {
                 Ok(Some(end)) => end,
@@ -278,14 +325,15 @@ impl Daemon {
                     slot.is_turned(wanted, renewals, LOOK);
                     continue;
                 }
-                Err(failure) => {
-                    self.say_of(slot.share(), Level::Error, "open", failure.message.clone());
+                Err(closed) => {
+                    if slot.cannot_open(&closed) {
+                        self.say_of(slot.share(), Level::Error, "open", closed.text().to_owned());
+                    }
                     if let Some(share) = self.config().share(slot.share()) {
                         let board = self.board.share(&shown_share(share, wanted));
-                        board.state(facts::ShareState::Error, Some(&failure.message));
+                        board.state(closed.state(), Some(closed.text()));
                     }
-                    let until = Instant::now() + wait;
-                    wait = (wait * 2).min(RETRY_LAST);
+                    let until = Instant::now() + AGAIN;
                     while Instant::now() < until
                         && !self.is_stopping()
                         && !slot.is_turned(wanted, renewals, LOOK)
@@ -293,7 +341,13 @@ impl Daemon {
                     continue;
                 }
             };
-            wait = RETRY_FIRST;
+            if slot.opened() {
+                self.say_of(slot.share(), Level::Info, "open", "it is there: opened".into());
+                if let Some(share) = self.config().share(slot.share()) {
+                    let board = self.board.share(&shown_share(share, wanted));
+                    board.state(facts::ShareState::Connecting, None);
+                }
+            }
             slot.put(Some(end.clone()));
             self.run_end(slot, &end, renewals);
             slot.put(None);
@@ -326,7 +380,7 @@ impl Daemon {
                     scope.spawn(move || standby.scrubber.run(&standby.over));
                 }
             }
-            scope.spawn(move || self.probe(slot.share(), end));
+            scope.spawn(move || self.probe(slot, end));
             while !self.is_stopping() && !slot.is_turned(end.is(), renewals, LOOK) {}
             end.stop(&self.sessions);
             let until = Instant::now() + LEAVE;
@@ -342,16 +396,26 @@ impl Daemon {
         });
     }
 
-    /// Asks a share's mount how its root is, for as long as its end runs: a mount that does not answer
-    /// is shown as stalled, by whoever waits for this thread in vain.
-    fn probe(&self, share: &str, end: &End) {
-        let storage = end.storage();
+    /// Asks a share's mount how its root is, and whether its path leads there, for as long as its end runs. A
+    /// mount that does not answer is shown as stalled, by whoever waits for this thread in vain; an end whose
+    /// path leads elsewhere is over.
+    fn probe(&self, slot: &Slot, end: &End) {
+        let (share, config) = (slot.share(), self.config());
+        let Some(of) = config.share(share) else { return };
         let worker = self.board.worker(Some(share), "probe");
         while !end.over().load(Relaxed) {
-            {
+            let gone = {
                 let _call = worker.on_mount("statx", &RelPath::root());
-                // That it answers is all that is asked.
-                drop(storage.stat(Object::Directory(storage.root())));
+                root::gone(&of.path, end.storage())
+            };
+            if let Some(why) = gone {
+                let text = format!("the share's path does not lead to its root: {why}");
+                // Before its threads have ended: one may hang in the mount.
+                let board = self.board.share(&shown_share(of, end.is()));
+                board.state(facts::ShareState::MountGone, Some(&text));
+                self.say_of(share, Level::Error, "root", text);
+                slot.renew();
+                return;
             }
             worker.doing("waiting");
             let until = Instant::now() + PROBE;
@@ -377,22 +441,22 @@ pub(super) fn open_end(
     config: &SiteConfig,
     state: &State,
     io: IoMode,
-    board: crate::site::board::ShareBoard,
-    log: &Log,
-    peer: PeerIds,
-) -> Result<Option<End>, Failure> {
+    shown: (crate::site::board::ShareBoard, &Log),
+    (peer, approved): (PeerIds, bool),
+) -> Result<Option<End>, Closed> {
     let names = site_catalog(share, config);
     let opened =
         |role, joined_with| open_site_catalog(state, &names, &Turning { role, joined_with });
     Ok(match wanted {
         Want::Source(epoch) => {
             let opened = opened(CatalogRole::Source, peer.tree)?;
-            let outgoing = Outgoing::open(share, opened, state, io, board, log, epoch)?;
+            let outgoing = Outgoing::open(share, opened, state, io, shown, (epoch, approved))?;
             Some(End::Sends(Arc::new(outgoing)))
         }
         Want::Target(epoch) => {
             let opened = opened(CatalogRole::Target, peer.catalog)?;
-            Some(End::Receives(Arc::new(Standby::open(share, opened, io, board, log, epoch)?)))
+            let standby = Standby::open(share, opened, io, shown, (epoch, approved))?;
+            Some(End::Receives(Arc::new(standby)))
         }
         Want::Nothing => None,
     })

@@ -3,6 +3,7 @@
 //! Guarantees: what a crash interrupted is finished when the end is opened, whether the source is there or not;
 //! an end that is over takes no session.
 
+use super::root::{self, Closed};
 use super::*;
 
 /// A share that is received here.
@@ -22,18 +23,20 @@ impl Standby {
         share: &Share,
         (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         io: IoMode,
-        board: crate::site::board::ShareBoard,
-        log: &Log,
-        epoch: Epoch,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
+        (board, log): (crate::site::board::ShareBoard, &Log),
+        (epoch, approved): (Epoch, bool),
+    ) -> Result<Self, Closed> {
+        let storage = root::open("target", share, io)?;
+        if !approved {
+            root::is_former_target(&share.name, &storage, &catalog)?;
+        }
         if let Err(e) = crate::rehearse::folder::sweep(&storage) {
             let record = Record::new(Level::Warn, "rehearsal", format!("removing one: {e}"));
             log.say(&record.share(&share.name));
         }
         let opened = (Arc::new(catalog), folder);
-        let receiver =
-            Receiver::new(&share.name, storage, opened, target_options(share, epoch), board)?;
+        let named = (share.name.as_str(), share.path.as_path());
+        let receiver = Receiver::new(named, storage, opened, target_options(share, epoch), board)?;
         if let Err(e) = receiver.finish_interrupted() {
             let text = farshore_engine::ingest::describe(&e);
             let record = Record::new(Level::Error, "unfinished", text.clone());
@@ -49,7 +52,8 @@ impl Standby {
             share.scrub,
             receiver.folder().to_path_buf(),
             log.clone(),
-        )?;
+        );
+        let scrubber = scrubber.map_err(|failure| Closed::Gone(failure.message))?;
         let (over, offered) = (AtomicBool::new(false), Mutex::default());
         Ok(Self { receiver, scrubber, over, epoch, offered })
     }
@@ -83,25 +87,35 @@ impl Daemon {
             Ok(_) => "ended by the source".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
         };
+        if ended.as_ref().is_err_and(|e| e.catalog().is_some())
+            && let Some(slot) = self.slot(receiver.share())
+        {
+            // Its disk failed: it is opened anew.
+            slot.renew();
+        }
         self.board.disconnected(&text, None);
-        let level = if ended.is_ok() { Level::Info } else { Level::Warn };
+        // It may leave while it is being answered.
+        let in_order = [CloseCode::Stopped as u32, CloseCode::Done as u32];
+        let is_stopped = matches!(&ended,
+            Err(TargetError::Link(LinkError::ClosedByPeer { code, .. })) if in_order.contains(code));
+        let level = self.level_of_end(ended.is_ok() || is_stopped);
         self.say_of(receiver.share(), level, "session", text);
     }
 
     /// Offers a share to the site that sends it, for as long as the daemon runs.
     pub(super) fn offer(&self, standby: &Standby) {
         let receiver = &*standby.receiver;
-        let mut wait = RETRY_FIRST;
+        let mut redial = self.redial(receiver.share());
         while !standby.over.load(Relaxed) {
             let text = match self.offer_once(standby) {
                 Ok(()) => {
-                    wait = RETRY_FIRST;
+                    redial.reset();
                     continue;
                 }
                 Err(text) => text,
             };
             self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
-            if !self.wait_out(&mut wait, &text, &standby.over) {
+            if !self.wait_out(&mut redial, &text, &standby.over) {
                 break;
             }
         }

@@ -3,6 +3,7 @@
 //! Guarantees: a session that fails is begun again, ever more slowly, and why is said; an end that is over
 //! begins none.
 
+use super::root::{self, Closed};
 use super::*;
 
 /// How often an end that may not send looks whether it may.
@@ -42,7 +43,7 @@ impl Daemon {
     /// Sends a share for as long as the daemon runs.
     pub(super) fn send(&self, outgoing: &Outgoing) {
         let share = outgoing.sender.share();
-        let mut wait = RETRY_FIRST;
+        let mut redial = self.redial(share);
         while !outgoing.is_over() {
             let Some(epoch) = outgoing.enter_session() else {
                 std::thread::sleep(WAIT_FOR_ROLE);
@@ -63,7 +64,7 @@ impl Daemon {
                     drop(in_session);
                     outgoing.sender.waits_for_peer(&failure.message);
                     self.say_of(share, Level::Warn, "peer", failure.message.clone());
-                    if self.wait_out(&mut wait, &failure.message, &outgoing.over) {
+                    if self.wait_out(&mut redial, &failure.message, &outgoing.over) {
                         continue;
                     }
                     break;
@@ -83,15 +84,19 @@ impl Daemon {
             outgoing.set_line(None);
             drop(in_session);
             match stood {
-                Ok(()) => wait = RETRY_FIRST,
+                Ok(()) => redial.reset(),
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
-                    outgoing.sender.waits_for_peer(&text);
-                    self.say_of(share, Level::Warn, "session", text.clone());
-                    if began.elapsed() > RETRY_LAST {
-                        wait = RETRY_FIRST;
+                    outgoing.sender.broke(&e);
+                    self.say_of(share, self.level_of_end(is_stopped(&e)), "session", text.clone());
+                    if let (SourceError::Catalog(_), Some(slot)) = (&e, self.slot(share)) {
+                        // Its disk failed: it is opened anew.
+                        slot.renew();
                     }
-                    if !self.wait_out(&mut wait, &text, &outgoing.over) {
+                    if began.elapsed() > redial.last {
+                        redial.reset();
+                    }
+                    if !self.wait_out(&mut redial, &text, &outgoing.over) {
                         break;
                     }
                 }
@@ -120,7 +125,7 @@ impl Daemon {
             threshold: Threshold { entries: u64::MAX, percent: 100 },
             approved: false,
             // What others change at the standby is found by its scrub.
-            trust_target: true,
+            trust_target: outgoing.sender.trusts_standby(),
             dry_run: false,
             workers: remote_threads(),
             compression: Compression::Auto,
@@ -152,6 +157,14 @@ impl Daemon {
             std::thread::sleep(SHOW);
         }
     }
+}
+
+/// Whether the other end left in order.
+fn is_stopped(e: &SourceError) -> bool {
+    matches!(e,
+        SourceError::Link(LinkError::ClosedByPeer { code, .. })
+        | SourceError::Session(SessionError::Refused { code, .. })
+            if *code == CloseCode::Stopped as u32)
 }
 
 /// Of a shape that is not looked for the config says 0.
@@ -237,12 +250,14 @@ impl Outgoing {
         (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         state: &State,
         io: IoMode,
-        board: crate::site::board::ShareBoard,
-        log: &Log,
-        epoch: Option<Epoch>,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
+        (board, log): (crate::site::board::ShareBoard, &Log),
+        (epoch, approved): (Option<Epoch>, bool),
+    ) -> Result<Self, Closed> {
+        let storage = root::open("source", share, io)?;
         let catalog = Arc::new(catalog);
+        if !approved {
+            root::is_former_source(&share.name, &storage, &catalog)?;
+        }
         let (dirty, watcher) = watched(share, &folder)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
@@ -250,6 +265,7 @@ impl Outgoing {
         let sender = Sender::new(
             SenderConfig {
                 share: share.name.clone(),
+                root: share.path.clone(),
                 account_depth: share.account_depth,
                 settle: share.settle,
                 scan: share.scan,
@@ -264,6 +280,9 @@ impl Outgoing {
             board,
             log.clone(),
         )?;
+        if approved {
+            sender.approve_root();
+        }
         let (offer, offers) = bounded(0);
         let over = AtomicBool::new(false);
         let line = Mutex::default();
@@ -287,6 +306,10 @@ impl Outgoing {
 impl Outgoing {
     fn line(&self) -> std::sync::MutexGuard<'_, Option<(QuicLink, Option<u64>)>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_line(&self) -> bool {
+        self.line().is_some()
     }
 
     fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {

@@ -72,7 +72,7 @@ impl TalkLine {
 impl Daemon {
     /// Keeps the talk up, at the site that dials, for as long as the daemon runs.
     pub(super) fn keep_talk(&self) {
-        let mut wait = RETRY_FIRST;
+        let mut redial = Redial::within(Some(TALK_RETRY_LAST * 4));
         while !self.is_stopping() {
             let dialed = self.dial_quietly();
             let began = Instant::now();
@@ -90,9 +90,10 @@ impl Daemon {
                 // Sessions of shares say what is wrong with the line.
                 Err(failure) => self.say(Level::Debug, "talk", failure.message),
             }
-            wait = if began.elapsed() > RETRY_LAST { RETRY_FIRST } else { wait };
-            let until = Instant::now() + wait;
-            wait = (wait * 2).min(TALK_RETRY_LAST);
+            if began.elapsed() > redial.last {
+                redial.reset();
+            }
+            let until = Instant::now() + redial.next(chance());
             while Instant::now() < until && !self.is_stopping() {
                 std::thread::sleep(Duration::from_millis(50));
             }

@@ -212,7 +212,7 @@ fn main_value(metric: &Metric, share: &ShareStatus) -> Option<f64> {
             ObjectiveVerdict::Broken => Some(2.0),
         },
         RISK_FILES => known.then(|| number(share.at_risk.files)),
-        RISK_BYTES => known.then(|| number(share.at_risk.bytes)),
+        RISK_BYTES => share.at_risk.bytes.filter(|_| known).map(number),
         RISK_BOUND => Some(flag(share.at_risk.bound == Bound::AtMost)),
         BACKLOG => Some(share.backlog.as_ref().map_or(0.0, |b| number(b.changes_left))),
         BACKLOG_BYTES => Some(share.backlog.as_ref().map_or(0.0, |b| number(b.bytes_left))),

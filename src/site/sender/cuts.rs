@@ -4,10 +4,13 @@
 //! waits for a point is answered or goes on waiting for the next one.
 
 use farshore_core::brake::{self, LastPoint};
-
-use farshore_proto::message::Holds;
+use farshore_proto::message::{Beat, Holds, Unsealed};
 
 use super::*;
+use crate::state::path_bytes;
+
+/// No coarse clock of the system ticks more rarely, in milliseconds.
+const COARSE_MS: i64 = 20;
 
 impl Cuts for Sender {
     fn keys(&self) -> Option<Vec<u8>> {
@@ -24,12 +27,55 @@ impl Cuts for Sender {
         self.untold()
     }
 
+    fn beat(&self) -> Option<Beat> {
+        let mut heart = self.heart.lock().unwrap_or_else(PoisonError::into_inner);
+        if heart.beat.is_some_and(|at| at.elapsed() < BEAT) {
+            return None;
+        }
+        heart.beat = Some(Instant::now());
+        let AtRisk { files, bytes, bound } = heart.at_risk;
+        let is_all = match bound {
+            Bound::Unknown => None,
+            Bound::AtMost => Some(true),
+            Bound::AtLeast => Some(false),
+        };
+        Some(Beat {
+            time_unix_ms: now_ms(),
+            answers_unix_ms: None,
+            path: path_bytes(&self.config.root).to_vec(),
+            free_bytes: None,
+            unsealed: Some(Unsealed { files, bytes, is_all }),
+        })
+    }
+
+    fn heard_beat(&self, beat: &Beat, at_unix_ms: i64) {
+        if let Some(asked) = beat.answers_unix_ms {
+            // The time it was heard at is by a coarser clock, which shows up to a tick less.
+            let is_tick = (asked.saturating_sub(COARSE_MS)..asked).contains(&at_unix_ms);
+            let answered = if is_tick { asked } else { at_unix_ms };
+            self.board.clock_sample(asked, beat.time_unix_ms, answered);
+        }
+        self.board.peer_path(&beat.path);
+        self.heart.lock().unwrap_or_else(PoisonError::into_inner).free = beat.free_bytes;
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
         self.told.store(false, Relaxed);
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
         let mut inner = self.lock();
+        // What is recorded here was durable there before. A catalog that knows less of it was brought back
+        // from somewhere, and what stands in the tree since is in nobody's.
+        let sequence = |point: Option<RecoveryPoint>| point.map_or(0, |point| point.sequence);
+        let went_back =
+            !first_contact && sequence(welcome.recovery_point) < sequence(inner.last_point);
+        let is_new = went_back && !self.distrusts.swap(went_back, Relaxed);
+        self.distrusts.store(is_new, Relaxed);
+        if is_new {
+            let text = "the standby's catalog is older than its last point: its tree is looked at";
+            self.log.say(&Record::new(Level::Warn, "standby", text).share(&self.config.share));
+        }
         inner.seeding |= first_contact;
     }
 
@@ -41,7 +87,7 @@ impl Cuts for Sender {
     fn next(&self, at_most: Duration) -> Next {
         let until = Instant::now() + at_most;
         loop {
-            if self.is_stopping() {
+            if self.is_stopping() || !self.trusts_standby() {
                 return Next::Leave;
             }
             match self.compose() {
@@ -126,9 +172,9 @@ impl Cuts for Sender {
 
     fn sealed(&self, _: Cut, report: CutReport) {
         let mut inner = self.lock();
-        self.note_deferred(&mut inner, &report);
-        let UnderWay { taken, slice, wanted, judged, completes, marks, .. } =
+        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, .. } =
             std::mem::take(&mut inner.under_way);
+        self.note_deferred(&mut inner, &waits, &report);
         let point = report.point;
         if let Some(taken) = taken {
             self.dirty.done(taken);

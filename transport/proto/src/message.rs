@@ -10,10 +10,12 @@ use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
+mod beat;
 mod call;
 mod encoding;
 mod holds;
 
+pub use beat::{Beat, Unsealed};
 pub use call::{Call, Purpose};
 use encoding::{
     cut, decode_answer, decode_events, decode_queries, decode_receipt, decode_sign, decode_welcome,
@@ -25,8 +27,8 @@ pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
-/// change; 5 adds what two sites say of roles, and links that one asks the other for. With a peer that
-/// speaks less they are left out.
+/// change; 5 adds what two sites say of roles, links that one asks the other for, beats, and files that a
+/// standby has no room for. With a peer that speaks less they are left out.
 pub const PROTOCOL_VERSION: u16 = 5;
 
 /// The lowest version this build still speaks.
@@ -51,6 +53,9 @@ pub const STANDING_VERSION: u16 = 4;
 /// The version from which on two sites speak of roles.
 pub const ROLES_VERSION: u16 = 5;
 
+/// The version from which on ends that stand say beats, and what a standby has no room for.
+pub const BEATS_VERSION: u16 = 5;
+
 /// Longest word of a site about its role in a share, in bytes.
 pub const SAY_LEN_MAX: usize = 4_096;
 
@@ -71,6 +76,9 @@ pub const NODE_NAME_MAX: usize = 128;
 
 /// Longest announcement of keys in bytes.
 pub const KEYS_LEN_MAX: usize = 4_096;
+
+/// Longest path of a share's folder in bytes.
+pub const PATH_MAX: usize = 4_096;
 
 /// Most directories one [`Message::Events`] names.
 pub const EVENTS_MAX: usize = 4_096;
@@ -181,6 +189,13 @@ pub enum FailureKind {
     Basis(Vec<ChunkId>),
     /// The target's system refused; the text says what and why.
     Refused,
+    /// There is no room for it; in a session that stands alone.
+    NoSpace {
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
 }
 
 /// One operation that was not applied.
@@ -375,6 +390,9 @@ pub enum Message {
         /// At most [`PART_LEN_MAX`] bytes.
         bytes: Vec<u8>,
     },
+    /// Either, since version 5, in a session that stands: that it is there. The source says it between two
+    /// cuts, the target answers each with its own.
+    Beat(Beat),
 }
 
 /// What a host saw change.
@@ -422,6 +440,7 @@ impl Message {
             Self::Ask(_) => "ask",
             Self::Call(_) => "call",
             Self::Part { .. } => "part",
+            Self::Beat(_) => "beat",
         }
     }
 
@@ -563,6 +582,10 @@ impl Message {
                 e.put_u8(u8::from(*last));
                 e.put_bytes(bytes);
             }
+            Self::Beat(beat) => {
+                e.put_u8(25);
+                beat.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -634,6 +657,7 @@ impl Message {
                 last: take_bool(&mut d)?,
                 bytes: d.take_bytes("part", PART_LEN_MAX)?.into(),
             },
+            25 => Self::Beat(Beat::decode(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;

@@ -93,6 +93,13 @@ fn samples() -> Vec<Message> {
         Message::Sync(9),
         Message::Heard(7),
         Message::Keys(vec![6, 1, 0, 0, 0]),
+        Message::Beat(Beat {
+            time_unix_ms: -7,
+            answers_unix_ms: Some(1_795_390_871_000),
+            path: b"/shared/homes".to_vec(),
+            free_bytes: Some(1 << 40),
+            unsealed: Some(Unsealed { files: 3, bytes: None, is_all: Some(false) }),
+        }),
         Message::Talk { versions: (5, 5), site: "production".into() },
         Message::Say { share: "homes".into(), said: vec![1, 2, 3] },
         Message::Ask(call(Purpose::Inventory)),
@@ -161,7 +168,8 @@ fn a_receipt_that_refuses_a_whole_batch_fits_a_message() {
         let failure = |n: usize| Failure {
             path: path.clone(),
             kind: match n % 3 {
-                0 => FailureKind::Refused,
+                0 if count % 2 == 0 => FailureKind::Refused,
+                0 => FailureKind::NoSpace { needed: u64::MAX, free: u64::MAX },
                 1 => FailureKind::Basis(Vec::new()),
                 _ => FailureKind::Basis(vec![ChunkId([1; 32]); 100]),
             },

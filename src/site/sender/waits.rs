@@ -1,0 +1,45 @@
+//! Files that the standby has no room for, left out of a cut.
+
+use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+
+use super::*;
+
+/// The policy of a cut without some files: each is deferred, and what else is there is decided as ever.
+pub(super) struct Without {
+    policy: Arc<dyn Policy>,
+    paths: BTreeSet<RelPath>,
+}
+
+impl Without {
+    /// `policy` itself where there are none.
+    pub(super) fn of(policy: Arc<dyn Policy>, paths: &[RelPath]) -> Arc<dyn Policy> {
+        match paths {
+            [] => policy,
+            paths => Arc::new(Self { policy, paths: paths.iter().cloned().collect() }),
+        }
+    }
+}
+
+impl Policy for Without {
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (verdict, candidate) in verdicts.iter_mut().zip(candidates) {
+            if self.paths.contains(candidate.path) && verdict.action == Action::Replicate {
+                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
+}
