@@ -19,7 +19,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// About a hundred changes a second, of every kind, also of metadata alone.
-fn churn(tree: &Path, over: &AtomicBool) -> u64 {
+fn churn(tree: &Path, over: &AtomicBool) -> usize {
     let mut rng = Rng::new(7);
     let mut count = 0;
     while !over.load(Relaxed) {
@@ -30,7 +30,7 @@ fn churn(tree: &Path, over: &AtomicBool) -> u64 {
             2 => drop(Command::new("chmod").args(["0640", text(&path)]).output()),
             3 => drop(Command::new("touch").arg(&path).output()),
             // Others may have taken the folder.
-            _ => drop(fs::write(&path, vec![b'x'; 100 + count as usize % 90_000])),
+            _ => drop(fs::write(&path, vec![b'x'; 100 + count % 90_000])),
         }
         count += 1;
         std::thread::sleep(Duration::from_millis(8));
@@ -250,7 +250,10 @@ fn how_long_a_view_takes() {
         let Some(bed) = Bed::new(disk, "") else { return };
         let pair = &bed.pair;
         for n in 0..count {
-            pair.write(&format!("acct{}/in/{n}.csv", n % 500), &[b'0' + (n % 10) as u8; 4_096]);
+            pair.write(
+                &format!("acct{}/in/{n}.csv", n % 500),
+                &n.to_string().repeat(4_096).as_bytes()[..4_096],
+            );
         }
         let (_there, _here) = bed.start();
         let (sequence, _) = pair.point();

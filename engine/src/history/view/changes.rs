@@ -85,13 +85,9 @@ impl<S: Storage> Look<'_, '_, S> {
     }
 
     fn directory(&mut self, path: &RelPath, names: &[Vec<u8>]) -> io::Result<()> {
-        let opened = match self.storage.open_directory(&self.top, path.as_bytes()) {
-            Ok(opened) => opened,
+        let Ok(opened) = self.storage.open_directory(&self.top, path.as_bytes()) else {
             // It is gone, or something else is there: with it all that was in it.
-            Err(_) => {
-                names.iter().try_for_each(|name| self.tell(Written::Removed, path, name))?;
-                return Ok(());
-            }
+            return names.iter().try_for_each(|name| self.tell(Written::Removed, path, name));
         };
         for name in names {
             match self.storage.stat(Object::Named(&opened, name)) {
