@@ -143,6 +143,14 @@ pub(super) fn clock() -> Now {
     Now { ms, wall_ms: now_ms() }
 }
 
+/// Which start of this machine it is; a kernel that does not say is one that was started anew.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digest = blake3::derive_key("farshore start of a machine v1", &text);
+    let unknown = random_id().map_or([0; 16], |id| id.0);
+    if text.is_empty() { unknown } else { std::array::from_fn(|n| digest[n]) }
+}
+
 /// How the machines of both ends know a site.
 fn site_id(name: &str) -> SiteId {
     SiteId(blake3::derive_key("farshore site of a role v1", name.as_bytes()))
@@ -293,6 +301,7 @@ impl Daemon {
             },
             lease,
             beat_ms: u64::try_from(beat.as_millis()).unwrap_or(1_000),
+            boot: boot_id(),
             life: role.life,
             catalog: self.catalog_id(share, &config)?,
             tree: tree.0,
@@ -707,7 +716,7 @@ impl Daemon {
     }
 
     fn audit_role(&self, role: &ShareRole, event: &farshore_core::role::AuditEvent) {
-        self.say_of(&role.share, Level::Info, "audit", format!("{event:?}"));
+        self.say_of(&role.share, Level::Info, "audit", format!("{}: {event}", event.kind()));
     }
 }
 
