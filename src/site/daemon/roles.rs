@@ -306,7 +306,9 @@ impl Daemon {
             catalog: self.catalog_id(share, &config)?,
             tree: tree.0,
         };
-        let (machine, effects) = Machine::start(record, marker, made, clock());
+        let (mut machine, mut effects) = Machine::start(record, marker, made, clock());
+        // Before the first word: one that says less than was said before would look like a record cut short.
+        effects.extend(machine.handle(clock(), Input::Audit(self.audit_head())));
         *role.machine() = Some(machine);
         Ok(effects)
     }
@@ -703,6 +705,9 @@ impl Daemon {
         });
         let text = failed.or_else(|| role.waiting()).or_else(|| told(&view.record.phase));
         let said = view.peer.as_ref().map(|peer| &peer.said);
+        if let Some(said) = said {
+            self.keep_peer_head(&role.share, said);
+        }
         let status = facts::RoleStatus {
             phase: view.record.phase.name().to_owned(),
             text,
@@ -713,10 +718,6 @@ impl Daemon {
             peer_epoch: said.map(|said| said.stamp.epoch.0),
         };
         board.roles(status, view.record.epoch.0);
-    }
-
-    fn audit_role(&self, role: &ShareRole, event: &farshore_core::role::AuditEvent) {
-        self.say_of(&role.share, Level::Info, "audit", format!("{}: {event}", event.kind()));
     }
 }
 
