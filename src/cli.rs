@@ -11,6 +11,7 @@ use farshore_engine::io::uring::IoMode;
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
+mod audit;
 mod brake;
 mod capture;
 mod daemon;
@@ -75,6 +76,8 @@ enum Command {
     Open(roles::OpenArgs),
     /// Whether services may work with a share here now: exit code 0 or 5
     Gate(roles::GateArgs),
+    /// What was done to this site's shares, and whether that record is whole
+    Audit(audit::AuditArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -388,6 +391,7 @@ pub fn main() -> ExitCode {
         Command::Failback(args) => failback::run(&args),
         Command::Open(args) => roles::open(&args),
         Command::Gate(args) => roles::gate(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::HookRunner => {

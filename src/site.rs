@@ -3,6 +3,7 @@
 //! Each module says what it guarantees.
 
 pub mod announce;
+pub mod audit;
 pub mod board;
 pub mod config;
 pub mod confine;

@@ -49,6 +49,7 @@ use crate::replicate::{TargetOptions, open_root, remote_threads, resolve};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
+use crate::site::audit::{self, AuditLog, PeerHead};
 use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
@@ -68,6 +69,7 @@ use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::site::watch::watched;
 use crate::state::{State, now_ms, path_bytes, random_id};
 
+mod auditing;
 mod commands;
 mod ends;
 mod failback;
@@ -139,6 +141,8 @@ struct Daemon {
     slots: BTreeMap<String, Arc<Slot>>,
     roles: BTreeMap<String, Arc<ShareRole>>,
     talk: TalkLine,
+    /// This site's record of what was done, and where the other's ends.
+    audit: Mutex<(AuditLog, PeerHead)>,
     hooks: Hooks,
     /// Itself, for threads that end with what they do.
     me: Weak<Self>,
@@ -234,6 +238,7 @@ impl Daemon {
             },
             Arc::new(SystemClock),
         );
+        let audit = open_audit(&state, &log)?;
         let mut slots = BTreeMap::new();
         let mut roles = BTreeMap::new();
         for share in &config.shares {
@@ -253,6 +258,7 @@ impl Daemon {
             slots,
             roles,
             talk: TalkLine::default(),
+            audit: Mutex::new(audit),
             hooks,
             me: me.clone(),
             io,
@@ -525,6 +531,26 @@ impl Daemon {
 /// Anything from 0 to 1.
 fn chance() -> f64 {
     random_id().map_or(0.5, |id| f64::from(id.0[0]) / 255.0)
+}
+
+/// The site's record of what was done, and where the other's ends. What is wrong with them is said, and they are
+/// gone on with.
+fn open_audit(state: &State, log: &Log) -> Result<(AuditLog, PeerHead), Failure> {
+    let folder = state.folder();
+    let failed = |file: &str, e: &std::io::Error| Failure {
+        exit: Exit::Refused,
+        message: format!("audit record {}: opening it: {e}", folder.join(file).display()),
+        hint: None,
+    };
+    let (chain, found) = AuditLog::open(folder).map_err(|e| failed(audit::FILE, &e))?;
+    let say = |text| log.say(&Record::new(Level::Error, "audit", text));
+    if found.torn > 0 {
+        say(format!("{}: a record that a crash cut off was taken away", chain.path().display()));
+    }
+    if let Some(fault) = found.fault {
+        say(format!("{}: broken: {fault}", chain.path().display()));
+    }
+    Ok((chain, PeerHead::open(folder).map_err(|e| failed(audit::PEER_FILE, &e))?))
 }
 
 /// A share as the board is told of it.

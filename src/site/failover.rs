@@ -206,12 +206,15 @@ impl LossManifest {
         crate::state::write_durably(&file, &bytes).map_err(failed)
     }
 
-    /// The one that was kept for an epoch.
+    /// The one that was kept for an epoch, or for the last before it: `open --alone` raises the epoch of a
+    /// share that was opened.
     ///
     /// # Errors
     /// [`Failure`] when there is none, or it cannot be read.
     pub fn read(state: &State, share: &str, epoch: Epoch) -> Result<Self, Failure> {
-        let file = Self::file(state, share, epoch.0);
+        let mut kept = (0..=epoch.0).rev().take(1_000).map(|epoch| Self::file(state, share, epoch));
+        let file = kept.find(|file| file.exists());
+        let file = file.unwrap_or_else(|| Self::file(state, share, epoch.0));
         let read = std::fs::read(&file).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
         read.map_err(|e| Failure {
             exit: Exit::Held,

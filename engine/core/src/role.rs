@@ -552,15 +552,29 @@ impl Role {
         self.data_role() == DataRole::Receives(epoch) && self.peer_sends()
     }
 
-    /// When [`Input::Tick`] is due at the latest, by the clock of [`Now::ms`].
+    /// When [`Input::Tick`] is due at the latest, by the clock of [`Now::ms`]; `u64::MAX` for never.
     #[must_use]
     pub fn next_timeout(&self) -> u64 {
-        let beat =
-            self.sent_ms.map_or(self.started_ms, |at| at.saturating_add(self.config.beat_ms));
-        if self.shown.open && self.is_bound() {
-            return beat.min(self.gate_until());
-        }
-        beat
+        let beat = match self.sent_ms {
+            _ if !self.link || self.is_busy() => u64::MAX,
+            Some(at) => at.saturating_add(self.config.beat_ms),
+            None => self.started_ms,
+        };
+        let lapse = match self.durable.phase.opens() && self.is_bound() {
+            false => u64::MAX,
+            true if self.shown.open => self.gate_until(),
+            true if self.confirmed.is_none() && self.services == Services::Started => {
+                self.lapse_of_run_before()
+            }
+            true => u64::MAX,
+        };
+        beat.min(lapse)
+    }
+
+    /// When a lease that the run before this one may have held has lapsed.
+    fn lapse_of_run_before(&self) -> u64 {
+        let lease = self.config.lease.map_or(0, |l| l.ms.saturating_sub(l.stop_ms));
+        self.started_ms.saturating_add(lease)
     }
 
     /// What is durable.

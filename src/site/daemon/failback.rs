@@ -358,7 +358,12 @@ impl Daemon {
                 "farshore status says where both stand",
             )
         })?;
-        if header.epoch != view.record.epoch {
+        // A word that the other site is off raises the epoch also while a plan is under way.
+        let under_way = matches!(
+            view.record.phase,
+            Phase::Reconciling { plan: under_way, .. } if under_way == plan_id(&plan)
+        );
+        if header.epoch != view.record.epoch && !under_way {
             let text =
                 format!("it was made in epoch {}, now is {}", header.epoch.0, view.record.epoch.0);
             return Err(held(text, again));

@@ -162,6 +162,14 @@ pub(super) fn clock() -> Now {
     Now { ms, wall_ms: now_ms() }
 }
 
+/// Which start of this machine it is; a kernel that does not say is one that was started anew.
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digest = blake3::derive_key("farshore start of a machine v1", &text);
+    let unknown = random_id().map_or([0; 16], |id| id.0);
+    if text.is_empty() { unknown } else { std::array::from_fn(|n| digest[n]) }
+}
+
 /// How the machines of both ends know a site.
 fn site_id(name: &str) -> SiteId {
     SiteId(blake3::derive_key("farshore site of a role v1", name.as_bytes()))
@@ -322,7 +330,9 @@ impl Daemon {
             catalog: self.catalog_id(share, &config)?,
             tree: tree.0,
         };
-        let (machine, effects) = Machine::start(record, marker, made, clock());
+        let (mut machine, mut effects) = Machine::start(record, marker, made, clock());
+        // Before the first word: one that says less than was said before would look like a record cut short.
+        effects.extend(machine.handle(clock(), Input::Audit(self.audit_head())));
         *role.machine() = Some(machine);
         Ok(effects)
     }
@@ -719,6 +729,9 @@ impl Daemon {
         });
         let text = failed.or_else(|| role.waiting()).or_else(|| told(&view.record.phase));
         let said = view.peer.as_ref().map(|peer| &peer.said);
+        if let Some(said) = said {
+            self.keep_peer_head(&role.share, said);
+        }
         let status = facts::RoleStatus {
             phase: view.record.phase.name().to_owned(),
             text,
@@ -729,10 +742,6 @@ impl Daemon {
             peer_epoch: said.map(|said| said.stamp.epoch.0),
         };
         board.roles(status, view.record.epoch.0);
-    }
-
-    fn audit_role(&self, role: &ShareRole, event: &farshore_core::role::AuditEvent) {
-        self.say_of(&role.share, Level::Info, "audit", format!("{event:?}"));
     }
 }
 
@@ -778,10 +787,3 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long opening may take: two durable writes, and a root that answers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Which start of the machine this is; all of them are one where the kernel does not say.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let id = blake3::hash(text.trim().as_bytes());
-    std::array::from_fn(|n| id.as_bytes()[n])
-}

@@ -277,9 +277,7 @@ impl Role {
             // A restart of this process is no reason to stop them, until a lease that the run before may
             // have held has lapsed.
             Gate::Closed(_) => {
-                let lease = self.config.lease.filter(|_| self.is_bound())?;
-                let until = self.started_ms.saturating_add(lease.ms);
-                (now_ms >= until.saturating_sub(lease.stop_ms)).then_some(Hook::Stop)
+                (self.is_bound() && now_ms >= self.lapse_of_run_before()).then_some(Hook::Stop)
             }
         }
     }

@@ -570,3 +570,28 @@ fn services_of_a_machine_that_was_started_anew_are_not_taken_for_running() {
     pair.wait(500);
     assert!(pair.ran(A, &Effect::RunHook(Hook::Start)));
 }
+
+#[test]
+fn nobody_is_woken_for_nothing() {
+    let mut pair = Pair::new(lease());
+    let due = |pair: &Pair, site: usize| pair.role(site).next_timeout().checked_sub(pair.now);
+    assert!(due(&pair, A).is_some_and(|ms| ms <= 100));
+    pair.connected = false;
+    pair.input(A, Input::LinkDown);
+    pair.input(B, Input::LinkDown);
+    assert_eq!(pair.role(B).next_timeout(), u64::MAX, "there is nobody to say anything to");
+    assert!(due(&pair, A).is_some_and(|ms| ms <= 800), "the gate closes by itself");
+    pair.wait(2_000);
+    assert_eq!(pair.role(A).next_timeout(), u64::MAX);
+    // What the run before may have held is waited for, once.
+    let mut pair = Pair::new(lease());
+    pair.connected = false;
+    pair.restart(A);
+    pair.input(A, Input::LinkDown);
+    assert_eq!(due(&pair, A), Some(800));
+    pair.wait(750);
+    assert!(!pair.ran(A, &Effect::RunHook(Hook::Stop)));
+    pair.wait(50);
+    assert!(pair.ran(A, &Effect::RunHook(Hook::Stop)));
+    assert_eq!(pair.role(A).next_timeout(), u64::MAX);
+}

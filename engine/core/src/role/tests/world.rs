@@ -159,7 +159,7 @@ pub(super) struct World {
     archive: Vec<(usize, Vec<u8>)>,
     batches: Vec<(usize, Batch)>,
     first: [FirstRole; 2],
-    weather: u64,
+    pub(super) weather: u64,
     opened: BTreeMap<Epoch, usize>,
     handed: BTreeMap<Epoch, Tree>,
     rolled_back: bool,
@@ -275,7 +275,7 @@ impl World {
             archive: Vec::new(),
             batches: Vec::new(),
             first,
-            weather: if lease.is_some() { rng.below(5) } else { rng.below(4) },
+            weather: if lease.is_some() { rng.below(6) } else { rng.below(4) },
             opened: BTreeMap::new(),
             handed: BTreeMap::new(),
             rolled_back: false,
@@ -440,12 +440,11 @@ impl World {
             say.heard = Stamp::default();
         }
         let (to, bytes) = (1 - from, say.encode());
-        if self.archive.len() < 256 {
-            self.archive.push((to, bytes.clone()));
-        } else {
+        if self.archive.len() == 256 {
             let at = usize::try_from(self.rng.below(256)).unwrap_or(0);
-            self.archive[at] = (to, bytes.clone());
+            self.archive.remove(at);
         }
+        self.archive.push((to, bytes.clone()));
         let copies = if !self.calm && self.rng.percent(8) { 2 } else { 1 };
         for _ in 0..copies {
             if let Some(delay) = self.delay(from) {
@@ -470,7 +469,11 @@ impl World {
         self.seen.events += 1;
         let due = [0, 1].map(|site| {
             let s = &self.sites[site];
-            let at = s.role.as_ref()?.next_timeout().saturating_sub(s.offset);
+            let at = s.role.as_ref()?.next_timeout();
+            if at == u64::MAX {
+                return None;
+            }
+            let at = at.saturating_sub(s.offset);
             Some((s.booted + at * 1_000_000 / s.rate + 1).max(self.now + 1))
         });
         let event = self.events.first_key_value().map(|(&(at, _), _)| at);
@@ -490,7 +493,7 @@ impl World {
                     }
                 }
             }
-            _ => self.now += 50,
+            _ => self.now += 100,
         }
         self.by_themselves();
         self.look();
@@ -717,7 +720,7 @@ impl World {
     pub(super) fn act_of_god(&mut self) {
         let site = usize::try_from(self.rng.below(2)).unwrap_or(0);
         let off = self.sites[site].role.is_none();
-        if self.weather == 4 {
+        if self.weather > 3 {
             self.part_and_force(site);
             return self.look();
         }
@@ -776,11 +779,19 @@ impl World {
             }
             3 => self.boot(site),
             4 if self.rng.percent(10) => self.crash(site),
-            5..=7 if self.cut == [true; 2] && self.sites[site].phase == Phase::Standby => {
+            5..=8 if self.cut == [true; 2] => {
+                let standby = [0, 1].into_iter().find(|&s| self.sites[s].phase == Phase::Standby);
                 let peer_is_off = self.fault == Fault::PromiseIgnored;
-                self.command(site, Command::Failover { peer_is_off });
+                if let Some(standby) = standby {
+                    self.command(standby, Command::Failover { peer_is_off });
+                }
             }
-            _ => self.operate(site),
+            _ => {
+                let phases = [self.sites[0].phase, self.sites[1].phase];
+                if !phases.contains(&Phase::Active) || !phases.contains(&Phase::Standby) {
+                    self.operate(site);
+                }
+            }
         }
     }
 
