@@ -5,6 +5,7 @@
 
 use farshore_core::role::{Command, Phase};
 
+use super::failback::Decided as FailbackDecided;
 use super::receiving::Standby;
 use super::roles::ShareRole;
 use super::sending::Outgoing;
@@ -293,6 +294,34 @@ impl Commands for Daemon {
                     "carried": production.carried,
                     "quarantined": { "production": production.quarantined, "recovery": recovery.quarantined },
                     "quarantine": folder,
+                    "lines": lines,
+                }))
+            }
+            Request::FailbackDecide { plan, select, outcome, reason, new_name } => {
+                let (plan, new_name) = (&*plan, new_name.as_deref());
+                let edited = self.decide_failback(&FailbackDecided {
+                    plan,
+                    select: &select,
+                    outcome: &outcome,
+                    reason: &reason,
+                    new_name,
+                })?;
+                let mut lines = vec![format!(
+                    "revision {}: {} paths decided, {} still wait for a person",
+                    edited.revision,
+                    edited.changed,
+                    edited.summary.held()
+                )];
+                let refused = edited
+                    .refused
+                    .iter()
+                    .map(|r| format!("{}: stays as it was: {}", r.path, r.why));
+                lines.extend(refused.clone());
+                Ok(json!({
+                    "revision": edited.revision,
+                    "changed": edited.changed,
+                    "held": edited.summary.held(),
+                    "refused": refused.collect::<Vec<_>>(),
                     "lines": lines,
                 }))
             }
