@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use farshore_test_support::{Aspect, Rng, TortureTree, compare, mutate, without_holes};
+use farshore_test_support::{Rng, TortureTree, compare, mutate, without_holes};
 
 use crate::bed::{Bed, Disk, facts};
 use crate::common::{shown, text};
@@ -110,9 +110,7 @@ fn a_former_point_is_as_it_was(disk: Disk) {
         assert!(churning.join().unwrap() > 20);
     });
     pair.point();
-    let mut found = without_holes(compare(tree, &pair.recovery.tree, &[b".farshore"]));
-    // XFS shows an ACL by two names, of which a source on another file system has one.
-    found.retain(|d| disk == Disk::Tmpfs || d.aspect != Aspect::Xattrs);
+    let found = without_holes(compare(tree, &pair.recovery.tree, &[b".farshore"]));
     assert!(found.is_empty(), "{found:#?}");
     // History is whole: the point is as it was, once more.
     bed.goes_well(sequence, &format!("cp -a . '{}'", text(&seen)));

@@ -72,7 +72,7 @@ pub fn line(out: &mut dyn Write, divergence: &Divergence, header: &Header) -> fm
     writeln!(out, "  [{}] {}", by(divergence.by, header), escape_text(divergence.why()))
 }
 
-/// One divergence as one JSON object on one line; `docs/failback.md` names its fields.
+/// One divergence as one JSON object on one line; `docs/output.md` names its fields.
 ///
 /// # Errors
 /// Those of `out`.
