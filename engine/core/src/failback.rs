@@ -58,6 +58,9 @@ pub mod render;
 mod rules;
 mod unit;
 
+#[cfg(test)]
+mod tests;
+
 pub use list::{ChangeList, ListError, SideChange};
 pub use merge::{BaseTree, Merge, MergeError, Merged, NoBase, Resolve, Unasked};
 pub use rules::{Base, Config, Rule};

@@ -142,7 +142,8 @@ fn take_production(divergence: &Divergence) -> Steps {
     let end = match (production, recovery) {
         (None, None) => End::Stays,
         (None, Some(_)) => End::Goes,
-        (Some(p), Some(r)) if p == r => End::Stays,
+        // A further name is made again: its file is another one now.
+        (Some(p), Some(r)) if p == r && p.kind() != EntryKind::HardLink => End::Stays,
         (Some(p), _) => End::Placed(source(divergence, p)),
     };
     Steps { quarantine_recovery, end, ..Steps::NONE }

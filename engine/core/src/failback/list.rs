@@ -20,7 +20,8 @@ const MAGIC: &[u8; 8] = b"fsfbchg1";
 /// Bytes of one change, at most: two entries with all their attributes, and two paths.
 const CHANGE_MAX: usize = 2 << 20;
 
-/// A path that one site changed since the base.
+/// A path that one site changed since the base. A further name of a file is in the list too when the file
+/// changed, be it a name of the same path as before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideChange {
     /// The path.

@@ -338,6 +338,10 @@ struct Needed {
 }
 
 impl Needed {
+    fn has(&self, key: &Key) -> bool {
+        self.directories.contains(key)
+    }
+
     /// Adds the directories above `path` that either site changed.
     fn add(&mut self, path: &RelPath, judge: &Judge<'_>) {
         let parent = path.split().map(|(parent, _)| parent);
@@ -384,6 +388,10 @@ impl Merged<'_> {
                 continue;
             }
             if let Some((group, true)) = self.links.group_of(&key) {
+                let is_directory = |site| is_directory(member.entry(site));
+                if is_directory(Site::Production) && !is_directory(Site::Recovery) {
+                    self.judge.doubt(key);
+                }
                 groups.entry(group).or_default().push(member);
                 continue;
             }
@@ -397,35 +405,49 @@ impl Merged<'_> {
         // In the order of their paths: new names are given away in turn.
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| a.first().map(|m| &m.path).cmp(&b.first().map(|m| &m.path)));
+        let mut replacing = Vec::new();
         for mut members in groups {
-            self.decide_group(&mut members);
+            note_moves(&mut members);
+            let verdicts = self.judge.unit(&members);
+            let is_replacing = members.iter().zip(&verdicts).any(replaces_directory);
+            match is_replacing {
+                true => replacing.push((members, verdicts)),
+                false => self.decide_group(&members, verdicts),
+            }
         }
+        self.decide_replacing(replacing);
         self.judge.take_failure().map_err(MergeError::Base)
     }
 
-    fn decide_group(&mut self, members: &mut [Member]) {
-        for site in [Site::Production, Site::Recovery] {
-            let moves: Vec<_> = members
+    /// Groups that put something in the place of a directory are held where something below that stays;
+    /// what is held stays itself, and may be below the next.
+    fn decide_replacing(&mut self, mut replacing: Vec<(Vec<Member>, Vec<Verdict>)>) {
+        let is_barred = |needed: &Needed, members: &[Member], verdicts: &[Verdict]| {
+            members
                 .iter()
-                .filter_map(|m| Some((m.at(site).moved_from.clone()?, m.path.clone())))
-                .collect();
-            for (from, to) in moves {
-                let Some(origin) = members.iter_mut().find(|m| m.path == from) else { continue };
-                match site {
-                    Site::Production => origin.production.moved_to = Some(to),
-                    Site::Recovery => origin.recovery.moved_to = Some(to),
-                }
-            }
+                .zip(verdicts)
+                .any(|both| replaces_directory(both) && needed.has(&key(&both.0.path)))
+        };
+        while let Some(at) =
+            replacing.iter().position(|(m, verdicts)| is_barred(&self.needed, m, verdicts))
+        {
+            let (members, verdicts) = replacing.remove(at);
+            let hold = |v: &Verdict| Verdict::default(v.class, Outcome::Hold, Rule::Entangled);
+            self.decide_group(&members, verdicts.iter().map(hold).collect());
         }
-        let verdicts = self.judge.unit(members);
-        let sources: Vec<_> = members.iter().map(|m| source_at_recovery(m, members)).collect();
-        for ((member, verdict), at_recovery) in members.iter().zip(verdicts).zip(sources) {
+        for (members, verdicts) in replacing {
+            self.decide_group(&members, verdicts);
+        }
+    }
+
+    fn decide_group(&mut self, members: &[Member], verdicts: Vec<Verdict>) {
+        for (member, verdict) in members.iter().zip(verdicts) {
             self.need(member, &verdict.outcome);
             let decided = Decided {
                 verdict,
                 production_moved_to: member.production.moved_to.clone(),
                 recovery_moved_to: member.recovery.moved_to.clone(),
-                at_recovery,
+                at_recovery: source_at_recovery(member, members),
             };
             self.decided.insert(key(&member.path), decided);
         }
@@ -439,15 +461,12 @@ impl Merged<'_> {
 
     /// What will be at `path` needs the directories above it.
     fn need(&mut self, member: &Member, outcome: &Outcome) {
+        if let Outcome::KeepBoth { path, .. } = outcome {
+            self.needed.add(path, &self.judge);
+        }
         let is_there = match outcome {
-            Outcome::Keep(Site::Production) => member.production.entry.is_some(),
-            Outcome::Keep(Site::Recovery) | Outcome::Hold => member.recovery.entry.is_some(),
-            Outcome::KeepBoth { path, .. } => {
-                self.needed.add(path, &self.judge);
-                true
-            }
             Outcome::Merge { .. } => true,
-            Outcome::Delete => false,
+            _ => end(member, outcome).is_some(),
         };
         if is_there {
             self.needed.add(&member.path, &self.judge);
@@ -456,7 +475,10 @@ impl Merged<'_> {
 
     /// The third reading; `None` for a path at which nothing differs.
     fn divergence(&mut self, mut member: Member) -> Result<Option<Divergence>, MergeError> {
-        if member.production.entry == member.base && member.recovery.entry == member.base {
+        let is_same = |site| member.entry(site) == member.base.as_ref();
+        // A further name is listed when its file changed, though it is a name of that as before.
+        let is_name = member.base.as_ref().is_some_and(|e| e.kind() == EntryKind::HardLink);
+        if is_same(Site::Production) && is_same(Site::Recovery) && !is_name {
             return Ok(None);
         }
         let key = key(&member.path);
@@ -473,10 +495,11 @@ impl Merged<'_> {
                 verdict.class = class_at_recovery(&member, self.moved_away.contains(&key));
                 verdict.into()
             }
-            None => self.replaced_directory(&member, &key).into(),
+            None => self.judge.single(&member).into(),
         };
         self.judge.take_failure().map_err(MergeError::Base)?;
         let Decided { verdict, production_moved_to, recovery_moved_to, at_recovery } = decided;
+        let verdict = self.mended(verdict, &member, &key);
         member.production.moved_to = production_moved_to;
         member.recovery.moved_to = recovery_moved_to;
         let group = group.filter(|_| !member.is_directory());
@@ -501,21 +524,24 @@ impl Merged<'_> {
         }))
     }
 
-    /// A path bound to no other, which is not only directories.
-    fn replaced_directory(&self, member: &Member, key: &Key) -> Verdict {
-        let verdict = self.judge.single(member);
-        let is_replaced = verdict.outcome == Outcome::Keep(Site::Production)
-            && is_directory(member.recovery.entry.as_ref())
-            && !is_directory(member.production.entry.as_ref());
-        if is_replaced && self.needed.directories.contains(key) {
+    /// A directory that is needed stays, whatever else was to be at its path.
+    fn mended(&self, verdict: Verdict, member: &Member, key: &Key) -> Verdict {
+        let at = |site| member.entry(site);
+        if !self.needed.has(key) || is_directory(end(member, &verdict.outcome)) {
+            return verdict;
+        }
+        if is_directory(at(Site::Recovery)) {
             return Verdict::keep(Class::BothKind, Site::Recovery, Rule::DirectoryNeeded);
+        }
+        if is_directory(at(Site::Production)) && at(Site::Recovery).is_none() {
+            return Verdict::keep(verdict.class, Site::Production, Rule::DirectoryNeeded);
         }
         verdict
     }
 
     fn directory(&self, member: &Member, key: &Key) -> Verdict {
         let Member { path, base, production, recovery } = member;
-        let is_needed = self.needed.directories.contains(key);
+        let is_needed = self.needed.has(key);
         let (p, r) = (member.how(Site::Production), member.how(Site::Recovery));
         let keep = Verdict::keep;
         match (&production.entry, &recovery.entry) {
@@ -560,19 +586,49 @@ impl Merged<'_> {
 
     /// Remembers what will be no directory, for what lies below.
     fn note_end(&mut self, member: &Member, outcome: &Outcome, key: Key) {
-        let end = match outcome {
-            Outcome::Keep(Site::Production) => member.production.entry.as_ref(),
-            Outcome::KeepBoth { renamed: Site::Recovery, .. } => member.production.entry.as_ref(),
-            Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
-                member.recovery.entry.as_ref()
-            }
-            Outcome::Delete | Outcome::Merge { .. } => None,
-        };
+        let end = end(member, outcome);
         let entries = [&member.base, &member.production.entry, &member.recovery.entry];
         if !is_directory(end) && entries.into_iter().any(|e| is_directory(e.as_ref())) {
             self.no_directory.insert(key);
         }
     }
+}
+
+/// What is at the path of `member` afterwards; a merged file is nothing here.
+fn end<'a>(member: &'a Member, outcome: &Outcome) -> Option<&'a Entry> {
+    match outcome {
+        Outcome::Keep(Site::Production) | Outcome::KeepBoth { renamed: Site::Recovery, .. } => {
+            member.production.entry.as_ref()
+        }
+        Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
+            member.recovery.entry.as_ref()
+        }
+        Outcome::Delete | Outcome::Merge { .. } => None,
+    }
+}
+
+/// Enters at each old name where what was there is now.
+fn note_moves(members: &mut [Member]) {
+    for site in [Site::Production, Site::Recovery] {
+        let moves: Vec<_> = members
+            .iter()
+            .filter_map(|m| Some((m.at(site).moved_from.clone()?, m.path.clone())))
+            .collect();
+        for (from, to) in moves {
+            let Some(origin) = members.iter_mut().find(|m| m.path == from) else { continue };
+            match site {
+                Site::Production => origin.production.moved_to = Some(to),
+                Site::Recovery => origin.recovery.moved_to = Some(to),
+            }
+        }
+    }
+}
+
+/// Whether something that is no directory takes the place of one of recovery's.
+fn replaces_directory((member, verdict): (&Member, &Verdict)) -> bool {
+    verdict.outcome == Outcome::Keep(Site::Production)
+        && is_directory(member.recovery.entry.as_ref())
+        && !is_directory(member.production.entry.as_ref())
 }
 
 fn directory_at_both(member: &Member) -> Verdict {
