@@ -28,27 +28,34 @@ fn decide(site: &Site, file: &str, args: &[&str]) -> std::process::Output {
 fn what_policies_leave_a_person_decides() {
     let pair = Pair::with(Dials::Production, MERGES);
     let (production, recovery) = (&pair.production, &pair.recovery);
-    let base = ["day.journal", "one.csv", "two.csv", "three.csv"].map(|name| format!("a/in/{name}"));
+    let base =
+        ["day.journal", "one.csv", "two.csv", "three.csv"].map(|name| format!("a/in/{name}"));
     put(production, &base.each_ref().map(|path| (path.as_str(), "0\n1\n")));
     let (p, _r) = (production.start(), recovery.start());
     pair.point();
     pair.equal("at the base");
     drop(p);
-    put(production, &[
-        ("a/in/day.journal", "0\n1\nproduction's line\n"),
-        ("a/in/one.csv", "one of production"),
-        ("a/in/two.csv", "two of production"),
-        ("a/in/three.csv", "three of production"),
-        ("a/in/orphan.csv", "never travelled"),
-    ]);
+    put(
+        production,
+        &[
+            ("a/in/day.journal", "0\n1\nproduction's line\n"),
+            ("a/in/one.csv", "one of production"),
+            ("a/in/two.csv", "two of production"),
+            ("a/in/three.csv", "three of production"),
+            ("a/in/orphan.csv", "never travelled"),
+        ],
+    );
     let opened = run(recovery, &["failover", "--force", "--peer-is-off"]);
     assert!(opened.status.success(), "{}", shown(&opened));
-    put(recovery, &[
-        ("a/in/day.journal", "0\n1\nrecovery's line\n"),
-        ("a/in/one.csv", "one of recovery site"),
-        ("a/in/two.csv", "two of recovery site"),
-        ("a/in/three.csv", "three of recovery site"),
-    ]);
+    put(
+        recovery,
+        &[
+            ("a/in/day.journal", "0\n1\nrecovery's line\n"),
+            ("a/in/one.csv", "one of recovery site"),
+            ("a/in/two.csv", "two of recovery site"),
+            ("a/in/three.csv", "three of recovery site"),
+        ],
+    );
     let _p = production.start();
     wait_phase(&pair, production, "stranded", false);
     wait_phase(&pair, recovery, "alone", true);
