@@ -172,7 +172,7 @@ fn a_catalog_whose_indexes_a_crash_left_behind_is_indexed_anew() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (used, crashed) = (dir.path().join("used.redb"), dir.path().join("crashed.redb"));
     let config = CatalogConfig {
-        role: CatalogRole::Source,
+        role: CatalogRole::Target,
         cache_bytes: 1 << 20,
         fresh_id: StoreId([9; 16]),
     };
