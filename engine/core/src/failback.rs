@@ -50,6 +50,7 @@ mod classify;
 mod code;
 mod frames;
 mod index;
+mod join;
 mod judge;
 pub mod list;
 mod merge;

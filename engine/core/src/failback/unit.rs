@@ -319,13 +319,13 @@ impl Judge<'_> {
         published: &[&Member],
         class: &dyn Fn(&Member) -> Class,
     ) -> Option<Vec<Verdict>> {
-        let is_partial = |m: &&Member| self.config.is_in_flight(&m.path);
+        let is_partial = |m: &Member| self.config.is_in_flight(&m.path);
         if !published.iter().any(|m| is_partial(m)) {
             return None;
         }
-        let is_moved = |m: &&Member| m.production.moved_to.is_some() && !is_partial(m);
+        let is_moved = |m: &Member| m.production.moved_to.is_some() && !is_partial(m);
         let is_more = !published.iter().all(|m| is_partial(m));
-        let gone = |m: &&Member| unit.is_linked && m.production.entry.is_none();
+        let gone = |m: &Member| unit.is_linked && m.production.entry.is_none();
         if is_more || unit.origins.iter().any(|m| is_moved(m) || gone(m)) {
             let hold = |m| Verdict::default(class(m), Outcome::Hold, Rule::Interrupted);
             return Some(unit.members.iter().map(hold).collect());

@@ -259,7 +259,7 @@ impl Answers {
         if let Err(e) = conflict::check(&conflict_at(&member, class), edit.outcome, &free) {
             return self.refuse(&member.path, e);
         }
-        self.accept(known, &[member], &[edit.outcome.clone()]);
+        self.accept(known, &[member], std::slice::from_ref(edit.outcome));
     }
 
     fn unit(&mut self, edit: &Edit<'_>, known: &Known<'_>, members: &[Member]) {

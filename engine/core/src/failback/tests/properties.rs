@@ -197,6 +197,7 @@ fn check_defaults(plan: &[Divergence], tree: &Entries, entries: &[Entries; 3]) {
 }
 
 /// Answers at random, often what cannot be carried out.
+#[allow(clippy::type_complexity)] // what a resolver is
 pub(super) fn answer(
     seed: u64,
 ) -> impl Fn(&Conflict, &dyn Fn(&RelPath) -> bool) -> Option<(u32, Decision)> {
