@@ -323,6 +323,8 @@ impl Daemon {
         self.notifier.stopping();
         self.stopping.store(true, Relaxed);
         for end in self.slots.values().filter_map(|slot| slot.end()) {
+            // No other session begins; those there are leave, or are ended by `run`.
+            end.over().store(true, Relaxed);
             if let End::Sends(outgoing) = end {
                 outgoing.sender.stop();
             }

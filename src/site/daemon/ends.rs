@@ -67,7 +67,7 @@ impl End {
         }
     }
 
-    fn over(&self) -> &AtomicBool {
+    pub(super) fn over(&self) -> &AtomicBool {
         match self {
             Self::Sends(outgoing) => &outgoing.over,
             Self::Receives(standby) => &standby.over,
