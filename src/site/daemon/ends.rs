@@ -242,8 +242,13 @@ impl Slot {
         waits
     }
 
+    /// An operator said that the folder at its path is meant.
+    pub(super) fn is_approved(&self) -> bool {
+        self.lock().approved
+    }
+
     /// Notes why it cannot be opened; whether that is news.
-    fn cannot_open(&self, closed: &Closed) -> bool {
+    pub(super) fn cannot_open(&self, closed: &Closed) -> bool {
         let mut state = self.lock();
         state.is_other = matches!(closed, Closed::Other(_));
         let former = state.why.replace(closed.text().to_owned());
