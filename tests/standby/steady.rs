@@ -100,7 +100,9 @@ fn what_is_below_a_held_back_name_stays_here() {
 fn a_mark_says_that_it_waits_for_the_other_site_and_needs_a_label() {
     let pair = Pair::new();
     pair.write("acct1/one", b"1");
-    let here = pair.production.start();
+    let (there, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    assert!(there.stop().success());
     let config = crate::common::text(&pair.production.config);
     let refused = crate::common::farshore(&["mark", "create", "--label", "", "--config", config]);
     assert_eq!(refused.status.code(), Some(2), "{}", crate::common::shown(&refused));

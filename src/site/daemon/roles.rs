@@ -378,10 +378,6 @@ impl Daemon {
             // What comes of it comes behind what was wanted before.
             effects.extend(more);
         }
-        // A site that has become active is to watch before the other one is heard of.
-        if self.slot(&role.share).is_some_and(|slot| slot.wanted() == Want::Nothing) {
-            self.turn(role, DataRole::Neither);
-        }
         self.show_role(role);
     }
 
