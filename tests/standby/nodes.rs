@@ -166,8 +166,7 @@ fn a_node_is_neither_the_other_site_nor_another_node() {
         return;
     }
     let (pair, nodes) = pair();
-    let (_there, here) = (pair.recovery.start(), pair.production.start());
-    pair.point();
+    let here = pair.production.start();
     // The second node says that it is the recovery site, then that it is the third node.
     for (name, word) in [("recovery", "not that of the other site"), ("n3", "no node 'n3'")] {
         let former = fs::read_to_string(&nodes[0].config).unwrap();

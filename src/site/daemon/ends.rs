@@ -264,6 +264,10 @@ impl Slot {
 
     fn put(&self, end: Option<End>) {
         let mut state = self.lock();
+        if let (Some(End::Sends(outgoing)), Want::Source(epoch)) = (&end, state.wanted) {
+            // It may have been turned while it was opened. Whoever turns it next waits for this lock.
+            outgoing.begin_under(epoch);
+        }
         state.open |= end.is_some();
         state.end = end;
         drop(state);

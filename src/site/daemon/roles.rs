@@ -378,6 +378,7 @@ impl Daemon {
             // What comes of it comes behind what was wanted before.
             effects.extend(more);
         }
+        self.follow_phase(role);
         self.show_role(role);
     }
 
@@ -424,20 +425,21 @@ impl Daemon {
             .map_err(|e| format!("{}: {e}", role.file.display()))
     }
 
+    /// An end that neither sends nor receives watches or not as the phase says, and phases change without a
+    /// word about data: a site that has just become active watches before the other one is heard of.
+    fn follow_phase(&self, role: &ShareRole) {
+        let Some(slot) = self.slot(&role.share) else { return };
+        let former = slot.wanted();
+        let want = wanted(role, DataRole::Neither);
+        if matches!(former, Want::Nothing | Want::Source(None)) && want != former {
+            slot.turn(want, &|| self.is_stopping());
+        }
+    }
+
     /// Turns the end of the share; what the former one did is over when it returns.
     fn turn(&self, role: &ShareRole, data: DataRole) {
-        let phase = role.view().map(|view| view.record.phase);
-        let want = match (data, phase) {
-            (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
-            (DataRole::Receives(epoch), _) => Want::Target(epoch),
-            // It may not send yet, and what changes is watched for the time it may.
-            (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
-                Want::Source(None)
-            }
-            (DataRole::Neither, _) => Want::Nothing,
-        };
         if let Some(slot) = self.slot(&role.share) {
-            slot.turn(want, &|| self.is_stopping());
+            slot.turn(wanted(role, data), &|| self.is_stopping());
         }
     }
 
@@ -757,6 +759,20 @@ fn point_of(catalog: &farshore_engine::catalog::Catalog) -> Result<Option<Point>
         root: point.root,
         time_unix_ms: point.time_unix_ms,
     }))
+}
+
+/// What the end of a share is to be.
+fn wanted(role: &ShareRole, data: DataRole) -> Want {
+    let phase = role.view().map(|view| view.record.phase);
+    match (data, phase) {
+        (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
+        (DataRole::Receives(epoch), _) => Want::Target(epoch),
+        // It may not send yet, and what changes is watched for the time it may.
+        (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
+            Want::Source(None)
+        }
+        (DataRole::Neither, _) => Want::Nothing,
+    }
 }
 
 /// How often a drain looks whether the share has an end again.
