@@ -17,7 +17,8 @@ pub enum Source {
     Entry,
     /// Another name of what is at that path.
     Link(RelPath),
-    /// A copy of what recovery has there.
+    /// A copy of what recovery has there. Nothing is placed there but this: it is there until what goes
+    /// goes, after everything was placed.
     Recovery(RelPath),
     /// What production sent.
     Carried,

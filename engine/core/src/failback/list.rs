@@ -262,7 +262,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None, ..ProptestConfig::with_cases(64)
+        })]
 
         #[test]
         fn lists_round_trip_and_no_other_bytes_are_a_list(

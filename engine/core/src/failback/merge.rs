@@ -500,7 +500,8 @@ fn directory_at_both(member: &Member) -> Verdict {
     }
 }
 
-/// Where recovery has the content that production has at the path of `member`.
+/// Where recovery has the content that production has at the path of `member`, and has it as long as things
+/// are placed: at an old name nothing may take its place.
 fn source_at_recovery(member: &Member, members: &[Member]) -> Option<RelPath> {
     let entry = member.production.entry.as_ref().filter(|e| e.kind() == EntryKind::File)?;
     let is_same =
@@ -509,7 +510,9 @@ fn source_at_recovery(member: &Member, members: &[Member]) -> Option<RelPath> {
         return Some(member.path.clone());
     }
     let from = member.production.moved_from.as_ref()?;
-    members.iter().find(|m| m.path == *from).filter(|m| is_same(m)).map(|m| m.path.clone())
+    let origin = members.iter().find(|m| m.path == *from)?;
+    let is_free = origin.production.entry.is_none();
+    (is_free && is_same(origin)).then(|| origin.path.clone())
 }
 
 /// Bytes of production's content that recovery does not have.

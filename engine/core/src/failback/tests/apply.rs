@@ -78,25 +78,26 @@ pub(super) fn apply(plan: &[Divergence], production: &Entries, recovery: &Entrie
         if steps.quarantine_recovery {
             quarantine.insert((path.clone(), what(recovery, path).expect("a version")));
         }
-        match &steps.end {
-            End::Stays => {}
-            End::Goes => drop(r.remove(path)),
-            End::Placed(source) => {
-                r.insert(path.clone(), placed(divergence, source, recovery));
-            }
-        }
         if let Some(Beside { path: name, site, source }) = &steps.beside {
-            assert!(
-                !production.contains_key(name) && !recovery.contains_key(name),
-                "{name}: taken"
-            );
+            let is_taken = production.contains_key(name) || recovery.contains_key(name);
+            assert!(!is_taken, "{name}: taken");
             let entry = match site {
-                Site::Production => placed(divergence, source, recovery),
-                Site::Recovery => recovery[path].clone(),
+                Site::Production => placed(divergence, source, &r),
+                Site::Recovery => r[path].clone(),
             };
             assert!(r.insert(name.clone(), entry).is_none(), "{name}: given away twice");
             renamed.insert(path.clone(), name.clone());
             make_parents(&mut r, name);
+        }
+        if let End::Placed(source) = &steps.end {
+            let entry = placed(divergence, source, &r);
+            r.insert(path.clone(), entry);
+        }
+    }
+    // What is copied is there until everything is placed.
+    for divergence in plan {
+        if steps(divergence).end == End::Goes {
+            r.remove(&divergence.path);
         }
     }
     check_shape(&r);

@@ -117,6 +117,53 @@ fn every_situation_is_decided_as_the_table_says() {
 }
 
 #[test]
+fn content_that_recovery_has_is_not_carried_and_never_copied_from_what_was_replaced() {
+    use super::super::action::{End, Source, steps};
+    let planted = planted(&all(), &Unasked);
+    let end = |name: &str| steps(&planted.plan[&path(name)]).end;
+    let needs = |name: &str| planted.plan[&path(name)].needs;
+    let from = |name: &str| End::Placed(Source::Recovery(path(name)));
+    assert_eq!(end("acc00/p-renamed/b"), from("acc00/p-renamed/a"));
+    assert_eq!(end("acc00/p-metadata/a"), from("acc00/p-metadata/a"));
+    assert_eq!((needs("acc00/p-renamed/b"), needs("acc00/p-metadata/a")), (0, 0));
+    for name in ["acc00/p-rotated/log.1", "acc00/p-swapped/a", "acc00/p-swapped/b"] {
+        assert_eq!(end(name), End::Placed(Source::Carried), "{name}");
+        assert!(needs(name) > 0);
+    }
+    let first = path("acc00/p-linked-modified/a");
+    let name = "acc00/p-linked-modified/b";
+    assert_eq!(end(name), End::Placed(Source::Link(first)), "it is a name of the new file");
+}
+
+#[test]
+fn lists_that_do_not_belong_together_are_refused() {
+    let run = |production: &[SideChange], recovery: &[SideChange]| {
+        let (production, recovery) = (production.to_vec(), recovery.to_vec());
+        let config = Config::default();
+        let merge = Merge {
+            production: &production,
+            recovery: &recovery,
+            base: &NoBase,
+            resolver: &Unasked,
+            config: &config,
+        };
+        merge.run().and_then(|merged| merged.collect::<Result<Vec<_>, _>>()).map(|plan| plan.len())
+    };
+    let fifo = |mode| {
+        let meta = crate::entry::Metadata { mode, ..crate::entry::Metadata::default() };
+        Some(Entry::Fifo { meta })
+    };
+    let change = |before, after| SideChange { path: path("a"), before, after, moved_from: None };
+    let one = change(fifo(0o600), None);
+    let other = change(fifo(0o640), None);
+    let alone = std::slice::from_ref(&one);
+    assert!(matches!(run(alone, &[other]), Err(MergeError::Bases(_))));
+    assert!(matches!(run(alone, alone), Ok(1)));
+    let twice = [one.clone(), one.clone()];
+    assert!(matches!(run(&[], &twice), Err(MergeError::List(Site::Recovery, _))));
+}
+
+#[test]
 fn only_conflicts_are_asked_about_and_each_once() {
     let scenarios = all();
     let asked = std::cell::RefCell::new(BTreeMap::<RelPath, u32>::new());
@@ -514,6 +561,26 @@ fn all() -> Vec<Scenario> {
                 ("a", C::ProductionDeleted, "production", R::DeleteWins),
                 ("b", C::ProductionModified, "production", R::ProductionOnly),
                 ("c", C::ProductionModified, "production", R::ProductionOnly),
+            ],
+        ),
+        s(
+            "p-first-name-added",
+            "w b 1",
+            "l b a",
+            "",
+            &[
+                ("a", C::ProductionCreated, "hold", R::Orphan),
+                ("b", C::ProductionModified, "hold", R::Orphan),
+            ],
+        ),
+        s(
+            "p-linked-modified",
+            "w a 1;l a b",
+            "w a 2",
+            "",
+            &[
+                ("a", C::ProductionModified, "production", R::ProductionOnly),
+                ("b", C::ProductionModified, "production", R::ProductionOnly),
             ],
         ),
         s(
