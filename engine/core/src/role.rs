@@ -446,7 +446,12 @@ impl Role {
         };
         let mut role = Self {
             hearing: Hearing::new(config.life),
-            services: if rebooted { Services::Unknown } else { durable.services },
+            // That they were started may be an old copy's word; the hook bears to be run once more.
+            services: match durable.services {
+                Services::Stopped if !rebooted && !disbelieved => Services::Stopped,
+                Services::Started if durable.turn == 0 && !disbelieved => Services::Started,
+                _ => Services::Unknown,
+            },
             remark: behind || disbelieved,
             due,
             durable,
@@ -564,7 +569,7 @@ impl Role {
         let lapse = match self.durable.phase.opens() && self.is_bound() {
             false => u64::MAX,
             true if self.shown.open => self.gate_until(),
-            true if self.confirmed.is_none() && self.services == Services::Started => {
+            true if self.confirmed.is_none() && self.services != Services::Stopped => {
                 self.lapse_of_run_before()
             }
             true => u64::MAX,
