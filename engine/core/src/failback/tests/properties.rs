@@ -182,8 +182,10 @@ fn check_defaults(plan: &[Divergence], tree: &Entries, entries: &[Entries; 3]) {
             assert!(end == r || is_bare, "{path}: recovery's alone, not kept: {}", shown(plan));
         }
         if d.class.is_conflict() && r.is_some() && end != r {
+            // Of a group with a partial upload, what production deleted and recovery left as it was goes.
+            let is_left = b.is_some() && what(base, path) == what(recovery, path);
             let is_taken = d.by == DecidedBy::Default(Rule::ConsumedAtProduction)
-                || (d.by == DecidedBy::Default(Rule::DeleteWins) && config.is_in_flight(path));
+                || (d.by == DecidedBy::Default(Rule::DeleteWins) && p.is_none() && is_left);
             let no_content = is_directory(r);
             assert!(is_taken || no_content, "{path}: recovery lost a conflict: {}", shown(plan));
         }
