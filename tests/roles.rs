@@ -13,8 +13,12 @@ mod decided;
 mod force;
 #[path = "roles/home.rs"]
 mod home;
+#[path = "roles/large.rs"]
+mod large;
 #[path = "standby/pair.rs"]
 mod pair;
+#[path = "roles/restored.rs"]
+mod restored;
 #[path = "roles/services.rs"]
 mod services;
 #[path = "roles/switch.rs"]

@@ -16,6 +16,7 @@ use std::time::Instant;
 use super::receiving::Standby;
 use super::root::{self, Closed};
 use super::sending::Outgoing;
+use farshore_core::role::Phase;
 use farshore_engine::catalog::Turning;
 use farshore_proto::message::StoreId;
 
@@ -318,6 +319,7 @@ impl Daemon {
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
     pub(super) fn tend(&self, slot: &Slot) {
+        let mut left_alone = false;
         while !self.is_stopping() {
             let (wanted, renewals, approved) = {
                 let state = slot.lock();
@@ -331,6 +333,7 @@ impl Daemon {
             let end = match opened {
                 Ok(Some(end)) => end,
                 Ok(None) => {
+                    left_alone = left_alone || self.shows_left_alone(slot.share(), wanted);
                     slot.is_turned(wanted, renewals, LOOK);
                     continue;
                 }
@@ -350,8 +353,11 @@ impl Daemon {
                     continue;
                 }
             };
-            if slot.opened() {
+            let was_closed = slot.opened();
+            if was_closed {
                 self.say_of(slot.share(), Level::Info, "open", "it is there: opened".into());
+            }
+            if std::mem::take(&mut left_alone) || was_closed {
                 if let Some(share) = self.config().share(slot.share()) {
                     let board = self.board.share(&shown_share(share, wanted));
                     board.state(facts::ShareState::Connecting, None);
@@ -366,6 +372,22 @@ impl Daemon {
             });
             slot.closed();
         }
+    }
+
+    /// Shows that a share is neither sent nor received as long as the two sites are to be reconciled; whether
+    /// that is so.
+    fn shows_left_alone(&self, share: &str, wanted: Want) -> bool {
+        let view = self.role(share).and_then(|role| role.view());
+        let Some(view) = view.filter(super::failback::is_to_be_reconciled) else { return false };
+        let config = self.config();
+        let Some(of) = config.share(share) else { return false };
+        let text = format!("left alone as long as it is {} here", view.record.phase.name());
+        let text = match view.record.phase {
+            Phase::Active => "left alone as long as the other site is stranded".to_owned(),
+            _ => text,
+        };
+        self.board.share(&shown_share(of, wanted)).state(facts::ShareState::Stopped, Some(&text));
+        true
     }
 
     /// Runs an open end until another one is wanted.

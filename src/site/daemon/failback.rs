@@ -368,9 +368,24 @@ impl Daemon {
 
 /// Whether this site is the one that goes on, and the other one is there to be reconciled.
 fn is_alone(view: &RoleView) -> bool {
+    // Active: the other one was its standby, and lost its state or came back with an old copy.
+    matches!(
+        view.record.phase,
+        Phase::Alone | Phase::Active | Phase::Reconciling { open: true, .. }
+    ) && is_peer_stranded(view)
+}
+
+/// Whether the other site is stranded, as it said last.
+pub(super) fn is_peer_stranded(view: &RoleView) -> bool {
     let peer = view.peer.as_ref().map(|peer| &peer.said.phase);
-    matches!(view.record.phase, Phase::Alone | Phase::Reconciling { open: true, .. })
-        && matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+    matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+}
+
+/// Whether neither site sends or receives before a plan is carried out, or a person says which one is active.
+pub(super) fn is_to_be_reconciled(view: &RoleView) -> bool {
+    use Phase::{Alone, Reconciling, Split, Stranded};
+    let apart = matches!(view.record.phase, Alone | Split | Stranded { .. } | Reconciling { .. });
+    apart || is_peer_stranded(view)
 }
 
 /// What the site configures of a merge.

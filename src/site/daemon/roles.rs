@@ -15,8 +15,9 @@
 use std::time::Instant;
 
 use farshore_core::role::{
-    Command, DataRole, Effect, FirstRole, Gate, Hook, Input, Kept, Lease, Now, Phase, Point,
-    Record as RoleRecord, Refused, Role as Machine, RoleConfig, RoleView, Say, SiteId, Stamp,
+    Command, CommandName, DataRole, Effect, FirstRole, Gate, Hook, Input, Kept, Lease, Now, Phase,
+    Point, Record as RoleRecord, Refused, Role as Machine, RoleConfig, RoleView, Say, SiteId,
+    Stamp,
 };
 use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
@@ -99,6 +100,11 @@ impl ShareRole {
     /// Adds to what waits for the machine; a machine that takes nothing is told again by the next word.
     pub(super) fn input(&self, input: Input) {
         self.tell.try_send(Item::Input(input)).unwrap_or(());
+    }
+
+    /// As [`Self::input`] for what is said once: waits for room, so not on the machine's own thread.
+    fn report(&self, input: Input) {
+        self.tell.send(Item::Input(input)).unwrap_or(());
     }
 
     /// What there is to show, if the root could be read.
@@ -480,7 +486,7 @@ impl Daemon {
                         root: point.root,
                         time_unix_ms: point.time_unix_ms,
                     };
-                    role.input(Input::Drained { point });
+                    role.report(Input::Drained { point });
                     break;
                 }
             }
@@ -528,7 +534,7 @@ impl Daemon {
                 }
             };
             if let Some(role) = daemon.role(&share) {
-                role.input(Input::HookDone { hook, ok });
+                role.report(Input::HookDone { hook, ok });
             }
         });
     }
@@ -719,11 +725,20 @@ impl Daemon {
             text,
             gate_open: gate.is_none(),
             gate_text: gate,
-            next: view.legal.iter().map(|command| format!("farshore {}", command.name())).collect(),
+            next: view.legal.iter().flat_map(|command| shown_command(*command)).collect(),
             peer_phase: said.map(|said| said.phase.name().to_owned()),
             peer_epoch: said.map(|said| said.stamp.epoch.0),
         };
         board.roles(status, view.record.epoch.0);
+    }
+}
+
+/// A legal command as it is typed; before a plan is carried out one is made.
+fn shown_command(name: CommandName) -> Vec<String> {
+    let typed = format!("farshore {}", name.name());
+    match name {
+        CommandName::BeginReconcile => vec!["farshore failback plan".into(), typed],
+        _ => vec![typed],
     }
 }
 
@@ -763,10 +778,13 @@ fn point_of(catalog: &farshore_engine::catalog::Catalog) -> Result<Option<Point>
 
 /// What the end of a share is to be.
 fn wanted(role: &ShareRole, data: DataRole) -> Want {
-    let phase = role.view().map(|view| view.record.phase);
-    match (data, phase) {
+    let view = role.view();
+    let peer_is_stranded = view.as_ref().is_some_and(super::failback::is_peer_stranded);
+    match (data, view.map(|view| view.record.phase)) {
         (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
         (DataRole::Receives(epoch), _) => Want::Target(epoch),
+        // The two are reconciled first, and whoever plans that opens the share for itself.
+        (DataRole::Neither, _) if peer_is_stranded => Want::Nothing,
         // It may not send yet, and what changes is watched for the time it may.
         (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
             Want::Source(None)
