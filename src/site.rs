@@ -9,6 +9,7 @@ pub mod config;
 pub mod confine;
 pub mod control;
 pub mod daemon;
+pub mod drills;
 pub mod failover;
 pub mod hooks;
 pub mod init;

@@ -9,6 +9,8 @@ mod common;
 mod churn;
 #[path = "roles/decided.rs"]
 mod decided;
+#[path = "roles/evidence.rs"]
+mod evidence;
 #[path = "roles/force.rs"]
 mod force;
 #[path = "roles/home.rs"]

@@ -71,6 +71,7 @@ use crate::state::{State, now_ms, path_bytes, random_id};
 
 mod auditing;
 mod commands;
+mod drilling;
 mod ends;
 mod failback;
 mod links;

@@ -58,6 +58,8 @@ pub(super) struct ShareRole {
     draining: AtomicBool,
     /// What a drain waits for.
     waits: Mutex<Option<String>>,
+    /// What was refused last of what the other site sent: it may dial again and again.
+    refused: Mutex<String>,
     /// One operator's command at a time.
     pub(super) commanding: Mutex<()>,
 }
@@ -89,6 +91,7 @@ impl ShareRole {
             items,
             draining: AtomicBool::new(false),
             waits: Mutex::default(),
+            refused: Mutex::default(),
             commanding: Mutex::default(),
         })
     }
@@ -119,6 +122,14 @@ impl ShareRole {
             Some(Gate::Closed(why)) => Err(why.to_string()),
             None => Err("its root could not be read yet".into()),
         }
+    }
+
+    /// Whether this is not what was refused last.
+    pub(super) fn is_news(&self, refused: &str) -> bool {
+        let mut last = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *last != refused;
+        refused.clone_into(&mut last);
+        is_news
     }
 
     fn waits_for(&self, what: Option<String>) {

@@ -70,6 +70,10 @@ impl Daemon {
                     break;
                 }
             };
+            if !dials {
+                // It was offered while the session before was being ended, which was said since.
+                self.board.connected(&link.remote_address().to_string());
+            }
             self.say_of(share, Level::Info, "session", "begins".into());
             let began = std::time::Instant::now();
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
