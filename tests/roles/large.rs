@@ -111,12 +111,15 @@ fn it_opens_at_once_and_the_plan_is_of_what_diverged_however_many_files_there_ar
     wait_phase(&pair, production, "stranded", false);
     wait_phase(&pair, recovery, "alone", true);
     let began = Instant::now();
-    let out = run(recovery, &["failback", "plan", "--json"]);
+    let args = ["failback", "plan", "--json", "--config", text(&recovery.config)];
+    let out = command(&args).output().unwrap();
     let took = began.elapsed();
     assert!(out.status.success(), "{}", shown(&out));
     let made: Value = serde_json::from_slice(&out.stdout).unwrap();
     let file = made["plan"].as_str().unwrap();
     println!("plan: {took:?} with both scans, peaks {} and {} MiB; {made}", peak(&p), peak(&r));
+    let log = r.log();
+    println!("{}", log.lines().rfind(|line| line.contains("planned:")).unwrap());
     let began = Instant::now();
     let shown_plan = farshore(&["failback", "show", "--plan", file, "--json"]);
     assert!(shown_plan.status.success(), "{}", shown(&shown_plan));
@@ -126,7 +129,9 @@ fn it_opens_at_once_and_the_plan_is_of_what_diverged_however_many_files_there_ar
     assert!(rows as u64 >= diverged - half / 10, "{rows} paths");
 
     let began = Instant::now();
-    let applied = run(recovery, &["failback", "apply", "--plan", file, "--accept-held"]);
+    let config = text(&recovery.config);
+    let args = ["failback", "apply", "--plan", file, "--accept-held", "--config", config];
+    let applied = command(&args).output().unwrap();
     assert!(applied.status.success(), "{}", shown(&applied));
     wait_phase(&pair, recovery, "active", true);
     wait_phase(&pair, production, "standby", false);
@@ -134,6 +139,9 @@ fn it_opens_at_once_and_the_plan_is_of_what_diverged_however_many_files_there_ar
     let began = Instant::now();
     point(recovery, "home");
     println!("equal after {:?}, peaks {} and {} MiB", began.elapsed(), peak(&p), peak(&r));
+    for line in r.log().lines().chain(p.log().lines()) {
+        println!("  {line}");
+    }
     pair.equal("after the way home");
     let began = Instant::now();
     let home = run(recovery, &["switchover"]);
