@@ -17,6 +17,8 @@ mod force;
 mod home;
 #[path = "roles/large.rs"]
 mod large;
+#[path = "roles/lease.rs"]
+mod lease;
 #[path = "standby/pair.rs"]
 mod pair;
 #[path = "roles/restored.rs"]

@@ -686,9 +686,11 @@ impl Daemon {
         manifest.epoch = view.record.epoch.0;
         manifest.opened_unix_ms = now_ms();
         manifest.write(&self.state)?;
-        // The gate opens a moment after its record is durable.
-        let opens = self
-            .await_role(role, GATE_PATIENCE, |view| (view.gate == Gate::Open).then_some(Ok(())));
+        // The gate opens a moment after its record is durable, or when the other site's lease has lapsed.
+        let lapse = share.lease.map_or(Duration::ZERO, |lease| lease + lease / 5);
+        let opens = self.await_role(role, GATE_PATIENCE + lapse, |view| {
+            (view.gate == Gate::Open).then_some(Ok(()))
+        });
         Ok((manifest, opens.map(drop).or_else(|_| role.gate())))
     }
 
