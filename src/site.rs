@@ -25,5 +25,6 @@ pub mod receiver;
 pub mod redial;
 pub mod scrubber;
 pub mod sender;
+pub mod store;
 pub mod trust;
 pub mod watch;
