@@ -170,43 +170,6 @@ fn nothing_is_missed_whenever_it_is_killed() {
     drop(kept.standby);
 }
 
-#[test]
-fn what_was_read_and_not_journaled_is_read_again() {
-    let Some((kept, sender)) = Kept::new() else { return };
-    // The next time the journal is written anew, that hangs: a pipe nobody reads is where it is to be written.
-    let fresh = journal_of(&kept.pair.production.state).with_extension("journal.new");
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, &fresh, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let long = "x".repeat(200);
-    let made = |n: usize| kept.pair.production.tree.join(format!("acct10/{long}/{n:06}{long}"));
-    let until = Instant::now() + PATIENCE;
-    let mut count = 0;
-    // It does not write any more when these are read and not done.
-    let mut last = (journal_len(&kept), Instant::now());
-    while last.1.elapsed() < Duration::from_secs(1) {
-        assert!(Instant::now() < until, "the journal is written all the time");
-        for _ in 0..20 {
-            fs::create_dir_all(made(count)).unwrap();
-            fs::write(made(count).join("file"), b"x").unwrap();
-            count += 1;
-        }
-        let now = journal_len(&kept);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    sender.kill();
-    fs::remove_file(&fresh).unwrap();
-    let sender = kept.start();
-    kept.resumed(&sender, u64::MAX);
-    drop(kept.standby);
-}
-
-fn journal_len(kept: &Kept) -> u64 {
-    fs::metadata(journal_of(&kept.pair.production.state)).unwrap().len()
-}
-
 /// The journal of the one share of a site.
 fn journal_of(state: &Path) -> std::path::PathBuf {
     let found = |folder: &Path| {
