@@ -63,7 +63,7 @@ use brakes::Brakes;
 pub use held::Decided;
 use held::{GuardHold, Looks};
 use live::Pace;
-use waits::Without;
+use waits::{Without, waits};
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -185,13 +185,6 @@ impl Trouble {
     fn wait(&self) -> Duration {
         RETRY_FIRST.saturating_mul(1 << self.times.min(16)).min(RETRY_LAST)
     }
-}
-
-/// Files that the standby had no room for, and that it is not time to try again.
-fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
-    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
-    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
-    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
 }
 
 impl UnderWay {
