@@ -26,5 +26,6 @@ pub mod receiver;
 pub mod redial;
 pub mod scrubber;
 pub mod sender;
+pub mod store;
 pub mod trust;
 pub mod watch;

@@ -12,7 +12,8 @@
 //! survives a restart.
 //!
 //! Refuses to give anything out while the root is not there. After a crash: the dirty set is read from
-//! its journal, and what nobody watched is found by a rotation, while what is known goes first.
+//! its journal, and what nobody watched is found by a rotation, while what is known goes first. Where the kernel
+//! watched meanwhile (`farshore_engine::capture`) there is nothing to be found, and no rotation (`sender/start.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::capture::{
-    DirtySet, DirtyStatus, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher,
+    DirtySet, DirtyStatus, Resumed, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher,
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
@@ -55,13 +56,14 @@ mod cuts;
 mod drain;
 mod held;
 mod live;
+mod start;
 mod waits;
 
 use brakes::Brakes;
 pub use held::Decided;
 use held::{GuardHold, Looks};
 use live::Pace;
-use waits::Without;
+use waits::{Without, waits};
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -124,6 +126,8 @@ pub struct Sender {
     distrusts: AtomicBool,
     heart: Mutex<Heart>,
     stopping: AtomicBool,
+    /// How it began, in words.
+    start: Mutex<String>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -183,13 +187,6 @@ impl Trouble {
     }
 }
 
-/// Files that the standby had no room for, and that it is not time to try again.
-fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
-    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
-    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
-    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
-}
-
 impl UnderWay {
     /// Which paths of the cut nobody announced: those a slice of a whole look alone asks for.
     fn looked_for(&self, cut: &Cut) -> impl Fn(&RelPath) -> bool + use<> {
@@ -230,6 +227,12 @@ struct Inner {
     looks: Looks,
     found_by_event: u64,
     found: u64,
+    /// What the ends were found to differ in, until a cut mends it.
+    differing: Option<Look>,
+    /// Times everything was looked at, or begun to be, since the start.
+    whole_looks: u64,
+    /// Entries looked at since the start.
+    looked_at: u64,
     marks_sealed: u64,
     version: u64,
 }
@@ -243,7 +246,7 @@ impl Sender {
         config: SenderConfig,
         storage: Arc<UringStorage>,
         catalog: Arc<Catalog>,
-        (dirty, watcher): (DirtySet, Watcher),
+        (dirty, watcher, resumed): (DirtySet, Watcher, Resumed),
         policies: Box<MakePolicy>,
         board: ShareBoard,
         log: Log,
@@ -272,6 +275,9 @@ impl Sender {
             looks: Looks::default(),
             found_by_event: 0,
             found: 0,
+            differing: None,
+            whole_looks: 0,
+            looked_at: 0,
             marks_sealed: 0,
             version: 0,
         };
@@ -297,7 +303,9 @@ impl Sender {
             distrusts: AtomicBool::new(false),
             heart: Mutex::default(),
             stopping: AtomicBool::new(false),
+            start: Mutex::default(),
         };
+        sender.go_on_from(&resumed)?;
         sender.show_holds();
         Ok(sender)
     }
@@ -445,6 +453,9 @@ impl Sender {
                 .last_look
                 .map(|(_, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             overflows: watch.overflows,
+            start: self.start.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            whole_looks: inner.whole_looks,
+            looked_at: inner.looked_at,
             nodes: self.config.nodes.status(),
         });
         drop(inner);
@@ -490,6 +501,10 @@ impl Sender {
             inner.covered = false;
             inner.rotation = None;
             let taken = self.dirty.take(&filter(false, withheld, &[]));
+            if let Some((why, _)) = &dirty.whole {
+                let text = format!("looks at everything: {why}");
+                self.log.say(&Record::new(Level::Info, "look", text).share(&self.config.share));
+            }
             // The look that begins now covers what the one before was to.
             if let Some(former) = std::mem::replace(&mut inner.whole, taken) {
                 self.dirty.done(former);
@@ -506,6 +521,7 @@ impl Sender {
         // What is changed from here on is told from what nobody announced.
         drop(self.watcher.sync());
         self.dirty.look_began();
+        inner.whole_looks += 1;
         inner.rotation = Some(Rotation::begin(now_ms(), total));
         Ok(())
     }

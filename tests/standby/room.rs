@@ -23,7 +23,7 @@ impl Small {
         mounted.then(|| Self(place.to_path_buf()))
     }
 
-    fn grow(&self, size: &str) {
+    pub(crate) fn grow(&self, size: &str) {
         let data = std::ffi::CString::new(format!("size={size}")).unwrap();
         mount_remount(&self.0, MountFlags::empty(), data.as_c_str()).unwrap();
     }

@@ -17,6 +17,7 @@ use super::receiving::Standby;
 use super::root::{self, Closed};
 use super::sending::Outgoing;
 use farshore_core::role::Phase;
+use farshore_engine::capture::Keeper;
 use farshore_engine::catalog::Turning;
 use farshore_proto::message::StoreId;
 
@@ -314,7 +315,23 @@ impl Daemon {
         let Some(share) = config.share(share) else { return Ok(None) };
         let board = self.board.share(&shown_share(share, wanted));
         let ids = self.joined_with(&share.name);
-        open_end(share, wanted, &config, &self.state, self.io, (board, &self.log), (ids, approved))
+        let keeper = self.keeps.keeper(&share.name);
+        let shown = (board, &self.log);
+        let opened = open_end(
+            share,
+            wanted,
+            &config,
+            &self.state,
+            self.io,
+            shown,
+            keeper.clone(),
+            (ids, approved),
+        );
+        if let (Ok(Some(End::Receives(_))), Some(keeper)) = (&opened, keeper) {
+            // Nobody reads what is queued of a share that is received.
+            keeper.forget();
+        }
+        opened
     }
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
@@ -366,6 +383,12 @@ impl Daemon {
             slot.put(Some(end.clone()));
             self.run_end(slot, &end, renewals);
             slot.put(None);
+            if let End::Sends(outgoing) = &end
+                && self.is_stopping()
+            {
+                // Also of one that was opened while the daemon was told to stop.
+                outgoing.sender.go_on_watching();
+            }
             end.close(&|| {
                 let text = "its former end is still in use, and waited for".to_owned();
                 self.say_of(slot.share(), Level::Warn, "open", text);
@@ -473,6 +496,7 @@ pub(super) fn open_end(
     state: &State,
     io: IoMode,
     shown: (crate::site::board::ShareBoard, &Log),
+    keeper: Option<Arc<dyn Keeper>>,
     (peer, approved): (PeerIds, bool),
 ) -> Result<Option<End>, Closed> {
     let names = site_catalog(share, config);
@@ -481,7 +505,8 @@ pub(super) fn open_end(
     Ok(match wanted {
         Want::Source(epoch) => {
             let opened = opened(CatalogRole::Source, peer.tree)?;
-            let outgoing = Outgoing::open(share, opened, state, io, shown, (epoch, approved))?;
+            let outgoing =
+                Outgoing::open(share, opened, state, io, shown, keeper, (epoch, approved))?;
             Some(End::Sends(Arc::new(outgoing)))
         }
         Want::Target(epoch) => {

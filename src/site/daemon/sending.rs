@@ -5,6 +5,7 @@
 
 use super::root::{self, Closed};
 use super::*;
+use farshore_engine::capture::Keeper;
 
 /// How often an end that may not send looks whether it may.
 const WAIT_FOR_ROLE: Duration = Duration::from_millis(20);
@@ -254,12 +255,14 @@ impl Outgoing {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // what an end is made of
     pub(super) fn open(
         share: &Share,
         (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         state: &State,
         io: IoMode,
         (board, log): (crate::site::board::ShareBoard, &Log),
+        keeper: Option<Arc<dyn Keeper>>,
         (epoch, approved): (Option<Epoch>, bool),
     ) -> Result<Self, Closed> {
         let storage = root::open("source", share, io)?;
@@ -267,7 +270,7 @@ impl Outgoing {
         if !approved {
             root::is_former_source(&share.name, &storage, &catalog)?;
         }
-        let (dirty, watcher) = watched(share, &folder)?;
+        let (dirty, watcher, resumed) = watched(share, &folder, keeper)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
@@ -284,7 +287,7 @@ impl Outgoing {
             },
             Arc::clone(&storage),
             Arc::clone(&catalog),
-            (dirty, watcher),
+            (dirty, watcher, resumed),
             Box::new(policies),
             board,
             log.clone(),

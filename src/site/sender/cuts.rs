@@ -61,6 +61,16 @@ impl Cuts for Sender {
 
     fn began(&self, welcome: &Welcome, first_contact: bool) {
         self.told.store(false, Relaxed);
+        // The session before had corrected its belief of these, and did not come to mend them.
+        let differing = self.lock().differing.take();
+        match differing {
+            Some(Look::Parts(scope)) => {
+                let parts = scope.parts().iter();
+                parts.for_each(|part| self.dirty.mark(&part.directory, part.deep, now_ms()));
+            }
+            Some(Look::Whole) => self.dirty.mark_whole("the ends differed in much", now_ms()),
+            Some(Look::Nothing) | None => {}
+        }
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
@@ -79,8 +89,16 @@ impl Cuts for Sender {
         inner.seeding |= first_contact;
     }
 
-    fn differ(&self, entries: u64) {
-        self.lock().differ = entries.max(1);
+    fn differ(&self, entries: u64, look: &Look) {
+        let mut inner = self.lock();
+        inner.differ = entries.max(1);
+        if inner.differing.as_ref() != Some(look) {
+            inner.differing = Some(look.clone());
+            self.owe(&inner);
+            // Before the corrected catalog is durable; that the journal fails is in the status.
+            self.dirty.flush().unwrap_or(());
+        }
+        drop(inner);
         self.brakes.forget_known();
     }
 
@@ -170,12 +188,17 @@ impl Cuts for Sender {
         inner.troubled.len() as u64 + cut.withheld.accounts().len() as u64 + faults
     }
 
-    fn sealed(&self, _: Cut, report: CutReport) {
+    fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
         let UnderWay { taken, slice, wanted, judged, completes, marks, waits, .. } =
             std::mem::take(&mut inner.under_way);
         self.note_deferred(&mut inner, &waits, &report);
+        inner.looked_at += report.looked_at;
+        inner.whole_looks += u64::from(report.widened.is_some() || cut.look == Look::Whole);
         let point = report.point;
+        inner.differing = None;
+        // Before what was taken is done.
+        self.owe(&inner);
         if let Some(taken) = taken {
             self.dirty.done(taken);
         }
@@ -194,6 +217,10 @@ impl Cuts for Sender {
         if was_seeding {
             // A first copy looks at everything.
             inner.last_look = Some((point.time_unix_ms, Duration::ZERO));
+        }
+        if let (true, Some((began_ms, took))) = (completes, inner.last_look) {
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            self.dirty.looked(began_ms, took_ms);
         }
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = marks;
@@ -230,6 +257,7 @@ impl Cuts for Sender {
         }
         drop(inner);
         self.board.cut_ended();
+        self.owe(&self.lock());
         if let Some(taken) = under_way.taken {
             self.dirty.put_back(taken);
         }

@@ -43,3 +43,10 @@ impl Policy for Without {
         self.policy.take_faults()
     }
 }
+
+/// Files that the standby had no room for, and that it is not time to try again.
+pub(super) fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
+    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
+    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
+    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
+}
