@@ -404,9 +404,10 @@ impl Daemon {
         let Some(view) = view.filter(super::failback::is_to_be_reconciled) else { return false };
         let config = self.config();
         let Some(of) = config.share(share) else { return false };
-        let text = format!("left alone as long as it is {} here", view.record.phase.name());
+        let text =
+            format!("neither sent nor received while it is {} here", view.record.phase.name());
         let text = match view.record.phase {
-            Phase::Active => "left alone as long as the other site is stranded".to_owned(),
+            Phase::Active => "nothing is sent while the other site is stranded".to_owned(),
             _ => text,
         };
         self.board.share(&shown_share(of, wanted)).state(facts::ShareState::Stopped, Some(&text));
