@@ -72,6 +72,8 @@ fn merges(conflict: &Conflict, _: &dyn Fn(&RelPath) -> bool) -> Option<(u32, Dec
         () if name.contains("m-literal") => {
             vec![copy(Of::Recovery), Piece::Literal(format!(", merged: {name}").into_bytes())]
         }
+        // Nobody keeps that: it is held.
+        () if name.contains("m-base") => vec![copy(Of::Base), copy(Of::Production)],
         () => return None,
     };
     let outcome = Outcome::Merge { attributes: Site::Recovery, pieces };

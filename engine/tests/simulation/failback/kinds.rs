@@ -457,5 +457,6 @@ pub(crate) fn kinds() -> Vec<Kind> {
         said(production, "x-large", large, large_by_p, large_by_r, Rules),
         kind("m-merge", file, by_p, by_r, Rules),
         kind("m-literal", file, by_p, by_r, Rules),
+        kind("m-base", file, by_p, by_r, Recovery),
     ]
 }
