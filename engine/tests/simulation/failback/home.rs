@@ -209,7 +209,10 @@ impl Home {
 pub(crate) use crate::Side;
 
 /// Both sites under way, and what somebody does before the n-th changing call of a part.
-pub(crate) struct Sites(pub(crate) World, pub(crate) Option<(Side, u64, fn(&Hands<'_>))>);
+pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>);
+
+/// At whose part, before which call, what.
+pub(crate) type Meanwhile = (Side, u64, fn(&Hands<'_>));
 
 impl Sites {
     pub(crate) fn disk(&self, site: Side) -> &SimDisk {
@@ -358,7 +361,7 @@ fn bare(tree: Tree) -> Tree {
     for entry in tree.values_mut() {
         entry.hard_link_of = None;
     }
-    tree.remove(&b".farshore/quarantine/5-0badcafe/manifest".to_vec());
+    tree.remove(&b".farshore/quarantine/5-0badcafe/manifest"[..]);
     tree
 }
 
@@ -402,7 +405,9 @@ impl End {
             let differ = paths.into_iter().filter(|path| a.get(*path) != b.get(*path));
             for path in differ.take(3) {
                 let (a, b) = (a.get(path), b.get(path));
-                text.push_str(&format!("{name}: {}\n  {a:?}\n  {b:?}\n", path.escape_ascii()));
+                let lines = [format!("{a:?}"), format!("{b:?}")].join("\n  ");
+                text +=
+                    &["\n", name, ": ", &path.escape_ascii().to_string(), "\n  ", &lines].concat();
             }
         }
         (!text.is_empty()).then_some(text)
