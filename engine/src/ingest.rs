@@ -52,6 +52,9 @@ mod tests;
 const AHEAD_MIN: u64 = 4 << 20;
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
+const UNSTABLE: &str =
+    "unstable: it kept changing while it was read; the former version stays at the target";
+const FORMER_STAYS: &str = "it moved, and stays at the target until it can be read where it is now";
 
 /// Why a batch cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -243,19 +246,25 @@ impl<'a, S: Storage> Ingest<'a, S> {
         for number in 0.. {
             let read = ahead.take(self.storage, self.now, number, &changes);
             let Some(change) = changes.pop_front() else { break };
-            let path = change.path().clone();
+            let (path, former) = (change.path().clone(), former_of(&change));
             match self.change(change, read, &mut batch) {
                 Ok(()) => {}
                 Err(Failure::Batch(e)) => return Err(e),
                 // Gone since the walk: the next run sees it so.
-                Err(Failure::Entry(e)) if e.is_vanished() => {}
-                Err(Failure::Entry(ObserveError::Changed)) => {
-                    let text = "unstable: it kept changing while it was read; the former version \
-                                stays at the target";
-                    self.progress.problem(Problem { path, text: text.into() });
+                Err(Failure::Entry(e)) if e.is_vanished() => {
+                    if let Some(former) = former {
+                        self.remove_former(&former, &mut batch)?;
+                    }
                 }
                 Err(Failure::Entry(e)) => {
-                    let text = describe(&e);
+                    if let Some(path) = former {
+                        let text = FORMER_STAYS.into();
+                        self.progress.problem(Problem { path, text });
+                    }
+                    let text = match e {
+                        ObserveError::Changed => UNSTABLE.into(),
+                        e => describe(&e),
+                    };
                     self.progress.problem(Problem { path, text });
                 }
             }
@@ -313,6 +322,21 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch.writer.op(&Op::Remove { path: path.clone(), expected })?;
         batch.record.effects.push(Effect::Remove { path, moved: false });
         Ok(())
+    }
+
+    /// What was at `from` moved, and is not where it moved to any more: the walk that saw it there did not have
+    /// `from` removed, and no event will have it looked at again.
+    fn remove_former(
+        &self,
+        from: &RelPath,
+        batch: &mut Batch<'_, '_, '_>,
+    ) -> Result<(), IngestError> {
+        match self.catalog.get(from)? {
+            Some(old) if !self.stands(from) => {
+                Ok(self.remove(from.clone(), old.entry.digest(), batch)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The open parent of `path`, and its name.
@@ -686,6 +710,14 @@ impl<'a, S: Storage> Ingest<'a, S> {
         batch.record.contents.push(content);
         let op = Op::End { entry, chunking: recipe.chunking };
         Ok(batch.put(&op, path.clone(), record, Some(recipe), EffectKind::Written)?)
+    }
+}
+
+/// Where the walk took what a change is of to have moved from.
+fn former_of(change: &Change) -> Option<RelPath> {
+    match change {
+        Change::Look { moved_from, .. } => moved_from.clone(),
+        Change::Link { .. } | Change::Remove { .. } => None,
     }
 }
 

@@ -43,6 +43,8 @@ struct State_ {
     told: VecDeque<Told>,
     differ: u64,
     refuses: bool,
+    /// Done once a plan is made, before anything of it is read.
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
     holds: Option<Holds>,
     ended: bool,
 }
@@ -120,6 +122,10 @@ impl Cuts for Script {
     }
 
     fn judge(&self, _: &Cut, _: &mut Plan) -> bool {
+        let meanwhile = self.state.lock().unwrap().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         !self.state.lock().unwrap().refuses
     }
 
@@ -299,6 +305,32 @@ fn cuts_follow_each_other_and_each_is_sealed() {
     })
     .expect("ends in order");
     sites.converged("by a run of its own");
+}
+
+/// What moved, and is gone by the time that it is read where it moved to, is gone at the target as well, from where it
+/// was: no event will have that looked at again.
+#[test]
+fn what_moves_and_vanishes_while_a_cut_is_made_leaves_nothing_behind() {
+    let sites = Sites::in_memory();
+    for name in ["kept", "moves"] {
+        write(&sites.a, &format!("acct1/in/{name}"), name);
+    }
+    write(&sites.a, "acct1/archive/other", "other");
+    standing(&sites, |at| {
+        at.script.cut(whole(1_000));
+        // What is too young to be told from a later change is looked at once more.
+        std::thread::sleep(Duration::from_millis(50));
+        at.script.cut(parts(2_000, ["acct1/in"]));
+        let there = sites.a.join("acct1/archive/moved");
+        fs::rename(sites.a.join("acct1/in/moves"), &there).unwrap();
+        at.script.state.lock().unwrap().meanwhile =
+            Some(Box::new(move || fs::remove_file(there).unwrap()));
+        let report = at.script.cut(parts(3_000, ["acct1/in", "acct1/archive"]));
+        assert_eq!(report.point.exceptions, 0, "{:?}", report.problems);
+        assert!(at.script.state.lock().unwrap().meanwhile.is_none(), "it was planned");
+        sites.equal("at that point");
+    })
+    .expect("ends in order");
 }
 
 #[test]

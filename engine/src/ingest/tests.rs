@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use farshore_core::entry::Metadata;
 use farshore_core::recovery_point::Epoch;
 use farshore_proto::batch::{BatchHeader, Stripe};
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkStats};
 use farshore_proto::message::StoreId;
+use redb::Durability;
 use redb::backends::InMemoryBackend;
 
 use super::*;
-use crate::catalog::{Catalog, CatalogConfig, CatalogRole};
+use crate::catalog::{Catalog, CatalogConfig, CatalogRole, CatalogTables};
 use crate::frames::{Compression, LineGauge};
 use crate::io::sim::{Fault, SimConfig, SimDisk, SimStorage};
 use crate::plan::LookKind;
@@ -83,12 +85,31 @@ fn batch(
     now: WallClock<'_>,
     racy_ns: i64,
 ) -> (BatchRecord, Vec<Problem>) {
+    batch_for(&[], storage, changes, now, racy_ns)
+}
+
+/// The same for a target that holds files `known`.
+fn batch_for(
+    known: &[&str],
+    storage: &SimStorage,
+    changes: Vec<Change>,
+    now: WallClock<'_>,
+    racy_ns: i64,
+) -> (BatchRecord, Vec<Problem>) {
     let config = CatalogConfig {
         role: CatalogRole::Source,
         cache_bytes: 1 << 20,
         fresh_id: StoreId([1; 16]),
     };
     let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
+    let put = |tables: &mut CatalogTables<'_>| {
+        known.iter().try_for_each(|name| {
+            let (content, meta) = (FileDigest::of_small(name.as_bytes()), Metadata::default());
+            let entry = Entry::File { size: name.len() as u64, content, meta };
+            tables.put(&path(name), &Record { entry, facts: None })
+        })
+    };
+    catalog.update(Durability::None, put).expect("put");
     let (index, progress, profile) = (RunIndex::default(), Progress::default(), Profile::default());
     let desk = SignDesk::new(&Sink, 1);
     let gauge = LineGauge::new(Compression::Never, Duration::ZERO, Instant::now());
@@ -199,6 +220,50 @@ fn what_cannot_be_read_ahead_harms_no_other() {
     let (record, problems) =
         batch(&storage, vec![look("a/1", 1), look("a/4", 1)], &|| storage.disk().time(), 0);
     assert_eq!((record.effects.len(), problems.len()), (1, 1), "{problems:?}");
+}
+
+/// What moved and is gone by the time it is read leaves nothing at its former path: the walk took that for moved,
+/// and nothing happens there any more that would have it looked at again.
+#[test]
+fn what_moved_and_vanished_is_removed_where_it_was() {
+    let moved = |name: &str, from: &str| Change::Look {
+        path: path(name),
+        size: 3,
+        is_file: true,
+        kind: LookKind::New,
+        moved_from: Some(path(from)),
+    };
+    // At one former path something stands again: it is looked at by itself.
+    let storage = disk(&["a/2"]);
+    let changes = vec![moved("b/1", "a/1"), moved("b/2", "a/2"), moved("b/gone/3", "a/3")];
+    let now = || storage.disk().time();
+    let (record, problems) = batch_for(&["a/1", "a/2", "a/3"], &storage, changes.clone(), &now, 0);
+    assert_eq!(files(&record), [("a/1".to_owned(), None), ("a/3".to_owned(), None)]);
+    assert!(problems.is_empty(), "{problems:?}");
+    // The target never held them.
+    let (record, problems) = batch(&storage, changes, &now, 0);
+    assert_eq!((record.effects.len(), problems.len()), (0, 0));
+}
+
+/// What moved and cannot be read stays where it was at the target, and both paths are told of, so that both are
+/// looked at again and counted.
+#[test]
+fn what_moved_and_cannot_be_read_stays_where_it_was() {
+    let storage = disk(&["b/1"]);
+    let moved = Change::Look {
+        path: path("b/1"),
+        size: 3,
+        is_file: true,
+        kind: LookKind::New,
+        moved_from: Some(path("a/1")),
+    };
+    // Its directory is opened, then it is looked at.
+    storage.disk().fail_read_at(2, Fault::Eio);
+    let (record, problems) =
+        batch_for(&["a/1"], &storage, vec![moved], &|| storage.disk().time(), 0);
+    assert_eq!(files(&record), []);
+    let paths: Vec<String> = problems.iter().map(|problem| problem.path.to_string()).collect();
+    assert_eq!(paths, ["a/1", "b/1"], "{problems:?}");
 }
 
 /// For each change of `size` bytes, as the walk saw it, the number of the call that read it.
