@@ -9,9 +9,9 @@ use farshore_core::entry::EntryKind;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::apply::Applier;
-use farshore_engine::catalog::{Catalog, CatalogRole, KeptPoint};
+use farshore_engine::catalog::{Catalog, CatalogError, CatalogReader, CatalogRole, KeptPoint};
 use farshore_engine::history::{
-    self, Change, Counts, Goal, HistoryError, Refusal, Report, Rollback, Wanted,
+    self, Change, Counts, Goal, HistoryError, Refusal, Report, Rollback, Wanted, is_restorable,
 };
 use farshore_engine::io::uring::{IoMode, UringStorage};
 use farshore_engine::own_folder::OwnFolder;
@@ -21,6 +21,7 @@ use farshore_engine::stage::{StageConfig, is_fatal};
 use crate::exit::{Exit, Failure};
 use crate::policy::facts::parse_time;
 use crate::replicate::{catalog_failure, open_catalog, open_root, worker_threads};
+use crate::report::{point_json, utc};
 use crate::state::{State, now_ms, path_bytes, random_id};
 
 /// The folder of a standby and what its state folder knows of it.
@@ -70,6 +71,24 @@ pub fn parse_wanted(text: &str) -> Result<Wanted, String> {
     })
 }
 
+/// The recovery points that are kept, oldest first, as `history list --points --json` says them.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn points(reader: &CatalogReader) -> Result<serde_json::Value, CatalogError> {
+    let mut objects = Vec::new();
+    for kept in reader.points()? {
+        let labels: Vec<&str> = kept.marks.iter().map(|mark| mark.label.as_str()).collect();
+        let mut object = point_json(&kept.point);
+        object["batch"] = kept.batch.into();
+        object["sealed"] = utc(kept.sealed_unix_ms).into();
+        object["marks"] = serde_json::json!(labels);
+        object["restorable"] = is_restorable(reader, &kept)?.into();
+        objects.push(object);
+    }
+    Ok(serde_json::json!({ "points": objects }))
+}
+
 /// A time in milliseconds since 1970-01-01 UTC.
 ///
 /// # Errors
@@ -97,6 +116,7 @@ pub fn failure(e: &HistoryError) -> Failure {
             .hint("nothing was changed; make room and run the same command again"),
         Refusal::UnknownPoint(_)
         | Refusal::NoPointBefore
+        | Refusal::NoPoint
         | Refusal::UnknownMark(_)
         | Refusal::Pruned { .. }
         | Refusal::NotApplied(_) => Failure::new(Exit::Refused, e)

@@ -60,8 +60,8 @@ pub struct Options {
     pub config: PathBuf,
     /// The share; may be left out where there is one.
     pub share: Option<String>,
-    /// A recovery point, a time, a mark or a batch.
-    pub at: String,
+    /// A recovery point, a time, a mark or a batch; the last point where nothing is said.
+    pub at: Option<String>,
     /// The command, in place of the share's probe.
     pub probe: Option<Vec<String>>,
     /// Whether the command has the host's network.

@@ -25,7 +25,7 @@ use farshore::site::board::facts::{
 };
 use farshore::site::board::{Board, BoardConfig, ShareBoard, ShareConfig};
 use farshore::site::control::{
-    self, CLIENTS_MAX, Commands, Control, DaemonLock, REQUEST_MAX, Request, call, choose_share,
+    self, Asker, CLIENTS_MAX, Commands, Control, DaemonLock, REQUEST_MAX, Request, call, choose_share,
     from_board, socket_path,
 };
 use farshore::site::metrics::{METRICS, Metrics, exposition};
@@ -45,7 +45,7 @@ struct Fake {
 }
 
 impl Commands for Fake {
-    fn run(&self, request: Request) -> Result<Value, Failure> {
+    fn run(&self, request: Request, _: &Asker) -> Result<Value, Failure> {
         let request = match from_board(&self.board, request) {
             Ok(answer) => return answer,
             Err(request) => request,

@@ -40,6 +40,9 @@ pub enum Refusal {
     /// No point is as old.
     #[error("no recovery point that is kept is as old as that time")]
     NoPointBefore,
+    /// There is none.
+    #[error("there is no recovery point yet")]
+    NoPoint,
     /// No point has this mark.
     #[error("mark '{0}': no recovery point that is kept has it")]
     UnknownMark(String),
@@ -214,6 +217,15 @@ pub fn find(
     };
     must_be_known(reader, batch)?;
     Ok((batch, point))
+}
+
+/// The last recovery point, and its batch.
+///
+/// # Errors
+/// [`HistoryError`]: there is none.
+pub fn find_last(reader: &CatalogReader) -> Result<(u64, Option<KeptPoint>), HistoryError> {
+    let last = reader.recovery_point()?.ok_or(Refusal::NoPoint)?;
+    find(reader, &Wanted::Sequence(last.sequence))
 }
 
 /// Gives each former version of `path`, and of what is below it, to `each`: in path order, of one path

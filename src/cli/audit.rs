@@ -288,8 +288,21 @@ fn check(
     known: &[AuditHead],
     each: &mut dyn FnMut(AuditRecord),
 ) -> Result<Checked, Failure> {
-    audit::check(folder, known, each)
-        .map_err(|e| failed(&folder.join(audit::FILE), "reading it", &e))
+    let file = folder.join(audit::FILE);
+    let checked =
+        audit::check(folder, known, each).map_err(|e| failed(&file, "reading it", &e))?;
+    // A record that is known to have had a head is broken rather than not there.
+    match checked.is_there || checked.fault.is_some() {
+        true => Ok(checked),
+        false => Err(Failure {
+            exit: Exit::Refused,
+            message: format!("audit record {}: there is none", file.display()),
+            hint: Some(
+                "is this the state folder of the site? A daemon begins its record with the first thing that it does"
+                    .into(),
+            ),
+        }),
+    }
 }
 
 fn failed(file: &std::path::Path, step: &str, e: &std::io::Error) -> Failure {

@@ -1,24 +1,29 @@
 //! `farshore history`: versions that a standby keeps, and going back to its recovery points.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use farshore_core::entry::Entry;
-use farshore_core::path::RelPath;
+use farshore_core::path::{RelPath, escape_text};
 use farshore_core::size::HumanBytes;
 use farshore_engine::catalog::{CatalogError, CatalogReader, Former, KeptPoint};
-use farshore_engine::history::{Change, Counts, Wanted, is_restorable, versions};
+use farshore_engine::history::{Change, Counts, Wanted, versions};
 use serde_json::{Value, json};
 
-use super::{StateArgs, print};
+use super::daemon::ask;
+use super::{DaemonArgs, StateArgs, print};
 use crate::exit::{Exit, Failure};
-use crate::history::{RolledBack, Standby, parse_wanted};
+use crate::history::{RolledBack, Standby, parse_wanted, points};
 use crate::replicate::catalog_failure;
 use crate::report::{point_json, utc};
+use crate::site::control::Request;
 use crate::state::State;
 
 /// Versions and changes in an object, which is made in memory; the text has them all.
 const LISTED: usize = 100_000;
+/// How long a daemon is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -38,20 +43,17 @@ enum HistoryCommand {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// The standby's folder
-    #[arg(value_name = "DST")]
-    target: PathBuf,
+    /// The standby's folder, that no daemon has open; may be left out with --points: then the daemon is asked
+    #[arg(value_name = "DST", required_unless_present = "points", conflicts_with_all = ["share", "config"])]
+    target: Option<PathBuf>,
     /// A path below it [default: all]
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
     /// List the recovery points instead
     #[arg(long, conflicts_with = "path")]
     points: bool,
-    /// One JSON object on standard output (docs/output.md)
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    state: StateArgs,
+    daemon: DaemonArgs,
 }
 
 #[derive(Debug, Args)]
@@ -107,49 +109,49 @@ pub(super) fn run(args: &HistoryArgs) -> Result<Exit, Failure> {
     };
     match &args.command {
         HistoryCommand::List(args) => {
-            let standby = open(&args.state, &args.target)?;
+            let daemon = &args.daemon;
+            let Some(target) = &args.target else {
+                let request = Request::Points { share: daemon.share.clone() };
+                let value = ask(&daemon.state, daemon.config.as_deref(), &request, PATIENCE)?;
+                show_points(&value, daemon.json);
+                return Ok(Exit::Done);
+            };
+            let standby = open(&daemon.state, target)?;
             let reader = standby.catalog.reader().map_err(|e| catalog_failure(&e))?;
             if args.points {
-                return points(&reader, args.json).map_err(|e| catalog_failure(&e));
+                let value = points(&reader).map_err(|e| catalog_failure(&e))?;
+                show_points(&value, daemon.json);
+                return Ok(Exit::Done);
             }
             let path = args.path.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;
-            list(&reader, &path, args.json).map_err(|e| catalog_failure(&e))
+            list(&reader, &path, daemon.json).map_err(|e| catalog_failure(&e))
         }
         HistoryCommand::Restore(args) => restore(&open(&args.state, &args.target)?, args),
         HistoryCommand::Rollback(args) => rollback(&open(&args.state, &args.target)?, args),
     }
 }
 
-fn points(reader: &CatalogReader, as_json: bool) -> Result<Exit, CatalogError> {
-    let mut objects = Vec::new();
-    for kept in reader.points()? {
-        let restorable = is_restorable(reader, &kept)?;
-        let labels: Vec<&str> = kept.marks.iter().map(|m| m.label.as_str()).collect();
-        if as_json {
-            let mut object = point_json(&kept.point);
-            object["batch"] = kept.batch.into();
-            object["sealed"] = utc(kept.sealed_unix_ms).into();
-            object["marks"] = json!(labels);
-            object["restorable"] = restorable.into();
-            objects.push(object);
-            continue;
-        }
-        let marks: String = labels.iter().map(|label| format!(" [{label}]")).collect();
+/// The points that [`points`] gave, from here or from a daemon.
+fn show_points(value: &Value, as_json: bool) {
+    if as_json {
+        return print(&format!("{value}\n"));
+    }
+    for point in value["points"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |name: &str| escape_text(point[name].as_str().unwrap_or_default());
+        let number = |name: &str| point[name].as_u64().unwrap_or_default();
+        let marks = point["marks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let marks = marks.iter().filter_map(Value::as_str);
+        let marks: String = marks.map(|label| format!(" [{}]", escape_text(label))).collect();
+        let restorable = if point["restorable"] == true { "" } else { ", not restorable" };
+        let root: String = text("root").chars().take(16).collect();
         print(&format!(
-            "{} {} {} entries, {}, root {}{}{}\n",
-            kept.point.sequence,
-            utc(kept.point.time_unix_ms),
-            kept.point.entries,
-            HumanBytes(kept.point.bytes),
-            &kept.point.root.to_string()[..16],
-            if restorable { "" } else { ", not restorable" },
-            marks,
+            "{} {} {} entries, {}, root {root}{restorable}{marks}\n",
+            number("sequence"),
+            text("time"),
+            number("entries"),
+            HumanBytes(number("bytes")),
         ));
     }
-    if as_json {
-        print(&format!("{}\n", json!({"points": objects})));
-    }
-    Ok(Exit::Done)
 }
 
 fn kind_of(entry: Option<&Entry>) -> String {

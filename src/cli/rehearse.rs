@@ -16,8 +16,8 @@ const SHOWN: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RehearseArgs {
-    /// A recovery point's number, a time, a mark, or batch:N
-    #[arg(long, value_name = "WHEN", required_unless_present = "discard")]
+    /// A recovery point's number, a time, a mark, or batch:N [default: the last recovery point]
+    #[arg(long, value_name = "WHEN")]
     at: Option<String>,
     /// The share; may be left out when the site has one alone
     #[arg(long, value_name = "NAME")]
@@ -51,9 +51,10 @@ pub(super) fn run(args: RehearseArgs) -> Result<Exit, Failure> {
         });
         return Ok(Exit::Done);
     }
-    let at = args.at.unwrap_or_default();
-    parse_wanted(&at).map_err(|e| Failure::usage(format!("--at: {e}"), "see --help"))?;
-    let RehearseArgs { share, keep, network, config, json, probe, .. } = args;
+    let RehearseArgs { at, share, keep, network, config, json, probe, .. } = args;
+    if let Some(at) = &at {
+        parse_wanted(at).map_err(|e| Failure::usage(format!("--at: {e}"), "see --help"))?;
+    }
     let options = Options { config, share, at, probe, network, keep };
     let stop = rehearse::stop_on_signals()?;
     let report = rehearse::run(&options, &stop)?;

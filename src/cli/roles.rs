@@ -80,7 +80,11 @@ pub(super) fn switchover(args: &SwitchoverArgs) -> Result<Exit, Failure> {
 pub(super) fn failover(args: &FailoverArgs) -> Result<Exit, Failure> {
     let FailoverArgs { force: _, peer_is_off, at, daemon } = args;
     let (share, peer_is_off) = (daemon.share.clone(), *peer_is_off);
-    told(daemon, &Request::Failover { share, at: at.clone(), peer_is_off })
+    let request = Request::Failover { share, at: at.clone(), peer_is_off };
+    let value = ask(&daemon.state, daemon.config.as_deref(), &request, PATIENCE)?;
+    show(daemon, &value);
+    // Whoever starts services behind it is to be stopped by a gate that is closed.
+    Ok(if value["open"] == true { Exit::Done } else { Exit::Held })
 }
 
 pub(super) fn open(args: &OpenArgs) -> Result<Exit, Failure> {

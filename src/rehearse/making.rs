@@ -59,19 +59,20 @@ impl MadeView {
     }
 }
 
-/// Makes the view of the state `at` in the folder `id`, unless the share's end is `over` before.
+/// Makes the view of the state `at`, by itself the last recovery point, in the folder `id`, unless the share's end is `over` before.
 ///
 /// # Errors
 /// [`Failure`]; the folder is removed when its owner leaves it.
 pub fn make(
     receiver: &Receiver,
     over: &AtomicBool,
-    at: &str,
+    at: Option<&str>,
     id: &str,
 ) -> Result<MadeView, Failure> {
     let began = Instant::now();
     let usage = |message: String| Failure { exit: Exit::Usage, message, hint: None };
-    let wanted = parse_wanted(at).map_err(|e| usage(format!("--at: {e}")))?;
+    let wanted = at.map(|at| parse_wanted(at).map_err(|e| usage(format!("--at: {e}"))));
+    let wanted = wanted.transpose()?;
     if !folder::is_id(id) {
         return Err(usage(format!("rehearsal '{id}': no such name")));
     }
@@ -86,7 +87,10 @@ pub fn make(
     let (batch, point) = catalog
         .reader()
         .map_err(Into::into)
-        .and_then(|reader| history::find(&reader, &wanted))
+        .and_then(|reader| match &wanted {
+            Some(wanted) => history::find(&reader, wanted),
+            None => history::find_last(&reader),
+        })
         .map_err(|e| failure(&e))?;
     let size = point.as_ref().map(|kept| (kept.point.entries, kept.point.bytes));
     let is_wanted = || !over.load(Relaxed) && folder::is_taken(storage, &opened);

@@ -198,6 +198,8 @@ pub struct Checked {
     pub fault: Option<AuditFault>,
     /// Bytes after the last whole line.
     pub torn: u64,
+    /// Whether there is one.
+    pub is_there: bool,
 }
 
 /// Reads a chain without changing it, against heads that are known of it; `each` gets its records, as far as
@@ -215,12 +217,12 @@ pub fn check(
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let head = AuditHead::default();
             let fault = AuditCheck::new(known).finish().err();
-            return Ok(Checked { head, fault, torn: 0 });
+            return Ok(Checked { head, fault, torn: 0, is_there: false });
         }
         Err(e) => return Err(e),
     };
     let read = read_all(&mut file, known, each)?;
-    Ok(Checked { head: read.last, fault: read.fault, torn: read.torn })
+    Ok(Checked { head: read.last, fault: read.fault, torn: read.torn, is_there: true })
 }
 
 /// What became of the other site's chain.

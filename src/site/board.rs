@@ -106,6 +106,8 @@ struct PeerFacts {
     reason: Option<String>,
     next_attempt_unix_ms: Option<i64>,
     rtt: Option<Duration>,
+    /// It talks with us of roles, whether a share is replicated meanwhile or not.
+    answers: bool,
     /// The last samples of the peer's clock.
     clock: VecDeque<ClockStatus>,
 }
@@ -175,6 +177,7 @@ impl Board {
             reason: None,
             next_attempt_unix_ms: None,
             rtt: None,
+            answers: false,
             clock: VecDeque::new(),
         };
         let config = BoardConfig { site: shown(&config.site), peer: shown(&config.peer), ..config };
@@ -226,6 +229,7 @@ impl Board {
                 reason: None,
                 next_attempt_unix_ms: None,
                 rtt: None,
+                answers: facts.peer.answers,
                 // A clock stays as wrong as it was; another machine's samples leave soon.
                 clock: std::mem::take(&mut facts.peer.clock),
             };
@@ -252,6 +256,11 @@ impl Board {
             peer.next_attempt_unix_ms = next;
             peer.rtt = None;
         });
+    }
+
+    /// Whether the peer talks with us of roles.
+    pub fn answers(&self, it_does: bool) {
+        self.post(|facts| facts.peer.answers = it_does);
     }
 
     /// What the connection says of itself, about once a second: round trip, and its two counters of UDP payload,

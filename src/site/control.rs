@@ -188,13 +188,20 @@ pub enum Request {
         #[serde(default)]
         share: Option<String>,
     },
+    /// The recovery points that are kept of a share that is received here.
+    Points {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
     /// Make a view of a former state for a rehearsal, in a folder that the caller has.
     Rehearse {
         /// Needed when there are several shares.
         #[serde(default)]
         share: Option<String>,
-        /// A recovery point, a time, a mark or a batch, as it is typed.
-        at: String,
+        /// A recovery point, a time, a mark or a batch, as it is typed; the last point where nothing is said.
+        #[serde(default)]
+        at: Option<String>,
         /// The folder's name, below `.farshore/rehearsal`.
         id: String,
     },
@@ -232,13 +239,45 @@ impl Request {
     }
 }
 
+/// Who asked, by the kernel's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The user the caller ran as when it connected.
+    pub uid: u32,
+    /// The user that had logged in, who may have become another since, as by sudo; none where nobody had, or
+    /// the caller is gone.
+    pub login: Option<u32>,
+}
+
+impl Asker {
+    fn of(stream: &UnixStream) -> rustix::io::Result<Self> {
+        let peer = rustix::net::sockopt::socket_peercred(stream)?;
+        // What the kernel says where nobody logged in.
+        const NOBODY: u32 = u32::MAX;
+        let file = format!("/proc/{}/loginuid", peer.pid.as_raw_nonzero());
+        let login = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+        Ok(Self { uid: peer.uid.as_raw(), login: login.filter(|login| *login != NOBODY) })
+    }
+}
+
+impl std::fmt::Display for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.login {
+            Some(login) if login != self.uid => {
+                write!(f, "user {}, who logged in as user {login}", self.uid)
+            }
+            _ => write!(f, "user {}", self.uid),
+        }
+    }
+}
+
 /// What a daemon does when it is asked. Called by several threads at the same time.
 pub trait Commands: Send + Sync {
     /// Does it, and answers.
     ///
     /// # Errors
     /// [`Failure`], as the command line shows it to whoever asked.
-    fn run(&self, request: Request) -> Result<Value, Failure>;
+    fn run(&self, request: Request, by: &Asker) -> Result<Value, Failure>;
 }
 
 /// What the board alone can answer: status, and what the brake holds. Others come back.
@@ -424,9 +463,10 @@ fn with_address<T>(
 /// Answers one caller until it leaves, is too slow, or says something that cannot be understood.
 fn serve(stream: UnixStream, commands: &dyn Commands, long: &AtomicUsize) -> io::Result<()> {
     let mut line = Vec::new();
-    if let Err(failure) = known(&stream) {
-        return answer(&stream, Err(failure));
-    }
+    let by = match known(&stream) {
+        Ok(by) => by,
+        Err(failure) => return answer(&stream, Err(failure)),
+    };
     let mut reader = Deadline::new(&stream, PATIENCE);
     loop {
         reader.renew(PATIENCE);
@@ -444,7 +484,7 @@ fn serve(stream: UnixStream, commands: &dyn Commands, long: &AtomicUsize) -> io:
         let request = serde_json::from_slice::<Request>(&line[..end]);
         line.drain(..(end + 1).min(line.len()));
         match request {
-            Ok(request) => answer(&stream, run(request, commands, long))?,
+            Ok(request) => answer(&stream, run(request, &by, commands, long))?,
             Err(e) => {
                 let message = format!("request: {e}");
                 let hint = Some("is the daemon of another version?".into());
@@ -454,17 +494,17 @@ fn serve(stream: UnixStream, commands: &dyn Commands, long: &AtomicUsize) -> io:
     }
 }
 
-/// Who called, by the kernel's word.
-fn known(stream: &UnixStream) -> Result<(), Failure> {
-    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| {
+/// Who called, if it is one who is served.
+fn known(stream: &UnixStream) -> Result<Asker, Failure> {
+    let by = Asker::of(stream).map_err(|e| {
         let message = format!("control socket: asking who called: {e}");
         Failure { exit: Exit::Internal, message, hint: None }
     })?;
-    match peer.uid.is_root() || peer.uid == rustix::process::geteuid() {
-        true => Ok(()),
+    match by.uid == 0 || by.uid == rustix::process::geteuid().as_raw() {
+        true => Ok(by),
         false => Err(Failure {
             exit: Exit::Refused,
-            message: format!("control socket: user {} is not served", peer.uid.as_raw()),
+            message: format!("control socket: user {} is not served", by.uid),
             hint: Some("call it as root, or as the user the daemon runs as".into()),
         }),
     }
@@ -503,7 +543,12 @@ impl Drop for Long<'_> {
     }
 }
 
-fn run(request: Request, commands: &dyn Commands, long: &AtomicUsize) -> Result<Value, Failure> {
+fn run(
+    request: Request,
+    by: &Asker,
+    commands: &dyn Commands,
+    long: &AtomicUsize,
+) -> Result<Value, Failure> {
     let taken = (!request.is_short()).then(|| {
         let before = long.fetch_add(1, Ordering::SeqCst);
         (Long(long), before)
@@ -515,7 +560,7 @@ fn run(request: Request, commands: &dyn Commands, long: &AtomicUsize) -> Result<
             hint: Some("'farshore status' says what it waits for".into()),
         });
     }
-    catch_unwind(AssertUnwindSafe(|| commands.run(request))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| commands.run(request, by))).unwrap_or_else(|_| {
         let message = "the command failed by a fault in the daemon, which goes on".into();
         Err(Failure { exit: Exit::Internal, message, hint: Some("its log says more".into()) })
     })

@@ -25,6 +25,7 @@ use farshore_core::brake::{BrakeConfig, PurgeWindow, Shapes};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::Epoch;
+use farshore_core::role::Phase;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::deadline::within;
 use farshore_engine::frames::{Compression, Striping, is_distant};
@@ -533,15 +534,27 @@ impl Daemon {
         Redial::within(self.config().share(share).map(|share| share.objective))
     }
 
-    /// Waits out a failure; whether the end of the share goes on.
-    fn wait_out(&self, redial: &mut Redial, text: &str, over: &AtomicBool) -> bool {
+    /// Waits out a failure of a share's end; whether that goes on. When the other site says meanwhile that it
+    /// stands otherwise, it is tried at once: that may be what was waited for.
+    fn wait_out(&self, share: &str, redial: &mut Redial, text: &str, over: &AtomicBool) -> bool {
         let wait = redial.next(chance());
         self.board.disconnected(text, Some(wait));
-        let until = std::time::Instant::now() + wait;
+        let (until, stood) = (std::time::Instant::now() + wait, self.peer_stands(share));
         while std::time::Instant::now() < until && !over.load(Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
+            let stands = self.peer_stands(share);
+            if stands.is_some() && stands != stood {
+                redial.reset();
+                break;
+            }
         }
         !over.load(Relaxed)
+    }
+
+    /// Where the other site says that it stands with a share; none while it does not answer.
+    fn peer_stands(&self, share: &str) -> Option<(Epoch, Phase)> {
+        let view = self.role(share)?.view().filter(|view| view.link)?;
+        view.peer.map(|peer| (peer.said.stamp.epoch, peer.said.phase))
     }
 }
 

@@ -55,6 +55,10 @@ fn every_change_of_role_is_on_record_and_what_it_achieved_is_signed() {
     assert_eq!(code(recovery, &["switchover"]), Some(5));
     let of_recovery = json(recovery, &["audit", "show", "--last", "1"]);
     assert_eq!(of_recovery["records"][0]["kind"], "refused", "{of_recovery:#}");
+    let nothing = tempfile::tempdir().unwrap();
+    let nowhere = ["audit", "verify", "--state", text(nothing.path())];
+    let nowhere = farshore(&nowhere);
+    assert_eq!(nowhere.status.code(), Some(3), "{}", shown(&nowhere));
 
     let over = json(production, &["switchover"]);
     wait_phase(&pair, recovery, "active", true);
@@ -67,6 +71,10 @@ fn every_change_of_role_is_on_record_and_what_it_achieved_is_signed() {
     assert!(here["rto_ms"].as_u64().unwrap() > 0 && here["well"] == true, "{here:#}");
     assert!(here["point"]["sequence"].as_u64().unwrap() > 0, "{here:#}");
     assert!(kinds(&here).len() > 3, "{here:#}");
+    let (first, uid) = (&here["records"][0], rustix::process::getuid().as_raw());
+    let asked = first["text"].as_str().unwrap();
+    assert_eq!(first["kind"], "asked", "{here:#}");
+    assert!(asked.starts_with(&format!("switchover, by user {uid}")), "{asked}");
     let file = Path::new(over["report"].as_str().unwrap()).to_path_buf();
     let read = ["audit", "report", text(&file)];
     assert_eq!(code(production, &[&read[..], &["--key", &recovery.key]].concat()), Some(8));

@@ -42,9 +42,11 @@ fn peer(out: &mut String, status: &SiteStatus) {
     let PeerStatus { name, address, reason, .. } = &status.peer;
     let peer = &status.peer;
     let at = address.as_ref().map_or_else(String::new, |address| format!(" at {address}"));
-    let mut text = match peer.connected {
-        true => format!("{name}{at}, connected for {}", span(peer.since_ms)),
-        false => format!("{name}{at}, NOT CONNECTED for {}", span(peer.since_ms)),
+    let since = span(peer.since_ms);
+    let mut text = match (peer.connected, peer.answers) {
+        (true, _) => format!("{name}{at}, connected for {since}"),
+        (false, true) => format!("{name}{at}, answers; nothing is replicated for {since}"),
+        (false, false) => format!("{name}{at}, NOT CONNECTED for {since}"),
     };
     if let Some(reason) = reason {
         write!(text, ": {reason}").unwrap_or(());

@@ -65,8 +65,10 @@ pub struct PeerStatus {
     pub name: String,
     /// Where it was last met, or is looked for.
     pub address: Option<String>,
-    /// Now.
+    /// A share is replicated, or could be, now.
     pub connected: bool,
+    /// It talks with us of roles now, which it does beside replication and without.
+    pub answers: bool,
     /// Connected, or not, since.
     pub since_unix_ms: i64,
     /// How long that is, by a clock that does not jump.

@@ -65,6 +65,7 @@ fn peer(facts: &Facts, mut traffic: TrafficFacts, now: Now) -> PeerStatus {
         name: facts.config.peer.clone(),
         address: peer.address.clone(),
         connected: peer.connected,
+        answers: peer.answers,
         since_unix_ms: peer.since_unix_ms,
         since_ms: now.steady.saturating_sub(peer.since_steady_ms),
         reason: peer.reason.clone(),

@@ -3,16 +3,17 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
-use farshore_core::role::{Command, Phase};
+use farshore_core::role::{Command, CommandName, Phase};
 
-use super::drilling::{Achieved, about_roles};
+use super::drilling::{Achieved, Begun, about_roles};
 use super::failback::Decided as FailbackDecided;
 use super::receiving::Standby;
 use super::roles::ShareRole;
 use super::sending::Outgoing;
 use super::*;
+use crate::history;
 use crate::rehearse;
-use crate::site::control::SwitchStep;
+use crate::site::control::{Asker, SwitchStep};
 use crate::site::drills::{self, DrillKind, DrillPoint};
 use crate::site::failover::LossManifest;
 use crate::site::sender::Decided;
@@ -112,8 +113,12 @@ impl Daemon {
     }
 
     /// Hands a share over, and waits until the other site has it.
-    fn switch_over(&self, role: &ShareRole, step: SwitchStep) -> Result<Value, Failure> {
-        let begun = self.begins();
+    fn switch_over(
+        &self,
+        role: &ShareRole,
+        step: SwitchStep,
+        begun: &Begun,
+    ) -> Result<Value, Failure> {
         match step {
             SwitchStep::Abort => return self.simple(role, Command::AbortSwitchover),
             SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
@@ -123,6 +128,12 @@ impl Daemon {
         self.command(role, Command::Switchover)?;
         let mut handed = None;
         let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
+            // Legal only when the other site is in that epoch, and did not take it.
+            Phase::Handed { .. } if view.legal.contains(&CommandName::TakeBack) => Some(Err(format!(
+                "'{}' declined it: it is not at the point that was handed over, which its log names; 'farshore \
+                 switchover --take-back' makes this site active again",
+                self.config().peer.name
+            ))),
             Phase::Handed { point } => {
                 handed = Some(point);
                 None
@@ -166,7 +177,7 @@ impl Daemon {
             rto_ms: Some(took_ms),
             files: Vec::new(),
         };
-        self.report_drill(&begun, achieved, &mut result);
+        self.report_drill(begun, achieved, &mut result);
         Ok(result)
     }
 }
@@ -232,13 +243,17 @@ fn shown(point: &farshore_core::recovery_point::RecoveryPoint) -> Value {
 }
 
 impl Commands for Daemon {
-    fn run(&self, request: Request) -> Result<Value, Failure> {
+    fn run(&self, request: Request, by: &Asker) -> Result<Value, Failure> {
         let request = match control::from_board(&self.board, request) {
             Ok(answer) => return answer,
             Err(request) => request,
         };
+        let begun = self.begins();
         let about = about_roles(&request);
-        let done = self.carry_out_request(request);
+        if let Some((command, share)) = &about {
+            self.record_asked(command, share.as_deref(), by);
+        }
+        let done = self.carry_out_request(request, &begun);
         if let (Err(failure), Some((command, share))) = (&done, about) {
             self.record_refusal(command, share.as_deref(), failure);
         }
@@ -247,7 +262,7 @@ impl Commands for Daemon {
 }
 
 impl Daemon {
-    fn carry_out_request(&self, request: Request) -> Result<Value, Failure> {
+    fn carry_out_request(&self, request: Request, begun: &Begun) -> Result<Value, Failure> {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
@@ -296,22 +311,31 @@ impl Daemon {
             }
             Request::Rehearse { share, at, id } => {
                 let standby = self.receiver(share.as_deref())?;
-                let made = rehearse::making::make(&standby.receiver, &standby.over, &at, &id)?;
+                let made = rehearse::making::make(
+                    &standby.receiver,
+                    &standby.over,
+                    at.as_deref(),
+                    &id,
+                )?;
                 serde_json::to_value(made).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Rehearsed { share, mut report } => {
                 let role = self.role_of(share.as_deref())?;
-                let begun = self.begins();
-                self.rehearsed(role, &begun, &mut report);
+                self.rehearsed(role, begun, &mut report);
                 Ok(report)
             }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
+            Request::Points { share } => {
+                let standby = self.receiver(share.as_deref())?;
+                let reader = standby.receiver.catalog().reader();
+                let points = reader.and_then(|reader| history::points(&reader));
+                points.map_err(|e| crate::replicate::catalog_failure(&e))
+            }
             Request::Switchover { share, step } => {
-                self.switch_over(self.role_of(share.as_deref())?, step)
+                self.switch_over(self.role_of(share.as_deref())?, step, begun)
             }
             Request::Failover { share, at, peer_is_off } => {
                 let role = self.role_of(share.as_deref())?;
-                let begun = self.begins();
                 // Typed again it is the same failover.
                 let is_first = role.view().is_some_and(|view| view.record.phase != Phase::Alone);
                 let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
@@ -345,7 +369,7 @@ impl Daemon {
                         rto_ms,
                         files: vec![drills::file("loss manifest", &file)],
                     };
-                    self.report_drill(&begun, achieved, &mut value);
+                    self.report_drill(begun, achieved, &mut value);
                 }
                 Ok(value)
             }
@@ -359,7 +383,6 @@ impl Daemon {
                 self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
             }
             Request::FailbackApply { plan, accept_held } => {
-                let begun = self.begins();
                 let of_plan = drills::file("plan", &plan);
                 let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
                 let folder =
@@ -421,7 +444,7 @@ impl Daemon {
                     rto_ms: None,
                     files: std::iter::once(of_plan).chain(manifest).collect(),
                 };
-                self.report_drill(&begun, achieved, &mut value);
+                self.report_drill(begun, achieved, &mut value);
                 Ok(value)
             }
             Request::FailbackDecide { plan, select, outcome, reason, new_name } => {

@@ -1,5 +1,5 @@
-//! What is put on record of a command beyond the role's own steps: that it was refused, what a plan is, and the
-//! signed report of what it achieved.
+//! What is put on record of a command beyond the role's own steps: who gave it, that it was refused, what a plan is,
+//! and the signed report of what it achieved.
 //!
 //! Guarantees: a command that was carried out has succeeded whether its report can be written or not: what
 //! is wrong with that is said beside the result. Nothing here holds up a role.
@@ -11,6 +11,7 @@ use farshore_core::audit::AuditHead;
 use super::roles::ShareRole;
 use super::*;
 use crate::report::utc;
+use crate::site::control::Asker;
 use crate::site::drills::{self, Drill, DrillFile, DrillKind, DrillPoint};
 
 /// When a command began, and where the site's record ended then.
@@ -150,15 +151,25 @@ impl Daemon {
         self.report_drill(begun, achieved, report);
     }
 
-    /// Puts on record that an operator's command about roles was refused or failed.
+    /// Puts on record who gave a command, before anything of it is done.
+    pub(super) fn record_asked(&self, command: &str, share: Option<&str>, by: &Asker) {
+        self.record(&self.meant(share), "asked", format!("{command}, by {by}"));
+    }
+
+    /// Puts on record that such a command was refused or failed.
     pub(super) fn record_refusal(&self, command: &str, share: Option<&str>, failure: &Failure) {
+        self.record(&self.meant(share), "refused", format!("{command}: {}", failure.message));
+    }
+
+    /// The share that was named, or the only one there is.
+    fn meant(&self, share: Option<&str>) -> String {
         let only = || self.roles.keys().next().filter(|_| self.roles.len() == 1).cloned();
-        let share = share.map(str::to_owned).or_else(only).unwrap_or_default();
-        self.record(&share, "refused", format!("{command}: {}", failure.message));
+        share.map(str::to_owned).or_else(only).unwrap_or_default()
     }
 }
 
-/// The name of a command about roles, as it is typed, and its share.
+/// The name of a command that is put on record, as it is typed, and its share: about roles, and what lets a site do
+/// what it held.
 pub(super) fn about_roles(request: &Request) -> Option<(&'static str, Option<String>)> {
     Some(match request {
         Request::Switchover { share, .. } => ("switchover", share.clone()),
@@ -170,6 +181,8 @@ pub(super) fn about_roles(request: &Request) -> Option<(&'static str, Option<Str
         Request::FailbackDecide { .. } => ("failback decide", None),
         Request::FailbackApply { .. } => ("failback apply", None),
         Request::Rehearse { share, .. } => ("rehearse", share.clone()),
+        Request::BrakeApprove { share, .. } => ("brake approve", share.clone()),
+        Request::BrakeReject { share, .. } => ("brake reject", share.clone()),
         _ => return None,
     })
 }

@@ -121,7 +121,7 @@ impl Daemon {
                 Err(text) => text,
             };
             self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
-            if !self.wait_out(&mut redial, &text, &standby.over) {
+            if !self.wait_out(receiver.share(), &mut redial, &text, &standby.over) {
                 break;
             }
         }

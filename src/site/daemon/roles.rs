@@ -199,6 +199,7 @@ impl Daemon {
 
     /// The link over which roles are spoken of is there, or is gone.
     pub(super) fn roles_linked(&self, is_up: bool) {
+        self.board.answers(is_up);
         for role in self.roles.values() {
             role.input(if is_up { Input::LinkUp } else { Input::LinkDown });
         }

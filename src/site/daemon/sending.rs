@@ -65,7 +65,7 @@ impl Daemon {
                     drop(in_session);
                     outgoing.sender.waits_for_peer(&failure.message);
                     self.say_of(share, Level::Warn, "peer", failure.message.clone());
-                    if self.wait_out(&mut redial, &failure.message, &outgoing.over) {
+                    if self.wait_out(share, &mut redial, &failure.message, &outgoing.over) {
                         continue;
                     }
                     break;
@@ -101,7 +101,7 @@ impl Daemon {
                     if began.elapsed() > redial.last {
                         redial.reset();
                     }
-                    if !self.wait_out(&mut redial, &text, &outgoing.over) {
+                    if !self.wait_out(share, &mut redial, &text, &outgoing.over) {
                         break;
                     }
                 }

@@ -197,6 +197,12 @@ fn a_site_that_is_not_connected() {
     scene.clock.advance(1_300_000);
     scene.board.disconnected("no answer within 10 s", Some(Duration::from_secs(30)));
     golden("disconnected", &scene);
+    // A site that is alone replicates nothing, and yet hears the other one.
+    scene.board.answers(true);
+    let text = screen(&scene.board.snapshot(), false);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("answers; nothing is replicated for 21 m"), "{text}");
+    assert!(!text.contains("NOT CONNECTED"), "{text}");
 }
 
 #[test]

@@ -39,7 +39,12 @@ impl Daemon {
             };
             format!("hook '{name}' failed, see the log")
         });
-        let text = failed.or_else(|| role.waiting()).or_else(|| told(&view.record.phase));
+        let declined = view.legal.contains(&CommandName::TakeBack);
+        let declined = declined.then(|| "the other site declined what was handed over".to_owned());
+        let text = failed
+            .or(declined)
+            .or_else(|| role.waiting())
+            .or_else(|| told(&view.record.phase));
         let said = view.peer.as_ref().map(|peer| &peer.said);
         if let Some(said) = said {
             self.keep_peer_head(&role.share, said);
