@@ -25,8 +25,8 @@ use farshore::site::board::facts::{
 };
 use farshore::site::board::{Board, BoardConfig, ShareBoard, ShareConfig};
 use farshore::site::control::{
-    self, Asker, CLIENTS_MAX, Commands, Control, DaemonLock, REQUEST_MAX, Request, call, choose_share,
-    from_board, socket_path,
+    self, Asker, CLIENTS_MAX, Commands, Control, DaemonLock, REQUEST_MAX, Request, call,
+    choose_share, from_board, socket_path,
 };
 use farshore::site::metrics::{METRICS, Metrics, exposition};
 use farshore_core::digest::RootDigest;

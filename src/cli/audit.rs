@@ -289,8 +289,7 @@ fn check(
     each: &mut dyn FnMut(AuditRecord),
 ) -> Result<Checked, Failure> {
     let file = folder.join(audit::FILE);
-    let checked =
-        audit::check(folder, known, each).map_err(|e| failed(&file, "reading it", &e))?;
+    let checked = audit::check(folder, known, each).map_err(|e| failed(&file, "reading it", &e))?;
     // A record that is known to have had a head is broken rather than not there.
     match checked.is_there || checked.fault.is_some() {
         true => Ok(checked),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use farshore::replicate::{open_catalog, open_root};
@@ -200,6 +200,16 @@ struct Standing<'a> {
     seen: Arc<Seen>,
 }
 
+/// Ends the session, however what goes on meanwhile does.
+struct Leaves<'a>(&'a Script);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).leave = true;
+        self.0.moved.notify_all();
+    }
+}
+
 /// Runs one session that stands between the two trees while `work` goes on; how the source ended.
 fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
     standing_with(sites, None, work)
@@ -266,10 +276,10 @@ fn standing_with(
             script.moved.notify_all();
             ended
         });
+        let leaves = Leaves(script);
         assert!(matches!(script.told(), Told::Began));
         work(&Standing { script, link: &link, seen: Arc::clone(&seen) });
-        script.state.lock().unwrap().leave = true;
-        script.moved.notify_all();
+        drop(leaves);
         let ended = sending.join().unwrap();
         drop(serving.join().unwrap());
         ended

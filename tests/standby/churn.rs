@@ -296,8 +296,11 @@ impl Writer {
         let name = path.rsplit('/').next().unwrap();
         let to = format!("{folder}/{name}.{}", now_ns() / 1_000_000);
         self.rename(path, &to);
-        if self.rng.below(2) == 0 {
-            self.later(10_000, Later::Delete(to));
+        // Some are gone before a cut that saw them arrive has read them.
+        match self.rng.below(4) {
+            0 => self.later(60, Later::Delete(to)),
+            1 => self.later(10_000, Later::Delete(to)),
+            _ => {}
         }
     }
 

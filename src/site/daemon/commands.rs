@@ -311,12 +311,8 @@ impl Daemon {
             }
             Request::Rehearse { share, at, id } => {
                 let standby = self.receiver(share.as_deref())?;
-                let made = rehearse::making::make(
-                    &standby.receiver,
-                    &standby.over,
-                    at.as_deref(),
-                    &id,
-                )?;
+                let made =
+                    rehearse::making::make(&standby.receiver, &standby.over, at.as_deref(), &id)?;
                 serde_json::to_value(made).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Rehearsed { share, mut report } => {

@@ -41,10 +41,8 @@ impl Daemon {
         });
         let declined = view.legal.contains(&CommandName::TakeBack);
         let declined = declined.then(|| "the other site declined what was handed over".to_owned());
-        let text = failed
-            .or(declined)
-            .or_else(|| role.waiting())
-            .or_else(|| told(&view.record.phase));
+        let text =
+            failed.or(declined).or_else(|| role.waiting()).or_else(|| told(&view.record.phase));
         let said = view.peer.as_ref().map(|peer| &peer.said);
         if let Some(said) = said {
             self.keep_peer_head(&role.share, said);
