@@ -381,7 +381,7 @@ mod tests {
         let head = log.append(entry("three")).expect("written");
         let (said, checked) = texts(folder.path());
         assert_eq!(said, ["one", "two", "three"]);
-        assert_eq!(checked, Checked { head, fault: None, torn: 0 });
+        assert_eq!(checked, Checked { head, fault: None, torn: 0, is_there: true });
     }
 
     #[test]
