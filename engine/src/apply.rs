@@ -27,7 +27,9 @@
 //!    and a second one of the same bytes proves nothing; then it is done again from step 4. Each
 //!    action tells by inode or by the staged name whether it happened; nothing is lost by doing it
 //!    twice.
-//! D. Staging folders left over are removed.
+//! D. Staging folders left over are removed; those of batches that were never begun first, so that what
+//!    was held ahead for them has but that one name again. What has two then is of a batch that is done
+//!    now, and is no longer held ahead (see [`crate::ahead`]).
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
 //! record or, before step 3, by the source.
@@ -139,6 +141,8 @@ struct Performed {
     recipes: HashMap<FileDigest, Recipe>,
     failures: Vec<Failure>,
     degraded: Degraded,
+    /// See [`StagedBatch::adopted`].
+    adopted: Vec<(RelPath, FileDigest)>,
     /// See [`StagedBatch::keeps_displaced`].
     careful: bool,
     /// By path: operations that failed in step 4.
@@ -209,6 +213,12 @@ impl<S: Storage> Applier<'_, S> {
         let mut failures = Vec::new();
         let intents =
             journal::read_all(self.storage, self.own).map_err(disk(ApplyStep::Journal))?;
+        let begun = intents.iter().map(|intent| intent.batch).filter(|batch| *batch > applied);
+        self.clear_staging(&begun.map(folder_name).collect::<HashSet<_>>())?;
+        self.own
+            .find_ahead(self.storage, (self.now_ms)())
+            .and_then(|()| self.own.forget_placed(self.storage))
+            .map_err(disk(ApplyStep::CleanUp))?;
         for intent in intents {
             if intent.batch <= applied {
                 journal::clear(self.storage, self.own, intent.batch)
@@ -222,6 +232,7 @@ impl<S: Storage> Applier<'_, S> {
                 recipes: HashMap::new(),
                 failures: Vec::new(),
                 degraded: Degraded::default(),
+                adopted: Vec::new(),
                 // Whichever kind of batch it was.
                 careful: true,
                 failed: BTreeMap::new(),
@@ -230,16 +241,25 @@ impl<S: Storage> Applier<'_, S> {
             let receipts = self.complete(vec![again])?;
             failures.extend(receipts.into_iter().flat_map(|r| r.failures));
         }
-        let mut left = Vec::new();
-        self.storage
-            .list(&self.own.staging, &mut |l| left.push(l.name.to_vec()))
-            .map_err(disk(ApplyStep::CleanUp))?;
-        for name in left {
-            remove_tree(self.storage, &self.own.staging, &name)
-                .map_err(disk(ApplyStep::CleanUp))?;
-        }
+        self.clear_staging(&HashSet::new())?;
         self.adopt_history()?;
         Ok(failures)
+    }
+
+    /// Removes what is in staging, but for the folders of batches that are `begun`.
+    fn clear_staging(&self, begun: &HashSet<String>) -> Result<(), ApplyError> {
+        let root = RelPath::root();
+        let mut left = Vec::new();
+        self.storage
+            .list(&self.own.staging, &mut |l| {
+                if !std::str::from_utf8(l.name).is_ok_and(|name| begun.contains(name)) {
+                    left.push(l.name.to_vec());
+                }
+            })
+            .map_err(Self::disk(0, ApplyStep::CleanUp, &root))?;
+        left.iter()
+            .try_for_each(|name| remove_tree(self.storage, &self.own.staging, name))
+            .map_err(Self::disk(0, ApplyStep::CleanUp, &root))
     }
 
     /// History the catalog does not know was made before the catalog, or was about to be removed when
@@ -300,13 +320,12 @@ impl<S: Storage> Applier<'_, S> {
 
     /// Step 2 for one batch.
     fn prepared(&self, staged: StagedBatch) -> Result<Performed, ApplyError> {
-        let StagedBatch { batch, staged, mut failures, degraded, recipes, keeps_displaced } =
-            staged;
+        let careful = staged.keeps_displaced;
+        let StagedBatch { batch, staged, mut failures, degraded, recipes, adopted, .. } = staged;
         let (actions, made) = self.prepare(batch, staged, &mut failures)?;
         let intent = Intent { batch, actions };
         let failed = BTreeMap::new();
-        let careful = keeps_displaced;
-        Ok(Performed { intent, made, recipes, failures, degraded, careful, failed })
+        Ok(Performed { intent, made, recipes, failures, degraded, adopted, careful, failed })
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -435,6 +454,8 @@ impl<S: Storage> Applier<'_, S> {
             let (batch, root) = (first.intent.batch, RelPath::root());
             synced.map_err(Self::disk(batch, ApplyStep::SyncTree, &root))?;
         }
+        // Before the facts of inodes are looked at: it moves a change time.
+        performed.iter().try_for_each(|batch| self.forget_adopted(batch))?;
         self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
         let _cleaning = self.profile.enter(Stage::CleanUp);
         let mut receipts = Vec::with_capacity(performed.len());
@@ -444,6 +465,17 @@ impl<S: Storage> Applier<'_, S> {
             receipts.push(Receipt { batch: intent.batch, failures, degraded: degraded.counts() });
         }
         Ok(receipts)
+    }
+
+    /// What was held ahead and stands in the tree is held there alone.
+    fn forget_adopted(&self, batch: &Performed) -> Result<(), ApplyError> {
+        let placed = batch.adopted.iter().filter(|(path, _)| !batch.failed.contains_key(path));
+        for (path, content) in placed {
+            self.own
+                .forget_ahead(self.storage, content)
+                .map_err(Self::disk(batch.intent.batch, ApplyStep::CleanUp, path))?;
+        }
+        Ok(())
     }
 
     fn clean_up(&self, batch: u64) -> Result<(), ApplyError> {

@@ -6,6 +6,7 @@
 //! .farshore/staging/b<N>/   what batch N will place; nothing in it is worth keeping without its journal
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
+//! .farshore/ahead/<n>/      content that arrived ahead of its cut, see [`crate::ahead`]
 //! ```
 //! One session at a time has it open, of whatever process, where the file system has locks. It is mode
 //! 0700, on the target's own file system so that placing is a rename, outside every
@@ -17,6 +18,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use farshore_proto::message::StoreId;
 
 use crate::OWN_FOLDER;
+use crate::ahead::HeldAhead;
 use crate::io::{FileKind, Object, Storage};
 
 /// The opened folder.
@@ -32,6 +34,8 @@ pub struct OwnFolder<S: Storage> {
     pub history: S::Directory,
     /// The tree's identity.
     pub identity: StoreId,
+    /// What is held ahead of its cut.
+    pub ahead: HeldAhead,
     fresh: OnceLock<Fresh>,
     probing: Mutex<()>,
     /// Open as long as this is.
@@ -74,6 +78,7 @@ impl<S: Storage> OwnFolder<S> {
             journal,
             history,
             identity,
+            ahead: HeldAhead::default(),
             fresh: OnceLock::new(),
             probing: Mutex::new(()),
             _lock: lock,

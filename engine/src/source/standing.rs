@@ -8,7 +8,9 @@
 //! Guarantees: nothing of a cut is sent before the guard and its owner have judged the whole plan of it;
 //! a recovery point is recorded only when both ends have computed the same root digest, and its time is
 //! the one its owner vouches for, never a later one. What the target finds to be other than it was
-//! applied is compared and sent again with the next cut. Refuses: a target that cannot stand.
+//! applied is compared and sent again with the next cut. A file that its owner takes for too large for a
+//! cut travels beside the cuts first, see `huge.rs`: into no tree, so that nobody has to judge it yet.
+//! Refuses: a target that cannot stand.
 //!
 //! After a crash of either end the next session compares the two roots, and goes on; nothing that was
 //! acknowledged is sent again. Which directories wait to be looked at is the owner's to remember.
@@ -20,13 +22,22 @@ use std::time::Duration;
 use farshore_core::guard::Hold;
 use farshore_core::policy::{Action, Candidate, Faults, Verdict};
 
+use farshore_proto::message::AHEAD_VERSION;
+use farshore_proto::session::CARRIES_MAX;
+
+use super::carrier::Carrier;
 use super::sealing::Recorded;
 use super::*;
+use crate::frames::LineGauge;
 use crate::plan::{DetachedChange, Part, PartialPlan, Scope, plan_parts};
 use crate::progress::AppliedTotals;
 
 /// How long a source that waits for a cut goes without looking whether its target is still there.
 const LOOK_AT_LINK: Duration = Duration::from_millis(100);
+
+/// How long a session stands until it has what an earlier one carried removed, if no file is carried: it
+/// has been looked for by then.
+const LEFT_BEFORE: Duration = Duration::from_secs(3_600);
 
 /// Differing paths that are looked at one by one; of more than these the whole tree is.
 const DIFFERENCES_MAX: usize = 100_000;
@@ -40,6 +51,18 @@ pub enum Look {
     Parts(Scope),
     /// Nothing: all is known to be as it was, only the recovery point moves.
     Nothing,
+}
+
+impl Look {
+    /// Whether it looks at `path`.
+    #[must_use]
+    pub fn covers(&self, path: &RelPath) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Nothing => false,
+            Self::Parts(scope) => scope.covers(path),
+        }
+    }
 }
 
 /// What is to be made a recovery point of.
@@ -57,17 +80,30 @@ pub struct Cut {
     pub approved: bool,
     /// Labels for the point.
     pub labels: Vec<String>,
+    /// What the session leaves out of it; begins empty.
+    pub left_out: LeftOut,
+}
+
+/// What a cut leaves out because files are on their way to the target ahead of it: nothing is sent of it
+/// and nothing concluded, as of what is withheld.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Accounts, or single files, and what trouble there is with them.
+    pub accounts: Vec<(RelPath, Option<String>)>,
+    /// What the cut looked at, and not there: to be looked at again when it is over.
+    pub look: Option<Look>,
 }
 
 impl std::fmt::Debug for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { look, time_unix_ms, withheld, approved, labels, policy: _ } = self;
+        let Self { look, time_unix_ms, withheld, approved, labels, left_out, policy: _ } = self;
         f.debug_struct("Cut")
             .field("look", look)
             .field("time_unix_ms", time_unix_ms)
             .field("withheld", withheld)
             .field("approved", approved)
             .field("labels", labels)
+            .field("left_out", left_out)
             .finish_non_exhaustive()
     }
 }
@@ -128,6 +164,11 @@ pub trait Cuts: Sync {
     fn differ(&self, entries: u64);
     /// What to do next; waits for it, not much longer than `at_most`.
     fn next(&self, at_most: Duration) -> Next;
+    /// The account that is left out of cuts while a file of so many bytes is carried to the target ahead of
+    /// its cut; `None` for a file that goes with its cut.
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath>;
+    /// What cuts left out is no longer: it is to be looked at again.
+    fn released(&self, accounts: &[RelPath]);
     /// Whether a cut of which this is planned is to be sent. Nothing of it has been.
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool;
     /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
@@ -157,13 +198,14 @@ pub fn stand<S: Storage>(
     progress: &Progress,
     cuts: &dyn Cuts,
 ) -> Result<(), SourceError> {
-    with_source(storage, catalog, link, config, progress, |source| source.stand(cuts))
+    let askers = config.workers + CARRIES_MAX;
+    with_source(storage, catalog, link, config, progress, askers, |source| source.stand(cuts))
 }
 
 /// The policy of a cut: what is withheld is deferred, whatever it says.
-struct Withholding<'a> {
-    policy: &'a dyn Policy,
-    withheld: &'a [RelPath],
+pub(super) struct Withholding<'a> {
+    pub(super) policy: &'a dyn Policy,
+    pub(super) withheld: &'a [RelPath],
 }
 
 impl Withholding<'_> {
@@ -215,10 +257,53 @@ struct Standing {
 impl<S: Storage> Source<'_, S> {
     fn stand(&mut self, cuts: &dyn Cuts) -> Result<(), SourceError> {
         let mut standing = self.open_standing()?;
+        self.carries = standing.welcome.version >= AHEAD_VERSION;
+        let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
+        std::thread::scope(|scope| {
+            let carriers = if self.carries { CARRIES_MAX } else { 0 };
+            for _ in 0..carriers {
+                let carrier = Carrier {
+                    storage: self.storage,
+                    catalog: self.catalog,
+                    link: self.link,
+                    config: self.config,
+                    progress: self.progress,
+                    sign_desk: self.desk,
+                    desk: self.ahead,
+                    gauge: &gauge,
+                    events: self.events.clone(),
+                };
+                scope.spawn(move || carrier.run());
+            }
+            let ended = caught(|| self.cut_after_cut(&mut standing, cuts));
+            self.ahead.close();
+            match &ended {
+                Ok(()) => self.leave_sealed(),
+                // Carriers that are blocked on the link must end too.
+                Err(_) => {
+                    self.link.close(CloseCode::Internal as u32, "the source stopped");
+                    self.desk.close();
+                }
+            }
+            ended
+        })
+    }
+
+    fn cut_after_cut(
+        &mut self,
+        standing: &mut Standing,
+        cuts: &dyn Cuts,
+    ) -> Result<(), SourceError> {
         cuts.began(&standing.welcome, standing.first_contact);
+        let mut tidied = Some(Instant::now());
         loop {
+            if tidied.is_some_and(|at| at.elapsed() >= LEFT_BEFORE) {
+                tidied = None;
+                self.ahead.may_be_untidy();
+            }
+            self.tell_of_ahead(cuts)?;
             if std::mem::take(&mut self.foreign) > 0 {
-                self.find_differences(&mut standing)?;
+                self.find_differences(standing)?;
             }
             if standing.differing.is_some() {
                 cuts.differ(standing.differences);
@@ -230,12 +315,22 @@ impl<S: Storage> Source<'_, S> {
                 self.send(&Message::Keys(said))?;
             }
             match cuts.next(LOOK_AT_LINK) {
-                Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,
+                Next::Cut(cut) => self.cut(*cut, standing, cuts)?,
                 Next::Idle => self.look_at_link()?,
-                Next::Leave => break,
+                Next::Leave => return Ok(()),
             }
         }
-        self.leave_sealed();
+    }
+
+    /// Tells the owner what is no longer left out, and the target what it need not hold any more.
+    fn tell_of_ahead(&self, cuts: &dyn Cuts) -> Result<(), SourceError> {
+        let released = self.ahead.take_released();
+        if !released.is_empty() {
+            cuts.released(&released);
+        }
+        if let Some(wanted) = self.ahead.take_untidy().filter(|_| self.carries) {
+            self.ahead.ask(self.link, Some(wanted))?;
+        }
         Ok(())
     }
 
@@ -310,11 +405,11 @@ impl<S: Storage> Source<'_, S> {
     /// Makes one cut, and tells its owner what became of it.
     fn cut(
         &mut self,
-        cut: Cut,
+        mut cut: Cut,
         standing: &mut Standing,
         cuts: &dyn Cuts,
     ) -> Result<(), SourceError> {
-        let made = self.look_at_link().and_then(|()| self.make(&cut, standing, cuts));
+        let made = self.look_at_link().and_then(|()| self.make(&mut cut, standing, cuts));
         // What was sent is in the catalog, or is sent again.
         self.index = RunIndex::default();
         match made {
@@ -330,13 +425,14 @@ impl<S: Storage> Source<'_, S> {
 
     fn make(
         &mut self,
-        cut: &Cut,
+        cut: &mut Cut,
         standing: &mut Standing,
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
         self.progress.begin_cut();
-        let policy = Withholding { policy: &*cut.policy, withheld: &cut.withheld };
-        let are_others = self.tell_policies(&policy, standing)?;
+        let chosen = Arc::clone(&cut.policy);
+        let policy = &*chosen;
+        let are_others = self.tell_policies(policy, standing)?;
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());
@@ -345,7 +441,7 @@ impl<S: Storage> Source<'_, S> {
             look = Look::Whole;
         }
         let mut widened = None;
-        let mut plan = self.planned(&look, &policy, &mut widened)?;
+        let (mut plan, failing) = self.plan_of_cut(&look, cut, &mut widened, cuts)?;
         let reader = self.catalog.reader()?;
         let expected = reader.root_identity()?;
         let proven = standing.last.map_or(0, |point| point.entries);
@@ -362,11 +458,11 @@ impl<S: Storage> Source<'_, S> {
             point: self.next_point(cut, standing),
             looked_at: plan.tally.found,
             applied: AppliedTotals::default(),
-            problems: std::mem::take(&mut plan.problems),
+            problems: std::mem::take(&mut plan.problems).into_iter().chain(failing).collect(),
             excluded: plan.excluded,
             deferred: plan.deferred,
             deferred_first: std::mem::take(&mut plan.deferred_first),
-            by_policy: self.by_policy(&mut plan, &policy, &reader)?,
+            by_policy: self.by_policy(&mut plan, policy, &reader)?,
             degraded: BTreeMap::new(),
             compared: (standing.differences > 0).then_some(standing.differences),
             widened,
@@ -378,7 +474,7 @@ impl<S: Storage> Source<'_, S> {
             report.problems.extend(self.progress.take_problems());
             report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
             self.progress.enter(Phase::Sealing);
-            if self.seal_cut(&mut report, identity, standing, &policy)? {
+            if self.seal_cut(&mut report, identity, standing, policy)? {
                 break;
             }
             if attempt + 1 >= COMPARISONS {
@@ -387,11 +483,17 @@ impl<S: Storage> Source<'_, S> {
             self.find_differences(standing)?;
             report.compared = Some(standing.differences);
             let look = widest(&look, standing.differing.as_ref());
-            plan = self.planned(&look, &policy, &mut report.widened)?;
+            let (again, failing) = self.plan_of_cut(&look, cut, &mut report.widened, cuts)?;
+            plan = again;
+            let told: HashSet<RelPath> = report.problems.iter().map(|p| p.path.clone()).collect();
+            let new = failing.into_iter().filter(|problem| !told.contains(&problem.path));
+            report.problems.extend(new);
             faults = faults.max(plan.faults.count);
             report.problems.append(&mut plan.problems);
-            report.by_policy = self.by_policy(&mut plan, &policy, &self.catalog.reader()?)?;
+            report.by_policy = self.by_policy(&mut plan, policy, &self.catalog.reader()?)?;
         }
+        let looked = if report.widened.is_some() { &Look::Whole } else { &look };
+        self.settle_carried(cut, looked, &report.problems);
         (standing.differing, standing.differences) = (None, 0);
         standing.first_contact = false;
         standing.last = Some(report.point);
@@ -422,7 +524,7 @@ impl<S: Storage> Source<'_, S> {
 
     /// The plan of what is looked at; `widened` says why it is of the whole tree if only parts were asked
     /// for.
-    fn planned(
+    pub(super) fn planned(
         &mut self,
         look: &Look,
         policy: &dyn Policy,

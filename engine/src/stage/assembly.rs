@@ -14,6 +14,7 @@ use super::laid::Laid;
 use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
 };
+use crate::ahead::log;
 use crate::catalog::CatalogError;
 use crate::io::Storage;
 
@@ -44,21 +45,14 @@ pub(super) struct Assembly<S: Storage> {
     refused: Option<String>,
     /// What it shares with content held here.
     pub(super) laid: Laid<S>,
+    /// The log of what arrives ahead of its cut.
+    pub(super) log: Option<log::Writer<S>>,
 }
 
 impl<S: Storage> Stager<'_, S> {
     pub(super) fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
         let slot = self.slot(&path);
-        let created = self
-            .storage
-            .create_file(self.slot_directory(&slot), &slot.name)
-            .map_err(Self::failed(&path, "creating it"))
-            .and_then(|file| {
-                // First, while nothing is written: XFS writes a file back and waits when its length
-                // is set over data.
-                let set = self.storage.set_len(&file, size);
-                set.map_err(Self::failed(&path, "setting its length")).map(|()| file)
-            });
+        let created = self.has_room(size).and_then(|()| self.created(&path, &slot, size));
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
@@ -73,9 +67,13 @@ impl<S: Storage> Stager<'_, S> {
             missing: Missing::default(),
             refused: None,
             laid: Laid::default(),
+            log: None,
         };
         match created {
-            Ok(file) => assembly.file = Some((file, slot)),
+            Ok(file) => {
+                assembly.log = self.log.take();
+                assembly.file = Some((file, slot));
+            }
             // Its extents still arrive, and are passed over.
             Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
             Err(fatal) => return Err(fatal),
@@ -84,11 +82,23 @@ impl<S: Storage> Stager<'_, S> {
         Ok(())
     }
 
+    fn created(&self, path: &RelPath, slot: &Slot, size: u64) -> Result<S::File, OpError> {
+        let file = self
+            .storage
+            .create_file(self.slot_directory(slot), &slot.name)
+            .map_err(Self::failed(path, "creating it"))?;
+        // First, while nothing is written: XFS writes a file back and waits when its length is set over
+        // data.
+        self.storage.set_len(&file, size).map_err(Self::failed(path, "setting its length"))?;
+        Ok(file)
+    }
+
     pub(super) fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
         let Some(mut assembly) = self.assembly.take() else { return Ok(()) };
         let path = assembly.path.clone();
         let result = match op {
             Op::Abort => {
+                self.logged_all(&mut assembly);
                 if let Some((_, slot)) = &assembly.file {
                     self.discard(slot);
                 }
@@ -254,6 +264,7 @@ impl<S: Storage> Stager<'_, S> {
         }
         assembly.offset += extent.len();
         assembly.recipe.push(extent);
+        self.logged(assembly)?;
         if let Some((file, _)) = &assembly.file
             && assembly.offset - assembly.flushed >= WRITEBACK
         {

@@ -48,6 +48,7 @@ impl<S: Storage> Session<'_, S> {
                         t.put_mark(Some(sequence), &label, now)
                     })?);
                 }
+                Message::Ahead { keep } => self.list_ahead(own, keep.as_deref())?,
                 Message::Keys(said) => {
                     let observer = self.config.observer.as_ref();
                     if let Some(answer) = observer.and_then(|observer| observer.keys(&said)) {

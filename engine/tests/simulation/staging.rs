@@ -91,7 +91,7 @@ impl Bench {
     fn stage(&self, version: u16, ops: &[Op<'_>]) -> Result<StagedBatch, StageError> {
         let batch = 1;
         let mut bytes =
-            BatchHeader { batch, epoch: Epoch(0), stripe: Stripe::ONLY }.to_bytes().to_vec();
+            BatchHeader::of(batch, Epoch(0)).to_bytes().to_vec();
         let close = Op::Close { ops: ops.len() as u64 };
         let all = ops.iter().chain([&close]);
         let mut e = Encoder::new();

@@ -15,7 +15,7 @@ mod encoding;
 
 pub use call::{Call, Purpose};
 use encoding::{
-    cut, decode_answer, decode_events, decode_queries, decode_receipt, decode_sign, decode_welcome,
+    cut, decode_answer, decode_events, decode_keep, decode_queries, decode_receipt, decode_sign, decode_welcome,
     encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome, put_text,
     put_versions, take_bool, take_versions,
 };
@@ -23,9 +23,9 @@ use encoding::{
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
-/// change; 5 adds what two sites say of roles, and links that one asks the other for. With a peer that
-/// speaks less they are left out.
-pub const PROTOCOL_VERSION: u16 = 5;
+/// change; 5 adds what two sites say of roles, and links that one asks the other for; 6 adds content that is
+/// carried ahead of its cut. With a peer that speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -48,6 +48,15 @@ pub const STANDING_VERSION: u16 = 4;
 
 /// The version from which on two sites speak of roles.
 pub const ROLES_VERSION: u16 = 5;
+
+/// The version from which on content may be carried ahead of the cut it is for.
+pub const AHEAD_VERSION: u16 = 6;
+
+/// Most contents that one [`Message::Ahead`] names, and that a target holds ahead.
+pub const AHEAD_MAX: usize = 64;
+
+/// Most bytes of one piece of a recipe in a [`Message::Held`].
+pub const HELD_LEN_MAX: usize = 1 << 20;
 
 /// Longest word of a site about its role in a share, in bytes.
 pub const SAY_LEN_MAX: usize = 4_096;
@@ -364,6 +373,28 @@ pub enum Message {
     Ask(Call),
     /// The site that dials, since version 5, first of all: the link that was asked for, or one of its own will.
     Call(Call),
+    /// Source, since version 6, in a session that stands: asks what content the target holds ahead.
+    Ahead {
+        /// What of it is still wanted, at most [`AHEAD_MAX`]; anything else is removed first. `None` for
+        /// all of it.
+        keep: Option<Vec<FileDigest>>,
+    },
+    /// Target: of content it holds ahead, a piece of its recipe.
+    Held {
+        /// The content: of a file that did not arrive whole, of what did.
+        content: FileDigest,
+        /// Whether it arrived whole.
+        whole: bool,
+        /// Whether the recipe ends with this piece.
+        last: bool,
+        /// At most [`HELD_LEN_MAX`] bytes of the recipe's encoding.
+        bytes: Vec<u8>,
+    },
+    /// Target: that was all it holds ahead, so many contents; the answer to one [`Message::Ahead`].
+    Listed(u64),
+    /// Target: the stream of that number, by which content was carried ahead, has ended. Without a failure
+    /// what it brought is durable.
+    Carried(Receipt),
     /// Either, over a link that was called for: a piece of what is carried.
     Part {
         /// Whether it ends.
@@ -417,6 +448,10 @@ impl Message {
             Self::Ask(_) => "ask",
             Self::Call(_) => "call",
             Self::Part { .. } => "part",
+            Self::Ahead { .. } => "ahead",
+            Self::Held { .. } => "held",
+            Self::Listed(_) => "listed",
+            Self::Carried(_) => "carried",
         }
     }
 
@@ -554,6 +589,29 @@ impl Message {
                 e.put_u8(u8::from(*last));
                 e.put_bytes(bytes);
             }
+            Self::Ahead { keep } => {
+                e.put_u8(40);
+                e.put_u8(u8::from(keep.is_some()));
+                if let Some(keep) = keep {
+                    e.put_u64(keep.len() as u64);
+                    keep.iter().for_each(|content| e.put_raw(&content.0));
+                }
+            }
+            Self::Held { content, whole, last, bytes } => {
+                e.put_u8(41);
+                e.put_raw(&content.0);
+                e.put_u8(u8::from(*whole));
+                e.put_u8(u8::from(*last));
+                e.put_bytes(bytes);
+            }
+            Self::Listed(contents) => {
+                e.put_u8(42);
+                e.put_u64(*contents);
+            }
+            Self::Carried(receipt) => {
+                e.put_u8(43);
+                encode_receipt(receipt, &mut e);
+            }
         }
         e.finish()
     }
@@ -624,6 +682,15 @@ impl Message {
                 last: take_bool(&mut d)?,
                 bytes: d.take_bytes("part", PART_LEN_MAX)?.into(),
             },
+            40 => Self::Ahead { keep: decode_keep(&mut d)? },
+            41 => Self::Held {
+                content: FileDigest(d.take_array("content")?),
+                whole: take_bool(&mut d)?,
+                last: take_bool(&mut d)?,
+                bytes: d.take_bytes("recipe", HELD_LEN_MAX)?.into(),
+            },
+            42 => Self::Listed(d.take_u64("contents held ahead")?),
+            43 => Self::Carried(decode_receipt(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;

@@ -145,6 +145,16 @@ pub(super) fn decode_queries(d: &mut Decoder<'_>) -> Result<Vec<Query>, DecodeEr
     Ok(queries)
 }
 
+/// What of the content held ahead is still wanted, if that is said.
+pub(super) fn decode_keep(d: &mut Decoder<'_>) -> Result<Option<Vec<FileDigest>>, DecodeError> {
+    if !take_bool(d)? {
+        return Ok(None);
+    }
+    let count = d.take_len("contents wanted", AHEAD_MAX)?;
+    let content = |_| Ok(FileDigest(d.take_array("content wanted")?));
+    (0..count).map(content).collect::<Result<_, _>>().map(Some)
+}
+
 pub(super) fn encode_answer(answer: &Answer, e: &mut Encoder) {
     match answer {
         Answer::Children { last, children } => {

@@ -98,6 +98,16 @@ fn samples() -> Vec<Message> {
         Message::Ask(call(Purpose::Inventory)),
         Message::Call(call(Purpose::Carry)),
         Message::Part { last: true, bytes: vec![9; 100] },
+        Message::Ahead { keep: None },
+        Message::Ahead { keep: Some(vec![FileDigest([1; 32]), FileDigest([2; 32])]) },
+        Message::Held {
+            content: FileDigest([3; 32]),
+            whole: true,
+            last: false,
+            bytes: vec![4; 99],
+        },
+        Message::Listed(7),
+        Message::Carried(Receipt { batch: 3, ..Receipt::default() }),
     ]
 }
 

@@ -1,0 +1,181 @@
+//! What of a plan is too large for its cut.
+//!
+//! Guarantees: a file that its owner wants carried is neither read nor sent by a cut: until it was
+//! carried, its account is left out of all cuts; then it is placed as it was carried, if it is still
+//! that, before anything else of its account. What was left out is said, with what was looked at, so
+//! that its owner looks there again when it is over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::path::RelPath;
+
+use super::ahead::Known;
+use super::standing::{Cut, Cuts, LeftOut, Look, Withholding};
+use super::{Source, SourceError};
+use crate::catalog::{LocalFacts, Record};
+use crate::ingest::{Placing, ReadAhead};
+use crate::io::{Object, Stat, Storage};
+use crate::observe::{ObserveError, SystemStep, metadata, same_content_facts};
+use crate::plan::{Change, Plan, Problem};
+
+/// How often a cut is planned anew, at most, because of what its plan would send: what is found after
+/// that goes with it.
+const ROUNDS: usize = 8;
+/// A file that was not changed for so long, in nanoseconds, rests.
+const RESTS_NS: i64 = 2_000_000_000;
+
+/// A file that is to be carried.
+struct Huge {
+    path: RelPath,
+    account: RelPath,
+    size: u64,
+    moved_from: Option<RelPath>,
+}
+
+impl<S: Storage> Source<'_, S> {
+    /// The plan of a cut without what has to be carried first, and what cannot be.
+    pub(super) fn plan_of_cut(
+        &mut self,
+        look: &Look,
+        cut: &mut Cut,
+        widened: &mut Option<&'static str>,
+        cuts: &dyn Cuts,
+    ) -> Result<(Plan, Vec<Problem>), SourceError> {
+        let policy = Arc::clone(&cut.policy);
+        (self.carried, self.first) = (Arc::default(), Vec::new());
+        if !self.carries {
+            let policy = Withholding { policy: &*policy, withheld: &cut.withheld };
+            return Ok((self.planned(look, &policy, widened)?, Vec::new()));
+        }
+        let probed = self.ahead.probed(|path| look.covers(path));
+        let mut ahead = self.ahead.withheld();
+        ahead.retain(|path| !probed.contains(path));
+        let mut met = HashSet::new();
+        let mut plan;
+        let mut rounds = 0;
+        loop {
+            let withheld = [&cut.withheld[..], &ahead[..]].concat();
+            let policy = Withholding { policy: &*policy, withheld: &withheld };
+            plan = self.planned(look, &policy, widened)?;
+            let huge = huge_of(&mut plan, cuts)?;
+            met.extend(huge.iter().map(|huge| huge.path.clone()));
+            let (carried, waits) = self.told_apart(huge)?;
+            rounds += 1;
+            if waits.is_empty() || rounds > ROUNDS {
+                self.goes_first(&carried)?;
+                self.carried = Arc::new(carried.into_iter().map(|(h, p)| (h.path, p)).collect());
+                break;
+            }
+            ahead.extend(waits);
+        }
+        let unmet = probed.iter().filter(|path| !met.contains(*path));
+        unmet.for_each(|path| self.ahead.forgotten(path));
+        let failing = self.ahead.failing(|path| look.covers(path));
+        let is_failing = |path: &RelPath| failing.iter().any(|(failing, _)| failing == path);
+        let looked = if widened.is_some() { Look::Whole } else { look.clone() };
+        ahead.retain(|path| !is_failing(path));
+        cut.left_out = LeftOut { accounts: self.ahead.left_out(ahead), look: Some(looked) };
+        let problems = failing.into_iter().map(|(path, text)| Problem { path, text });
+        Ok((plan, problems.collect()))
+    }
+
+    /// Which of the files are placed by this cut, and what is left out of it for the others.
+    fn told_apart(
+        &self,
+        huge: Vec<Huge>,
+    ) -> Result<(Vec<(Huge, Placing)>, Vec<RelPath>), SourceError> {
+        let (mut carried, mut waits) = (Vec::new(), Vec::new());
+        for huge in huge {
+            let rests = self.rests(&huge.path);
+            let of = (huge.size, huge.moved_from.as_ref());
+            match self.ahead.wants(&huge.path, &huge.account, of, rests) {
+                Known::Waits(withholds) => waits.push(withholds),
+                Known::Ready(read) => match self.placing(&huge.path, &read) {
+                    Ok(Some(placing)) => carried.push((huge, placing)),
+                    // It is another one by now, or gone: the carrier finds out.
+                    Ok(None) | Err(_) => waits.extend(self.ahead.is_stale(&huge.path)),
+                },
+            }
+        }
+        Ok((carried, waits))
+    }
+
+    fn looked_at(&self, path: &RelPath) -> Result<Option<(S::File, Stat)>, ObserveError> {
+        let Some((parent, name)) = path.split() else { return Ok(None) };
+        let storage = self.storage;
+        let opened = storage
+            .open_directory(storage.root(), parent.as_bytes())
+            .and_then(|directory| storage.open_file_and_stat(&directory, name));
+        opened.map(Some).at_step("opening it")
+    }
+
+    /// Whether a file has not changed for a while.
+    fn rests(&self, path: &RelPath) -> bool {
+        let now = (self.config.now)();
+        let rests = |(_, stat): (S::File, Stat)| now.nanos_since(stat.mtime) >= RESTS_NS;
+        self.looked_at(path).ok().flatten().is_some_and(rests)
+    }
+
+    /// What a file is to be at the target, if it is still as it was carried.
+    fn placing(&self, path: &RelPath, read: &ReadAhead) -> Result<Option<Placing>, ObserveError> {
+        let Some((file, stat)) = self.looked_at(path)? else { return Ok(None) };
+        let Some(content) = read.entry.content().copied() else { return Ok(None) };
+        let object = Object::File(&file);
+        let meta = metadata(self.storage, object, &stat)?;
+        let after = self.storage.stat(object).at_step("looking at it again")?;
+        if !same_content_facts(&read.stat, &stat) || !same_content_facts(&stat, &after) {
+            return Ok(None);
+        }
+        let settled = (self.config.now)().nanos_since(stat.ctime) >= self.config.racy_ns;
+        let entry = Entry::File { size: stat.size, content, meta };
+        let record = Record { entry, facts: settled.then(|| LocalFacts::of(&stat)) };
+        Ok(Some(Placing { record, recipe: read.recipe.clone(), stat }))
+    }
+
+    /// What was carried goes before all else of the cut, where the directory it comes into is there
+    /// already: else it comes with that.
+    fn goes_first(&mut self, carried: &[(Huge, Placing)]) -> Result<(), SourceError> {
+        let reader = self.catalog.reader()?;
+        let kind = |path: &RelPath| reader.get(path).map(|r| r.map(|r| r.entry.kind()));
+        for (huge, _) in carried.iter().filter(|(huge, _)| huge.moved_from.is_none()) {
+            let Some((parent, _)) = huge.path.split() else { continue };
+            let comes_into = kind(&parent)? == Some(EntryKind::Directory);
+            if comes_into && matches!(kind(&huge.path)?, None | Some(EntryKind::File)) {
+                self.first.push(huge.path.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// What of a sealed cut was carried for it is settled, but for what it had trouble with.
+    pub(super) fn settle_carried(&self, cut: &Cut, look: &Look, problems: &[Problem]) {
+        let troubled: HashSet<&RelPath> = problems.iter().map(|problem| &problem.path).collect();
+        let left_out = |path: &RelPath| {
+            let accounts = cut.left_out.accounts.iter().map(|(account, _)| account);
+            cut.withheld.iter().chain(accounts).any(|account| path.starts_with(account))
+        };
+        self.ahead.settled(|path| {
+            look.covers(path) && !troubled.contains(path) && !left_out(path)
+        });
+    }
+}
+
+/// The files of a plan that are to be carried.
+fn huge_of(plan: &mut Plan, cuts: &dyn Cuts) -> Result<Vec<Huge>, SourceError> {
+    let mut found = Vec::new();
+    plan.for_each(&mut |change| {
+        if let Change::Look { path, size, is_file: true, moved_from, .. } = change
+            && let Some(account) = cuts.carries(path, *size)
+        {
+            let (path, size, moved_from) = (path.clone(), *size, moved_from.clone());
+            found.push(Huge { path, account, size, moved_from });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// What is carried for a cut, by path.
+pub(super) type Carried = HashMap<RelPath, Placing>;

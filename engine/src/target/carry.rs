@@ -1,0 +1,113 @@
+//! Content that arrives ahead of its cut, beside the batches.
+//!
+//! Guarantees: what the source is told of as whole is durable and stays until its cut, until the source wants
+//! it no longer, or for a week; a stream that breaks off leaves what it brought. It never holds up a
+//! batch: it has threads of its own, and its streams are as many at most. What goes wrong with one
+//! file, a full disk among it, is that file's failure and not the session's.
+
+use farshore_proto::message::{Failure, FailureKind, HELD_LEN_MAX, Receipt};
+
+use super::*;
+use crate::ahead::Slot;
+use crate::stage::Staged;
+
+impl<S: Storage> Session<'_, S> {
+    /// Takes in what is carried ahead, one stream at a time.
+    pub(super) fn carry(
+        &self,
+        own: &OwnFolder<S>,
+        incoming: &Receiver<(FrameReader, u64)>,
+    ) -> Result<(), TargetError> {
+        while let Ok((mut reader, number)) = incoming.recv() {
+            let slot = own.begin_ahead(self.storage).map_err(TargetError::Ahead)?;
+            let failure = match self.carried(own, &mut reader, &slot) {
+                Ok(failure) => failure,
+                Err(e) => {
+                    drop(own.drop_ahead(self.storage, &slot));
+                    return Err(e);
+                }
+            };
+            self.machine().carry_ended(number);
+            let Some(failures) = failure else { continue };
+            let receipt = Receipt { batch: number, failures, degraded: Vec::new() };
+            self.send(&Message::Carried(receipt.fitted()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes in one stream; what failed, or `None` when its sender gave it up.
+    fn carried(
+        &self,
+        own: &OwnFolder<S>,
+        reader: &mut FrameReader,
+        slot: &Slot<S>,
+    ) -> Result<Option<Vec<Failure>>, TargetError> {
+        // It waits for no batch.
+        let applied = Applied::new(u64::MAX);
+        let profile = &*self.config.profile;
+        let (storage, catalog, config) = (self.storage, self.catalog, self.config.stage);
+        let stager = Stager::carrying(storage, catalog, own, &applied, config, slot)
+            .map(|stager| stager.speaking(self.machine().version()));
+        let staged = stager.and_then(|s| profile.time(Stage::Stage, || s.run(reader, profile)));
+        let refused = |path, text| Failure { path, kind: FailureKind::Refused, text };
+        match staged {
+            Ok(mut batch) => {
+                let whole = whole_of(&mut batch).filter(|_| batch.failures.is_empty());
+                let ended = match whole {
+                    Some(recipe) => own.end_ahead(storage, slot, recipe),
+                    None => own.break_ahead(storage, slot),
+                };
+                let ended =
+                    ended.and_then(|()| own.supersede_ahead(storage, slot, &batch.built_on));
+                if let Err(e) = ended {
+                    own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
+                    let text = format!("holding it ahead of its cut: {e}");
+                    batch.failures.push(refused(Default::default(), text));
+                }
+                Ok(Some(batch.failures))
+            }
+            Err(StageError::Frame(FrameError::Link(_) | FrameError::EndedEarly)) => {
+                own.break_ahead(storage, slot).map_err(TargetError::Ahead)?;
+                Ok(None)
+            }
+            // What it has taken is wanted for changes.
+            Err(e @ StageError::Disk { .. }) => {
+                own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
+                let text = crate::ingest::describe(&e);
+                Ok(Some(vec![refused(Default::default(), text)]))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes what is no longer wanted, and says what is held.
+    pub(super) fn list_ahead(
+        &self,
+        own: &OwnFolder<S>,
+        keep: Option<&[farshore_core::recipe::FileDigest]>,
+    ) -> Result<(), TargetError> {
+        if let Some(keep) = keep {
+            own.keep_ahead(self.storage, keep).map_err(TargetError::Ahead)?;
+        }
+        let held = own.ahead.list();
+        for held in &held {
+            let recipe = held.recipe.to_bytes();
+            let mut pieces = recipe.chunks(HELD_LEN_MAX).peekable();
+            while let Some(piece) = pieces.next() {
+                self.send(&Message::Held {
+                    content: held.content,
+                    whole: held.whole,
+                    last: pieces.peek().is_none(),
+                    bytes: piece.to_vec(),
+                })?;
+            }
+        }
+        self.send(&Message::Listed(held.len() as u64))
+    }
+}
+
+/// The recipe of the file that was staged whole, if one was.
+fn whole_of(batch: &mut StagedBatch) -> Option<farshore_core::recipe::Recipe> {
+    let [Staged::Place { entry, .. }] = &batch.staged[..] else { return None };
+    batch.recipes.remove(entry.content()?)
+}
