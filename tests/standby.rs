@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "standby/ahead.rs"]
+mod ahead;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "standby/disasters.rs"]

@@ -272,9 +272,7 @@ impl<S: Storage> OwnFolder<S> {
             numbers.iter().for_each(|number| drop(slots.held.remove(number)));
         }
         let Some(folder) = self.ahead_folder(storage)? else { return Ok(()) };
-        numbers
-            .iter()
-            .try_for_each(|n| remove_tree(storage, &folder, n.to_string().as_bytes()))
+        numbers.iter().try_for_each(|n| remove_tree(storage, &folder, n.to_string().as_bytes()))
     }
 
     /// Opens the folder of `content`, if it is held, and says whether it is whole.

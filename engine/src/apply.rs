@@ -471,9 +471,11 @@ impl<S: Storage> Applier<'_, S> {
     fn forget_adopted(&self, batch: &Performed) -> Result<(), ApplyError> {
         let placed = batch.adopted.iter().filter(|(path, _)| !batch.failed.contains_key(path));
         for (path, content) in placed {
-            self.own
-                .forget_ahead(self.storage, content)
-                .map_err(Self::disk(batch.intent.batch, ApplyStep::CleanUp, path))?;
+            self.own.forget_ahead(self.storage, content).map_err(Self::disk(
+                batch.intent.batch,
+                ApplyStep::CleanUp,
+                path,
+            ))?;
         }
         Ok(())
     }

@@ -26,7 +26,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Sign, StoreId, WIDE, Welcome,
+    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Sign, StoreId,
+    WIDE, Welcome,
 };
 use farshore_proto::session::{CARRIES_MAX, SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;

@@ -33,7 +33,7 @@ use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::plan::{Part, Plan, Problem, Scope};
 use farshore_engine::progress::Progress;
-use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
+use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, LeftOut, Look, Next};
 use farshore_proto::message::Welcome;
 
 use crate::exit::{Exit, Failure};
@@ -45,6 +45,7 @@ use crate::site::look::{Rotation, Slice};
 use crate::site::nodes::Nodes;
 use crate::state::now_ms;
 
+mod ahead;
 mod brakes;
 mod cuts;
 mod live;
@@ -101,6 +102,7 @@ pub struct Sender {
     progress: Arc<Progress>,
     inner: Mutex<Inner>,
     pace: Mutex<Pace>,
+    ahead_limit: ahead::Limit,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
     stopping: AtomicBool,
@@ -176,6 +178,8 @@ struct Inner {
     deferred: BTreeMap<RelPath, Instant>,
     guard_hold: Option<(guard::Hold, Instant)>,
     approve_guard: bool,
+    /// What waits for a large file.
+    ahead: BTreeMap<RelPath, ahead::Waiting>,
     /// T of accounts that are not at the share's.
     behind: BTreeMap<RelPath, i64>,
     found_by_event: u64,
@@ -219,6 +223,7 @@ impl Sender {
             deferred: BTreeMap::new(),
             guard_hold: None,
             approve_guard: false,
+            ahead: BTreeMap::new(),
             behind: BTreeMap::new(),
             found_by_event: 0,
             found: 0,
@@ -242,6 +247,7 @@ impl Sender {
             progress: Arc::default(),
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
+            ahead_limit: ahead::Limit::default(),
             talk: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
@@ -405,7 +411,7 @@ impl Sender {
         let bound = match whole {
             true => Bound::Unknown,
             // A mark is a directory, of one change or more; what is held is not counted at all.
-            false if files > 0 || !self.brakes.withheld().is_empty() => Bound::AtLeast,
+            false if files > 0 || !self.left_out(&inner).is_empty() => Bound::AtLeast,
             false => Bound::AtMost,
         };
         self.board.at_risk(AtRisk { files, bytes: 0, bound });
@@ -501,8 +507,9 @@ impl Sender {
         }
         self.retry(&mut inner);
         let (dirty, withheld) = (self.dirty.status(), self.brakes.withheld());
+        let left_out = self.left_out(&inner);
         if !inner.seeding {
-            self.begin_rotation(&mut inner, &dirty, &withheld)?;
+            self.begin_rotation(&mut inner, &dirty, &left_out)?;
         }
         let pace = match inner.whole {
             Some(_) => Duration::ZERO,
@@ -513,7 +520,7 @@ impl Sender {
             _ => None,
         };
         let beat = inner.covered && inner.last_seal.is_none_or(|at| at.elapsed() >= BEAT);
-        if slice.is_none() && !beat && !self.is_due(&inner, &dirty, &withheld) {
+        if slice.is_none() && !beat && !self.is_due(&inner, &dirty, &left_out) {
             return Ok(None);
         }
         let now = now_ms();
@@ -527,7 +534,7 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
-        let taken = self.dirty.take(&filter(!inner.seeding, &withheld));
+        let taken = self.dirty.take(&filter(!inner.seeding, &left_out));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
         let complete = reported && known;
@@ -571,7 +578,8 @@ impl Sender {
             self.board.cut_began(Arc::clone(&self.progress));
         }
         let policy = self.policy();
-        Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels }))
+        let left_out = LeftOut::default();
+        Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels, left_out }))
     }
 
     /// Marks what could not be replicated and is to be tried again.
@@ -592,7 +600,9 @@ impl Sender {
     /// Notes where a policy deferred something that is not withheld.
     fn note_deferred(&self, inner: &mut Inner, cut: &Cut, report: &CutReport) {
         let again = Instant::now() + DEFERRED_AGAIN;
-        let withheld = |path: &RelPath| cut.withheld.iter().any(|a| path.starts_with(a));
+        let ahead = cut.left_out.accounts.iter().map(|(account, _)| account);
+        let left_out: Vec<&RelPath> = cut.withheld.iter().chain(ahead).collect();
+        let withheld = |path: &RelPath| left_out.iter().any(|a| path.starts_with(a));
         for path in report.deferred_first.iter().filter(|path| !withheld(path)) {
             if inner.deferred.len() >= TROUBLED_MAX {
                 break;
@@ -605,11 +615,7 @@ impl Sender {
 
     /// Notes what a cut could not replicate, and forgets what it could.
     fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
-        let covered = |path: &RelPath| match &cut.look {
-            Look::Whole => true,
-            Look::Nothing => false,
-            Look::Parts(scope) => scope.covers(path),
-        };
+        let covered = |path: &RelPath| cut.look.covers(path);
         let former: HashMap<RelPath, u32> = inner
             .troubled
             .extract_if(.., |path, _| covered(path))
@@ -666,7 +672,7 @@ impl Sender {
     }
 
     fn show_accounts(&self, inner: &mut Inner, time: i64) {
-        let withheld = self.brakes.withheld();
+        let withheld = self.left_out(inner);
         inner.behind.retain(|account, _| withheld.contains(account));
         let former = inner.last_point.map_or(time, |point| point.time_unix_ms);
         for account in withheld {

@@ -23,13 +23,13 @@ use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
 use farshore_proto::message::Welcome;
-use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
+use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::sites::Sites;
 
 /// What a test asks for, and what it is told.
 #[derive(Default)]
-struct Script {
+pub(crate) struct Script {
     state: Mutex<State_>,
     moved: Condvar,
 }
@@ -42,6 +42,11 @@ struct State_ {
     differ: u64,
     refuses: bool,
     ended: bool,
+    /// Files from so many bytes on go ahead of their cut.
+    ahead_min: Option<u64>,
+    /// What the last cut left out, and what was released since the session began.
+    left_out: Vec<RelPath>,
+    released: Vec<RelPath>,
 }
 
 enum Told {
@@ -74,8 +79,41 @@ impl Script {
         self.moved.notify_all();
     }
 
+    /// Files from so many bytes on go ahead of their cut.
+    pub(crate) fn carries_from(&self, bytes: u64) {
+        self.state.lock().unwrap().ahead_min = Some(bytes);
+    }
+
+    /// What the last cut left out.
+    pub(crate) fn left_out(&self) -> Vec<RelPath> {
+        self.state.lock().unwrap().left_out.clone()
+    }
+
+    /// Whether something was left out and is no longer.
+    pub(crate) fn take_released(&self) -> Vec<RelPath> {
+        std::mem::take(&mut self.state.lock().unwrap().released)
+    }
+
+    /// Waits until that is so.
+    pub(crate) fn released(&self) -> Vec<RelPath> {
+        let patience = Duration::from_secs(60);
+        let state = self.state.lock().unwrap();
+        let waited = self.moved.wait_timeout_while(state, patience, |s| s.released.is_empty());
+        let (mut state, over) = waited.unwrap();
+        assert!(!over.timed_out(), "never released");
+        std::mem::take(&mut state.released)
+    }
+
+    /// Waits until the session has ended.
+    pub(crate) fn ended(&self) {
+        let patience = Duration::from_secs(60);
+        let state = self.state.lock().unwrap();
+        let over = self.moved.wait_timeout_while(state, patience, |state| !state.ended);
+        assert!(!over.unwrap().1.timed_out(), "the source does not notice");
+    }
+
     /// A cut that is sealed.
-    fn cut(&self, cut: Cut) -> Box<CutReport> {
+    pub(crate) fn cut(&self, cut: Cut) -> Box<CutReport> {
         self.want(cut);
         match self.told() {
             Told::Sealed(report) => report,
@@ -86,6 +124,16 @@ impl Script {
 }
 
 impl Cuts for Script {
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        let min = self.state.lock().unwrap().ahead_min?;
+        (size >= min).then(|| farshore_core::account::account_of(path, 1))
+    }
+
+    fn released(&self, accounts: &[RelPath]) {
+        self.state.lock().unwrap().released.extend_from_slice(accounts);
+        self.moved.notify_all();
+    }
+
     fn keys(&self) -> Option<Vec<u8>> {
         None
     }
@@ -120,7 +168,9 @@ impl Cuts for Script {
         problems.len() as u64 + faults
     }
 
-    fn sealed(&self, _: Cut, report: CutReport) {
+    fn sealed(&self, cut: Cut, report: CutReport) {
+        let left_out = cut.left_out.accounts.into_iter().map(|(account, _)| account);
+        self.state.lock().unwrap().left_out = left_out.collect();
         self.tell(Told::Sealed(Box::new(report)));
     }
 
@@ -136,7 +186,7 @@ impl Cuts for Script {
     }
 }
 
-fn whole(time: i64) -> Cut {
+pub(crate) fn whole(time: i64) -> Cut {
     Cut { look: Look::Whole, time_unix_ms: Some(time), ..nothing(time) }
 }
 
@@ -148,20 +198,21 @@ fn nothing(time: i64) -> Cut {
         withheld: Vec::new(),
         approved: false,
         labels: Vec::new(),
+        left_out: Default::default(),
     }
 }
 
-fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
+pub(crate) fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
     let part = |d: &str| Part { directory: path(d), deep: false };
     Cut { look: Look::Parts(Scope::new(directories.map(part))), ..nothing(time) }
 }
 
-fn path(text: &str) -> RelPath {
+pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a path")
 }
 
 #[derive(Debug, Default)]
-struct Seen(Mutex<Vec<RecoveryPoint>>);
+pub(crate) struct Seen(Mutex<Vec<RecoveryPoint>>);
 
 impl Observer for Seen {
     fn keys(&self, _: &[u8]) -> Option<Vec<u8>> {
@@ -176,15 +227,16 @@ impl Observer for Seen {
 }
 
 /// What is at hand while a session stands.
-struct Standing<'a> {
-    script: &'a Script,
+pub(crate) struct Standing<'a> {
+    pub(crate) script: &'a Script,
     /// The source's end of the link.
-    link: &'a dyn Link,
-    seen: Arc<Seen>,
+    pub(crate) link: &'a QuicLink,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// Runs one session that stands between the two trees while `work` goes on; how the source ended.
-fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
+pub(crate) fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
     let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
     let config = TransportConfig::loopback();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -212,6 +264,8 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
             dial(listener.local_addr(), &source_key, KeySet::from(target_key.key_id()), &config)
                 .unwrap();
         let (script, near) = (&script, link.clone());
+        let counters = Arc::new(Progress::default());
+        let progress = Arc::clone(&counters);
         let sending = scope.spawn(move || {
             let state = State::open(Some(&sites.state)).unwrap();
             let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
@@ -233,14 +287,14 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
                 racy_ns: 20_000_000,
                 profile: &Default::default(),
             };
-            let progress = Progress::default();
             let ended = stand(&storage, &catalog, &near, &config, &progress, script);
             script.state.lock().unwrap().ended = true;
             script.moved.notify_all();
             ended
         });
         assert!(matches!(script.told(), Told::Began));
-        work(&Standing { script, link: &link, seen: Arc::clone(&seen) });
+        let seen = Arc::clone(&seen);
+        work(&Standing { script, link: &link, seen, progress: counters });
         script.state.lock().unwrap().leave = true;
         script.moved.notify_all();
         let ended = sending.join().unwrap();
@@ -249,7 +303,7 @@ fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), Sourc
     })
 }
 
-fn write(folder: &std::path::Path, name: &str, content: &str) -> PathBuf {
+pub(crate) fn write(folder: &std::path::Path, name: &str, content: &str) -> PathBuf {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, content).unwrap();

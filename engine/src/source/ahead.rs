@@ -147,7 +147,9 @@ impl AheadDesk {
     pub(super) fn hear(&self, message: Message) -> Result<Option<Message>, SessionError> {
         let mut state = self.lock();
         match message {
-            Message::Held { content, last, bytes, .. } => state.heard_held(content, last, &bytes)?,
+            Message::Held { content, last, bytes, .. } => {
+                state.heard_held(content, last, &bytes)?
+            }
             Message::Listed(contents) => state.heard_all(contents)?,
             Message::Carried(receipt) => {
                 let asked = state.receipts.get_mut(&receipt.batch);
@@ -214,9 +216,10 @@ impl AheadDesk {
     /// Why files fail, of those that `covers`.
     pub(super) fn failing(&self, covers: impl Fn(&RelPath) -> bool) -> Vec<(RelPath, String)> {
         let state = self.lock();
-        let failing = state.jobs.iter().filter(|(path, job)| {
-            matches!(job.state, JobState::Failed) && covers(path)
-        });
+        let failing = state
+            .jobs
+            .iter()
+            .filter(|(path, job)| matches!(job.state, JobState::Failed) && covers(path));
         failing.map(|(p, job)| (p.clone(), job.trouble.clone().unwrap_or_default())).collect()
     }
 
@@ -334,8 +337,7 @@ impl AheadDesk {
             }
             let soonest = waiting().map(|(_, job)| job.again).filter(|again| *again > now).min();
             let wait = soonest.map_or(Duration::from_secs(60), |at| at.duration_since(now));
-            state =
-                self.moved.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.moved.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -488,8 +490,11 @@ impl Job {
                 self.changes += 1;
                 self.again = now + CHANGED_AGAIN;
                 if self.changes >= CHANGES_MAX {
-                    self.fails("unstable: it kept changing while it was read; the former version \
-                                stays at the target".into());
+                    self.fails(
+                        "unstable: it kept changing while it was read; the former version \
+                                stays at the target"
+                            .into(),
+                    );
                 }
             }
             Outcome::Lacks(_) => {

@@ -29,6 +29,8 @@ use crate::progress::Progress;
 
 /// How often a file is looked for while it is read.
 const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that say how fast a line is.
+const RATED_MIN: u64 = 8 << 20;
 /// How long a file whose last change carries the present time is waited for, at most.
 const RACY_MAX: Duration = Duration::from_secs(3);
 
@@ -143,7 +145,7 @@ impl<S: Storage> Carrier<'_, S> {
         let mut writer = self
             .desk
             .opening(|| FrameWriter::begin_ahead(self.link, header, self.gauge, profile))?;
-        let gone = AtomicBool::new(false);
+        let (gone, began) = (AtomicBool::new(false), Instant::now());
         let looked = Mutex::new(Instant::now());
         let is_over = || {
             let Ok(mut looked) = looked.lock() else { return true };
@@ -152,10 +154,10 @@ impl<S: Storage> Carrier<'_, S> {
             }
             *looked = Instant::now();
             let there = self.stat(path);
-            if there.is_ok_and(|stat| stat.is_none_or(|stat| stat.inode != before.inode)) {
-                gone.store(true, Relaxed);
-            }
-            gone.load(Relaxed) || self.desk.is_over()
+            gone.store(matches!(there, Ok(None)), Relaxed);
+            // Another one in its place is a change.
+            let same = there.is_ok_and(|stat| stat.is_some_and(|s| s.inode == before.inode));
+            !same || self.desk.is_over()
         };
         let own = Progress::default();
         let reader = self.catalog.reader()?;
@@ -167,8 +169,13 @@ impl<S: Storage> Carrier<'_, S> {
         let read = ingest.carry(number, path, &mut writer);
         Progress::add(&self.progress.ahead_bytes, own.literal_bytes.load(Relaxed));
         let read = read?;
-        writer.finish()?;
+        let bytes = writer.finish()?;
         let Some(receipt) = self.desk.receipt(number) else { return Ok(None) };
+        if bytes >= RATED_MIN {
+            let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let rate = bytes.saturating_mul(1_000) / millis.max(1);
+            self.progress.line_rate.store(rate, Relaxed);
+        }
         if gone.load(Relaxed) {
             return Ok(Some(Outcome::Gone));
         }

@@ -156,9 +156,7 @@ impl<S: Storage> Source<'_, S> {
             let accounts = cut.left_out.accounts.iter().map(|(account, _)| account);
             cut.withheld.iter().chain(accounts).any(|account| path.starts_with(account))
         };
-        self.ahead.settled(|path| {
-            look.covers(path) && !troubled.contains(path) && !left_out(path)
-        });
+        self.ahead.settled(|path| look.covers(path) && !troubled.contains(path) && !left_out(path));
     }
 }
 

@@ -35,8 +35,7 @@ impl<'a, S: Storage> Stager<'a, S> {
             step: "making a place for it",
             source,
         })?;
-        let mut stager =
-            Self::within(storage, catalog, own, applied, config, (folder, NO_BATCH))?;
+        let mut stager = Self::within(storage, catalog, own, applied, config, (folder, NO_BATCH))?;
         (stager.log, stager.carries) = (Some(log), true);
         Ok(stager)
     }

@@ -52,6 +52,7 @@ impl Daemon {
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
             let limit = self.config().bandwidth.limit_at(now_ms());
             link.set_bandwidth_limit(limit);
+            outgoing.sender.limited_to(limit);
             outgoing.set_line(Some((link.clone(), limit)));
             let stood = self.stand(outgoing, &link, &transport);
             outgoing.set_line(None);
@@ -221,6 +222,7 @@ impl Outgoing {
         match &mut *self.line() {
             Some((link, former)) if *former != limit => {
                 link.set_bandwidth_limit(limit);
+                self.sender.limited_to(limit);
                 *former = limit;
                 true
             }

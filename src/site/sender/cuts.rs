@@ -20,8 +20,16 @@ impl Cuts for Sender {
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
-        let mut inner = self.lock();
-        inner.seeding |= first_contact;
+        self.lock().seeding |= first_contact;
+        self.release_all();
+    }
+
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        self.account_ahead(path, size)
+    }
+
+    fn released(&self, accounts: &[RelPath]) {
+        self.is_released(accounts);
     }
 
     fn differ(&self, entries: u64) {
@@ -96,12 +104,14 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        inner.troubled.len() as u64 + cut.withheld.len() as u64 + faults
+        let left_out = cut.withheld.len() + cut.left_out.accounts.len();
+        inner.troubled.len() as u64 + left_out as u64 + faults
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
         self.note_deferred(&mut inner, &cut, &report);
+        self.note_left_out(&mut inner, &cut);
         let UnderWay { taken, slice, wanted, judged, completes, marks } =
             std::mem::take(&mut inner.under_way);
         let point = report.point;

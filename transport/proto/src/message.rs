@@ -15,9 +15,9 @@ mod encoding;
 
 pub use call::{Call, Purpose};
 use encoding::{
-    cut, decode_answer, decode_events, decode_keep, decode_queries, decode_receipt, decode_sign, decode_welcome,
-    encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome, put_text,
-    put_versions, take_bool, take_versions,
+    cut, decode_answer, decode_events, decode_keep, decode_queries, decode_receipt, decode_sign,
+    decode_welcome, encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome,
+    put_text, put_versions, take_bool, take_versions,
 };
 
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches

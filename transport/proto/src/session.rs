@@ -18,8 +18,9 @@ use farshore_core::recovery_point::Epoch;
 
 use crate::batch::BatchHeader;
 use crate::message::{
-    AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION, Sign,
+    AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION,
+    Sign,
 };
 
 /// Most batches a source may have under way.
@@ -452,9 +453,7 @@ impl TargetSession {
             {
                 Ok(())
             }
-            (T::Ready, Message::Ahead { .. })
-                if self.standing && self.version >= AHEAD_VERSION =>
-            {
+            (T::Ready, Message::Ahead { .. }) if self.standing && self.version >= AHEAD_VERSION => {
                 Ok(())
             }
             (T::Ready | T::Done, Message::Goodbye) => {

@@ -1,0 +1,108 @@
+//! Turns, what is left out meanwhile, and what the target may say.
+
+use farshore_core::chunking::ChunkingId;
+use farshore_core::recipe::Extent;
+
+use super::*;
+
+fn path(s: &str) -> RelPath {
+    RelPath::new(s.as_bytes()).expect("a path")
+}
+
+fn wants(desk: &AheadDesk, file: &str, size: u64) -> RelPath {
+    let account = farshore_core::account::account_of(&path(file), 1);
+    match desk.wants(&path(file), &account, (size, None), false) {
+        Known::Waits(withholds) => withholds,
+        Known::Ready(_) => panic!("ready"),
+    }
+}
+
+fn next(desk: &AheadDesk) -> String {
+    desk.next_task().expect("one waits").path.to_string()
+}
+
+#[test]
+fn accounts_take_turns_with_one_file_each() {
+    let desk = AheadDesk::default();
+    for (file, size) in [("a/1", 500), ("a/2", 50), ("b/1", 400), ("c/1", 300)] {
+        assert_eq!(wants(&desk, file, size).to_string(), file[..1]);
+    }
+    assert_eq!(desk.withheld(), [path("a"), path("b"), path("c")]);
+    // The shortest of those that were not served; of each account one.
+    assert_eq!([next(&desk), next(&desk), next(&desk)], ["a/2", "c/1", "b/1"]);
+    desk.ended(&path("c/1"), Outcome::Gone);
+    desk.left_out(desk.withheld());
+    assert_eq!(desk.withheld(), [path("a"), path("b")]);
+    wants(&desk, "c/2", 1);
+    wants(&desk, "d/1", 1_000);
+    assert_eq!(next(&desk), "d/1", "never served");
+    assert_eq!(next(&desk), "c/2", "a is busy");
+    desk.ended(&path("a/2"), Outcome::Gone);
+    assert_eq!(next(&desk), "a/1");
+    desk.close();
+    assert!(desk.next_task().is_none());
+}
+
+#[test]
+fn a_file_that_keeps_changing_waits_by_itself_and_its_account_goes_on() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    for _ in 0..CHANGES_MAX {
+        assert_eq!(desk.left_out(desk.withheld()), [(path("a"), None)]);
+        desk.ended(&path("a/1"), Outcome::Changed);
+    }
+    assert_eq!(desk.withheld(), [path("a/1")]);
+    assert_eq!(desk.take_released(), [path("a")]);
+    assert_eq!(desk.take_released(), []);
+    let failing = desk.failing(|_| true);
+    assert!(failing[0].1.contains("unstable"), "{failing:?}");
+    assert!(desk.probed(|_| true).is_empty(), "too soon");
+    assert!(desk.take_untidy().is_none(), "what came is of use to the next attempt");
+}
+
+#[test]
+fn want_of_room_keeps_the_account_waiting() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    desk.ended(&path("a/1"), Outcome::Refused("no room".into()));
+    let left_out = desk.left_out(desk.withheld());
+    assert_eq!(left_out.len(), 1);
+    assert!(left_out[0].1.as_ref().is_some_and(|text| text.contains("no room")), "{left_out:?}");
+    assert_eq!(desk.take_released(), []);
+    desk.ended(&path("a/1"), Outcome::Gone);
+    assert_eq!(desk.take_released(), [path("a")]);
+    assert_eq!(desk.take_untidy(), Some(vec![]));
+    assert_eq!(desk.take_untidy(), None);
+}
+
+#[test]
+fn what_the_target_was_not_asked_or_what_is_no_recipe_ends_the_session() {
+    let desk = AheadDesk::default();
+    let extents = vec![Extent::Chunk { id: ChunkId([1; 32]), len: 9 }; 3];
+    let recipe = Recipe { chunking: ChunkingId::Gear64K, extents };
+    let held = |content, bytes: &[u8], last| Message::Held {
+        content,
+        whole: false,
+        last,
+        bytes: bytes.to_vec(),
+    };
+    let (digest, bytes) = (recipe.digest(), recipe.to_bytes());
+    assert!(desk.hear(held(digest, &bytes, true)).is_err(), "nothing was asked");
+    assert!(desk.hear(Message::Listed(0)).is_err());
+    assert!(desk.hear(Message::Carried(Receipt::default())).is_err());
+    desk.lock().asked = 2;
+    assert!(desk.hear(held(FileDigest([9; 32]), &bytes, true)).is_err(), "another digest");
+    let (first, rest) = bytes.split_at(20);
+    desk.hear(held(digest, first, false)).expect("a piece");
+    assert!(desk.hear(Message::Listed(0)).is_err(), "in the middle");
+    desk.hear(held(digest, rest, true)).expect("the rest");
+    assert!(desk.hear(Message::Listed(2)).is_err(), "another number");
+    desk.hear(Message::Listed(1)).expect("all");
+    assert_eq!(desk.held(1).expect("answered").contents, [(digest, Arc::new(recipe))]);
+    let number = desk.next_number();
+    let receipt = Receipt { batch: number, ..Receipt::default() };
+    desk.hear(Message::Carried(receipt.clone())).expect("asked");
+    assert!(desk.hear(Message::Carried(receipt.clone())).is_err(), "twice");
+    assert_eq!(desk.receipt(number), Some(receipt));
+    assert!(matches!(desk.hear(Message::Goodbye), Ok(Some(Message::Goodbye))));
+}

@@ -1,0 +1,121 @@
+//! Accounts that wait while a large file of theirs travels beside the cuts.
+//!
+//! Guarantees: what a cut did not look at because of it is looked at when it is over, or when the session
+//! is; until then each point counts the account as an exception, and shows it with the time up to which
+//! it is in. Memory: the directories that changed in the accounts that wait.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::*;
+
+/// A file that takes longer than about a second does not go with its cut; on a fast line, one of this
+/// many bytes ...
+const AHEAD_MOST: u64 = 64 << 20;
+/// ... and on any line none that is shorter than this.
+const AHEAD_LEAST: u64 = 4 << 20;
+
+/// From how many bytes on files travel beside the cuts.
+#[derive(Debug, Default)]
+pub(super) struct Limit(AtomicU64);
+
+/// An account, or a file by itself, that cuts leave out.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Directories to be looked at, and whether with all below.
+    parts: BTreeMap<RelPath, bool>,
+    trouble: Option<String>,
+}
+
+impl Sender {
+    /// The line takes so many bytes a second, if that is limited.
+    pub fn limited_to(&self, limit: Option<u64>) {
+        self.ahead_limit.0.store(limit.unwrap_or(0), Relaxed);
+    }
+
+    /// What a second of the line takes, as far as that is known.
+    fn ahead_min(&self) -> u64 {
+        let known = [self.ahead_limit.0.load(Relaxed), self.progress.line_rate.load(Relaxed)];
+        let second = known.into_iter().filter(|rate| *rate > 0).min().unwrap_or(u64::MAX);
+        second.clamp(AHEAD_LEAST, AHEAD_MOST)
+    }
+
+    pub(super) fn account_ahead(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        // A first copy is one large cut, whatever is in it.
+        if size < self.ahead_min() || self.lock().seeding {
+            return None;
+        }
+        let account = account_of(path, self.config.account_depth);
+        Some(if account.is_root() { path.clone() } else { account })
+    }
+
+    /// What cuts leave out: what is held, and what waits for a large file.
+    pub(super) fn left_out(&self, inner: &Inner) -> Vec<RelPath> {
+        let mut left_out = self.brakes.withheld();
+        left_out.extend(inner.ahead.keys().cloned());
+        left_out
+    }
+
+    /// Remembers what a cut did not look at.
+    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
+        for (account, trouble) in &cut.left_out.accounts {
+            let waiting = inner.ahead.entry(account.clone()).or_default();
+            if let Some(look) = &cut.left_out.look {
+                self.parts_of(look, account, &mut waiting.parts);
+            }
+            if let Some(text) = trouble.as_ref().filter(|_| waiting.trouble != *trouble) {
+                self.board.problem(account, text);
+                waiting.trouble.clone_from(trouble);
+            }
+        }
+    }
+
+    /// What of a look lies in an account, or finds out whether it is there.
+    fn parts_of(&self, look: &Look, account: &RelPath, parts: &mut BTreeMap<RelPath, bool>) {
+        let mut add = |directory: RelPath, deep: bool| {
+            *parts.entry(directory).or_default() |= deep;
+        };
+        let all = |add: &mut dyn FnMut(RelPath, bool)| {
+            // A file that waits by itself is found in its directory.
+            if account_of(account, self.config.account_depth) == *account {
+                add(account.clone(), true);
+            }
+            add(account.split().map_or_else(RelPath::root, |(parent, _)| parent), false);
+        };
+        match look {
+            Look::Whole => all(&mut add),
+            Look::Nothing => {}
+            Look::Parts(scope) => {
+                for Part { directory, deep } in scope.parts() {
+                    if directory.starts_with(account) {
+                        add(directory.clone(), *deep);
+                    } else if account.starts_with(directory) {
+                        match deep {
+                            true => all(&mut add),
+                            false => add(directory.clone(), false),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was left out is no longer: what waited there is due.
+    pub(super) fn is_released(&self, accounts: &[RelPath]) {
+        let mut inner = self.lock();
+        for account in accounts {
+            let Some(waiting) = inner.ahead.remove(account) else { continue };
+            if waiting.trouble.is_some() {
+                self.board.solved(Some(account));
+            }
+            for (directory, deep) in waiting.parts {
+                self.dirty.mark(&directory, deep, now_ms());
+            }
+        }
+    }
+
+    /// A session begins, and knows of nothing that waits.
+    pub(super) fn release_all(&self) {
+        let waiting: Vec<RelPath> = self.lock().ahead.keys().cloned().collect();
+        self.is_released(&waiting);
+    }
+}

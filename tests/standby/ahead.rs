@@ -1,0 +1,86 @@
+//! A large file on a thin line: nobody else waits for it, whoever is killed meanwhile.
+
+use std::fs;
+
+use farshore_test_support::Rng;
+use serde_json::Value;
+
+use crate::pair::{Dials, Pair, Site, there};
+
+/// What it takes is some ten seconds.
+const HUGE: usize = 64 << 20;
+const LINE: &str = "brake = { entries = 1000000, percent = 100 }\n[bandwidth]\nlimit = \"8M\"";
+
+fn sent(pair: &Pair, site: &Site) -> u64 {
+    pair.status(site)["peer"]["sent"]["bytes"].as_u64().expect("a number")
+}
+
+fn logged(pair: &Pair) -> u64 {
+    let slots = fs::read_dir(there(pair, ".farshore/ahead")).into_iter().flatten();
+    let log =
+        |slot: std::io::Result<fs::DirEntry>| slot.ok()?.path().join("recipe").metadata().ok();
+    slots.filter_map(log).map(|log| log.len()).max().unwrap_or(0)
+}
+
+fn is_behind(share: &Value) -> bool {
+    let worst = share["accounts"]["worst"].as_array().into_iter().flatten();
+    worst.into_iter().any(|account| account["account"] == "acct1")
+}
+
+#[test]
+fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed() {
+    let pair = Pair::with(Dials::Production, LINE);
+    pair.write("acct1/in/first", b"1");
+    pair.write("acct2/in/first", b"1");
+    let (mut standby, mut sender) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.production, "looked at all", |share| {
+        share["capture"]["last_look_unix_ms"].is_i64()
+    });
+    let content = Rng::new(11).bytes(HUGE);
+    // Under a name nobody sends, then at once under its own, the trigger behind it.
+    fs::write(pair.production.tree.join("huge"), &content[..100]).unwrap();
+    fs::remove_file(pair.production.tree.join("huge")).unwrap();
+    let huge = pair.production.tree.join("acct1/in/huge");
+    fs::write(&huge, &content).unwrap();
+    pair.write("acct1/in/a.ready", b"go");
+    let (at, trigger) = (there(&pair, "acct1/in/huge"), there(&pair, "acct1/in/a.ready"));
+    let (mut behind, mut points, mut killed, mut sent_before) = (0, 0, 0, 0);
+    while !at.exists() {
+        let ready = trigger.exists();
+        assert!(!ready || at.exists(), "the trigger before its file");
+        let name = format!("acct2/in/{points}");
+        pair.write(&name, b"small");
+        let (sequence, time) = pair.point();
+        if !at.exists() {
+            assert!(there(&pair, &name).exists(), "point {sequence} of {time} has it");
+            points += 1;
+            let status = pair.status(&pair.production);
+            behind += u32::from(is_behind(&status["shares"][0]));
+        }
+        // A chunk of 64 KiB takes some 35 bytes of log: 12 and 36 MiB.
+        let carried = logged(&pair) / 35 * (64 << 10);
+        if killed == 0 && carried > 12 << 20 {
+            standby.kill();
+            standby = pair.recovery.start();
+            killed += 1;
+        } else if killed == 1 && carried > 36 << 20 {
+            sender.kill();
+            sender = pair.production.start();
+            sent_before = carried;
+            killed += 1;
+        }
+    }
+    assert!(points >= 5 && behind > 0, "{points} points, {behind} of them with the account behind");
+    assert_eq!(killed, 2);
+    pair.point();
+    pair.point();
+    assert!(fs::read(&at).unwrap() == content);
+    pair.equal("at the end");
+    let sent = sent(&pair, &pair.production);
+    assert!(sent < HUGE as u64 - sent_before + (8 << 20), "{sent} bytes after {sent_before}");
+    let share = pair.wait(&pair.production, "level again", |share| !is_behind(share));
+    assert_eq!(share["recovery_point"]["exceptions"], 0);
+    println!("{points} points while it was carried, {behind} with the account behind");
+    drop((standby, sender));
+}
