@@ -11,7 +11,7 @@
 //! Guarantees: content counts as whole only when every chunk of it was checked as it came, and its bytes
 //! were synced before its log said so. Anything else is checked again by whoever copies from it. What is
 //! never used goes: what another content begins with, what the source no longer wants, what is
-//! older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`]. It refuses to begin what would leave
+//! older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`] or [`EXTENTS_MAX`]. It refuses to begin what would leave
 //! less than [`ROOM_KEPT`] for changes.
 //!
 //! After a crash of either end: a log that does not begin as one, or says nothing, is removed with its
@@ -37,6 +37,8 @@ const LOG: &[u8] = b"recipe";
 const LOG_NEW: &[u8] = b"recipe.new";
 /// What nobody asked for in a week is of no use any more.
 const AGE_MAX_MS: i64 = 7 * 24 * 3_600 * 1_000;
+/// Extents of all that is held: their recipes are in memory.
+const EXTENTS_MAX: usize = 1 << 24;
 /// Bytes that stay free for changes.
 pub(crate) const ROOM_KEPT: u64 = 256 << 20;
 
@@ -299,7 +301,13 @@ impl Slots {
             })
         };
         let (within, rest): (Vec<_>, Vec<_>) = self.held.iter().partition(|item| is_within(*item));
-        let beyond = rest.len().saturating_sub(AHEAD_MAX);
+        let mut left: usize = rest.iter().map(|(_, held)| held.recipe.extents.len()).sum();
+        let beyond = rest.iter().enumerate().take_while(|(place, (_, held))| {
+            let is_beyond = rest.len() - place > AHEAD_MAX || left > EXTENTS_MAX;
+            left -= held.recipe.extents.len();
+            is_beyond
+        });
+        let beyond = beyond.count();
         within.into_iter().chain(rest.into_iter().take(beyond)).map(|(n, _)| *n).collect()
     }
 }

@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 /// Of the file that is carried.
 const HUGE: usize = 16 * MIB;
 /// Bytes a second, where a file is to take some seconds.
-const SLOW: u64 = 6 << 20;
+const SLOW: u64 = 4 << 20;
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     Rng::new(seed).bytes(len)
@@ -160,7 +160,7 @@ fn a_file_that_is_replaced_while_it_is_carried_is_the_new_one_and_sent_once() {
         at.script.cut(parts(2_000, ["acct1/in"]));
         wait_for_carried(&sites, 8 * MIB);
         new[..8 * MIB].copy_from_slice(&old[..8 * MIB]);
-        let fresh = write(&sites.a, "acct2/fresh", "");
+        let fresh = sites.a.with_file_name("fresh");
         fs::write(&fresh, &new).unwrap();
         fs::rename(fresh, huge).unwrap();
         let sent = ahead_bytes(at);

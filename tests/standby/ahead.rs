@@ -38,11 +38,10 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
         share["capture"]["last_look_unix_ms"].is_i64()
     });
     let content = Rng::new(11).bytes(HUGE);
-    // Under a name nobody sends, then at once under its own, the trigger behind it.
-    fs::write(pair.production.tree.join("huge"), &content[..100]).unwrap();
-    fs::remove_file(pair.production.tree.join("huge")).unwrap();
-    let huge = pair.production.tree.join("acct1/in/huge");
+    let huge = pair.production.tree.with_file_name("huge");
     fs::write(&huge, &content).unwrap();
+    fs::rename(&huge, pair.production.tree.join("acct1/in/huge")).unwrap();
+    // Sorted before it.
     pair.write("acct1/in/a.ready", b"go");
     let (at, trigger) = (there(&pair, "acct1/in/huge"), there(&pair, "acct1/in/a.ready"));
     let (mut behind, mut points, mut killed, mut sent_before) = (0, 0, 0, 0);

@@ -1,11 +1,27 @@
 //! What is held, and what goes.
 
+use std::time::Duration;
+
 use farshore_core::chunking::ChunkingId;
+use farshore_core::codec::Encoder;
+use farshore_core::entry::{Entry, EntryDigest, Metadata};
+use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent};
+use farshore_core::recovery_point::Epoch;
+use farshore_proto::batch::{BatchHeader, FrameHeader};
+use farshore_proto::link::{BulkReceive, LinkError, ReadSome};
 use farshore_proto::message::StoreId;
+use farshore_proto::op::Op;
 
 use super::*;
+use crate::apply::Applier;
+use crate::catalog::{Catalog, CatalogConfig, CatalogRole, LocalFacts};
+use crate::contents::Applied;
+use crate::frames::FrameReader;
 use crate::io::sim::{SimConfig, SimDisk, SimStorage};
+use crate::journal::{self, Action, Intent};
+use crate::profile::Profile;
+use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
 
 fn disk() -> (SimStorage, OwnFolder<SimStorage>) {
     let storage = SimDisk::new(SimConfig::default()).mount("").expect("mounted");
@@ -104,4 +120,151 @@ fn what_has_a_second_name_is_no_longer_held() {
     own.forget_placed(&storage).expect("forgotten");
     assert_eq!(held(&own), [(other, true)]);
     assert_eq!(storage.stat(Object::Named(storage.root(), b"placed")).expect("there").links, 1);
+}
+
+/// A batch stream that is there already.
+struct Stream(Vec<u8>);
+
+impl BulkReceive for Stream {
+    fn read_exact(&mut self, buf: &mut [u8]) -> Result<bool, LinkError> {
+        if self.0.is_empty() {
+            return Ok(false);
+        }
+        let rest = self.0.split_off(buf.len());
+        buf.copy_from_slice(&self.0);
+        self.0 = rest;
+        Ok(true)
+    }
+    fn read_some(&mut self, buf: &mut [u8], _: Duration) -> Result<ReadSome, LinkError> {
+        let len = buf.len().min(self.0.len());
+        Ok(match self.read_exact(&mut buf[..len])? {
+            true => ReadSome::Bytes(len),
+            false => ReadSome::End,
+        })
+    }
+}
+
+fn stream(header: BatchHeader, ops: &[Op<'_>]) -> FrameReader {
+    let mut e = Encoder::new();
+    ops.iter().for_each(|op| op.encode(&mut e));
+    Op::Close { ops: ops.len() as u64 }.encode(&mut e);
+    let payload = e.finish();
+    let (stored_len, payload_len) = (payload.len(), payload.len());
+    let frame = FrameHeader { stored_len, payload_len, compressed: false };
+    let bytes = [&header.to_bytes()[..], &frame.to_bytes(), &payload].concat();
+    FrameReader::begin(Box::new(Stream(bytes))).expect("begins").0
+}
+
+fn catalog() -> Catalog {
+    let config = CatalogConfig {
+        role: CatalogRole::Target,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([1; 16]),
+    };
+    Catalog::open_on(redb::backends::InMemoryBackend::new(), &config).expect("in memory")
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).expect("a path")
+}
+
+fn placed_entry(content: FileDigest) -> Entry {
+    let meta = Metadata { mode: 0o640, ..Metadata::default() };
+    Entry::File { size: 2_000, content, meta }
+}
+
+const DEVICES: StageConfig = StageConfig { devices: true };
+
+/// Stages batch 1: `paths` have the content, which is held.
+fn staged(
+    (storage, own): &(SimStorage, OwnFolder<SimStorage>),
+    catalog: &Catalog,
+    content: FileDigest,
+    paths: &[&str],
+) -> StagedBatch {
+    let ops: Vec<Op<'_>> =
+        paths.iter().map(|at| Op::Reuse { path: path(at), entry: placed_entry(content) }).collect();
+    let mut reader = stream(BatchHeader::of(1, Epoch(0)), &ops);
+    let applied = Applied::new(0);
+    let stager = Stager::new(storage, catalog, own, &applied, DEVICES, 1).expect("a stager");
+    stager.run(&mut reader, &Profile::default()).expect("staged")
+}
+
+fn links(storage: &SimStorage, name: &str) -> u64 {
+    storage.stat(Object::Named(storage.root(), name.as_bytes())).expect("there").links
+}
+
+#[test]
+fn what_is_held_is_placed_and_a_crash_at_any_point_before_costs_nothing() {
+    for crash in ["never", "before its journal", "after its journal"] {
+        let disk = disk();
+        let (storage, own) = &disk;
+        let catalog = catalog();
+        let content = put(storage, own, &[1, 2], true);
+        let batch = staged(&disk, &catalog, content, &["placed"]);
+        assert_eq!(batch.adopted, [(path("placed"), content)], "{crash}: {:?}", batch.failures);
+        let applier = Applier {
+            storage,
+            catalog: &catalog,
+            own,
+            now_ms: &|| 0,
+            profile: &Profile::default(),
+        };
+        match crash {
+            "before its journal" => {
+                applier.recover().expect("recovered");
+                assert_eq!(held(own), [(content, true)], "as it was");
+                let again = staged(&disk, &catalog, content, &["placed"]);
+                assert_eq!(again.adopted.len(), 1, "a name that was left stands in no way");
+                applier.apply(vec![again]).expect("applied");
+            }
+            "after its journal" => {
+                let entry = placed_entry(content);
+                let place = Action::Place { number: 1, path: path("placed"), entry };
+                let intent = Intent { batch: 1, actions: vec![place] };
+                journal::write(storage, own, [&intent].into_iter()).expect("written");
+                applier.recover().expect("recovered");
+            }
+            _ => drop(applier.apply(vec![batch]).expect("applied")),
+        }
+        assert_eq!((held(own), links(storage, "placed")), (vec![], 1), "{crash}");
+        let record = catalog.reader().expect("reader").get(&path("placed")).expect("read");
+        let facts = record.expect("recorded").facts;
+        let stat = storage.stat(Object::Named(storage.root(), b"placed")).expect("there");
+        assert_eq!(facts, Some(LocalFacts::of(&stat)), "{crash}: it looks changed by others");
+    }
+}
+
+#[test]
+fn one_content_never_gets_two_names_in_the_tree() {
+    let disk = disk();
+    let (storage, own) = &disk;
+    let catalog = catalog();
+    let content = put(storage, own, &[1, 2], true);
+    let folder = own.open_ahead(storage, &content).expect("held");
+    storage.link(&folder, BYTES, storage.root(), b"alien").expect("linked");
+    let batch = staged(&disk, &catalog, content, &["one"]);
+    assert!(batch.adopted.is_empty(), "somebody else has it");
+}
+
+#[test]
+fn ahead_of_a_cut_comes_one_file_and_nothing_else() {
+    let (storage, own) = disk();
+    let catalog = catalog();
+    let applied = Applied::new(u64::MAX);
+    let meta = || Entry::Directory { meta: Metadata::default() };
+    let begin = |at| Op::Begin { path: path(at), size: 9, sparse: false };
+    let refused: [&[Op<'_>]; 4] = [
+        &[Op::Put { path: path("a"), entry: meta() }],
+        &[Op::Remove { path: path("a"), expected: EntryDigest([0; 32]) }],
+        &[begin("a"), Op::Abort, begin("b"), Op::Abort],
+        &[Op::Meta { path: path("a"), entry: meta() }, begin("a"), Op::Abort],
+    ];
+    for ops in refused {
+        let slot = own.begin_ahead(&storage).expect("a slot");
+        let stager = Stager::carrying(&storage, &catalog, &own, &applied, DEVICES, &slot);
+        let mut reader = stream(BatchHeader::ahead(1, Epoch(0)), ops);
+        let ended = stager.expect("a stager").run(&mut reader, &Profile::default());
+        assert!(matches!(ended, Err(StageError::Decode(_))), "{ops:?}: {ended:?}");
+    }
 }

@@ -31,8 +31,8 @@ const CHANGED_AGAIN: Duration = Duration::from_secs(1);
 const FAILED_AGAIN: Duration = Duration::from_secs(5);
 /// How long until one for which the target has no room is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
-/// Longest recipe the target may say, in bytes: one of the most extents there may be.
-const RECIPE_MAX: usize = 1 << 30;
+/// Bytes of all recipes that one list may have: those of the most extents that are held.
+const RECIPES_MAX: usize = 640 << 20;
 
 /// What is known and under way; shared by the coordinator, the carriers, and who hears the target.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ struct State {
     held: Vec<(FileDigest, Arc<Recipe>)>,
     coming: Vec<(FileDigest, Arc<Recipe>)>,
     piece: Vec<u8>,
+    /// Bytes of the list that comes.
+    coming_bytes: usize,
     distrusted: HashSet<ChunkId>,
     /// A file that was carried, or was to be, is over.
     untidy: bool,
@@ -438,7 +440,8 @@ impl State {
         if self.answered >= self.asked {
             return Err(SessionError::UnaskedAnswer);
         }
-        if self.coming.len() >= AHEAD_MAX || self.piece.len() + bytes.len() > RECIPE_MAX {
+        self.coming_bytes += bytes.len();
+        if self.coming.len() >= AHEAD_MAX || self.coming_bytes > RECIPES_MAX {
             let limit = AHEAD_MAX;
             return Err(SessionError::TooMany { what: "contents held ahead", limit });
         }
@@ -462,6 +465,7 @@ impl State {
             return Err(SessionError::UnaskedAnswer);
         }
         self.held = std::mem::take(&mut self.coming);
+        self.coming_bytes = 0;
         self.answered += 1;
         Ok(())
     }
