@@ -4,6 +4,7 @@
 //! with, that leaves too little room for changes. Refuses all operations but those of one file.
 
 use farshore_core::codec::DecodeError;
+use farshore_core::path::RelPath;
 use farshore_core::recipe::FileDigest;
 use farshore_proto::op::Op;
 
@@ -31,7 +32,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         let opened = storage.open_directory(&slot.folder, b"");
         let begun = opened.and_then(|folder| Ok((folder, slot.log(storage)?)));
         let (folder, log) = begun.map_err(|source| StageError::Disk {
-            path: farshore_core::path::RelPath::root(),
+            path: RelPath::root(),
             step: "making a place for it",
             source,
         })?;

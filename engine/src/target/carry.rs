@@ -5,6 +5,8 @@
 //! batch: it has threads of its own, and its streams are as many at most. What goes wrong with one
 //! file, a full disk among it, is that file's failure and not the session's.
 
+use farshore_core::path::RelPath;
+use farshore_core::recipe::{FileDigest, Recipe};
 use farshore_proto::message::{Failure, FailureKind, HELD_LEN_MAX, Receipt};
 
 use super::*;
@@ -62,7 +64,7 @@ impl<S: Storage> Session<'_, S> {
                 if let Err(e) = ended {
                     own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                     let text = format!("holding it ahead of its cut: {e}");
-                    batch.failures.push(refused(Default::default(), text));
+                    batch.failures.push(refused(RelPath::root(), text));
                 }
                 Ok(Some(batch.failures))
             }
@@ -74,7 +76,7 @@ impl<S: Storage> Session<'_, S> {
             Err(e @ StageError::Disk { .. }) => {
                 own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                 let text = crate::ingest::describe(&e);
-                Ok(Some(vec![refused(Default::default(), text)]))
+                Ok(Some(vec![refused(RelPath::root(), text)]))
             }
             Err(e) => Err(e.into()),
         }
@@ -84,7 +86,7 @@ impl<S: Storage> Session<'_, S> {
     pub(super) fn list_ahead(
         &self,
         own: &OwnFolder<S>,
-        keep: Option<&[farshore_core::recipe::FileDigest]>,
+        keep: Option<&[FileDigest]>,
     ) -> Result<(), TargetError> {
         if let Some(keep) = keep {
             own.keep_ahead(self.storage, keep).map_err(TargetError::Ahead)?;
@@ -107,7 +109,7 @@ impl<S: Storage> Session<'_, S> {
 }
 
 /// The recipe of the file that was staged whole, if one was.
-fn whole_of(batch: &mut StagedBatch) -> Option<farshore_core::recipe::Recipe> {
+fn whole_of(batch: &mut StagedBatch) -> Option<Recipe> {
     let [Staged::Place { entry, .. }] = &batch.staged[..] else { return None };
     batch.recipes.remove(entry.content()?)
 }
