@@ -204,7 +204,7 @@ mod tests {
         fn any_bytes_are_a_log_or_none(bytes: Vec<u8>) {
             let _parsed_or_none = parse(&bytes).is_some();
             let mut log = MAGIC.to_vec();
-            log.extend((bytes.len() as u32).to_le_bytes());
+            log.extend(u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes());
             log.extend(&blake3::hash(&bytes).as_bytes()[..CHECK_LEN]);
             log.extend(&bytes);
             let _parsed_or_none = parse(&log).is_some();

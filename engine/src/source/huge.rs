@@ -34,6 +34,9 @@ struct Huge {
     moved_from: Option<RelPath>,
 }
 
+/// Files that are placed by a cut, and what is left out of it for others.
+type ToldApart = (Vec<(Huge, Placing)>, Vec<RelPath>);
+
 impl<S: Storage> Source<'_, S> {
     /// The plan of a cut without what has to be carried first, and what cannot be.
     pub(super) fn plan_of_cut(
@@ -82,10 +85,7 @@ impl<S: Storage> Source<'_, S> {
     }
 
     /// Which of the files are placed by this cut, and what is left out of it for the others.
-    fn told_apart(
-        &self,
-        huge: Vec<Huge>,
-    ) -> Result<(Vec<(Huge, Placing)>, Vec<RelPath>), SourceError> {
+    fn told_apart(&self, huge: Vec<Huge>) -> Result<ToldApart, SourceError> {
         let (mut carried, mut waits) = (Vec::new(), Vec::new());
         for huge in huge {
             let rests = self.rests(&huge.path);

@@ -90,7 +90,7 @@ impl Bench {
 
     fn stage(&self, version: u16, ops: &[Op<'_>]) -> Result<StagedBatch, StageError> {
         let batch = 1;
-        let mut bytes = BatchHeader::of(batch, Epoch(0)).to_bytes().to_vec();
+        let mut bytes = BatchHeader::of(batch, Epoch(0)).to_bytes();
         let close = Op::Close { ops: ops.len() as u64 };
         let all = ops.iter().chain([&close]);
         let mut e = Encoder::new();
