@@ -11,16 +11,20 @@ use farshore_engine::io::uring::IoMode;
 use crate::bench::BenchArgs;
 use crate::exit::{Exit, Failure};
 
+mod audit;
 mod brake;
 mod capture;
 mod daemon;
+mod failback;
 mod history;
 mod init;
 mod key;
 mod mark;
 mod pair;
 mod policy;
+mod rehearse;
 mod replicate;
+mod roles;
 mod rules;
 mod scrub;
 mod serve;
@@ -58,8 +62,22 @@ enum Command {
     Scrub(scrub::ScrubArgs),
     /// Former versions a standby keeps, and going back to its recovery points
     History(history::HistoryArgs),
+    /// Try a recovery point: a tree to be written to at the share's path, for one command
+    Rehearse(rehearse::RehearseArgs),
     /// Names for recovery points
     Mark(mark::MarkArgs),
+    /// Hand a share over to the other site, in order: nothing is lost, or it is refused
+    Switchover(roles::SwitchoverArgs),
+    /// Open a share here without the other site, which is lost; says what may be lost with it
+    Failover(roles::FailoverArgs),
+    /// The way home after a failover: a plan to read, to change and to carry out
+    Failback(failback::FailbackArgs),
+    /// Let an active site serve a share although it cannot ask the other one
+    Open(roles::OpenArgs),
+    /// Whether services may work with a share here now: exit code 0 or 5
+    Gate(roles::GateArgs),
+    /// What was done to this site's shares, and whether that record is whole
+    Audit(audit::AuditArgs),
     /// Compare two trees byte by byte
     Verify(VerifyArgs),
     /// Policies: what is replicated and who wins, decided in a sandbox
@@ -69,6 +87,12 @@ enum Command {
     /// Runs the hooks of the daemon that started it
     #[command(name = crate::site::hooks::RUNNER, hide = true)]
     HookRunner,
+    /// Where a rehearsal's command runs
+    #[command(name = crate::rehearse::stage::STAGE, hide = true)]
+    RehearsalStage,
+    /// Process 1 in there
+    #[command(name = crate::rehearse::stage::INIT, hide = true)]
+    RehearsalInit,
 }
 
 /// The state folder.
@@ -360,11 +384,26 @@ pub fn main() -> ExitCode {
         Command::Brake(args) => brake::run(args),
         Command::Scrub(args) => scrub::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Rehearse(args) => rehearse::run(args),
         Command::Mark(args) => mark::run(args),
+        Command::Switchover(args) => roles::switchover(&args),
+        Command::Failover(args) => roles::failover(&args),
+        Command::Failback(args) => failback::run(&args),
+        Command::Open(args) => roles::open(&args),
+        Command::Gate(args) => roles::gate(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Verify(args) => verify::run(args, &below),
         Command::Policy(args) => policy::run(args, &below),
         Command::HookRunner => {
             crate::site::hooks::be_runner();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalStage => {
+            crate::rehearse::stage::be_stage();
+            Ok(Exit::Done)
+        }
+        Command::RehearsalInit => {
+            crate::rehearse::stage::be_init();
             Ok(Exit::Done)
         }
         Command::Bench(args) => crate::bench::run(&args, &mut std::io::stdout().lock())

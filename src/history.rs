@@ -87,6 +87,7 @@ pub fn failure(e: &HistoryError) -> Failure {
             .hint("make room (or mend the mount) and run the same command again: it goes on where it stopped");
     }
     let refusal = match e {
+        HistoryError::View { .. } => return Failure::new(Exit::Refused, e),
         HistoryError::Catalog(e) => return catalog_failure(e),
         HistoryError::Refused(refusal) => refusal,
         _ => return Failure::new(Exit::Internal, e),
@@ -105,6 +106,7 @@ pub fn failure(e: &HistoryError) -> Failure {
         Refusal::NoFile { .. } => {
             Failure::new(Exit::Refused, e).hint("leave --to out to restore it in place")
         }
+        Refusal::NotWanted => Failure::new(Exit::Busy, e),
         Refusal::NoContent { .. } => {
             Failure::new(Exit::Partial, e).hint("another point may have a version that is whole")
         }
@@ -227,7 +229,7 @@ impl Standby {
         };
         let point = point.map(|kept| kept.point);
         let root = point.filter(|_| scope.is_root()).map(|point| point.root);
-        let stage = StageConfig { devices: true };
+        let stage = StageConfig { devices: true, passes_over_too_large: false };
         let mut rollback = Rollback::new(applier, &self.spool, worker_threads(), stage);
         rollback.checks = checks;
         let report = rollback.run(&Goal { batch, scope, root }).map_err(|e| failure(&e))?;

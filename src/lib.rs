@@ -10,6 +10,7 @@ pub mod cli;
 pub mod exit;
 pub mod history;
 pub mod policy;
+pub mod rehearse;
 pub mod replicate;
 pub mod report;
 pub mod roots;

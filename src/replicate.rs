@@ -13,7 +13,7 @@ use farshore_core::guard::Threshold;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::apply::HistoryBounds;
-use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole};
+use farshore_engine::catalog::{Catalog, CatalogError, CatalogRole, Turning};
 use farshore_engine::frames::{Compression, Striping, is_distant};
 use farshore_engine::io::uring::{IoMode, IoUsage, UringStorage};
 use farshore_engine::plan::PlanError;
@@ -29,7 +29,7 @@ use farshore_transport::{
 };
 
 use crate::exit::{Exit, Failure};
-use crate::state::{self, State, StateError, now_ms, path_bytes, random_id};
+use crate::state::{self, SiteCatalog, State, StateError, now_ms, path_bytes, random_id};
 
 /// Where to replicate to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl TargetOptions {
         Ok(TargetConfig {
             fresh_id: random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
             stagers: worker_threads(),
-            stage: StageConfig { devices: self.devices },
+            stage: StageConfig { devices: self.devices, passes_over_too_large: false },
             history: HistoryBounds {
                 age_max_ms: self.history_age_max_ms,
                 bytes_max: self.history_bytes_max,
@@ -448,11 +448,27 @@ pub fn open_catalog(
     role: CatalogRole,
     parts: &[&[u8]],
 ) -> Result<(Catalog, PathBuf), Failure> {
-    state.catalog(role, parts).map_err(|e| match &e {
+    state.catalog(role, parts).map_err(|e| state_failure(&e))
+}
+
+/// Opens the catalog of a site's share, turned to what it is to be.
+///
+/// # Errors
+/// As [`open_catalog`].
+pub fn open_site_catalog(
+    state: &State,
+    names: &SiteCatalog<'_>,
+    turning: &Turning,
+) -> Result<(Catalog, PathBuf), Failure> {
+    state.site_catalog(names, turning).map_err(|e| state_failure(&e))
+}
+
+fn state_failure(e: &StateError) -> Failure {
+    match e {
         StateError::Catalog(e) => catalog_failure(e),
-        StateError::Unsound { .. } => Failure::new(Exit::Refused, &e).hint(CATALOG_HINT),
+        StateError::Unsound { .. } => Failure::new(Exit::Refused, e).hint(CATALOG_HINT),
         other => Failure::new(Exit::Refused, other),
-    })
+    }
 }
 
 const CATALOG_HINT: &str =

@@ -3,11 +3,13 @@
 //! Each module says what it guarantees.
 
 pub mod announce;
+pub mod audit;
 pub mod board;
 pub mod config;
 pub mod confine;
 pub mod control;
 pub mod daemon;
+pub mod failover;
 pub mod hooks;
 pub mod init;
 pub mod keys;
@@ -20,6 +22,7 @@ pub mod notify;
 pub mod pairing;
 pub mod policies;
 pub mod receiver;
+pub mod redial;
 pub mod scrubber;
 pub mod sender;
 pub mod trust;

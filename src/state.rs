@@ -200,6 +200,25 @@ impl State {
     }
 }
 
+impl State {
+    /// The catalog of a site's share with the role it has now; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn site_catalog_as_it_is(
+        &self,
+        names: &SiteCatalog<'_>,
+    ) -> Result<Option<Catalog>, StateError> {
+        for role in [CatalogRole::Target, CatalogRole::Source] {
+            let parts = names.parts(role);
+            if self.catalog_folder(role, parts).join(CATALOG).exists() {
+                return self.catalog(role, parts).map(|(catalog, _)| Some(catalog));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// The database in the folder of a catalog.
 const CATALOG: &str = "catalog.redb";
 

@@ -8,6 +8,8 @@ mod common;
 
 #[path = "standby/ahead.rs"]
 mod ahead;
+#[path = "standby/bad.rs"]
+mod bad;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "standby/disasters.rs"]
@@ -22,6 +24,10 @@ mod nodes;
 mod pair;
 #[path = "standby/reload.rs"]
 mod reload;
+#[path = "standby/room.rs"]
+mod room;
+#[path = "standby/roots.rs"]
+mod roots;
 #[path = "standby/scrub.rs"]
 mod scrub;
 #[path = "standby/steady.rs"]

@@ -349,7 +349,7 @@ fn post_all(board: &Arc<Board>) {
         share.state(ShareState::Idle, Some("text"));
         share.recovery_point(&point(T0 - 2_000));
         share.peer_recovery_point(&point(T0 - 2_000));
-        share.at_risk(AtRisk { files: 4, bytes: 120 << 10, bound: Bound::AtMost });
+        share.at_risk(AtRisk { files: 4, bytes: Some(120 << 10), bound: Bound::AtMost });
         share.cut_began(Arc::default());
         share.capture(Capture {
             method: "fanotify".into(),
@@ -399,6 +399,8 @@ fn hold(share: &ShareBoard) {
         reasons: vec!["38 % would be deleted".into()],
         counts: BTreeMap::from([("removed".to_owned(), 12)]),
         since_unix_ms: T0 - 5_000,
+        last_good_point: Some(6),
+        point_unix_ms: Some(T0 - 6_000),
         ..Hold::default()
     }]);
 }
@@ -486,6 +488,7 @@ fn metrics_are_of_the_format_and_all_documented() {
     let (_clock, board) = board();
     parse(&exposition(&board.snapshot()));
     post_all(&board);
+    hold(&share(&board, "homes", Role::Active));
     let status = board.snapshot();
     let families = parse(&exposition(&status));
     let names: BTreeSet<&str> = families.keys().map(String::as_str).collect();
@@ -516,7 +519,7 @@ fn healthz_is_200_only_when_nothing_stands_against_it() {
     hold(&homes);
     let (code, body) = health();
     assert_eq!(code, 503);
-    assert_eq!(body, "homes: the brake holds account BU01/acct7: 38 % would be deleted\n");
+    assert_eq!(body, "homes: held: the brake holds account BU01/acct7: 38 % would be deleted\n");
     homes.holds(Vec::new());
     assert_eq!(health().0, 200);
     assert_eq!(get(&metrics, "HEAD /healthz HTTP/1.0\r\n\r\n"), (200, String::new()));

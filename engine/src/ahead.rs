@@ -40,7 +40,7 @@ const AGE_MAX_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Extents of all that is held: their recipes are in memory.
 const EXTENTS_MAX: usize = 1 << 24;
 /// Bytes that stay free for changes.
-pub(crate) const ROOM_KEPT: u64 = 256 << 20;
+pub const ROOM_KEPT: u64 = 256 << 20;
 
 /// All that is held ahead in one tree, but for what is being written.
 #[derive(Debug, Default)]
@@ -150,11 +150,6 @@ impl<S: Storage> OwnFolder<S> {
         storage.make_directory(&folder, &name)?;
         let folder = storage.open_directory(&folder, &name)?;
         Ok(Slot { number, folder })
-    }
-
-    /// Whether `size` bytes more leave enough for changes.
-    pub(crate) fn has_room(&self, storage: &S, size: u64) -> io::Result<bool> {
-        Ok(storage.free_bytes()? >= size.saturating_add(ROOM_KEPT))
     }
 
     /// What a slot has is whole: durable when this returns, and held from now on.

@@ -27,9 +27,9 @@
 //!    and a second one of the same bytes proves nothing; then it is done again from step 4. Each
 //!    action tells by inode or by the staged name whether it happened; nothing is lost by doing it
 //!    twice.
-//! D. Staging folders left over are removed; those of batches that were never begun first, so that what
-//!    was held ahead for them has but that one name again. What has two then is of a batch that is done
-//!    now, and is no longer held ahead (see [`crate::ahead`]).
+//! D. Staging folders left over are removed; those no record needs first, before anything is done again: they
+//!    may be what fills the disk, and what was held ahead for them has but that one name again then. What
+//!    has two then is of a batch that is done now, and is no longer held ahead (see [`crate::ahead`]).
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
 //! record or, before step 3, by the source.
@@ -213,8 +213,10 @@ impl<S: Storage> Applier<'_, S> {
         let mut failures = Vec::new();
         let intents =
             journal::read_all(self.storage, self.own).map_err(disk(ApplyStep::Journal))?;
-        let begun = intents.iter().map(|intent| intent.batch).filter(|batch| *batch > applied);
-        self.clear_staging(&begun.map(folder_name).collect::<HashSet<_>>())?;
+        // First of all: it may be what fills the disk on which the rest is to be done.
+        let needed = intents.iter().filter(|i| i.batch > applied);
+        let needed: HashSet<Vec<u8>> = needed.map(|i| folder_name(i.batch).into_bytes()).collect();
+        self.clear_staging(&needed)?;
         self.own
             .find_ahead(self.storage, (self.now_ms)())
             .and_then(|()| self.own.forget_placed(self.storage))
@@ -246,20 +248,17 @@ impl<S: Storage> Applier<'_, S> {
         Ok(failures)
     }
 
-    /// Removes what is in staging, but for the folders of batches that are `begun`.
-    fn clear_staging(&self, begun: &HashSet<String>) -> Result<(), ApplyError> {
-        let root = RelPath::root();
+    /// Rule D: removes what is in staging, but for the folders `needed`.
+    fn clear_staging(&self, needed: &HashSet<Vec<u8>>) -> Result<(), ApplyError> {
+        let failed = Self::disk(0, ApplyStep::CleanUp, &RelPath::root());
         let mut left = Vec::new();
         self.storage
-            .list(&self.own.staging, &mut |l| {
-                if !std::str::from_utf8(l.name).is_ok_and(|name| begun.contains(name)) {
-                    left.push(l.name.to_vec());
-                }
-            })
-            .map_err(Self::disk(0, ApplyStep::CleanUp, &root))?;
+            .list(&self.own.staging, &mut |l| left.push(l.name.to_vec()))
+            .map_err(&failed)?;
         left.iter()
+            .filter(|name| !needed.contains(*name))
             .try_for_each(|name| remove_tree(self.storage, &self.own.staging, name))
-            .map_err(Self::disk(0, ApplyStep::CleanUp, &root))
+            .map_err(failed)
     }
 
     /// History the catalog does not know was made before the catalog, or was about to be removed when

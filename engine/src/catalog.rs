@@ -25,6 +25,7 @@ mod detached;
 mod error;
 mod first_names;
 mod pending;
+mod pins;
 mod points;
 mod reader;
 mod record;
@@ -37,7 +38,9 @@ pub use detached::{Detached, DetachedRows};
 pub use error::CatalogError;
 use error::{Result, Step, damaged};
 use pending::Pending;
-pub use points::{KeptPoint, LABEL_MAX, MARKED_MAX, MARKS_MAX, Mark, MarkRefused};
+pub use pins::Pin;
+use pins::Pins;
+pub use points::{KeptPoint, LABEL_MAX, MARKED_MAX, MARKS_MAX, Mark, MarkRefused, is_label};
 pub use reader::{CatalogReader, Records};
 pub use record::{HistoryId, HistoryRecord, HistorySet, LocalFacts, Location, Record};
 pub use rows::{Row, Rows};
@@ -99,6 +102,7 @@ pub struct Catalog {
     pending: Arc<Mutex<Pending>>,
     /// Held over a whole transaction, to the moment what was pending is told how it ended.
     writing: Mutex<()>,
+    pins: Pins,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -161,7 +165,8 @@ impl Catalog {
         })?;
         let pending = Arc::default();
         let (id, writing) = (config.fresh_id, Mutex::default());
-        let mut catalog = Self { db, role: config.role, id, pending, writing };
+        let pins = Pins::default();
+        let mut catalog = Self { db, role: config.role, id, pending, writing, pins };
         let meta = catalog.reader_if_made()?;
         let Some(meta) = meta else {
             catalog.update(Durability::Immediate, |t| {

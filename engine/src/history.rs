@@ -22,9 +22,11 @@ use crate::stage::restore::place_in;
 
 pub mod plan;
 pub mod rollback;
+pub mod view;
 
 pub use plan::{Change, Counts, plan};
 pub use rollback::{Goal, Report, Rollback};
+pub use view::View;
 
 /// Places of one content that are tried.
 const PLACES_MAX: usize = 64;
@@ -67,6 +69,9 @@ pub enum Refusal {
         /// Bytes there are.
         free: u64,
     },
+    /// Whoever asked for it is gone, or the site has something else to do.
+    #[error("it is not wanted any more")]
+    NotWanted,
     /// Nothing stood there then.
     #[error("{0}: it was not there then")]
     WasAbsent(RelPath),
@@ -106,6 +111,17 @@ pub enum HistoryError {
     /// A batch could not be applied; the next start goes on.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// A view cannot be made.
+    #[error("view: {path}: {step}")]
+    View {
+        /// For which path.
+        path: RelPath,
+        /// What was to be done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
     /// The file system failed.
     #[error("history: {step}")]
     Disk {
@@ -123,6 +139,7 @@ impl HistoryError {
     pub fn file_system(&self) -> Option<&io::Error> {
         match self {
             Self::Disk { source, .. }
+            | Self::View { source, .. }
             | Self::Stage(StageError::Disk { source, .. })
             | Self::Apply(ApplyError::Disk { source, .. }) => Some(source),
             Self::Catalog(e)

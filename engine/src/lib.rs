@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod check;
 pub mod contents;
 pub mod deadline;
+pub mod failback;
 pub mod frames;
 pub mod history;
 pub mod ingest;

@@ -7,6 +7,8 @@
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
 //! .farshore/ahead/<n>/      content that arrived ahead of its cut, see [`crate::ahead`]
+//! .farshore/role            how far the site's role in this share was when it was last written
+//! .farshore/rehearsal/<id>/ what a rehearsal works in; nothing of it outlives the rehearsal
 //! ```
 //! One session at a time has it open, of whatever process, where the file system has locks. It is mode
 //! 0700, on the target's own file system so that placing is a rename, outside every
@@ -20,6 +22,7 @@ use farshore_proto::message::StoreId;
 use crate::OWN_FOLDER;
 use crate::ahead::HeldAhead;
 use crate::io::{FileKind, Object, Storage};
+use crate::stage::left_to_small;
 
 /// The opened folder.
 #[derive(Debug)]
@@ -36,6 +39,10 @@ pub struct OwnFolder<S: Storage> {
     pub identity: StoreId,
     /// What is held ahead of its cut.
     pub ahead: HeldAhead,
+    /// Of what is free, what large files leave to others.
+    pub(crate) left_to_small: u64,
+    /// Held while room is looked for and taken.
+    pub(crate) room: Mutex<()>,
     fresh: OnceLock<Fresh>,
     probing: Mutex<()>,
     /// Open as long as this is.
@@ -79,6 +86,8 @@ impl<S: Storage> OwnFolder<S> {
             history,
             identity,
             ahead: HeldAhead::default(),
+            left_to_small: left_to_small(storage.free_bytes().unwrap_or(0)),
+            room: Mutex::new(()),
             fresh: OnceLock::new(),
             probing: Mutex::new(()),
             _lock: lock,
@@ -124,6 +133,66 @@ impl<S: Storage> OwnFolder<S> {
     pub fn history_set(&self, storage: &S, set: u64) -> io::Result<S::Directory> {
         ensure_directory(storage, &self.history, set_name(set).as_bytes())
     }
+}
+
+/// Longest of the small files that are read here.
+const SMALL_MAX: usize = 4_096;
+
+/// The identity of a tree, made where it has none. Unlike [`OwnFolder::open`] this takes no lock.
+///
+/// # Errors
+/// The file system's own.
+pub fn ensure_identity<S: Storage>(storage: &S, fresh: StoreId) -> io::Result<StoreId> {
+    let top = ensure_directory(storage, storage.root(), OWN_FOLDER)?;
+    match read_identity(storage, &top)? {
+        Some(identity) => Ok(identity),
+        None => make_identity(storage, &top, fresh),
+    }
+}
+
+/// The small file `name` of Farshore's folder; `None` when it, or the folder, is not there.
+///
+/// # Errors
+/// The file system's own; [`io::ErrorKind::InvalidData`] when it is no small file.
+pub fn read_small<S: Storage>(storage: &S, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let absent = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(e),
+    };
+    let top = match storage.open_directory(storage.root(), OWN_FOLDER) {
+        Ok(top) => top,
+        Err(e) => return absent(e),
+    };
+    let file = match storage.open_file(&top, name) {
+        Ok(file) => file,
+        Err(e) => return absent(e),
+    };
+    let mut bytes = vec![0; SMALL_MAX + 1];
+    let read = storage.read_at(&file, 0, &mut bytes)?;
+    if read > SMALL_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Puts `bytes` into the small file `name` of Farshore's folder, which must be there: all of them or, after a
+/// crash, what was there before. Durable when it returns.
+///
+/// # Errors
+/// The file system's own.
+pub fn write_small<S: Storage>(storage: &S, name: &[u8], bytes: &[u8]) -> io::Result<()> {
+    let top = storage.open_directory(storage.root(), OWN_FOLDER)?;
+    let beside = [name, b".new"].concat();
+    match storage.unlink(&top, &beside) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = storage.create_file(&top, &beside)?;
+    storage.write_at(&file, 0, bytes)?;
+    storage.sync_file(&file)?;
+    storage.rename(&top, &beside, &top, name)?;
+    storage.sync_directory(&top)
 }
 
 /// The name of a batch's folder in history and of its journal record.
@@ -195,7 +264,8 @@ fn make_identity<S: Storage>(
     Ok(fresh)
 }
 
-fn probe_fresh<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<Fresh> {
+/// What new objects in `staging` get by themselves.
+pub(crate) fn probe_fresh<S: Storage>(storage: &S, staging: &S::Directory) -> io::Result<Fresh> {
     match storage.unlink(staging, PROBE) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -221,35 +291,42 @@ pub fn remove_tree<S: Storage>(storage: &S, at: &S::Directory, name: &[u8]) -> i
         return storage.unlink(at, name);
     }
     // An explicit stack: a tree may be deeper than a thread's.
-    let mut stack = vec![(storage.open_directory(at, name)?, name.to_vec())];
-    while let Some((directory, _)) = stack.last() {
-        let mut names = Vec::new();
-        storage.list(directory, &mut |l| names.push((l.name.to_vec(), l.kind)))?;
-        let mut deeper = None;
-        for (child, kind) in names {
-            let kind = match kind {
-                Some(kind) => kind,
-                None => storage.stat(Object::Named(directory, &child))?.kind,
-            };
-            if kind == FileKind::Directory {
-                match storage.remove_directory(directory, &child) {
-                    Ok(()) => {}
-                    Err(_) => {
-                        deeper = Some((storage.open_directory(directory, &child)?, child));
-                        break;
-                    }
-                }
-            } else {
-                storage.unlink(directory, &child)?;
+    let mut stack = vec![emptied(storage, at, name)?];
+    while let Some(Emptied { directory, folders, .. }) = stack.last_mut() {
+        if let Some(child) = folders.pop() {
+            if storage.remove_directory(directory, &child).is_err() {
+                let next = emptied(storage, directory, &child)?;
+                stack.push(next);
             }
-        }
-        if let Some(next) = deeper {
-            stack.push(next);
             continue;
         }
-        let Some((_, name)) = stack.pop() else { break };
-        let parent = stack.last().map_or(at, |(d, _)| d);
+        let Some(Emptied { name, .. }) = stack.pop() else { break };
+        let parent = stack.last().map_or(at, |e| &e.directory);
         storage.remove_directory(parent, &name)?;
     }
     Ok(())
+}
+
+/// A directory of which only folders are left.
+struct Emptied<S: Storage> {
+    directory: S::Directory,
+    name: Vec<u8>,
+    folders: Vec<Vec<u8>>,
+}
+
+fn emptied<S: Storage>(storage: &S, at: &S::Directory, name: &[u8]) -> io::Result<Emptied<S>> {
+    let directory = storage.open_directory(at, name)?;
+    let (mut names, mut folders) = (Vec::new(), Vec::new());
+    storage.list(&directory, &mut |l| names.push((l.name.to_vec(), l.kind)))?;
+    for (child, kind) in names {
+        let kind = match kind {
+            Some(kind) => kind,
+            None => storage.stat(Object::Named(&directory, &child))?.kind,
+        };
+        match kind {
+            FileKind::Directory => folders.push(child),
+            _ => storage.unlink(&directory, &child)?,
+        }
+    }
+    Ok(Emptied { directory, name: name.to_vec(), folders })
 }

@@ -28,6 +28,7 @@ mod moves;
 mod parts;
 mod ways;
 mod windows;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,8 @@ pub use detached::{DetachedChange, DetachedCount, DetachedList, DetachedWriter};
 use join::Join;
 pub use parts::{Part, PartialPlan, Scope, plan_parts};
 use windows::Windows;
+pub use withheld::Withheld;
+use withheld::{Shut, Sieve};
 
 /// Something the walk could not vouch for.
 #[derive(Debug)]
@@ -97,6 +100,10 @@ pub struct Plan {
     unknown: HashSet<RelPath>,
     /// What cannot take the place of a directory, because something in that is kept.
     barred: HashSet<RelPath>,
+    /// Directories that the policy leaves out.
+    shut: Shut,
+    /// Of this nothing is sent.
+    withheld: Withheld,
 }
 
 impl Plan {
@@ -120,6 +127,8 @@ impl Plan {
             kept: HashSet::new(),
             unknown: HashSet::new(),
             barred: HashSet::new(),
+            shut: Shut::default(),
+            withheld: Withheld::default(),
         }
     }
 
@@ -151,7 +160,8 @@ impl Plan {
         list.compare(catalog, rules, &self.unknown, self.looked.as_ref(), spool_folder)
     }
 
-    /// Gives each change to `visit`, in the order they are sent, and keeps them all.
+    /// Gives each change to `visit`, in the order they are sent, and keeps them all; what is withheld
+    /// ([`Self::withhold`]) is among them.
     ///
     /// # Errors
     /// [`PlanError`], and those of `visit`.
@@ -168,9 +178,10 @@ impl Plan {
             moved: self.moved.clone(),
             kept: self.kept.clone(),
             barred: self.barred.clone(),
+            sieve: Sieve::new(self.withheld.clone()),
         };
-        while let Some(change) = changes.next_change()? {
-            visit(&change)?;
+        while let Some(change) = changes.next_planned()? {
+            visit(&changes.sieve.seen(change))?;
         }
         Ok(())
     }
@@ -195,6 +206,7 @@ impl Plan {
             moved: self.moved,
             kept: self.kept,
             barred: self.barred,
+            sieve: Sieve::new(self.withheld),
         })
     }
 }
@@ -206,6 +218,7 @@ pub struct Changes {
     moved: HashSet<RelPath>,
     kept: HashSet<RelPath>,
     barred: HashSet<RelPath>,
+    sieve: Sieve,
 }
 
 impl Changes {
@@ -214,6 +227,16 @@ impl Changes {
     /// # Errors
     /// [`PlanError`].
     pub fn next_change(&mut self) -> Result<Option<Change>, PlanError> {
+        while let Some(change) = self.next_planned()? {
+            let sent = self.sieve(change);
+            if sent.is_some() {
+                return Ok(sent);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_planned(&mut self) -> Result<Option<Change>, PlanError> {
         while let Some(part) = self.parts.last_mut() {
             let Some(item) = part.next_item()? else {
                 self.parts.pop();

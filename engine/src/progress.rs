@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use farshore_core::path::RelPath;
+
 use crate::plan::Problem;
 
 /// What a run is doing.
@@ -50,6 +52,18 @@ pub struct Progress {
     /// Operations acknowledged, by kind.
     pub applied: AppliedCounts,
     problems: Mutex<Vec<Problem>>,
+    too_large: Mutex<Vec<TooLarge>>,
+}
+
+/// A file that the target had no room for; its problem is told with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Where.
+    pub path: RelPath,
+    /// Bytes that it takes.
+    pub needed: u64,
+    /// Bytes that were free.
+    pub free: u64,
 }
 
 /// Operations the target acknowledged as durable.
@@ -149,6 +163,20 @@ impl Progress {
         {
             problems.push(problem);
         }
+    }
+
+    pub(crate) fn too_large(&self, path: RelPath, needed: u64, free: u64) {
+        if let Ok(mut list) = self.too_large.lock()
+            && list.len() < PROBLEMS_MAX
+        {
+            list.push(TooLarge { path, needed, free });
+        }
+    }
+
+    /// Takes the files met so far that the target had no room for.
+    #[must_use]
+    pub fn take_too_large(&self) -> Vec<TooLarge> {
+        self.too_large.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default()
     }
 
     /// Takes the problems met so far.

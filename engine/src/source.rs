@@ -26,7 +26,7 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    BATCH_NAMES_MAX, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
+    BATCH_NAMES_MAX, Beat, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
     PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION, STRIPES_VERSION, StoreId,
     Welcome,
 };
@@ -137,6 +137,7 @@ fn with_source<S: Storage, T>(
             renewed: HashSet::new(),
             foreign: 0,
             keys: None,
+            beat: None,
         };
         // A panic would leave the target, and the thread that hears it, waiting.
         let result = caught(|| work(&mut source));
@@ -239,6 +240,8 @@ struct Source<'a, S: Storage> {
     foreign: u64,
     /// What the target said of its keys last, to be given to the owner of a session that stands.
     keys: Option<Vec<u8>>,
+    /// What it said of itself last, and when.
+    beat: Option<(Beat, i64)>,
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -420,6 +423,7 @@ impl<S: Storage> Source<'_, S> {
             // None is no reason to compare, but a peer that says so has one.
             Message::Foreign(n) => self.foreign = self.foreign.saturating_add((*n).max(1)),
             Message::Keys(said) => self.keys = Some(said.clone()),
+            Message::Beat(beat) => self.beat = Some((beat.clone(), self.now_ms())),
             _ => return false,
         }
         true

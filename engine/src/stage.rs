@@ -12,6 +12,7 @@ use std::io;
 use farshore_core::chunking::Chunker;
 use farshore_core::codec::{DecodeError, Decoder};
 use farshore_core::entry::{Entry, EntryDigest, EntryKind, Metadata, Xattrs};
+use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind, PROTOCOL_VERSION};
@@ -36,10 +37,12 @@ mod patch;
 pub(crate) mod restore;
 mod reuse;
 mod small;
+mod space;
 
 use assembly::{Assembly, Basis};
 use patch::Parts;
 use small::Waiting;
+pub(crate) use space::left_to_small;
 
 #[cfg(test)]
 mod tests;
@@ -186,12 +189,17 @@ pub fn folder_name(batch: u64) -> String {
 #[must_use]
 pub fn is_fatal(e: &io::Error) -> bool {
     use io::ErrorKind as K;
-    matches!(
-        e.kind(),
-        K::StorageFull | K::QuotaExceeded | K::ReadOnlyFilesystem | K::StaleNetworkFileHandle
-    ) || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    is_full(e)
+        || matches!(e.kind(), K::ReadOnlyFilesystem | K::StaleNetworkFileHandle)
+        || e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
         || e.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
         || e.raw_os_error() == Some(rustix::io::Errno::NFILE.raw_os_error())
+}
+
+/// Whether an error says that there is no room.
+#[must_use]
+pub fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// How a target stages.
@@ -199,6 +207,9 @@ pub fn is_fatal(e: &io::Error) -> bool {
 pub struct StageConfig {
     /// Whether device nodes are made; otherwise each is refused by name.
     pub devices: bool,
+    /// Whether a file too large for what is free is a failure of that file; otherwise it ends the session,
+    /// as a full disk does. What is no larger than [`SMALL_FILE_MAX`] always does: then nothing fits.
+    pub passes_over_too_large: bool,
 }
 
 /// Stages one batch.
@@ -672,7 +683,7 @@ fn times_settle(file_system: u64) -> bool {
 }
 
 /// Writes one chunk; in a sparse file blocks of zeros are left out, so that they stay holes.
-fn write_extent<S: Storage>(
+pub(crate) fn write_extent<S: Storage>(
     storage: &S,
     file: &S::File,
     offset: u64,

@@ -26,8 +26,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Message, POLICIES_VERSION, Query, Sign, StoreId,
-    WIDE, Welcome,
+    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Beat, Holds, Message, POLICIES_VERSION, Query,
+    Receipt, Sign, StoreId, WIDE, Welcome,
 };
 use farshore_proto::session::{CARRIES_MAX, SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
@@ -44,7 +44,7 @@ use crate::io::Storage;
 use crate::own_folder::OwnFolder;
 use crate::plan::{PlanError, Problem};
 use crate::profile::{Profile, Stage};
-use crate::stage::{StageConfig, StageError, StagedBatch, Stager, is_fatal};
+use crate::stage::{StageConfig, StageError, StagedBatch, Stager, is_fatal, is_full};
 
 mod carry;
 mod control;
@@ -88,12 +88,18 @@ pub struct TargetConfig {
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// The session began: the tree is open, finished and checked; its last recovery point.
     fn began(&self, welcome: &Welcome);
-    /// A batch is durable.
-    fn applied(&self, batch: u64);
+    /// A batch is durable but for its failures.
+    fn applied(&self, receipt: &Receipt);
     /// A recovery point is durable.
     fn sealed(&self, point: &RecoveryPoint);
+    /// What the source says that its brake holds is durable.
+    fn holds(&self, _: &Holds) {}
     /// What the source said of its keys; what is to be answered.
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
+    /// What the source said of itself, and how long a way there and back takes; what is to be answered.
+    fn beat(&self, _: &Beat, _round_trip: Duration) -> Option<Beat> {
+        None
+    }
 }
 
 /// What a session did at the target.
@@ -172,8 +178,43 @@ impl TargetError {
             }
             Self::Ahead(e) if is_fatal(e) => CloseCode::Disk,
             Self::Rollback(e) if e.file_system().is_some_and(is_fatal) => CloseCode::Disk,
+            Self::OwnFolder(e) if is_fatal(e) => CloseCode::Disk,
+            _ if self.catalog().and_then(CatalogError::file_system).is_some_and(is_fatal) => {
+                CloseCode::Disk
+            }
             _ => CloseCode::Internal,
         }
+    }
+
+    /// The catalog's error, if it is one: the catalog may have to be opened anew.
+    #[must_use]
+    pub fn catalog(&self) -> Option<&CatalogError> {
+        match self {
+            Self::Catalog(e)
+            | Self::Stage(StageError::Catalog(e))
+            | Self::Apply(ApplyError::Catalog(e)) => Some(e),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no room, for anything: what is too large by itself is a failure of that file.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let disk = match self {
+            Self::Stage(StageError::Disk { source, .. })
+            | Self::Apply(ApplyError::Disk { source, .. })
+            | Self::OwnFolder(source)
+            | Self::Ahead(source) => Some(source),
+            Self::Rollback(e) => e.file_system(),
+            other => other.catalog().and_then(CatalogError::file_system),
+        };
+        disk.is_some_and(is_full)
+    }
+
+    /// As the source is told.
+    fn told(&self) -> String {
+        let text = crate::ingest::describe(self);
+        if self.is_full() { format!("no space: {text}") } else { text }
     }
 }
 
@@ -249,7 +290,7 @@ pub fn run<S: Storage>(
     let result = Session::open(storage, catalog, link, hello, config)
         .and_then(|(session, own)| session.serve(&own));
     if let Err(e) = &result {
-        refuse(link, e.close_code(), &crate::ingest::describe(e));
+        refuse(link, e.close_code(), &e.told());
     }
     result
 }
@@ -430,8 +471,7 @@ impl<'a, S: Storage> Session<'a, S> {
         let fail = |e: TargetError| {
             let mut slot = first_error.lock().unwrap_or_else(PoisonError::into_inner);
             if slot.is_none() {
-                let text = crate::ingest::describe(&e);
-                let code = e.close_code();
+                let (text, code) = (e.told(), e.close_code());
                 *slot = Some(e);
                 drop(slot);
                 applied.abandon();
@@ -501,7 +541,7 @@ impl<'a, S: Storage> Session<'a, S> {
                 && !matches!(e, TargetError::Link(_))
                 && first_error.lock().is_ok_and(|first| first.is_none())
             {
-                refuse(self.link, e.close_code(), &crate::ingest::describe(e));
+                refuse(self.link, e.close_code(), &e.told());
             }
             self.link.close(CloseCode::Done as u32, "");
             applied.abandon();
@@ -607,7 +647,7 @@ impl<'a, S: Storage> Session<'a, S> {
                     applied.advance(receipt.batch);
                     self.machine().batch_applied(receipt.batch);
                     if let Some(observer) = &self.config.observer {
-                        observer.applied(receipt.batch);
+                        observer.applied(&receipt);
                     }
                     let message = Message::Receipt(receipt.fitted());
                     self.link.send_control(Bytes::from(message.to_bytes()))?;

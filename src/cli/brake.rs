@@ -9,7 +9,7 @@ use super::daemon::ask;
 use super::{DaemonArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::site::board::facts::Hold;
-use crate::site::board::verdict::span;
+use crate::site::board::verdict::{moment, span};
 use crate::site::control::Request;
 
 /// Letting a cut pass begins it; its end is not waited for.
@@ -98,14 +98,19 @@ fn text(holds: &[Value], now: i64) -> String {
             account => format!("share {share}, account {}", escape_text(account)),
         };
         let since = u64::try_from(now.saturating_sub(hold.since_unix_ms)).unwrap_or(0);
-        lines.push(format!("{whose}: held for {} (id {})", span(since), escape_text(&hold.id)));
+        let stale = if hold.stale { ", as was heard last" } else { "" };
+        let id = escape_text(&hold.id);
+        lines.push(format!("{whose}: held for {} (id {id}){stale}", span(since)));
         lines.extend(hold.reasons.iter().map(|why| format!("  because {}", escape_text(why))));
         lines.extend(hold.counts.iter().map(|(what, n)| format!("  {n} {}", escape_text(what))));
         if hold.rejected_unix_ms.is_some() {
             lines.push("  rejected: nothing of it is applied".into());
         }
         if let Some(point) = hold.last_good_point {
-            lines.push(format!("  the last good recovery point is {point}"));
+            let time = hold
+                .point_unix_ms
+                .map_or_else(String::new, |time| format!(" of {}", moment(time, now)));
+            lines.push(format!("  the last good recovery point is {point}{time}"));
         }
         lines.extend(hold.next.iter().map(|next| format!("  next: {}", escape_text(next))));
     }

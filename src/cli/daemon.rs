@@ -30,17 +30,21 @@ pub(super) fn ask(
     request: &Request,
     patience: Duration,
 ) -> Result<Value, Failure> {
+    control::call(&folder(state, config)?, request, patience)
+}
+
+/// The state folder that `--state` or `--config` names.
+pub(super) fn folder(state: &StateArgs, config: Option<&Path>) -> Result<PathBuf, Failure> {
     // As the daemon itself: what its config says, where there is one.
     let site = Path::new(DEFAULT_FILE);
     let config = config.or((state.state.is_none() && site.exists()).then_some(site));
-    let folder = match (state.state.as_deref(), config) {
-        (None, Some(config)) => of_config(config)?,
-        (given, _) => State::existing(given)
+    match (state.state.as_deref(), config) {
+        (None, Some(config)) => of_config(config),
+        (given, _) => Ok(State::existing(given)
             .map_err(|e| Failure::new(Exit::Refused, &e))?
             .folder()
-            .to_path_buf(),
-    };
-    control::call(&folder, request, patience)
+            .to_path_buf()),
+    }
 }
 
 fn of_config(file: &Path) -> Result<PathBuf, Failure> {

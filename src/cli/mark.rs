@@ -8,10 +8,13 @@ use farshore_core::path::escape_text;
 use serde_json::Value;
 
 use super::daemon::ask;
+use super::replicate::eprint;
 use super::{DaemonArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::history::unix_ms;
+use crate::site::board::verdict::span;
 use crate::site::control::Request;
+use crate::site::daemon::POINT_PATIENCE;
 
 mod offline;
 
@@ -42,7 +45,7 @@ struct CreateArgs {
     #[arg(long, value_name = "N", requires = "target")]
     point: Option<u64>,
     /// What it is for, e.g. "before the upgrade", or a position of the database
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = label)]
     label: String,
     #[command(flatten)]
     daemon: DaemonArgs,
@@ -80,6 +83,9 @@ pub(super) fn run(args: MarkArgs) -> Result<Exit, Failure> {
             (Request::Marks { share: daemon.share.clone() }, daemon, PATIENCE)
         }
     };
+    if matches!(request, Request::Mark { .. }) {
+        say_if_it_waits(&daemon);
+    }
     let value = ask(&daemon.state, daemon.config.as_deref(), &request, patience)?;
     if daemon.json {
         print(&format!("{value}\n"));
@@ -91,6 +97,29 @@ pub(super) fn run(args: MarkArgs) -> Result<Exit, Failure> {
         None => print(&text(&value)),
     }
     Ok(Exit::Done)
+}
+
+/// A label as a point can have it.
+fn label(text: &str) -> Result<String, String> {
+    match farshore_engine::catalog::is_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a label is 1 to 256 bytes without control characters".into()),
+    }
+}
+
+/// A mark needs both ends: who waits for the other is told so at once.
+fn say_if_it_waits(daemon: &DaemonArgs) {
+    let asked = ask(&daemon.state, daemon.config.as_deref(), &Request::Status {}, PATIENCE);
+    let Ok(status) = asked else { return };
+    if status["peer"]["connected"] != false {
+        return;
+    }
+    let peer = escape_text(status["peer"]["name"].as_str().unwrap_or("the peer"));
+    let since = span(status["peer"]["since_ms"].as_u64().unwrap_or(0));
+    eprint(&format!(
+        "not connected to {peer} for {since}: the mark waits for the connection, {} at most\n",
+        span(u64::try_from(POINT_PATIENCE.as_millis()).unwrap_or(u64::MAX)),
+    ));
 }
 
 /// A mark in a line.

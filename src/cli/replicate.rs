@@ -196,7 +196,7 @@ fn policy_log(policies: &Policies, all: bool) -> String {
     out
 }
 
-fn eprint(text: &str) {
+pub(super) fn eprint(text: &str) {
     use std::io::Write as _;
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }

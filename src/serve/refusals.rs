@@ -15,6 +15,8 @@ const EVERY: Duration = Duration::from_secs(6);
 /// Makes lines of refusals, and leaves most out when there are many.
 pub(crate) struct RefusalLog {
     own_key: KeyId,
+    /// At a site that stands keys are paired, not listed.
+    is_site: bool,
     left: u32,
     since: Instant,
     unsaid: u64,
@@ -22,7 +24,12 @@ pub(crate) struct RefusalLog {
 
 impl RefusalLog {
     pub(crate) fn new(own_key: KeyId, now: Instant) -> Self {
-        Self { own_key, left: BURST, since: now, unsaid: 0 }
+        Self { own_key, is_site: false, left: BURST, since: now, unsaid: 0 }
+    }
+
+    /// The same, for a site.
+    pub(crate) fn at_site(own_key: KeyId, now: Instant) -> Self {
+        Self { is_site: true, ..Self::new(own_key, now) }
     }
 
     /// The line for a refusal at `now`, if one is to be written.
@@ -41,6 +48,13 @@ impl RefusalLog {
         }
         self.left -= 1;
         let advice = match refusal.code {
+            RefusalCode::UnlistedKey { .. } if self.is_site => {
+                "; if it is the other site's or a node's: farshore pair --trust that key --as its name"
+                    .to_owned()
+            }
+            RefusalCode::RefusedOurKey if self.is_site => {
+                format!("; there: farshore pair --trust {} --as this site's name", self.own_key)
+            }
             RefusalCode::UnlistedKey { .. } => {
                 "; to let it in, add --allow with that key".to_owned()
             }
@@ -86,6 +100,11 @@ mod tests {
             )),
             "{later}"
         );
+        let mut site = RefusalLog::at_site(key, start);
+        for code in [RefusalCode::UnlistedKey { found: key }, RefusalCode::RefusedOurKey] {
+            let line = site.line(&refusal(code), start).expect("the first ones");
+            assert!(line.contains("farshore pair --trust") && !line.contains("--allow"), "{line}");
+        }
         assert_eq!(log.line(&unlisted, start + EVERY), None);
         let quiet = start + EVERY * 100;
         assert_eq!((0..1_000).filter_map(|_| log.line(&unlisted, quiet)).count(), 10);

@@ -122,17 +122,21 @@ struct ShareFacts {
     path: String,
     role: Role,
     epoch: u64,
+    roles: Option<facts::RoleStatus>,
     objective: Option<Duration>,
     state: ShareState,
     state_text: Option<String>,
     state_since_unix_ms: i64,
     point: Option<PointStatus>,
     peer_point: Option<PointStatus>,
+    /// Where the peer has it.
+    peer_path: Option<String>,
     lag: LagHour,
     at_risk: AtRisk,
     cut: Option<CutFacts>,
     capture: Option<Capture>,
     holds: Vec<Hold>,
+    holds_total: u64,
     accounts: u64,
     /// T of those with the oldest.
     worst: Vec<(String, i64)>,
@@ -197,7 +201,7 @@ impl Board {
             let share = Arc::make_mut(share);
             share.path = path;
             share.role = config.role;
-            share.epoch = config.epoch;
+            share.epoch = share.epoch.max(config.epoch);
             share.objective = config.objective;
         });
         ShareBoard { board: Arc::clone(self), name }
@@ -321,17 +325,20 @@ impl ShareFacts {
             path: String::new(),
             role: Role::Active,
             epoch: 0,
+            roles: None,
             objective: None,
             state: ShareState::Starting,
             state_text: None,
             state_since_unix_ms: now_unix_ms,
             point: None,
             peer_point: None,
+            peer_path: None,
             lag: LagHour::default(),
             at_risk: AtRisk::default(),
             cut: None,
             capture: None,
             holds: Vec::new(),
+            holds_total: 0,
             accounts: 0,
             worst: Vec::new(),
             scrub: None,
@@ -383,6 +390,14 @@ impl ShareBoard {
         self.post(|share| (share.role, share.epoch) = (role, epoch));
     }
 
+    /// Where the site stands.
+    pub fn roles(&self, mut roles: facts::RoleStatus, epoch: u64) {
+        for text in [&mut roles.text, &mut roles.gate_text].into_iter().flatten() {
+            *text = shown(text);
+        }
+        self.post(|share| (share.roles, share.epoch) = (Some(roles), epoch));
+    }
+
     /// The last recovery point of this site: after a start as the catalog has it, then after each seal.
     pub fn recovery_point(&self, point: &RecoveryPoint) {
         let status = PointStatus::from(point);
@@ -401,6 +416,19 @@ impl ShareBoard {
     pub fn peer_recovery_point(&self, point: &RecoveryPoint) {
         let status = PointStatus::from(point);
         self.post(|share| share.peer_point = Some(status));
+    }
+
+    /// Where the peer says that it has this share.
+    pub fn peer_path(&self, path: &[u8]) {
+        let mut shown = String::new();
+        // Writing to a string does not fail.
+        farshore_core::path::escape(path, &mut shown).unwrap_or(());
+        self.post(|share| share.peer_path = Some(shown));
+    }
+
+    /// See [`Board::clock_sample`].
+    pub fn clock_sample(&self, asked_unix_ms: i64, peer_unix_ms: i64, answered_unix_ms: i64) {
+        self.board.clock_sample(asked_unix_ms, peer_unix_ms, answered_unix_ms);
     }
 
     /// What is known to have changed and is not proven. At a standby: as the source said last.
@@ -431,7 +459,22 @@ impl ShareBoard {
 
     /// Everything the brake holds now; nothing: it holds nothing. Without `next` of their own, holds get the
     /// commands that show, approve and reject them.
-    pub fn holds(&self, mut holds: Vec<Hold>) {
+    pub fn holds(&self, holds: Vec<Hold>) {
+        let total = holds.len() as u64;
+        self.holds_of(holds, total);
+    }
+
+    /// The same of the source's brake, as it says: the first of `total`.
+    pub fn holds_elsewhere(&self, mut holds: Vec<Hold>, total: u64) {
+        let peer = self.board.facts().config.peer.clone();
+        for hold in &mut holds {
+            hold.next = vec![format!("it is decided at {peer}: farshore brake show, there")];
+            hold.decided_at = Some(peer.clone());
+        }
+        self.holds_of(holds, total);
+    }
+
+    fn holds_of(&self, mut holds: Vec<Hold>, total: u64) {
         holds.truncate(LISTED_MAX);
         for hold in &mut holds {
             hold.id = shown(&hold.id);
@@ -444,7 +487,7 @@ impl ShareBoard {
                 hold.next = next_commands(&self.name, hold);
             }
         }
-        self.post(|share| share.holds = holds);
+        self.post(|share| (share.holds, share.holds_total) = (holds, total));
     }
 
     /// T of every account. Only those with the oldest are kept by name.

@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use farshore_core::brake::BrakeConfig;
+use farshore_core::guard::Threshold;
 use farshore_core::path::{RelPath, escape_text};
 
 use crate::exit::{Exit, Failure};
@@ -196,16 +198,55 @@ pub struct History {
 /// `[share.brake]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brake {
-    /// Deletions and replacements of an account that hold it, together with `percent`.
+    /// Deletions of the share that hold, together with `percent`; and replacements, with `rewrite_percent`.
     pub entries: u64,
-    /// The part of the account's entries that they must be more than.
+    /// The part of the share's entries that they must be more than.
     pub percent: u8,
+    /// Deletions of one account that hold it, together with `account_percent`.
+    pub account_entries: u64,
+    /// The part of the account's entries that they must be more than.
+    pub account_percent: u8,
+    /// The part that may be replaced, of an account or of the share.
+    pub rewrite_percent: u8,
+    /// Compressible files that became noise; 0: not looked for.
+    pub encrypted: u64,
+    /// Names that got one new extension added; 0: not looked for.
+    pub appended: u64,
+    /// Renames to one new extension; 0: not looked for.
+    pub renamed: u64,
+    /// Folders in which one new text turns up; 0: not looked for.
+    pub note_directories: u64,
+    /// Accounts held within the window beyond which the share is.
+    pub spread: u64,
     /// The time they are counted over.
     pub window: Duration,
     /// Files below the root that nobody touches: a change of one holds the share.
     pub canaries: Vec<RelPath>,
     /// When deletions are expected and not counted.
     pub purges: Vec<Purge>,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        let BrakeConfig { threshold, rewrite_percent, account, window_ms, shapes, spread, .. } =
+            BrakeConfig::default();
+        let count = |threshold: Option<Threshold>| threshold.map_or(0, |t| t.entries);
+        Self {
+            entries: threshold.entries,
+            percent: threshold.percent,
+            account_entries: account.entries,
+            account_percent: account.percent,
+            rewrite_percent,
+            encrypted: count(shapes.encrypted),
+            appended: count(shapes.appended),
+            renamed: count(shapes.renamed),
+            note_directories: shapes.note_directories.unwrap_or(0),
+            spread,
+            window: Duration::from_millis(window_ms),
+            canaries: Vec::new(),
+            purges: Vec::new(),
+        }
+    }
 }
 
 /// A known purge window.

@@ -14,11 +14,14 @@
 //! is ESTALE; a *file* that is in no cache is EACCES even within a share, since the kernel does not know
 //! its place. So events are to be asked for as directory and name (`FAN_REPORT_DFID_NAME`).
 //!
-//! A folder is granted by its inode: a share that is unmounted and mounted again after the start is
-//! another folder, and needs a restart. Files that are replaced by a rename (the configuration) are
+//! A folder is granted by its inode, and what is mounted in it later by the folder above the mount point. So
+//! that one is granted too where a share's folder is a mount point, is empty or is not there at the start,
+//! unless it is the system's own: a share directly below `/` that is mounted after the start, or mounted anew
+//! from another superblock, needs a restart, and so does one inside of such a mount. Files that are replaced by a rename (the configuration) are
 //! granted with the folder they are in.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -57,6 +60,12 @@ const RUNTIME: [&str; 19] = [
     "/usr/lib",
 ];
 
+/// Folders that are never granted because a share lies in them.
+const SYSTEM: [&str; 16] = [
+    "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/root",
+    "/run", "/sbin", "/sys", "/usr", "/var",
+];
+
 /// The port of name servers.
 const DNS: u16 = 53;
 
@@ -76,8 +85,11 @@ impl Confinement {
     #[must_use]
     pub fn of(config: &SiteConfig, file: &Path) -> Self {
         let shares = config.shares.iter();
-        let work = shares.clone().map(|share| share.path.clone());
-        let work = work.chain([config.site.state.clone()]).collect();
+        let roots = shares.clone().map(|share| share.path.as_path());
+        let there = roots.clone().filter(|root| root.is_dir());
+        let above = roots.filter_map(mounted_in);
+        let work = there.chain(above).chain([config.site.state.as_path()]);
+        let work = work.map(Path::to_path_buf).collect();
         // With its folder, so that one that is put in its place can be read by a reload.
         let beside = |file: &Path| file.parent().map(Path::to_path_buf);
         let policies = shares.flat_map(|share| &share.policies).filter(|policy| is_file(policy));
@@ -87,6 +99,17 @@ impl Confinement {
         let listen = config.site.metrics.map(|metrics| metrics.port()).into_iter().collect();
         Self { work, read, listen }
     }
+}
+
+/// The folder above `root`, if something may be mounted at `root` later: it is a mount point, empty, or not
+/// there. What is mounted then is granted by the folder above alone. None for the system's own.
+fn mounted_in(root: &Path) -> Option<&Path> {
+    let above = root.parent()?;
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev());
+    let is_mount = matches!((device(root), device(above)), (Ok(own), Ok(above)) if own != above);
+    let is_empty = || std::fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+    let later = !root.exists() || is_mount || is_empty();
+    (later && above.is_dir() && !SYSTEM.iter().any(|own| Path::new(own) == above)).then_some(above)
 }
 
 /// What came of it.

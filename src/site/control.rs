@@ -114,16 +114,113 @@ pub enum Request {
         #[serde(default)]
         now: bool,
     },
+    /// Hand the share over to the other site, in order; or go back on it.
+    Switchover {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+        /// What of it.
+        #[serde(default)]
+        step: SwitchStep,
+    },
+    /// Open the share here without the other site.
+    Failover {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+        /// The recovery point, as `history rollback --to` takes it; the last one where nothing is said.
+        #[serde(default)]
+        at: Option<String>,
+        /// The operator's word that the other site is switched off.
+        #[serde(default)]
+        peer_is_off: bool,
+    },
+    /// The operator's word that the other site is switched off, at a site that is active.
+    OpenAlone {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// This site is to be the active one, where none is or both say they are.
+    ResolveSplit {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// Run a hook again that failed.
+    RetryHook {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// Make a plan of what becomes of every path that either site changed.
+    FailbackPlan {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// Change outcomes of a plan.
+    FailbackDecide {
+        /// The plan's file.
+        plan: std::path::PathBuf,
+        /// Paths: one, or a pattern; escaped.
+        select: String,
+        /// To what: production, recovery, both, delete or hold.
+        outcome: String,
+        /// Why, for people.
+        #[serde(default)]
+        reason: String,
+        /// For both: the new name of production's version, escaped.
+        #[serde(default)]
+        new_name: Option<String>,
+    },
+    /// Carry a plan out.
+    FailbackApply {
+        /// The plan's file.
+        plan: std::path::PathBuf,
+        /// What is held for a person stays as recovery has it, production's version in quarantine.
+        #[serde(default)]
+        accept_held: bool,
+    },
+    /// Whether services may work with the share here now.
+    Gate {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
+    /// Make a view of a former state for a rehearsal, in a folder that the caller has.
+    Rehearse {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+        /// A recovery point, a time, a mark or a batch, as it is typed.
+        at: String,
+        /// The folder's name, below `.farshore/rehearsal`.
+        id: String,
+    },
     /// Read the config again.
     Reload {},
     /// End in order.
     Stop {},
 }
 
+/// What is done about a switchover.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwitchStep {
+    /// It is begun, or gone on with.
+    #[default]
+    Begin,
+    /// This site stays active: before the share was handed over.
+    Abort,
+    /// This site is active again: the other one declined.
+    TakeBack,
+}
+
 impl Request {
     /// Answered from memory, or at once: never turned away because others take long.
     fn is_short(&self) -> bool {
-        matches!(self, Self::Status {} | Self::BrakeShow { .. } | Self::Stop {})
+        matches!(self, Self::Status {} | Self::BrakeShow { .. } | Self::Gate { .. } | Self::Stop {})
     }
 }
 

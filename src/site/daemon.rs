@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver as Queue, RecvTimeoutError, Sender as Told, bounded};
-use farshore_core::brake::{BrakeConfig, PurgeWindow};
+use farshore_core::brake::{BrakeConfig, PurgeWindow, Shapes};
 use farshore_core::guard::Threshold;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::Epoch;
@@ -33,10 +33,11 @@ use farshore_engine::io::{Object, Storage};
 use farshore_engine::profile::Profile;
 use farshore_engine::source::standing::stand;
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
-use farshore_engine::target;
+use farshore_engine::target::{self, TargetError};
 use farshore_proto::close::CloseCode;
-use farshore_proto::link::Link;
+use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
+use farshore_proto::session::SessionError;
 use farshore_transport::{
     Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
     dial_trusting,
@@ -44,14 +45,16 @@ use farshore_transport::{
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
-use crate::replicate::{TargetOptions, open_catalog, open_root, remote_threads, resolve};
+use crate::replicate::{TargetOptions, open_root, remote_threads, resolve};
 use crate::serve::refusals::RefusalLog;
 use crate::serve::sessions::{ClaimError, Claimant, Sessions, TAKE_OVER};
 use crate::site::announce::KeyTalk;
+use crate::site::audit::{self, AuditLog, PeerHead};
 use crate::site::board::{Board, BoardConfig, ShareConfig, clock::SystemClock, facts};
 use crate::site::config::{Role, Share, SiteConfig};
 use crate::site::confine::{Confinement, confine};
 use crate::site::control::{self, Commands, Control, DaemonLock, Request};
+use crate::site::hooks::Hooks;
 use crate::site::keys::SiteKeys;
 use crate::site::log::{Level, Log, Record};
 use crate::site::metrics::Metrics;
@@ -59,40 +62,48 @@ use crate::site::nodes::Nodes;
 use crate::site::notify::Notifier;
 use crate::site::policies;
 use crate::site::receiver::Receiver;
+use crate::site::redial::Redial;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::site::watch::watched;
-use crate::state::{State, now_ms, path_bytes};
+use crate::state::{State, now_ms, path_bytes, random_id};
 
+mod auditing;
 mod commands;
 mod ends;
+mod failback;
 mod links;
 mod receiving;
+mod roles;
+mod root;
 mod sending;
+mod talk;
 
-use ends::{DataRole, End, Slot, open_end};
+use ends::{End, Slot, Want};
 use links::let_in;
+use roles::ShareRole;
 use sending::brake_config;
+use talk::TalkLine;
 
 /// Time a peer has for its first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long until a peer that could not be reached is tried again, first; then ever later.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// The longest of those times.
-const RETRY_LAST: Duration = Duration::from_secs(30);
 /// A connection may be away this long before the site is not ready.
 const GRACE: Duration = Duration::from_secs(30);
 /// How often a share's mount is asked whether it answers.
-const PROBE: Duration = Duration::from_secs(5);
+const PROBE: Duration = Duration::from_secs(3);
+/// How often one who offers looks whether the share is still sent from here.
+const OFFER_LOOK: Duration = Duration::from_millis(200);
 /// How often what is known without a cut is shown.
 const SHOW: Duration = Duration::from_millis(500);
 /// A file changed less than this long ago is looked at again, in nanoseconds.
 const RACY_NS: i64 = 20_000_000;
+/// How long sessions have to leave by themselves when the daemon stops.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long a request to read a standby waits for all of it.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How long a request for a point waits for it.
-const POINT_PATIENCE: Duration = Duration::from_secs(60);
+pub const POINT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon that is about to run.
 #[derive(Debug)]
@@ -128,6 +139,13 @@ struct Daemon {
     trust: TrustFile,
     board: Arc<Board>,
     slots: BTreeMap<String, Arc<Slot>>,
+    roles: BTreeMap<String, Arc<ShareRole>>,
+    talk: TalkLine,
+    /// This site's record of what was done, and where the other's ends.
+    audit: Mutex<(AuditLog, PeerHead)>,
+    hooks: Hooks,
+    /// Itself, for threads that end with what they do.
+    me: Weak<Self>,
     io: IoMode,
     sessions: Sessions,
     stopping: AtomicBool,
@@ -149,12 +167,17 @@ pub fn run(
     let lock = DaemonLock::take(state.folder())?;
     let (tell, told) = words;
     let notifier = Notifier::from_env();
+    // Programs can be started up to here, and by that process alone afterwards.
+    let hooks = Hooks::start(&options.config).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("hooks: starting the process that runs them: {e}"),
+        hint: None,
+    })?;
     // Before the threads that work are there: they inherit it.
     let kept = Confinement::of(&options.config, &options.config_file);
     let confined = confine(&kept).map_err(|e| Failure::new(Exit::Refused, &e))?;
     options.log.say(&Record::new(Level::Info, "confined", confined.to_string()));
-    let daemon = Daemon::open(options, state, tell, notifier)?;
-    let daemon = Arc::new(daemon);
+    let daemon = Daemon::open(options, state, tell, notifier, hooks)?;
     let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
     let control = Control::open(daemon.state.folder(), &lock, commands)?;
     let metrics = daemon.config().site.metrics;
@@ -166,12 +189,22 @@ pub fn run(
             let daemon = &*daemon;
             scope.spawn(move || daemon.tend(slot));
         }
+        for role in daemon.roles.values() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.tend_role(role));
+        }
+        if daemon.config().peer.dial.is_some() {
+            let daemon = &*daemon;
+            scope.spawn(move || daemon.keep_talk());
+        }
         daemon.notifier.ready();
         ready(listener.as_ref().map(|listener| listener.local_addr()));
         daemon.until_stopped(&told, listener.as_deref());
         if let Some(listener) = &listener {
             listener.close();
         }
+        daemon.talk.close();
+        daemon.leave_in_order();
         let open = daemon.sessions.stop();
         daemon.say(Level::Info, "stopping", format!("{open} sessions end"));
         Ok::<_, Failure>(())
@@ -187,7 +220,8 @@ impl Daemon {
         state: State,
         words: Told<Word>,
         notifier: Notifier,
-    ) -> Result<Self, Failure> {
+        hooks: Hooks,
+    ) -> Result<Arc<Self>, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
         let refused = |e: &dyn std::error::Error| Failure::new(Exit::Refused, e);
         SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
@@ -204,15 +238,15 @@ impl Daemon {
             },
             Arc::new(SystemClock),
         );
+        let audit = open_audit(&state, &log)?;
         let mut slots = BTreeMap::new();
+        let mut roles = BTreeMap::new();
         for share in &config.shares {
-            let role = first_role(share);
-            let shown = board.share(&shown_share(share, role));
-            // What cannot be opened at the start is said by not starting.
-            let end = open_end(share, role, &config, &state, io, shown, &log)?;
-            slots.insert(share.name.clone(), Arc::new(Slot::new(&share.name, role, end)));
+            drop(board.share(&shown_share(share, first_role(share))));
+            roles.insert(share.name.clone(), Arc::new(ShareRole::new(share, &state)?));
+            slots.insert(share.name.clone(), Arc::new(Slot::new(&share.name, Want::Nothing, None)));
         }
-        Ok(Self {
+        Ok(Arc::new_cyclic(|me| Self {
             config: Mutex::new(config),
             config_file,
             log,
@@ -222,12 +256,17 @@ impl Daemon {
             trust,
             board,
             slots,
+            roles,
+            talk: TalkLine::default(),
+            audit: Mutex::new(audit),
+            hooks,
+            me: me.clone(),
             io,
             sessions: Sessions::default(),
             stopping: AtomicBool::new(false),
             words,
             notifier,
-        })
+        }))
     }
 
     fn config(&self) -> SiteConfig {
@@ -339,7 +378,7 @@ impl Daemon {
         let id = key.key_id();
         // Ends with the listener, whose audit it hears.
         std::thread::spawn(move || {
-            let mut lines = RefusalLog::new(id, std::time::Instant::now());
+            let mut lines = RefusalLog::at_site(id, std::time::Instant::now());
             while let Ok(refusal) = refusals.recv() {
                 if let Some(line) = lines.line(&refusal, std::time::Instant::now()) {
                     daemon.say(Level::Warn, "refused", line);
@@ -371,9 +410,14 @@ impl Daemon {
             let text = format!("no share '{share}' is served here");
             target::refuse(&link, CloseCode::UnknownShare, &text);
         };
-        if matches!(message, Ok(Message::Hello { .. } | Message::Offer { .. }))
-            && !self.trusted.current().contains(&peer)
-        {
+        let of_the_site = matches!(
+            message,
+            Ok(Message::Hello { .. }
+                | Message::Offer { .. }
+                | Message::Talk { .. }
+                | Message::Call(_))
+        );
+        if of_the_site && !self.trusted.current().contains(&peer) {
             let text = "this key is not that of the other site";
             self.say(Level::Warn, "refused", format!("{remote}: {peer}: {text}"));
             return target::refuse(&link, CloseCode::ProtocolViolation, text);
@@ -408,8 +452,17 @@ impl Daemon {
                 }
                 self.board.connected(&remote.to_string());
                 // The sender's thread takes it when its session before is over.
-                outgoing.offer.send(link).unwrap_or(());
+                let mut offered = link.clone();
+                while !outgoing.over.load(Relaxed) {
+                    match outgoing.offer.send_timeout(offered, OFFER_LOOK) {
+                        Ok(()) => return,
+                        Err(e) => offered = e.into_inner(),
+                    }
+                }
+                unknown(&share);
             }
+            Ok(Message::Talk { versions, site }) => self.attend_talk(link, versions, &site),
+            Ok(Message::Call(call)) => self.attend_call(&call, link),
             Ok(Message::Report { versions, share, node }) => {
                 let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };
                 self.attend(&outgoing, link, &remote.to_string(), versions, &node);
@@ -444,11 +497,30 @@ impl Daemon {
         Ok((link, transport))
     }
 
+    /// Waits until sessions that are sent have left, behind the cut at hand; not for one that takes long.
+    fn leave_in_order(&self) {
+        let until = std::time::Instant::now() + LEAVING;
+        let sends = |slot: &Arc<Slot>| slot.outgoing().is_some_and(|outgoing| outgoing.has_line());
+        while std::time::Instant::now() < until && self.slots.values().any(sends) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How a session's end is logged: what was asked to stop is no reason to look.
+    fn level_of_end(&self, in_order: bool) -> Level {
+        if in_order || self.is_stopping() { Level::Info } else { Level::Warn }
+    }
+
+    /// How long until the peer of a share is tried again, first; then ever later.
+    fn redial(&self, share: &str) -> Redial {
+        Redial::within(self.config().share(share).map(|share| share.objective))
+    }
+
     /// Waits out a failure; whether the end of the share goes on.
-    fn wait_out(&self, wait: &mut Duration, text: &str, over: &AtomicBool) -> bool {
-        self.board.disconnected(text, Some(*wait));
-        let until = std::time::Instant::now() + *wait;
-        *wait = (*wait * 2).min(RETRY_LAST);
+    fn wait_out(&self, redial: &mut Redial, text: &str, over: &AtomicBool) -> bool {
+        let wait = redial.next(chance());
+        self.board.disconnected(text, Some(wait));
+        let until = std::time::Instant::now() + wait;
         while std::time::Instant::now() < until && !over.load(Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -456,24 +528,49 @@ impl Daemon {
     }
 }
 
+/// Anything from 0 to 1.
+fn chance() -> f64 {
+    random_id().map_or(0.5, |id| f64::from(id.0[0]) / 255.0)
+}
+
+/// The site's record of what was done, and where the other's ends. What is wrong with them is said, and they are
+/// gone on with.
+fn open_audit(state: &State, log: &Log) -> Result<(AuditLog, PeerHead), Failure> {
+    let folder = state.folder();
+    let failed = |file: &str, e: &std::io::Error| Failure {
+        exit: Exit::Refused,
+        message: format!("audit record {}: opening it: {e}", folder.join(file).display()),
+        hint: None,
+    };
+    let (chain, found) = AuditLog::open(folder).map_err(|e| failed(audit::FILE, &e))?;
+    let say = |text| log.say(&Record::new(Level::Error, "audit", text));
+    if found.torn > 0 {
+        say(format!("{}: a record that a crash cut off was taken away", chain.path().display()));
+    }
+    if let Some(fault) = found.fault {
+        say(format!("{}: broken: {fault}", chain.path().display()));
+    }
+    Ok((chain, PeerHead::open(folder).map_err(|e| failed(audit::PEER_FILE, &e))?))
+}
+
 /// A share as the board is told of it.
-fn shown_share(share: &Share, role: DataRole) -> ShareConfig<'_> {
+fn shown_share(share: &Share, wanted: Want) -> ShareConfig<'_> {
     ShareConfig {
         name: &share.name,
         path: &share.path,
-        role: match role {
-            DataRole::Sends => facts::Role::Active,
-            DataRole::Receives | DataRole::Neither => facts::Role::Standby,
+        role: match wanted {
+            Want::Source(_) => facts::Role::Active,
+            Want::Target(_) | Want::Nothing => facts::Role::Standby,
         },
         epoch: 0,
         objective: Some(share.objective),
     }
 }
 
-/// What a share's end does before any role is on record.
-fn first_role(share: &Share) -> DataRole {
+/// What a share's end is shown as before its role is known.
+fn first_role(share: &Share) -> Want {
     match share.role {
-        Role::Active => DataRole::Sends,
-        Role::Standby => DataRole::Receives,
+        Role::Active => Want::Source(None),
+        Role::Standby => Want::Target(Epoch(0)),
     }
 }

@@ -375,7 +375,8 @@ fn end_group(child: &Child) {
     }
 }
 
-fn keep_tail(mut stream: impl Read, tail: &Mutex<Vec<u8>>) {
+/// Reads `stream` to its end, and keeps the last of it in `tail`.
+pub(crate) fn keep_tail(mut stream: impl Read, tail: &Mutex<Vec<u8>>) {
     let mut buffer = [0; 1 << 10];
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         let mut tail = lock(tail);

@@ -231,12 +231,26 @@ role = @role
 #probe = ["/usr/local/sbin/probe-services"]
 #timeout = "5m"
 
-# When replication of an account is held until somebody looks at it: more deletions and replacements
-# than both 'entries' and 'percent' of its entries within 'window', or any change of a canary.
+# When replication of an account, or of the share, is held until somebody looks at it (docs/brake.md).
 [share.brake]
+# More deletions within 'window' than both of these, of the share; the accounts with the largest part are held.
 #entries = 1000
 # 0 to 100.
 #percent = 10
+# The same of one account.
+#account_entries = 20
+#account_percent = 50
+# More than 'entries' replaced, and than so many percent of an account or of the share.
+#rewrite_percent = 50
+# Shapes of ransomware: more than so many, and than half of what was deleted, replaced or moved; 0: not looked for.
+# Compressible files that became noise; names that got a new extension added; renames to a new extension.
+#encrypted = 20
+#appended = 20
+#renamed = 50
+# One new text in more than so many folders at once; 0: not looked for.
+#note_directories = 20
+# More accounts held within 'window' hold the share.
+#spread = 16
 #window = "1h"
 # Files below the share that nobody touches. Default: none.
 #canaries = [".canary/do-not-touch.docx"]
@@ -299,10 +313,10 @@ mod tests {
         );
         assert_eq!(plain.history.days, all.history.days);
         assert_eq!(plain.allow_protected, all.allow_protected);
-        let brake = |share: &crate::site::config::Share| {
-            (share.brake.entries, share.brake.percent, share.brake.window)
-        };
-        assert_eq!(brake(plain), brake(all));
+        let brake = |share: &crate::site::config::Share| share.brake.clone();
+        let none =
+            crate::site::config::Brake { canaries: Vec::new(), purges: Vec::new(), ..brake(all) };
+        assert_eq!(brake(plain), none, "canaries and purges are examples");
     }
 
     #[test]

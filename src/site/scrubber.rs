@@ -71,6 +71,9 @@ struct Kept {
     /// When accounts were read to their end, by their escaped paths.
     accounts: BTreeMap<String, i64>,
     found: u64,
+    /// A pass has come to its end: before, what was read last says nothing of the rest.
+    #[serde(default)]
+    is_complete: bool,
 }
 
 /// The scrub of one share.
@@ -256,6 +259,7 @@ impl Scrubber {
             // All that are there were read in this pass; what is gone is forgotten.
             let began = kept.began_ms;
             kept.accounts.retain(|_, read| *read >= began);
+            kept.is_complete = true;
         }
         kept.cursor = next.map(ToString::to_string).unwrap_or_default();
     }
@@ -263,7 +267,7 @@ impl Scrubber {
     fn show(&self, kept: &Kept) {
         let mut worst: Vec<(&String, &i64)> = kept.accounts.iter().collect();
         worst.sort_by_key(|(_, read)| **read);
-        let oldest = worst.first().map(|(_, read)| **read);
+        let oldest = worst.first().map(|(_, read)| **read).filter(|_| kept.is_complete);
         self.receiver.board().scrub(Scrub {
             oldest_verified_unix_ms: oldest,
             worst: worst

@@ -8,7 +8,8 @@
 //! Guarantees: the time of a point moves only to a moment up to which everything is in: to now, when
 //! every change made before it was announced by an event and taken; to the begin of a complete look at
 //! everything otherwise. What is held, unreadable or unstable is counted as an exception of the point and
-//! looked at again. Nothing that the brake holds is sent, and what it holds survives a restart.
+//! looked at again. Nothing that the brake holds is sent, but it is looked at (`sender/held.rs`), and what it holds
+//! survives a restart.
 //!
 //! Refuses to give anything out while the root is not there. After a crash: the dirty set is read from
 //! its journal, and what nobody watched is found by a rotation, while what is known goes first.
@@ -31,10 +32,14 @@ use farshore_engine::capture::{
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
-use farshore_engine::plan::{Part, Plan, Problem, Scope};
-use farshore_engine::progress::Progress;
+use farshore_engine::io::{Object, Storage};
+use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
+use farshore_engine::progress::{Phase, Progress, TooLarge};
+use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, LeftOut, Look, Next};
+use farshore_proto::close::CloseCode;
 use farshore_proto::message::Welcome;
+use farshore_proto::session::SessionError;
 
 use crate::exit::{Exit, Failure};
 use crate::site::announce::KeyTalk;
@@ -48,10 +53,16 @@ use crate::state::now_ms;
 mod ahead;
 mod brakes;
 mod cuts;
+mod drain;
+mod held;
 mod live;
+mod waits;
 
 use brakes::Brakes;
+pub use held::Decided;
+use held::{GuardHold, Looks};
 use live::Pace;
+use waits::{Without, waits};
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -65,6 +76,8 @@ const RETRY_LAST: Duration = Duration::from_secs(300);
 const DEFERRED_AGAIN: Duration = Duration::from_secs(10);
 /// Paths that could not be replicated, and are remembered one by one.
 const TROUBLED_MAX: usize = 10_000;
+/// Files too large for the standby that are left out of cuts; further ones are tried with every look.
+const WAITS_MAX: usize = 100;
 /// Requests that wait for the next cut.
 const WANTED_MAX: usize = 64;
 
@@ -72,6 +85,8 @@ const WANTED_MAX: usize = 64;
 pub struct SenderConfig {
     /// The share's name.
     pub share: String,
+    /// Where it is here.
+    pub root: PathBuf,
     /// Components of an account's path below the share.
     pub account_depth: usize,
     /// How long a cut waits for more after the first change.
@@ -105,6 +120,11 @@ pub struct Sender {
     ahead_limit: ahead::Limit,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
+    /// The other end was told what is held now.
+    told: AtomicBool,
+    /// The standby's catalog is older than what it sealed: the next session has it look at its tree first.
+    distrusts: AtomicBool,
+    heart: Mutex<Heart>,
     stopping: AtomicBool,
 }
 
@@ -127,6 +147,17 @@ struct Trouble {
     times: u32,
     again: Instant,
     marked: bool,
+    /// Bytes that the standby has no room for: until it is tried again it is left out of cuts.
+    needed: Option<u64>,
+}
+
+/// What the two ends tell each other of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heart {
+    beat: Option<Instant>,
+    at_risk: AtRisk,
+    /// Bytes that the standby has free.
+    free: Option<u64>,
 }
 
 /// What a cut under way holds.
@@ -140,6 +171,18 @@ struct UnderWay {
     completes: bool,
     /// Marks made before it took any.
     marks: u64,
+    /// Of what is held, that of which it looks at all; the share itself is the empty path.
+    held: Vec<RelPath>,
+    began: Option<Instant>,
+    /// Files left out of it that the standby has no room for; they are in trouble already.
+    waits: Vec<RelPath>,
+}
+
+impl Trouble {
+    /// How long until it is tried again, behind so many times.
+    fn wait(&self) -> Duration {
+        RETRY_FIRST.saturating_mul(1 << self.times.min(16)).min(RETRY_LAST)
+    }
 }
 
 impl UnderWay {
@@ -176,12 +219,12 @@ struct Inner {
     troubled: BTreeMap<RelPath, Trouble>,
     /// Directories in which a policy deferred something, and when they are looked at again.
     deferred: BTreeMap<RelPath, Instant>,
-    guard_hold: Option<(guard::Hold, Instant)>,
+    guard_hold: Option<GuardHold>,
     approve_guard: bool,
+    /// When what is held was looked at.
+    looks: Looks,
     /// What waits for a large file.
     ahead: BTreeMap<RelPath, ahead::Waiting>,
-    /// T of accounts that are not at the share's.
-    behind: BTreeMap<RelPath, i64>,
     found_by_event: u64,
     found: u64,
     marks_sealed: u64,
@@ -223,8 +266,8 @@ impl Sender {
             deferred: BTreeMap::new(),
             guard_hold: None,
             approve_guard: false,
+            looks: Looks::default(),
             ahead: BTreeMap::new(),
-            behind: BTreeMap::new(),
             found_by_event: 0,
             found: 0,
             marks_sealed: 0,
@@ -249,6 +292,9 @@ impl Sender {
             pace: Mutex::new(pace),
             ahead_limit: ahead::Limit::default(),
             talk: Mutex::default(),
+            told: AtomicBool::new(false),
+            distrusts: AtomicBool::new(false),
+            heart: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         sender.show_holds();
@@ -281,6 +327,12 @@ impl Sender {
     fn turn_away(&self) {
         let wanted = std::mem::take(&mut self.lock().wanted);
         self.answer(wanted, || Err(self.refused("it is not sent from here any more")));
+    }
+
+    /// Whether the standby may be taken to be as its catalog says.
+    #[must_use]
+    pub fn trusts_standby(&self) -> bool {
+        !self.distrusts.load(Relaxed)
     }
 
     /// Whether it was told to stop.
@@ -343,63 +395,9 @@ impl Sender {
         }
     }
 
-    /// Whether what an operator looked at is what is held: of the account, or alone, that hold.
-    ///
-    /// # Errors
-    /// [`Failure`] when it is another one, or there are others.
-    pub fn is_still(&self, only: Option<&RelPath>, id: Option<&str>) -> Result<(), Failure> {
-        let Some(id) = id else { return Ok(()) };
-        let guard_hold = self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string());
-        let holds = self.brakes.shown(&self.config.share, guard_hold);
-        let account = only.map(ToString::to_string);
-        let mut meant = holds.iter().filter(|h| account.as_ref().is_none_or(|a| h.account == *a));
-        match (meant.next(), meant.next()) {
-            (Some(hold), None) if hold.id == id => Ok(()),
-            _ => Err(self.refused(&format!(
-                "hold {id} is not what is held there now; farshore brake show says what is"
-            ))),
-        }
-    }
-
-    /// Lets pass what is held.
-    ///
-    /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn approve(&self, only: Option<&RelPath>) -> Result<(), Failure> {
-        let mut inner = self.lock();
-        let by_guard = only.is_none() && inner.guard_hold.is_some();
-        inner.approve_guard |= by_guard;
-        drop(inner);
-        match self.brakes.approve(only, now_ms()) {
-            Ok(accounts) => {
-                for account in accounts {
-                    match account {
-                        Some(account) => self.dirty.mark(&account, true, now_ms()),
-                        None => self.dirty.mark_whole("a hold was approved", now_ms()),
-                    }
-                }
-            }
-            Err(_) if by_guard => {}
-            Err(failure) => return Err(failure),
-        }
-        self.show_holds();
-        Ok(())
-    }
-
-    /// Keeps at the standby what is held.
-    ///
-    /// # Errors
-    /// [`Failure`] when nothing is.
-    pub fn reject(&self, only: Option<&RelPath>) -> Result<(), Failure> {
-        self.brakes.reject(only, now_ms())?;
-        self.show_holds();
-        Ok(())
-    }
-
-    fn show_holds(&self) {
-        let guard_hold = self.lock().guard_hold.as_ref().map(|(hold, _)| hold.to_string());
-        let holds = self.brakes.shown(&self.config.share, guard_hold);
-        self.board.holds(holds);
+    /// The root is another folder than the one before, and is meant.
+    pub fn approve_root(&self) {
+        self.lock().approve_guard = true;
     }
 
     /// What is known without a cut: shown once a second or so by whoever has a thread for it.
@@ -411,10 +409,24 @@ impl Sender {
         let bound = match whole {
             true => Bound::Unknown,
             // A mark is a directory, of one change or more; what is held is not counted at all.
-            false if files > 0 || !self.left_out(&inner).is_empty() => Bound::AtLeast,
+            false if files > 0 || !self.left_out(&self.withheld(), &inner).is_empty() => {
+                Bound::AtLeast
+            }
             false => Bound::AtMost,
         };
-        self.board.at_risk(AtRisk { files, bytes: 0, bound });
+        let cut = inner.under_way.taken.is_some()
+            && matches!(self.progress.phase(), Phase::Replicating | Phase::Sealing);
+        let bytes = match (bound, files) {
+            (Bound::AtMost, 0) => Some(0),
+            // Those of the cut under way were looked at; of what waits only where it is, is known.
+            (Bound::AtLeast, _) if cut => Some(self.progress.planned_bytes.load(Relaxed)),
+            _ => None,
+        };
+        drop(inner);
+        let at_risk = AtRisk { files, bytes, bound };
+        self.heart.lock().unwrap_or_else(PoisonError::into_inner).at_risk = at_risk;
+        self.board.at_risk(at_risk);
+        let inner = self.lock();
         let percent = |found: u64, all: u64| match all {
             0 => 100.0,
             #[allow(clippy::cast_precision_loss)] // a share of a whole
@@ -449,12 +461,28 @@ impl Sender {
         self.board.state(ShareState::WaitingForPeer, Some(why));
     }
 
+    /// A session failed: that the other site's disk is full is a state of its own.
+    pub fn broke(&self, e: &SourceError) {
+        let disk = CloseCode::Disk as u32;
+        match e {
+            SourceError::Session(SessionError::Refused { code, text }) if *code == disk => {
+                // It says itself whether it is full, or failing.
+                let text = match text.strip_prefix("no space") {
+                    Some(why) => format!("no space at the standby{why}"),
+                    None => format!("the standby's disk: {text}"),
+                };
+                self.board.state(ShareState::Error, Some(&text));
+            }
+            e => self.waits_for_peer(&farshore_engine::ingest::describe(e)),
+        }
+    }
+
     /// Begins to look at everything, if that is due.
     fn begin_rotation(
         &self,
         inner: &mut Inner,
         dirty: &DirtyStatus,
-        withheld: &[RelPath],
+        left_out: &BTreeSet<RelPath>,
     ) -> Result<(), CatalogError> {
         if dirty.gone.is_some() {
             return Ok(());
@@ -462,7 +490,7 @@ impl Sender {
         if dirty.whole.is_some() {
             inner.covered = false;
             inner.rotation = None;
-            let taken = self.dirty.take(&filter(false, withheld));
+            let taken = self.dirty.take(&filter(false, left_out, &[]));
             // The look that begins now covers what the one before was to.
             if let Some(former) = std::mem::replace(&mut inner.whole, taken) {
                 self.dirty.done(former);
@@ -483,31 +511,35 @@ impl Sender {
         Ok(())
     }
 
-    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, withheld: &[RelPath]) -> bool {
+    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, left_out: &BTreeSet<RelPath>) -> bool {
         if !inner.wanted.is_empty() || inner.seeding || inner.differ > 0 {
             return true;
         }
         let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
-        let waits = |account: &RelPath| !withheld.contains(account);
-        dirty.accounts.iter().any(|a| a.first_ms <= before && waits(&a.account))
+        let is_in = |account: &RelPath| !left_out.contains(account);
+        dirty.accounts.iter().any(|a| a.first_ms <= before && is_in(&a.account))
     }
 
     /// The next cut, if one is due.
     fn compose(&self) -> Result<Option<Cut>, CatalogError> {
         let mut inner = self.lock();
-        if let Some((_, at)) = &inner.guard_hold
+        if let Some(held) = &inner.guard_hold
             && !inner.approve_guard
-            && at.elapsed() < HELD_AGAIN
+            && held.seen.elapsed() < HELD_AGAIN
         {
             return Ok(None);
         }
-        if self.brakes.holds_share() {
-            return Ok(None);
+        let withheld = self.withheld();
+        let share_held = self.brakes.holds_share();
+        inner.looks.keep(&withheld, share_held);
+        if share_held {
+            return Ok(inner.looks.share_is_due().then(|| self.look_at_held(&mut inner, withheld)));
         }
         self.retry(&mut inner);
-        let (dirty, withheld) = (self.dirty.status(), self.brakes.withheld());
-        let left_out = self.left_out(&inner);
+        let waits = waits(&inner.troubled);
+        let dirty = self.dirty.status();
+        let left_out = self.left_out(&withheld, &inner);
         if !inner.seeding {
             self.begin_rotation(&mut inner, &dirty, &left_out)?;
         }
@@ -515,12 +547,18 @@ impl Sender {
             Some(_) => Duration::ZERO,
             None => self.pace().scan,
         };
-        let slice = match &inner.rotation {
+        let held = if inner.seeding { Vec::new() } else { inner.looks.due(&withheld, &dirty) };
+        let mut slice = match &inner.rotation {
             Some(rotation) if !inner.seeding => rotation.next(&self.catalog.reader()?, pace)?,
             _ => None,
         };
+        if let Some(slice) = &mut slice {
+            // Of what is held all is looked at, at its own pace.
+            slice.parts.retain(|part| !withheld.covers(&part.directory));
+        }
         let beat = inner.covered && inner.last_seal.is_none_or(|at| at.elapsed() >= BEAT);
-        if slice.is_none() && !beat && !self.is_due(&inner, &dirty, &left_out) {
+        let is_due = !held.is_empty() || self.is_due(&inner, &dirty, &left_out);
+        if slice.is_none() && !beat && !is_due {
             return Ok(None);
         }
         let now = now_ms();
@@ -534,7 +572,7 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
-        let taken = self.dirty.take(&filter(!inner.seeding, &left_out));
+        let taken = self.dirty.take(&filter(!inner.seeding, &left_out, &held));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
         let complete = reported && known;
@@ -545,6 +583,7 @@ impl Sender {
         let parts: Vec<Part> = scope
             .flat_map(|scope| scope.parts().iter().cloned())
             .chain(slice.iter().flat_map(|slice| slice.parts.iter().cloned()))
+            .chain(held.iter().map(|account| Part { directory: account.clone(), deep: true }))
             .collect();
         let look = match (inner.seeding, parts.is_empty()) {
             (true, _) => Look::Whole,
@@ -566,7 +605,10 @@ impl Sender {
         let completes = completes && watched && known;
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
-        inner.under_way = UnderWay { taken, slice, wanted, judged: None, completes, marks };
+        let (judged, began) = (None, Some(Instant::now()));
+        let policy = Without::of(self.policy(), &waits);
+        inner.under_way =
+            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -577,9 +619,29 @@ impl Sender {
         if look != Look::Nothing {
             self.board.cut_began(Arc::clone(&self.progress));
         }
-        let policy = self.policy();
-        let left_out = LeftOut::default();
-        Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels, left_out }))
+        let (left_out, only_judged) = (LeftOut::default(), false);
+        let cut =
+            Cut { look, time_unix_ms, policy, withheld, approved, only_judged, labels, left_out };
+        Ok(Some(cut))
+    }
+
+    /// A cut that looks at everything, to judge it: of a share that is held as a whole nothing is sent before
+    /// it is judged again, and with this cut nothing at all. What waits goes on waiting.
+    fn look_at_held(&self, inner: &mut Inner, withheld: Withheld) -> Cut {
+        let wanted = std::mem::take(&mut inner.wanted);
+        let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
+        let held = vec![RelPath::root()];
+        inner.under_way =
+            UnderWay { wanted, held, began: Some(Instant::now()), ..UnderWay::default() };
+        let (policy, look) = (self.policy(), Look::Whole);
+        let (approved, only_judged, left_out) = (false, true, LeftOut::default());
+        let time_unix_ms = None;
+        Cut { look, time_unix_ms, policy, withheld, approved, only_judged, labels, left_out }
+    }
+
+    /// Accounts of which nothing is sent.
+    fn withheld(&self) -> Withheld {
+        Withheld::new(self.brakes.withheld(), self.config.account_depth)
     }
 
     /// Marks what could not be replicated and is to be tried again.
@@ -587,6 +649,10 @@ impl Sender {
         let now = Instant::now();
         for (path, trouble) in &mut inner.troubled {
             if !trouble.marked && trouble.again <= now {
+                if trouble.needed.is_some_and(|needed| self.is_still_too_large(path, needed)) {
+                    trouble.again = now + trouble.wait();
+                    continue;
+                }
                 let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
                 self.dirty.mark(&directory, false, now_ms());
                 trouble.marked = true;
@@ -597,13 +663,24 @@ impl Sender {
         }
     }
 
-    /// Notes where a policy deferred something that is not withheld.
-    fn note_deferred(&self, inner: &mut Inner, cut: &Cut, report: &CutReport) {
+    fn heart(&self) -> Heart {
+        *self.heart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is free at the standby, as it said last.
+    fn standby_free(&self) -> Option<u64> {
+        self.heart().free
+    }
+
+    /// Notes where a policy deferred something; what the standby has no room for waits by itself, and what a
+    /// cut left out is looked at when it is over.
+    fn note_deferred(&self, inner: &mut Inner, cut: &Cut, waits: &[RelPath], report: &CutReport) {
         let again = Instant::now() + DEFERRED_AGAIN;
-        let ahead = cut.left_out.accounts.iter().map(|(account, _)| account);
-        let left_out: Vec<&RelPath> = cut.withheld.iter().chain(ahead).collect();
-        let withheld = |path: &RelPath| left_out.iter().any(|a| path.starts_with(a));
-        for path in report.deferred_first.iter().filter(|path| !withheld(path)) {
+        let left_out = |path: &RelPath| {
+            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
+        };
+        let waits = |path: &RelPath| waits.contains(path) || left_out(path);
+        for path in report.deferred_first.iter().filter(|path| !waits(path)) {
             if inner.deferred.len() >= TROUBLED_MAX {
                 break;
             }
@@ -615,22 +692,37 @@ impl Sender {
 
     /// Notes what a cut could not replicate, and forgets what it could.
     fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
-        let covered = |path: &RelPath| cut.look.covers(path);
+        let left_out = |path: &RelPath| {
+            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
+        };
+        // Of what it left out nothing is concluded.
+        let covered = |path: &RelPath| cut.look.covers(path) && !left_out(path);
+        let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
         let former: HashMap<RelPath, u32> = inner
             .troubled
-            .extract_if(.., |path, _| covered(path))
+            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
             .map(|(path, trouble)| (path, trouble.times))
             .collect();
         let account = |path: &RelPath| account_of(path, self.config.account_depth);
         let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
+        let too_large = self.progress.take_too_large().into_iter();
+        let too_large: HashMap<RelPath, TooLarge> =
+            too_large.map(|file| (file.path.clone(), file)).collect();
         for problem in problems {
             let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            self.board
-                .problem(&account(&problem.path), &format!("{}: {}", problem.path, problem.text));
+            let (path, file) = (&problem.path, too_large.get(&problem.path));
+            let text = match file {
+                Some(TooLarge { needed, free, .. }) => {
+                    format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
+                }
+                None => format!("{path}: {}", problem.text),
+            };
+            self.board.problem(&account(path), &text);
             if inner.troubled.len() < TROUBLED_MAX {
-                let wait = RETRY_FIRST.saturating_mul(1 << times.min(16)).min(RETRY_LAST);
-                let again = Instant::now() + wait;
-                let trouble = Trouble { times, again, marked: false };
+                let needed = file.map(|file| file.needed);
+                let now = Instant::now();
+                let mut trouble = Trouble { times, again: now, marked: false, needed };
+                trouble.again += trouble.wait();
                 inner.troubled.insert(problem.path.clone(), trouble);
             }
         }
@@ -654,36 +746,17 @@ impl Sender {
         }
     }
 
-    fn hold_by_guard(&self, hold: guard::Hold) {
-        let text = hold.to_string();
-        self.board.state(ShareState::Held, Some(&text));
-        let first = self.lock().guard_hold.replace((hold, Instant::now())).is_none();
-        if first {
-            self.log.say(&Record::new(Level::Error, "held", text).share(&self.config.share));
-        }
-        self.show_holds();
-    }
-
     fn answer(&self, wanted: Vec<Wanted>, answer: impl Fn() -> Result<RecoveryPoint, Failure>) {
         for Wanted { reply, .. } in wanted {
             // Who asked may have left.
             reply.send(answer()).unwrap_or(());
         }
     }
-
-    fn show_accounts(&self, inner: &mut Inner, time: i64) {
-        let withheld = self.left_out(inner);
-        inner.behind.retain(|account, _| withheld.contains(account));
-        let former = inner.last_point.map_or(time, |point| point.time_unix_ms);
-        for account in withheld {
-            inner.behind.entry(account).or_insert(former);
-        }
-        self.board.accounts(inner.behind.iter().map(|(account, time)| (account, *time)));
-    }
 }
 
-fn filter(parts_only: bool, withheld: &[RelPath]) -> TakeFilter {
-    let left_out = withheld.iter().cloned().collect();
+/// What is left out waits, but for what is held and looked at now.
+fn filter(parts_only: bool, left_out: &BTreeSet<RelPath>, held: &[RelPath]) -> TakeFilter {
+    let left_out = left_out.iter().filter(|a| !held.contains(a)).cloned().collect();
     TakeFilter { parts_only, left_out, settled_before_ms: None }
 }
 

@@ -13,16 +13,18 @@ use farshore_core::guard::{Hold, Threshold};
 use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::apply::HistoryBounds;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::{Compression, Striping};
+use farshore_engine::history::Wanted;
 use farshore_engine::io::uring::IoMode;
-use farshore_engine::plan::{Part, Plan, Problem, Scope};
+use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
 use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next, stand};
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
-use farshore_proto::message::Welcome;
+use farshore_proto::message::{Held, Holds, Receipt, Welcome};
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::sites::Sites;
@@ -41,6 +43,7 @@ struct State_ {
     told: VecDeque<Told>,
     differ: u64,
     refuses: bool,
+    holds: Option<Holds>,
     ended: bool,
     /// Files from so many bytes on go ahead of their cut.
     ahead_min: Option<u64>,
@@ -140,6 +143,10 @@ impl Cuts for Script {
 
     fn heard_keys(&self, _: &[u8]) {}
 
+    fn holds(&self) -> Option<Holds> {
+        self.state.lock().unwrap().holds.take()
+    }
+
     fn began(&self, _: &Welcome, _: bool) {
         self.tell(Told::Began);
     }
@@ -195,8 +202,9 @@ fn nothing(time: i64) -> Cut {
         look: Look::Nothing,
         time_unix_ms: Some(time),
         policy: Arc::new(ReplicateAll),
-        withheld: Vec::new(),
+        withheld: Withheld::default(),
         approved: false,
+        only_judged: false,
         labels: Vec::new(),
         left_out: Default::default(),
     }
@@ -205,6 +213,10 @@ fn nothing(time: i64) -> Cut {
 pub(crate) fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
     let part = |d: &str| Part { directory: path(d), deep: false };
     Cut { look: Look::Parts(Scope::new(directories.map(part))), ..nothing(time) }
+}
+
+fn withheld(account: &str) -> Withheld {
+    Withheld::new([path(account)].into(), 1)
 }
 
 pub(crate) fn path(text: &str) -> RelPath {
@@ -220,7 +232,7 @@ impl Observer for Seen {
     }
 
     fn began(&self, _: &Welcome) {}
-    fn applied(&self, _: u64) {}
+    fn applied(&self, _: &Receipt) {}
     fn sealed(&self, point: &RecoveryPoint) {
         self.0.lock().unwrap().push(*point);
     }
@@ -237,6 +249,15 @@ pub(crate) struct Standing<'a> {
 
 /// Runs one session that stands between the two trees while `work` goes on; how the source ended.
 pub(crate) fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
+    standing_with(sites, None, work)
+}
+
+/// The same with a target that keeps so much history.
+fn standing_with(
+    sites: &Sites,
+    history: Option<HistoryBounds>,
+    work: impl FnOnce(&Standing<'_>),
+) -> Result<(), SourceError> {
     let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
     let config = TransportConfig::loopback();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -255,7 +276,8 @@ pub(crate) fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Resul
             let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
             let config = farshore::replicate::TargetOptions::default();
             let config = config.config(folder, Arc::default()).unwrap();
-            let config = TargetConfig { observer: Some(observer), ..config };
+            let history = history.unwrap_or(config.history);
+            let config = TargetConfig { observer: Some(observer), history, ..config };
             let incoming = listener.accept().unwrap();
             let hello = target::receive_hello(&incoming.link).unwrap();
             target::run(&storage, &catalog, &incoming.link, &hello, &config)
@@ -361,15 +383,14 @@ fn what_is_withheld_is_neither_sent_nor_removed() {
             fs::remove_file(sites.a.join(account).join("gone")).unwrap();
         }
         let all = |time| parts(time, ["acct1", "acct2"]);
-        let held = Cut { withheld: vec![path("acct2")], ..all(2_000) };
-        let report = at.script.cut(held);
-        assert!(report.deferred > 0, "said");
+        let held = Cut { withheld: withheld("acct2"), ..all(2_000) };
+        at.script.cut(held);
         assert!(!sites.b.join("acct1/gone").exists());
         assert_eq!(fs::read(sites.b.join("acct2/gone")).unwrap(), b"before");
         assert_eq!(fs::read(sites.b.join("acct2/kept")).unwrap(), b"before");
         // The whole account taken away is withheld as well.
         fs::remove_dir_all(sites.a.join("acct2")).unwrap();
-        let held = Cut { withheld: vec![path("acct2")], ..parts(3_000, ["", "acct2"]) };
+        let held = Cut { withheld: withheld("acct2"), ..parts(3_000, ["", "acct2"]) };
         at.script.cut(held);
         assert_eq!(fs::read(sites.b.join("acct2/gone")).unwrap(), b"before");
         at.script.cut(parts(4_000, [""]));
@@ -423,4 +444,45 @@ fn a_lost_link_breaks_the_cut_and_the_next_session_goes_on() {
         sites.equal("after the next session");
     })
     .expect("ends in order");
+}
+
+/// The last good point of a hold stays whole however little history is kept, and no longer than the hold.
+#[test]
+fn the_last_good_point_of_a_hold_is_kept_until_the_hold_ends() {
+    let sites = Sites::in_memory();
+    write(&sites.a, "acct1/one", "first");
+    let none = || Some(HistoryBounds { sets_max: 0, ..HistoryBounds::NONE });
+    let can_go_back = || {
+        let state = State::open(Some(&sites.state)).unwrap();
+        let parts = [farshore::state::path_bytes(&sites.b)];
+        let (catalog, _) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
+        let reader = catalog.reader().unwrap();
+        let found = farshore_engine::history::find(&reader, &Wanted::Sequence(1)).is_ok();
+        (found, reader.holds().unwrap())
+    };
+    let held = Held {
+        id: "7".into(),
+        account: path("acct1"),
+        since_unix_ms: 1,
+        rejected_unix_ms: None,
+        point: Some((1, 1_000)),
+        reason: "why".into(),
+        counts: [0, 9, 0, 0],
+    };
+    let holds = Holds { total: 1, oldest_point: Some(1), first: vec![held] };
+    standing(&sites, |at| drop(at.script.cut(whole(1_000)))).expect("ends in order");
+    for (n, held) in [(2, Some(&holds)), (3, None), (4, Some(&Holds::default()))] {
+        write(&sites.a, "acct1/one", &format!("version {n}"));
+        standing_with(&sites, none(), |at| {
+            at.script.state.lock().unwrap().holds = held.cloned();
+            at.script.want(nothing(n * 1_000 - 500));
+            assert!(matches!(at.script.told(), Told::Sealed(_)));
+            at.script.cut(parts(n * 1_000, ["acct1"]));
+        })
+        .expect("ends in order");
+        // What was displaced in this session is for the next one to prune.
+        standing_with(&sites, none(), |at| drop(at.script.cut(nothing(n * 1_000 + 100)))).unwrap();
+        let said = if n < 4 { holds.clone() } else { Holds::default() };
+        assert_eq!(can_go_back(), (n < 4, said), "in session {n}");
+    }
 }

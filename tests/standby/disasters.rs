@@ -149,3 +149,140 @@ fn a_drip_is_held_over_kills_of_the_sender() {
     pair.point();
     assert_eq!(count(&pair, "acct2"), 110, "held before the first of them");
 }
+
+fn holds(share: &serde_json::Value) -> Vec<serde_json::Value> {
+    share["holds"].as_array().cloned().unwrap_or_default()
+}
+
+fn restore(pair: &Pair, account: &str, range: std::ops::Range<usize>) {
+    for n in range {
+        let from = there(pair, &format!("{account}/inbound/{n}.csv"));
+        pair.write(&format!("{account}/inbound/{n}.csv"), &fs::read(from).unwrap());
+    }
+}
+
+/// A mass delete that comes in several cuts is counted whole, and let pass by one decision; a later one of
+/// another account is held.
+#[test]
+fn an_approval_covers_what_was_there_when_it_was_given() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (_there, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    delete(&pair, "acct2", 0..120);
+    held(&pair);
+    pair.point();
+    delete(&pair, "acct2", 120..195);
+    pair.wait(&pair.production, "counted", |share| {
+        holds(share).iter().any(|hold| hold["counts"]["deleted"] == 195)
+    });
+    assert_eq!(count(&pair, "acct2"), 200, "nothing of it passed");
+    let config = text(&pair.production.config);
+    let out = farshore(&["brake", "approve", "--only", "acct2", "--json", "--config", config]);
+    let said: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(said["approved"][0]["account"], "acct2", "{said}");
+    assert_eq!(said["approved"][0]["counts"]["deleted"], 195, "{said}");
+    assert!(said["text"].as_str().unwrap().contains("195 deleted"), "{said}");
+    pair.point();
+    pair.wait(&pair.recovery, "let go", |_| count(&pair, "acct2") == 5);
+    assert!(holds(&pair.status(&pair.production)["shares"][0]).is_empty());
+    delete(&pair, "acct6", 0..150);
+    held(&pair);
+    assert_eq!(count(&pair, "acct6"), 200);
+    let log = here.log();
+    assert!(log.contains("account acct2 approved by an operator"), "{log}");
+}
+
+/// Held or rejected: when the files are back nothing is left to decide, and what came meanwhile follows.
+#[test]
+fn a_hold_ends_when_the_files_are_restored_over_restarts_too() {
+    for rejected in [false, true] {
+        let pair = Pair::new();
+        filled(&pair);
+        let (_there, mut here) = (pair.recovery.start(), pair.production.start());
+        pair.point();
+        delete(&pair, "acct2", 0..150);
+        held(&pair);
+        let before = pair.status(&pair.production)["shares"][0]["accounts"]["worst"][0].clone();
+        assert_eq!(before["account"], "acct2");
+        if rejected {
+            brake(&pair, &["reject"]);
+        }
+        pair.write("acct2/inbound/meanwhile.csv", b"new");
+        here.kill();
+        here = pair.production.start();
+        pair.point();
+        let share = held(&pair);
+        assert_eq!(holds(&share)[0]["rejected_unix_ms"].is_i64(), rejected);
+        let after = &share["accounts"]["worst"][0];
+        assert_eq!(after["time_unix_ms"], before["time_unix_ms"], "its own T, over a restart");
+        assert_eq!(count(&pair, "acct2"), 200);
+        restore(&pair, "acct2", 0..150);
+        pair.wait(&pair.production, "ended by itself", |share| holds(share).is_empty());
+        pair.point();
+        pair.equal("restored");
+        assert!(here.log().contains("is held no longer"), "{}", here.log());
+    }
+}
+
+/// A look that does not find the account, because the other end lost it, is no reason to forget what was
+/// decided.
+#[test]
+fn a_rejection_is_not_forgotten_by_a_first_copy() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (there_, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    fs::remove_dir_all(pair.production.tree.join("acct3")).unwrap();
+    held(&pair);
+    brake(&pair, &["reject"]);
+    assert!(there_.stop().success() && here.stop().success());
+    fs::remove_dir_all(pair.recovery.state.join("catalogs")).unwrap_or(());
+    for entry in fs::read_dir(&pair.recovery.tree).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    // That the other end lost all is held by the guard: its hold alone is let go.
+    pair.wait(&pair.production, "held by the guard", |share| {
+        holds(share).iter().any(|hold| hold["id"] == "guard")
+    });
+    brake(&pair, &["approve", "--id", "guard"]);
+    pair.point();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    pair.point();
+    let share = held(&pair);
+    assert!(holds(&share)[0]["rejected_unix_ms"].is_i64(), "{share:#}");
+}
+
+/// Who stands at the standby when production is lost must know what it is behind in.
+#[test]
+fn the_standby_says_what_is_held_over_restarts_and_without_the_source() {
+    let pair = Pair::new();
+    filled(&pair);
+    let (there_, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.recovery, "ready", |share| share["ready"] == true);
+    delete(&pair, "acct2", 0..150);
+    let ours = held(&pair);
+    let is_held = |share: &serde_json::Value| {
+        holds(share).iter().any(|hold| hold["counts"]["deleted"] == 150)
+    };
+    let theirs = pair.wait(&pair.recovery, "told", is_held);
+    assert_eq!(theirs["ready"], false);
+    let reasons = |share: &serde_json::Value| share["reasons"].as_array().unwrap().clone();
+    assert!(reasons(&theirs).contains(&reasons(&ours)[0]), "{theirs:#} {ours:#}");
+    assert_eq!(theirs["accounts"]["worst"][0]["account"], "acct2");
+    assert_eq!(holds(&theirs)[0]["last_good_point"], holds(&ours)[0]["last_good_point"]);
+    let show = farshore(&["brake", "show", "--config", text(&pair.recovery.config)]);
+    let said = String::from_utf8_lossy(&show.stdout).into_owned();
+    assert!(said.contains("it is decided at production"), "{said}");
+    assert_eq!(show.status.code(), Some(5));
+    here.kill();
+    assert!(there_.stop().success());
+    let _there = pair.recovery.start();
+    let share = pair.wait(&pair.recovery, "remembered", is_held);
+    assert_eq!(holds(&share)[0]["stale"], true);
+    let _here = pair.production.start();
+    restore(&pair, "acct2", 0..150);
+    pair.wait(&pair.recovery, "told that it ended", |share| holds(share).is_empty());
+}

@@ -118,7 +118,7 @@ fn a_point_is_true_at_any_kill() {
 }
 
 /// Copies what a site knows, but for its socket.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let (kind, to) = (entry.file_type().unwrap(), to.join(entry.file_name()));

@@ -95,3 +95,22 @@ fn what_is_below_a_held_back_name_stays_here() {
     pair.point();
     assert!(there(&pair, "acct1/inbound/a.dat").exists(), "it is complete now");
 }
+
+#[test]
+fn a_mark_says_that_it_waits_for_the_other_site_and_needs_a_label() {
+    let pair = Pair::new();
+    pair.write("acct1/one", b"1");
+    let here = pair.production.start();
+    let config = crate::common::text(&pair.production.config);
+    let refused = crate::common::farshore(&["mark", "create", "--label", "", "--config", config]);
+    assert_eq!(refused.status.code(), Some(2), "{}", crate::common::shown(&refused));
+    let args = ["mark", "create", "--label", "lsn=7", "--config", config];
+    let waiting = crate::common::command(&args).spawn().expect("it starts");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let _there = pair.recovery.start();
+    let marked = waiting.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&marked.stderr).into_owned();
+    assert!(said.contains("not connected to recovery") && said.contains("at most"), "{said}");
+    assert!(marked.status.success(), "{said}");
+    here.wait_for("is marked 'lsn=7'");
+}

@@ -11,13 +11,17 @@
 //! ```
 //!
 //! Guarantees: what passes never adds up to more than a threshold within a window, a file counted once
-//! however often it is written; a hold ends by a person's decision alone, but for two conditions that end by themselves
-//! since nothing is left to decide (the root is itself again; what was rejected was taken back at the
-//! source); what was held or approved survives a restart with [`Brake::encode`]. Files created within
-//! the window may be deleted and moved freely: consuming what arrives is what such a share is for.
+//! however often it is written; a hold ends by a person's decision, or when nothing is left to decide: the
+//! root is itself again, or a look at all that is held finds nothing that passes a threshold any more, as when
+//! the files were restored. Time alone ends none: what is held is judged with the sums there were when it was
+//! held, purge windows or not; nor does a look that could not see all of it. An approval covers what was
+//! shown of the accounts it was shown of, and changes no other account's sums nor the share's. What was held
+//! or approved survives a restart with [`Brake::encode`]. Files created within the window may be deleted and
+//! moved freely: consuming what arrives is what such a share is for.
 //!
 //! Refuses nothing by itself: the caller applies nothing of an account whose [`Verdict`] is not
-//! [`Verdict::Pass`], and looks at those directories again.
+//! [`Verdict::Pass`], and looks at all of it again while that is so: that keeps the counts of the hold true, and
+//! ends it.
 //!
 //! What survives a crash: the state as last encoded. It is to be kept whenever [`Brake::revision`] has
 //! changed, before anything is applied, and with the point otherwise; sums lost with a crash are what
@@ -44,7 +48,7 @@ pub use tally::{
     AccountTally, Created, CutTally, Extension, ExtensionCount, Root, Sample, Tally, entropy,
 };
 
-use hold::{Kinds, Pass};
+use hold::{Beside, Kinds, Pass, Shared};
 use tally::NAMES_MAX;
 use window::{Sums, Window};
 
@@ -62,6 +66,15 @@ enum Touch {
     Rewritten,
     /// The same, and it became noise.
     Encrypted,
+}
+
+/// A point that was sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastPoint {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its time, in milliseconds since 1970-01-01 UTC; 0 where it is not known.
+    pub time_ms: i64,
 }
 
 /// When an extension was first and last seen, in milliseconds since 1970-01-01 UTC.
@@ -83,9 +96,36 @@ pub enum DecideError {
     /// The share is held as a whole.
     #[error("the whole share is held: decide for all of it")]
     ShareHeld,
-    /// Nothing is held.
+    /// Nothing is held, or not what was meant.
     #[error("nothing is held")]
     NothingHeld,
+}
+
+/// Which holds a decision is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// All of them.
+    All,
+    /// That of an account.
+    Account(&'a RelPath),
+    /// That of a number.
+    Id(u64),
+}
+
+impl Which<'_> {
+    fn is(self, hold: &Hold) -> bool {
+        match self {
+            Self::All => true,
+            Self::Account(account) => hold.account.as_ref() == Some(account),
+            Self::Id(id) => hold.id == id,
+        }
+    }
+}
+
+impl<'a> From<Option<&'a RelPath>> for Which<'a> {
+    fn from(only: Option<&'a RelPath>) -> Self {
+        only.map_or(Self::All, Self::Account)
+    }
 }
 
 /// What becomes of a cut.
@@ -115,6 +155,10 @@ struct Found {
     share: Vec<Reason>,
     /// Empty for an account that is held already and gave no new reason.
     accounts: BTreeMap<RelPath, Vec<Reason>>,
+    /// Accounts that are held, and would not be by what was found.
+    settled: BTreeSet<RelPath>,
+    /// What the share's sums are without an account that is held by them from now on.
+    beside: BTreeMap<RelPath, Beside>,
 }
 
 /// The brake of one share.
@@ -158,7 +202,7 @@ impl Brake {
     /// Begins to count a cut of a share that has `known` entries at the target, `point` being the last
     /// point sealed.
     #[must_use]
-    pub fn tally(&self, known: u64, point: u64, now_ms: i64) -> Tally<'_> {
+    pub fn tally(&self, known: u64, point: LastPoint, now_ms: i64) -> Tally<'_> {
         Tally::new(self, known, point, now_ms)
     }
 
@@ -174,12 +218,6 @@ impl Brake {
     #[must_use]
     pub fn holds(&self) -> &[Hold] {
         &self.holds
-    }
-
-    /// Points that history has to keep whatever their age.
-    #[must_use]
-    pub fn frozen_points(&self) -> BTreeSet<u64> {
-        self.holds.iter().filter(|h| h.frozen).map(|h| h.point).collect()
     }
 
     /// Rises with every change of a hold's being or of a decision: the state is to be kept then, before
@@ -205,12 +243,13 @@ impl Brake {
         self.expire(now_ms.min(cut.now_ms));
         let approvals = self.approvals.len();
         self.approvals.retain(|p| p.until_ms > now_ms);
-        let ended: Vec<Hold> = self.holds.extract_if(.., |h| h.is_over(cut)).collect();
+        let mut ended: Vec<Hold> = self.holds.extract_if(.., |h| h.is_of_root_again(cut)).collect();
+        let purge = self.config.in_purge(now_ms);
+        let found = self.reasons(cut, purge);
+        ended.extend(self.end_settled(cut, &found));
         if approvals != self.approvals.len() || !ended.is_empty() {
             self.revision = self.revision.wrapping_add(1);
         }
-        let purge = self.config.in_purge(now_ms);
-        let found = self.reasons(cut, purge);
         let began = self.hold(cut, found, now_ms);
         let verdicts = cut.accounts.keys().map(|a| (a.clone(), self.verdict(a))).collect();
         Judgement { verdicts, began, ended, purge }
@@ -225,16 +264,14 @@ impl Brake {
         for (account, tally) in &cut.accounts {
             if judgement.verdicts.get(account).is_none_or(|v| *v == Verdict::Pass) {
                 self.record(account, tally, oldest, judgement.purge);
+                // What is held teaches nothing.
+                tally.learned.iter().for_each(|&e| self.learn_at(e, now_ms, now_ms));
             }
         }
         for (&hash, &extension) in &cut.stems {
             if self.stems.len() < NAMES_MAX || self.stems.contains_key(&hash) {
                 self.stems.insert(hash, (self.slot, extension));
             }
-        }
-        // What is held taught nothing, and it is not told apart here.
-        if judgement.passes() {
-            cut.learned.iter().for_each(|&e| self.learn_at(e, now_ms, now_ms));
         }
         if cut.whole {
             // All there was has been shown and applied; `is_used` sees it.
@@ -246,24 +283,27 @@ impl Brake {
     }
 
     /// Lets pass what is held, once: up to the counts shown and a tenth more, for a day at the longest.
-    /// `only` one account, or all. What was counted of it within the window is settled by that. The
+    /// `which` of them. What was counted of it within the window is settled by that: of the
+    /// account, or of the share and the accounts that were held with it; other sums stay as they are. The
     /// account is to be looked at as a whole next; of a replaced root the caller takes the new identity for
     /// the known one. Gives the holds that ended.
     ///
     /// # Errors
     /// [`DecideError`]; nothing is changed then.
-    pub fn approve(
+    pub fn approve<'a>(
         &mut self,
-        only: Option<&RelPath>,
+        which: impl Into<Which<'a>>,
         now_ms: i64,
     ) -> Result<Vec<Hold>, DecideError> {
-        self.check_held(only)?;
-        let ended: Vec<Hold> =
-            self.holds.extract_if(.., |h| only.is_none() || h.account.as_ref() == only).collect();
+        let which = which.into();
+        self.check_held(which)?;
+        let ended: Vec<Hold> = self.holds.extract_if(.., |h| which.is(h)).collect();
         for hold in &ended {
-            self.settle(hold.account.as_ref());
+            self.settle(hold);
             self.approvals.retain(|p| p.account != hold.account);
+            let shared = |shown: &Counts| Shared { shown: *shown, used: Counts::default() };
             self.approvals.push(Pass {
+                sharers: hold.sharers.iter().map(|(a, c)| (a.clone(), shared(c))).collect(),
                 account: hold.account.clone(),
                 shown: hold.counts,
                 used: Counts::default(),
@@ -278,41 +318,58 @@ impl Brake {
     }
 
     /// Marks what is held as rejected: nothing of it is applied, and nobody is asked again. It ends when
-    /// a look at the whole account (or share) finds the source as it was, or by a later approval. New
-    /// files of a rejected account are not applied either: its point stays the last good one.
+    /// a look at the whole account (or share) finds nothing to hold any more, or by a later approval. New
+    /// files of a rejected account are not applied either: its point stays the last good one. Gives the
+    /// holds that are rejected by this.
     ///
     /// # Errors
     /// [`DecideError`]; nothing is changed then.
-    pub fn reject(&mut self, only: Option<&RelPath>, now_ms: i64) -> Result<(), DecideError> {
-        self.check_held(only)?;
+    pub fn reject<'a>(
+        &mut self,
+        which: impl Into<Which<'a>>,
+        now_ms: i64,
+    ) -> Result<Vec<Hold>, DecideError> {
+        let which = which.into();
+        self.check_held(which)?;
+        let mut rejected = Vec::new();
         for hold in &mut self.holds {
-            if (only.is_none() || hold.account.as_ref() == only) && hold.decision == Decision::Waits
-            {
+            if which.is(hold) && hold.decision == Decision::Waits {
                 hold.decision = Decision::Rejected { at_ms: now_ms };
+                rejected.push(hold.clone());
             }
         }
         self.revision = self.revision.wrapping_add(1);
-        Ok(())
+        Ok(rejected)
     }
 
-    fn check_held(&self, only: Option<&RelPath>) -> Result<(), DecideError> {
-        match only {
-            None if self.holds.is_empty() => Err(DecideError::NothingHeld),
-            Some(account) if self.hold_of(only).is_none() => match self.hold_of(None) {
-                Some(_) => Err(DecideError::ShareHeld),
-                None => Err(DecideError::NotHeld { account: account.clone() }),
-            },
-            _ => Ok(()),
+    fn check_held(&self, which: Which<'_>) -> Result<(), DecideError> {
+        if self.holds.iter().any(|hold| which.is(hold)) {
+            return Ok(());
         }
+        Err(match which {
+            Which::Account(account) => match self.hold_of(None) {
+                Some(_) => DecideError::ShareHeld,
+                None => DecideError::NotHeld { account: account.clone() },
+            },
+            Which::All | Which::Id(_) => DecideError::NothingHeld,
+        })
     }
 
     fn hold_of(&self, account: Option<&RelPath>) -> Option<&Hold> {
         self.holds.iter().find(|h| h.account.as_ref() == account)
     }
 
-    fn approval_of(&self, account: Option<&RelPath>) -> Option<&Pass> {
-        let of = |account| self.approvals.iter().find(|p| p.account.as_ref() == account);
-        of(account).or_else(|| of(None))
+    /// The approval that covers an account, and the part of it that is of that: one of its own, or one for
+    /// the whole share that showed it.
+    fn approval_of(&self, account: &RelPath) -> Option<(usize, Shared)> {
+        let own = self.approvals.iter().position(|p| p.account.as_ref() == Some(account));
+        if let Some(at) = own {
+            let Pass { shown, used, .. } = self.approvals[at];
+            return Some((at, Shared { shown, used }));
+        }
+        let share = self.approvals.iter().position(|p| p.account.is_none())?;
+        let part = self.approvals[share].sharers.get(account)?;
+        Some((share, *part))
     }
 
     fn touch(&self, hash: u64, now_ms: i64) -> Option<Touch> {
@@ -323,8 +380,13 @@ impl Brake {
     /// Whether an extension is neither of a well-known kind nor older at this share than the window.
     fn is_foreign(&self, extension: Extension, now_ms: i64) -> bool {
         let begin = now_ms.saturating_sub_unsigned(self.config.window());
+        // What something is held for does not become usual while it is.
+        let is_held = || {
+            let reasons = self.holds.iter().flat_map(|hold| &hold.reasons);
+            reasons.into_iter().any(|reason| reason.extension() == Some(extension))
+        };
         !self.config.is_familiar(extension)
-            && self.extensions.get(&extension).is_none_or(|l| l.first_ms >= begin)
+            && (self.extensions.get(&extension).is_none_or(|l| l.first_ms >= begin) || is_held())
     }
 
     fn learn_at(&mut self, extension: Extension, first_ms: i64, now_ms: i64) {
@@ -340,13 +402,21 @@ impl Brake {
         self.extensions.insert(extension, Learned { first_ms, last_ms: now_ms });
     }
 
+    /// Forgets what lies before the window; of what is held nothing, as it is judged by that.
     fn expire(&mut self, now_ms: i64) {
+        if self.hold_of(None).is_some() {
+            return;
+        }
         let oldest = self.config.oldest_slot(now_ms);
         if self.share.buckets.front().is_some_and(|&(slot, _)| slot < oldest) {
             self.share.expire(oldest);
         }
-        self.accounts.retain(|_, window| {
-            window.expire(oldest);
+        let held: BTreeSet<&RelPath> =
+            self.holds.iter().filter_map(|hold| hold.account.as_ref()).collect();
+        self.accounts.retain(|account, window| {
+            if !held.contains(account) {
+                window.expire(oldest);
+            }
             !window.is_empty()
         });
         // A million entries: once a slot is enough, readers compare slots themselves.
@@ -357,36 +427,39 @@ impl Brake {
         }
     }
 
-    /// Forgets the events of an account, or of all.
-    fn settle(&mut self, account: Option<&RelPath>) {
-        match account {
-            None => {
-                self.share.settle();
-                self.accounts.values_mut().for_each(Window::settle);
-                self.accounts.retain(|_, w| !w.is_empty());
-            }
-            Some(account) => {
-                if let Some(window) = self.accounts.get_mut(account) {
-                    self.share.subtract(window);
-                    window.settle();
-                }
+    /// Forgets the events of an account, or of the share and of the accounts held with it. An account's
+    /// part of the share's sums stays: somebody judged the account, not what else adds up to them.
+    fn settle(&mut self, hold: &Hold) {
+        if hold.account.is_none() {
+            self.share.settle();
+        }
+        for account in hold.account.iter().chain(hold.sharers.keys()) {
+            if let Some(window) = self.accounts.get_mut(account) {
+                window.settle();
             }
         }
+        self.accounts.retain(|_, window| !window.is_empty());
     }
 
     fn record(&mut self, account: &RelPath, tally: &AccountTally, oldest: u64, purge: bool) {
         let slot = self.slot;
-        let at = [Some(account), None]
-            .into_iter()
-            .find_map(|account| self.approvals.iter().position(|p| p.account.as_ref() == account));
         let mut sums = Sums::of(tally, purge);
         let mut rewrites_count = true;
-        if let Some(approval) = at.map(|at| &mut self.approvals[at]) {
-            approval.used = approval.used.plus(Counts::of(tally, purge));
+        if let Some((at, _)) = self.approval_of(account) {
+            let approval = &mut self.approvals[at];
+            let counts = Counts::of(tally, purge);
+            approval.used = approval.used.plus(counts);
             sums = sums.not_of(approval.kinds);
             rewrites_count = !approval.kinds.rewrites();
-            if tally.whole && approval.account.is_some() {
-                approval.shown = Counts::default();
+            if let Some(part) = approval.sharers.get_mut(account) {
+                part.used = part.used.plus(counts);
+            }
+            if tally.whole {
+                // All there was of it has been shown and applied.
+                approval.sharers.remove(account);
+                if approval.account.is_some() {
+                    approval.shown = Counts::default();
+                }
             }
         }
         let window = self.accounts.entry(account.clone()).or_default();

@@ -6,6 +6,7 @@
 //! encodings are what the other crates keep (`docs/format.md`).
 
 pub mod account;
+pub mod audit;
 pub mod brake;
 pub mod chunking;
 pub mod codec;
@@ -13,6 +14,7 @@ pub mod conflict;
 pub mod delta;
 pub mod digest;
 pub mod entry;
+pub mod failback;
 pub mod guard;
 pub mod limits;
 pub mod pacer;
@@ -20,4 +22,5 @@ pub mod path;
 pub mod policy;
 pub mod recipe;
 pub mod recovery_point;
+pub mod role;
 pub mod size;

@@ -173,7 +173,7 @@ fn placed_entry(content: FileDigest) -> Entry {
     Entry::File { size: 2_000, content, meta }
 }
 
-const DEVICES: StageConfig = StageConfig { devices: true };
+const DEVICES: StageConfig = StageConfig { devices: true, passes_over_too_large: false };
 
 /// Stages batch 1: `paths` have the content, which is held.
 fn staged(

@@ -3,10 +3,12 @@
 //! Guarantees: a point is written in the transaction that seals it, with the last batch it covers; the
 //! last one is always there; one that lost a part of its history goes with that history. Bounded: all of
 //! the last hour, one a minute for a day, one an hour beyond; a point with a mark stays as long as its
-//! history, as the newest [`MARKED_MAX`] of them.
+//! history, as the newest [`MARKED_MAX`] of them; one that a hold of the source names stays, and its history
+//! with it, until the source says that the hold ended ([`CatalogTables::set_holds`]).
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::recovery_point::RecoveryPoint;
+use farshore_proto::message::{Holds, Message};
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{CatalogReader, CatalogTables, Result, Step, damaged};
@@ -90,6 +92,12 @@ impl KeptPoint {
     }
 }
 
+/// Whether a point can be called so.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=LABEL_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// Which of `points`, oldest first, are one too many at `now`: sequence, when it was sealed, whether it
 /// has a mark. The last one never is.
 fn surplus(points: &[(u64, i64, bool)], now: i64) -> Vec<u64> {
@@ -138,7 +146,54 @@ impl CatalogReader {
     }
 }
 
+/// Where what the source holds is kept: as the message that said it.
+const HOLDS: &str = "holds";
+
+impl CatalogReader {
+    /// What the source said last that it holds.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn holds(&self) -> Result<Holds> {
+        self.meta(HOLDS)?.map_or_else(|| Ok(Holds::default()), |bytes| held(&bytes))
+    }
+
+    /// The last batch whose set of history may be pruned, as far as points are to be kept for holds.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn pruned_up_to_at_most(&self) -> Result<Option<u64>> {
+        let mut least = None;
+        for sequence in self.holds()?.points() {
+            // One that is not there any more needs nothing.
+            if let Some(kept) = self.point(sequence)? {
+                least = Some(least.unwrap_or(kept.batch).min(kept.batch));
+            }
+        }
+        Ok(least)
+    }
+}
+
+fn held_points(bytes: &[u8]) -> Result<Vec<u64>> {
+    held(bytes).map(|holds| holds.points())
+}
+
+fn held(bytes: &[u8]) -> Result<Holds> {
+    match Message::from_bytes(bytes).map_err(damaged("meta"))? {
+        Message::Holds(holds) => Ok(holds),
+        _ => Err(damaged("meta")(DecodeError::Invalid { what: "holds", found: 0 })),
+    }
+}
+
 impl CatalogTables<'_> {
+    /// Keeps what the source says that it holds, and from now on the points that names.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn set_holds(&mut self, holds: &Holds) -> Result<()> {
+        self.set_meta(HOLDS, &Message::Holds(holds.clone()).to_bytes())
+    }
+
     /// Keeps a point that is being sealed: it covers what is applied.
     ///
     /// # Errors
@@ -162,13 +217,15 @@ impl CatalogTables<'_> {
     }
 
     fn thin_points(&mut self, now: i64) -> Result<()> {
+        let held = self.stored_bytes(HOLDS)?;
+        let held = held.map(|bytes| held_points(&bytes)).transpose()?.unwrap_or_default();
         let mut all = Vec::new();
         for row in self.points.range::<u64>(..).step("read points")? {
             let (sequence, value) = row.step("read points")?;
             let kept = KeptPoint::from_bytes(value.value()).map_err(damaged("points"))?;
             all.push((sequence.value(), kept.sealed_unix_ms, !kept.marks.is_empty()));
         }
-        for sequence in surplus(&all, now) {
+        for sequence in surplus(&all, now).into_iter().filter(|point| !held.contains(point)) {
             self.points.remove(sequence).step("remove a point")?;
         }
         Ok(())
@@ -205,8 +262,7 @@ impl CatalogTables<'_> {
         label: &str,
         made_unix_ms: i64,
     ) -> Result<Result<KeptPoint, MarkRefused>> {
-        let is_label = (1..=LABEL_MAX).contains(&label.len());
-        if !is_label || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Ok(Err(MarkRefused::Label));
         }
         let found = match sequence {

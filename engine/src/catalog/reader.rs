@@ -190,6 +190,17 @@ impl CatalogReader {
         Ok(Records { range })
     }
 
+    /// Records of the children of `directory`, in the order of their names.
+    ///
+    /// # Errors
+    /// [`CatalogError::Database`].
+    pub fn records_in(&self, directory: &RelPath) -> Result<Records> {
+        let (from, to) = children_keys(directory);
+        let bounds = from.as_slice()..to.as_slice();
+        let range = self.entries.range::<&[u8]>(bounds).step("read entries")?;
+        Ok(Records { range })
+    }
+
     /// Records behind `after`, in path order.
     ///
     /// # Errors
@@ -413,6 +424,17 @@ impl TreeView for CatalogReader {
         })?;
         Ok(Box::new(std::array::from_fn(|i| hashers[i].finish())))
     }
+}
+
+/// The key range `[from, to)` of a directory's children.
+pub(super) fn children_keys(directory: &RelPath) -> (Vec<u8>, Vec<u8>) {
+    let from = directory.children_key_prefix();
+    let mut to = from.clone();
+    // It ends with NUL.
+    if let Some(last) = to.last_mut() {
+        *last = 1;
+    }
+    (from, to)
 }
 
 /// A table that an earlier version may not have made.

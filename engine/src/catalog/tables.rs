@@ -130,6 +130,11 @@ impl<'t> CatalogTables<'t> {
         Ok(())
     }
 
+    /// What the table `meta` has.
+    pub(super) fn stored_bytes(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.meta.get(key).step("read meta")?.map(|value| value.value().to_vec()))
+    }
+
     /// A number of the table `meta`; 0 when it is not there.
     pub(super) fn stored(&self, key: &str) -> Result<u64> {
         let value = self.meta.get(key).step("read meta")?;

@@ -213,6 +213,18 @@ impl CatalogReader {
         Ok(Formers { range: range.step("read undo")?, after, oldest, last: None })
     }
 
+    /// The oldest former entries of the children of `directory` of sets above `after`, in the order of
+    /// their names.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn formers_in(&self, directory: &RelPath, after: u64) -> Result<Formers> {
+        let (from, to) = super::reader::children_keys(directory);
+        let bounds = (from.as_slice(), 0)..(to.as_slice(), 0);
+        let range = self.undo.as_ref().map(|t| t.range::<(&[u8], u64)>(bounds)).transpose();
+        Ok(Formers { range: range.step("read undo")?, after, oldest: true, last: None })
+    }
+
     /// The rollback that was begun and not yet ended, if there is one.
     ///
     /// # Errors

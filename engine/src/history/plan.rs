@@ -5,6 +5,7 @@
 //! a spool. Removals of files come first, then all that is to be there in path order, then removals of
 //! directories from the deepest up, as from a source.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::Extent;
 
-use crate::catalog::{CatalogError, CatalogReader, Former};
+use crate::catalog::{CatalogError, CatalogReader, Former, Record};
 use crate::spool::{Spool, SpoolReader};
 use crate::stage::restore::Restore;
 
@@ -185,6 +186,14 @@ fn decode(item: &[u8]) -> Result<(RelPath, Restore), farshore_core::codec::Decod
     Ok((path, what))
 }
 
+/// What stood at a path, and what is known to stand there now.
+#[derive(Debug)]
+pub(super) struct Stood {
+    pub(super) path: RelPath,
+    pub(super) then: Entry,
+    pub(super) now: Option<Record>,
+}
+
 /// What stood where after a batch, by what is noted since.
 #[derive(Debug)]
 pub(super) struct Past<'r> {
@@ -230,6 +239,44 @@ impl<'r> Past<'r> {
         Ok(self.reader.get(path)?.map(|r| r.entry))
     }
 
+    /// What stood in a directory, in the order of names.
+    pub(super) fn children(&mut self, directory: &RelPath) -> Result<Vec<Stood>, CatalogError> {
+        let made = self.made(directory)?;
+        let mut records = self.reader.records_in(directory)?;
+        let mut formers = self.reader.formers_in(directory, self.after)?;
+        let mut record = records.next().transpose()?;
+        let mut former = formers.next().transpose()?;
+        let mut out = Vec::new();
+        loop {
+            let order = match (&record, &former) {
+                (None, None) => return Ok(out),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((path, _)), Some(former)) => path.name().cmp(former.path.name()),
+            };
+            let now = match order {
+                Ordering::Greater => None,
+                _ => std::mem::replace(&mut record, records.next().transpose()?),
+            };
+            let was = match order {
+                Ordering::Less => None,
+                _ => std::mem::replace(&mut former, formers.next().transpose()?),
+            };
+            let path = match (&now, &was) {
+                (Some((path, _)), _) => path.clone(),
+                (None, Some(former)) => former.path.clone(),
+                (None, None) => return Ok(out),
+            };
+            let now = now.map(|(_, record)| record);
+            let then = match (was, made) {
+                (Some(was), made) if made.is_none_or(|made| was.set < made) => was.entry,
+                (None, None) => now.as_ref().map(|record| record.entry.clone()),
+                _ => None,
+            };
+            out.extend(then.map(|then| Stood { path, then, now }));
+        }
+    }
+
     /// What stood at `path`.
     pub(super) fn entry(&mut self, path: &RelPath) -> Result<Option<Entry>, CatalogError> {
         let former = self.reader.former(path, self.after)?;
@@ -239,6 +286,16 @@ impl<'r> Past<'r> {
             _ => Ok(None),
         }
     }
+}
+
+/// Bytes of content that are no zeros, as far as the recipe tells.
+pub(super) fn stored_bytes(reader: &CatalogReader, entry: &Entry) -> Result<u64, CatalogError> {
+    let Some(content) = entry.content().filter(|_| entry.size() > SMALL_FILE_MAX) else {
+        return Ok(entry.size());
+    };
+    let Some(recipe) = reader.recipe(content)? else { return Ok(entry.size()) };
+    let chunks = recipe.extents.iter().filter(|e| matches!(e, Extent::Chunk { .. }));
+    Ok(chunks.map(Extent::len).fold(0, u64::saturating_add))
 }
 
 struct Planner<'p, 'r> {
@@ -423,16 +480,6 @@ impl Planner<'_, '_> {
         self.change(path, now, Some(then))
     }
 
-    /// Bytes of content that are no zeros, as far as the recipe tells.
-    fn stored(&self, entry: &Entry) -> Result<u64, CatalogError> {
-        let Some(content) = entry.content().filter(|_| entry.size() > SMALL_FILE_MAX) else {
-            return Ok(entry.size());
-        };
-        let Some(recipe) = self.past.reader.recipe(content)? else { return Ok(entry.size()) };
-        let chunks = recipe.extents.iter().filter(|e| matches!(e, Extent::Chunk { .. }));
-        Ok(chunks.map(Extent::len).fold(0, u64::saturating_add))
-    }
-
     fn push(
         &mut self,
         path: &RelPath,
@@ -441,7 +488,7 @@ impl Planner<'_, '_> {
         what: &Restore,
     ) -> Result<(), CatalogError> {
         let stored = match what {
-            Restore::Make(entry) => self.stored(entry)?,
+            Restore::Make(entry) => stored_bytes(self.past.reader, entry)?,
             _ => 0,
         };
         self.plan.counts.add(change, bytes, stored);

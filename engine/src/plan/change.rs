@@ -59,7 +59,7 @@ impl Change {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         match self {
             Self::Look { path, size, is_file, kind, moved_from } => {
@@ -85,7 +85,7 @@ impl Change {
         e.finish()
     }
 
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut d = Decoder::new(bytes);
         let tag = d.take_u8("change")?;
         let path = decode_path(&mut d, "change path")?;

@@ -169,6 +169,7 @@ impl<'a, S: Storage> Join<'a, S> {
             }
         }
         if covers_more {
+            self.plan.shut.add(&path);
             self.protected.insert(path, Some(verdict));
         }
         Ok(())
@@ -232,6 +233,7 @@ impl<'a, S: Storage> Join<'a, S> {
                 self.plan.unknown.insert(path.clone());
             }
             if is_directory {
+                self.plan.shut.add(&path);
                 self.look_below_kept(&path, verdict)?;
                 self.protected.insert(path, Some(verdict));
             }

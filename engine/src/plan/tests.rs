@@ -16,6 +16,7 @@ use crate::observe::{describe_file, describe_node, metadata};
 
 mod parts;
 mod rounds;
+mod withheld;
 
 const OWN: &[u8] = b".farshore";
 

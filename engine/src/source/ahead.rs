@@ -2,8 +2,8 @@
 //!
 //! Guarantees: of one account one file is under way at a time, and the account that was served least has the next
 //! turn; an account is left out of cuts as long as a file of its is on its way, and its owner is told
-//! when that is over; a file that keeps changing, or cannot be read, is left out by itself, not with its
-//! account. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
+//! when that is over; a file that keeps changing, cannot be read, or has no room at the target, is left out
+//! by itself, not with its account; of the last its owner decides when it is tried again. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
 //! survives a session: what the target holds is asked for at each attempt, and nothing of it is sent
 //! again.
 
@@ -29,7 +29,7 @@ const LACKS_MAX: u32 = 4;
 const CHANGED_AGAIN: Duration = Duration::from_secs(1);
 /// How long until one that cannot be read, or does not rest, is tried again.
 const FAILED_AGAIN: Duration = Duration::from_secs(5);
-/// How long until one for which the target has no room is tried again.
+/// How long until one that the target refused is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// Bytes of all recipes that one list may have: those of the most extents that are held.
 const RECIPES_MAX: usize = 640 << 20;
@@ -80,6 +80,21 @@ struct Job {
     changes: u32,
     lacks: u32,
     trouble: Option<String>,
+    no_room: Option<NoRoom>,
+}
+
+/// A file that the target has no room for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoRoom {
+    pub(super) needed: u64,
+    pub(super) free: u64,
+}
+
+/// A file that is left out by itself.
+pub(super) struct Failing {
+    pub(super) path: RelPath,
+    pub(super) why: String,
+    pub(super) no_room: Option<NoRoom>,
 }
 
 #[derive(Debug)]
@@ -112,6 +127,8 @@ pub(super) enum Outcome {
     Lacks(Vec<ChunkId>),
     /// The target would not take it.
     Refused(String),
+    /// The target has no room for it.
+    NoRoom { needed: u64, free: u64 },
     /// It cannot be read.
     Unreadable(String),
 }
@@ -206,7 +223,8 @@ impl AheadDesk {
         let mut state = self.lock();
         let mut probed = Vec::new();
         for (path, job) in &mut state.jobs {
-            if matches!(job.state, JobState::Failed) && job.again <= now && covers(path) {
+            let may_go = job.no_room.is_none() && job.again <= now;
+            if matches!(job.state, JobState::Failed) && may_go && covers(path) {
                 job.state = JobState::Waits;
                 job.again = now + FAILED_AGAIN;
                 probed.push(path.clone());
@@ -216,13 +234,40 @@ impl AheadDesk {
     }
 
     /// Why files fail, of those that `covers`.
-    pub(super) fn failing(&self, covers: impl Fn(&RelPath) -> bool) -> Vec<(RelPath, String)> {
+    pub(super) fn failing(&self, covers: impl Fn(&RelPath) -> bool) -> Vec<Failing> {
         let state = self.lock();
         let failing = state
             .jobs
             .iter()
             .filter(|(path, job)| matches!(job.state, JobState::Failed) && covers(path));
-        failing.map(|(p, job)| (p.clone(), job.trouble.clone().unwrap_or_default())).collect()
+        let failing = failing.map(|(path, job)| Failing {
+            path: path.clone(),
+            why: job.trouble.clone().unwrap_or_default(),
+            no_room: job.no_room,
+        });
+        failing.collect()
+    }
+
+    /// The owner knows of these files that there is no room for them, and decides when that is another.
+    pub(super) fn given_up(&self, is_known: impl Fn(&RelPath) -> bool) {
+        let mut state = self.lock();
+        let over = |path: &RelPath, job: &mut Job| job.no_room.is_some() && is_known(path);
+        let over = state.jobs.extract_if(.., |path, job| over(path, job)).count();
+        state.untidy |= over > 0;
+    }
+
+    /// Of these nothing is to be sent: those of them that are not under way and not carried yet are no longer
+    /// to be.
+    pub(super) fn let_go(&self, covers: impl Fn(&RelPath) -> bool) {
+        let mut state = self.lock();
+        let rests = |job: &Job| matches!(job.state, JobState::Waits | JobState::Failed);
+        let over = state.jobs.extract_if(.., |path, job| rests(job) && covers(path)).count();
+        state.untidy |= over > 0;
+    }
+
+    /// The account of a file that was, or is being, carried.
+    pub(super) fn account_of(&self, path: &RelPath) -> Option<RelPath> {
+        self.lock().jobs.get(path).map(|job| job.account.clone())
     }
 
     /// What is known of a file that a plan would send, which is carried from now on if it is not yet.
@@ -245,6 +290,7 @@ impl AheadDesk {
             changes: 0,
             lacks: 0,
             trouble: None,
+            no_room: None,
         });
         if let JobState::Ready(read) = &job.state {
             return Known::Ready(Arc::clone(read));
@@ -509,10 +555,15 @@ impl Job {
                     self.fails("the target could not build it, however it was sent".into());
                 }
             }
-            // Its account waits: what comes after it must not overtake it for want of room.
+            // Its account waits: what comes after it must not overtake it.
             Outcome::Refused(text) => {
                 self.trouble = Some(format!("the target refused: {text}"));
                 self.again = now + REFUSED_AGAIN;
+            }
+            // What has no room alone does not keep its account waiting for it.
+            Outcome::NoRoom { needed, free } => {
+                self.no_room = Some(NoRoom { needed, free });
+                self.fails(format!("no space at the target ({needed} bytes needed, {free} free)"));
             }
             Outcome::Unreadable(text) => self.fails(text),
             Outcome::Gone => {}

@@ -190,6 +190,7 @@ impl<S: Storage> Carrier<'_, S> {
                     Outcome::Lacks(content_of(&read.entry))
                 }
                 FailureKind::Basis(chunks) => Outcome::Lacks(chunks),
+                FailureKind::NoSpace { free, .. } => Outcome::NoRoom { needed: before.size, free },
                 FailureKind::Refused => Outcome::Refused(failure.text),
             },
         }))

@@ -1,6 +1,7 @@
 //! What of a plan is too large for its cut.
 //!
-//! Guarantees: a file that its owner wants carried is neither read nor sent by a cut: until it was
+//! Guarantees: of what the owner withholds nothing is carried, and all of it is planned, for the owner to judge.
+//! Of the rest, a file that its owner wants carried is neither read nor sent by a cut: until it was
 //! carried, its account is left out of all cuts; then it is placed as it was carried, if it is still
 //! that, before anything else of its account. What was left out is said, with what was looked at, so
 //! that its owner looks there again when it is over.
@@ -10,15 +11,16 @@ use std::sync::Arc;
 
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
+use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
 
-use super::ahead::Known;
-use super::standing::{Cut, Cuts, LeftOut, Look, Withholding};
+use super::ahead::{AheadDesk, Failing, Known};
+use super::standing::{Cut, Cuts, LeftOut, Look};
 use super::{Source, SourceError};
 use crate::catalog::{LocalFacts, Record};
 use crate::ingest::{Placing, ReadAhead};
 use crate::io::{Object, Stat, Storage};
 use crate::observe::{ObserveError, SystemStep, metadata, same_content_facts};
-use crate::plan::{Change, Plan, Problem};
+use crate::plan::{Change, Plan, Problem, Withheld};
 
 /// How often a cut is planned anew, at most, because of what its plan would send: what is found after
 /// that goes with it.
@@ -48,21 +50,21 @@ impl<S: Storage> Source<'_, S> {
     ) -> Result<(Plan, Vec<Problem>), SourceError> {
         let policy = Arc::clone(&cut.policy);
         (self.carried, self.first) = (Arc::default(), Vec::new());
-        if !self.carries {
-            let policy = Withholding { policy: &*policy, withheld: &cut.withheld };
-            return Ok((self.planned(look, &policy, widened)?, Vec::new()));
+        let withheld = cut.withheld.clone();
+        self.ahead.let_go(|path| cut.only_judged || withheld.covers(path));
+        if !self.carries || cut.only_judged {
+            return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
         }
         let probed = self.ahead.probed(|path| look.covers(path));
         let mut ahead = self.ahead.withheld();
-        ahead.retain(|path| !probed.contains(path));
+        ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
         let mut met = HashSet::new();
         let mut plan;
         let mut rounds = 0;
         loop {
-            let withheld = [&cut.withheld[..], &ahead[..]].concat();
-            let policy = Withholding { policy: &*policy, withheld: &withheld };
-            plan = self.planned(look, &policy, widened)?;
-            let huge = huge_of(&mut plan, cuts)?;
+            let policy = LeavingOut { policy: &*policy, left_out: &ahead };
+            plan = self.planned(look, &policy, &withheld, widened)?;
+            let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
             met.extend(huge.iter().map(|huge| huge.path.clone()));
             let (carried, waits) = self.told_apart(huge)?;
             rounds += 1;
@@ -76,11 +78,16 @@ impl<S: Storage> Source<'_, S> {
         let unmet = probed.iter().filter(|path| !met.contains(*path));
         unmet.for_each(|path| self.ahead.forgotten(path));
         let failing = self.ahead.failing(|path| look.covers(path));
-        let is_failing = |path: &RelPath| failing.iter().any(|(failing, _)| failing == path);
+        let is_failing = |path: &RelPath| failing.iter().any(|failing| failing.path == *path);
         let looked = if widened.is_some() { Look::Whole } else { look.clone() };
         ahead.retain(|path| !is_failing(path));
         cut.left_out = LeftOut { accounts: self.ahead.left_out(ahead), look: Some(looked) };
-        let problems = failing.into_iter().map(|(path, text)| Problem { path, text });
+        let problems = failing.into_iter().map(|Failing { path, why: text, no_room }| {
+            if let Some(room) = no_room {
+                self.progress.too_large(path.clone(), room.needed, room.free);
+            }
+            Problem { path, text }
+        });
         Ok((plan, problems.collect()))
     }
 
@@ -154,18 +161,25 @@ impl<S: Storage> Source<'_, S> {
         let troubled: HashSet<&RelPath> = problems.iter().map(|problem| &problem.path).collect();
         let left_out = |path: &RelPath| {
             let accounts = cut.left_out.accounts.iter().map(|(account, _)| account);
-            cut.withheld.iter().chain(accounts).any(|account| path.starts_with(account))
+            cut.withheld.covers(path) || accounts.into_iter().any(|a| path.starts_with(a))
         };
+        self.ahead.given_up(|path| troubled.contains(path));
         self.ahead.settled(|path| look.covers(path) && !troubled.contains(path) && !left_out(path));
     }
 }
 
-/// The files of a plan that are to be carried.
-fn huge_of(plan: &mut Plan, cuts: &dyn Cuts) -> Result<Vec<Huge>, SourceError> {
+/// The files of a plan that are to be carried, or were; none of what is withheld.
+fn huge_of(
+    plan: &mut Plan,
+    withheld: &Withheld,
+    desk: &AheadDesk,
+    cuts: &dyn Cuts,
+) -> Result<Vec<Huge>, SourceError> {
     let mut found = Vec::new();
     plan.for_each(&mut |change| {
         if let Change::Look { path, size, is_file: true, moved_from, .. } = change
-            && let Some(account) = cuts.carries(path, *size)
+            && !withheld.covers(path)
+            && let Some(account) = desk.account_of(path).or_else(|| cuts.carries(path, *size))
         {
             let (path, size, moved_from) = (path.clone(), *size, moved_from.clone());
             found.push(Huge { path, account, size, moved_from });
@@ -173,6 +187,40 @@ fn huge_of(plan: &mut Plan, cuts: &dyn Cuts) -> Result<Vec<Huge>, SourceError> {
         Ok(())
     })?;
     Ok(found)
+}
+
+/// The policy of a cut: what is left out of it is deferred, whatever it says.
+struct LeavingOut<'a> {
+    policy: &'a dyn Policy,
+    left_out: &'a [RelPath],
+}
+
+impl Policy for LeavingOut<'_> {
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
+            if self.left_out.iter().any(|account| candidate.path.starts_with(account)) {
+                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn is_trivial(&self) -> bool {
+        self.left_out.is_empty() && self.policy.is_trivial()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
 }
 
 /// What is carried for a cut, by path.

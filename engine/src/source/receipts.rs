@@ -16,6 +16,9 @@ use crate::io::{Object, Storage};
 use crate::plan::{Change, LookKind, Problem};
 use crate::progress::Progress;
 
+/// How the problem of a file begins that the target has no room for.
+const NO_SPACE: &str = "no space for it at the target";
+
 /// Kinds of facts that were not kept, told apart.
 const KINDS_MAX: usize = 64;
 /// What further kinds are counted as.
@@ -146,6 +149,12 @@ impl<S: Storage> Source<'_, S> {
                     _ => None,
                 };
                 former.into_iter().chain([again]).collect()
+            }
+            (FailureKind::NoSpace { needed, free }, _) => {
+                let text = format!("{NO_SPACE} ({needed} bytes needed, {free} free)");
+                self.progress.too_large(failure.path.clone(), *needed, *free);
+                self.progress.problem(Problem { path: failure.path.clone(), text });
+                Vec::new()
             }
             _ => {
                 let text = format!("the target refused: {}", failure.text);

@@ -20,16 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_core::guard::Hold;
-use farshore_core::policy::{Action, Candidate, Faults, Verdict};
 
-use farshore_proto::message::AHEAD_VERSION;
+use farshore_proto::message::{AHEAD_VERSION, BEATS_VERSION, Holds};
 use farshore_proto::session::CARRIES_MAX;
 
 use super::carrier::Carrier;
 use super::sealing::Recorded;
 use super::*;
 use crate::frames::LineGauge;
-use crate::plan::{DetachedChange, Part, PartialPlan, Scope, plan_parts};
+use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
 use crate::progress::AppliedTotals;
 
 /// How long a source that waits for a cut goes without looking whether its target is still there.
@@ -74,10 +73,12 @@ pub struct Cut {
     pub time_unix_ms: Option<i64>,
     /// Which entries travel.
     pub policy: Arc<dyn Policy>,
-    /// Accounts of which nothing is sent and nothing concluded.
-    pub withheld: Vec<RelPath>,
+    /// Accounts of which nothing is sent: what would be done of them is planned, for the owner to judge.
+    pub withheld: Withheld,
     /// Whether an operator approved what the guard would hold.
     pub approved: bool,
+    /// Whether nothing of it is sent, however it is judged: all of it is planned, and nothing carried ahead.
+    pub only_judged: bool,
     /// Labels for the point.
     pub labels: Vec<String>,
     /// What the session leaves out of it; begins empty.
@@ -85,7 +86,7 @@ pub struct Cut {
 }
 
 /// What a cut leaves out because files are on their way to the target ahead of it: nothing is sent of it
-/// and nothing concluded, as of what is withheld.
+/// and nothing concluded. It is not what is withheld: nothing of it is planned, so there is nothing to judge.
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
     /// Accounts, or single files, and what trouble there is with them.
@@ -96,12 +97,13 @@ pub struct LeftOut {
 
 impl std::fmt::Debug for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { look, time_unix_ms, withheld, approved, labels, left_out, policy: _ } = self;
+        let Self { look, time_unix_ms, withheld, approved, labels, left_out, .. } = self;
         f.debug_struct("Cut")
             .field("look", look)
             .field("time_unix_ms", time_unix_ms)
             .field("withheld", withheld)
             .field("approved", approved)
+            .field("only_judged", &self.only_judged)
             .field("labels", labels)
             .field("left_out", left_out)
             .finish_non_exhaustive()
@@ -141,7 +143,7 @@ pub struct CutReport {
     pub problems: Vec<Problem>,
     /// Entries excluded by policy.
     pub excluded: u64,
-    /// Entries deferred by policy, or withheld.
+    /// Entries deferred by policy.
     pub deferred: u64,
     /// The first of them.
     pub deferred_first: Vec<RelPath>,
@@ -180,10 +182,21 @@ pub trait Cuts: Sync {
     fn dropped(&self, cut: Cut, why: Dropped);
     /// The session fails with the cut under way: what it looked at is to be looked at again.
     fn broken(&self, cut: Cut);
+    /// What is held, if the target is to be told: all of it at the begin of a session, and whenever it is
+    /// another than before; asked between cuts.
+    fn holds(&self) -> Option<Holds> {
+        None
+    }
     /// What is to be said of this site's keys now, if anything is; asked at the begin, and between cuts.
     fn keys(&self) -> Option<Vec<u8>>;
     /// What the target said of its keys; heard between cuts.
     fn heard_keys(&self, said: &[u8]);
+    /// What is to be said of this end now, if it is time to.
+    fn beat(&self) -> Option<Beat> {
+        None
+    }
+    /// What the target said of itself, and when it was heard by this end's clock.
+    fn heard_beat(&self, _: &Beat, _at_unix_ms: i64) {}
 }
 
 /// Runs the source's end of a session that stands, until `cuts` leaves.
@@ -200,46 +213,6 @@ pub fn stand<S: Storage>(
 ) -> Result<(), SourceError> {
     let askers = config.workers + CARRIES_MAX;
     with_source(storage, catalog, link, config, progress, askers, |source| source.stand(cuts))
-}
-
-/// The policy of a cut: what is withheld is deferred, whatever it says.
-pub(super) struct Withholding<'a> {
-    pub(super) policy: &'a dyn Policy,
-    pub(super) withheld: &'a [RelPath],
-}
-
-impl Withholding<'_> {
-    fn withholds(&self, path: &RelPath) -> bool {
-        self.withheld.iter().any(|account| path.starts_with(account))
-    }
-}
-
-impl Policy for Withholding<'_> {
-    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
-        let mut verdicts = self.policy.exclude(candidates);
-        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
-            if self.withholds(candidate.path) {
-                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
-            }
-        }
-        verdicts
-    }
-
-    fn rules(&self) -> Vec<String> {
-        self.policy.rules()
-    }
-
-    fn is_trivial(&self) -> bool {
-        self.withheld.is_empty() && self.policy.is_trivial()
-    }
-
-    fn identity(&self) -> PolicySet {
-        self.policy.identity()
-    }
-
-    fn take_faults(&self) -> Faults {
-        self.policy.take_faults()
-    }
 }
 
 /// What a standing session knows of its target.
@@ -313,6 +286,17 @@ impl<S: Storage> Source<'_, S> {
             }
             if let Some(said) = cuts.keys() {
                 self.send(&Message::Keys(said))?;
+            }
+            if let Some(holds) = cuts.holds() {
+                self.send(&Message::Holds(holds))?;
+            }
+            if let Some((beat, at)) = self.beat.take() {
+                cuts.heard_beat(&beat, at);
+            }
+            if standing.welcome.version >= BEATS_VERSION
+                && let Some(beat) = cuts.beat()
+            {
+                self.send(&Message::Beat(beat))?;
             }
             match cuts.next(LOOK_AT_LINK) {
                 Next::Cut(cut) => self.cut(*cut, standing, cuts)?,
@@ -451,7 +435,7 @@ impl<S: Storage> Source<'_, S> {
         if let Some(hold) = hold.filter(|_| !cut.approved) {
             return Ok(Made::Dropped(Dropped::Guard(hold)));
         }
-        if !cuts.judge(cut, &mut plan) {
+        if !cuts.judge(cut, &mut plan) || cut.only_judged {
             return Ok(Made::Dropped(Dropped::Owner));
         }
         let mut report = CutReport {
@@ -522,9 +506,21 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
-    /// The plan of what is looked at; `widened` says why it is of the whole tree if only parts were asked
-    /// for.
+    /// The plan of what is looked at, without what is withheld; `widened` says why it is of the whole tree if
+    /// only parts were asked for.
     pub(super) fn planned(
+        &mut self,
+        look: &Look,
+        policy: &dyn Policy,
+        withheld: &Withheld,
+        widened: &mut Option<&'static str>,
+    ) -> Result<Plan, SourceError> {
+        let mut plan = self.planned_all(look, policy, widened)?;
+        plan.withhold(withheld)?;
+        Ok(plan)
+    }
+
+    fn planned_all(
         &mut self,
         look: &Look,
         policy: &dyn Policy,

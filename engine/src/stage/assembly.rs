@@ -6,7 +6,7 @@ use farshore_core::chunking::ChunkingId;
 use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
-use farshore_proto::message::Failure;
+use farshore_proto::message::{Failure, FailureKind};
 use farshore_proto::op::Op;
 
 use super::bounds::{FILE_EXTENTS_MAX, Missing};
@@ -40,9 +40,11 @@ pub(super) struct Assembly<S: Storage> {
     pub(super) sparse: bool,
     /// Whether space for all of it is reserved.
     reserved: bool,
+    /// Whether there was room for all of it when it began.
+    looked_for_room: bool,
     flushed: u64,
     pub(super) missing: Missing,
-    refused: Option<String>,
+    refused: Option<(FailureKind, String)>,
     /// What it shares with content held here.
     pub(super) laid: Laid<S>,
     /// The log of what arrives ahead of its cut.
@@ -52,7 +54,7 @@ pub(super) struct Assembly<S: Storage> {
 impl<S: Storage> Stager<'_, S> {
     pub(super) fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
         let slot = self.slot(&path);
-        let created = self.has_room(size).and_then(|()| self.created(&path, &slot, size));
+        let created = self.created(&path, &slot, size);
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
@@ -63,6 +65,7 @@ impl<S: Storage> Stager<'_, S> {
             size,
             sparse,
             reserved: sparse,
+            looked_for_room: false,
             flushed: 0,
             missing: Missing::default(),
             refused: None,
@@ -75,7 +78,7 @@ impl<S: Storage> Stager<'_, S> {
                 assembly.file = Some((file, slot));
             }
             // Its extents still arrive, and are passed over.
-            Err(OpError::Failure(_, text)) => assembly.refused = Some(text),
+            Err(OpError::Failure(kind, text)) => assembly.refused = Some((kind, text)),
             Err(fatal) => return Err(fatal),
         }
         self.assembly = Some(assembly);
@@ -89,8 +92,13 @@ impl<S: Storage> Stager<'_, S> {
             .map_err(Self::failed(path, "creating it"))?;
         // First, while nothing is written: XFS writes a file back and waits when its length is set over
         // data.
-        self.storage.set_len(&file, size).map_err(Self::failed(path, "setting its length"))?;
-        Ok(file)
+        match self.storage.set_len(&file, size) {
+            Ok(()) => Ok(file),
+            Err(e) => {
+                self.discard(slot);
+                Err(self.no_room(path, "setting its length", size, e))
+            }
+        }
     }
 
     pub(super) fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
@@ -134,11 +142,14 @@ impl<S: Storage> Stager<'_, S> {
         match result {
             Ok(()) => {}
             Err(OpError::Fatal(e)) => return Err(e),
-            Err(OpError::Failure(_, text)) => {
+            Err(OpError::Failure(kind, text)) => {
+                // Its space is free again with the last handle of it.
                 if let Some((_, slot)) = assembly.file.take() {
                     self.discard(&slot);
                 }
-                assembly.refused.get_or_insert(text);
+                // Nothing is there that it could tell of.
+                assembly.log = None;
+                assembly.refused.get_or_insert((kind, text));
             }
         }
         self.assembly = Some(assembly);
@@ -219,19 +230,27 @@ impl<S: Storage> Stager<'_, S> {
         let Some((file, _)) = assembly.file.as_ref().filter(|_| !assembly.reserved) else {
             return Ok(());
         };
-        let whole = assembly.size >= ALLOCATED_MIN
-            && (assembly.base.is_none() || !self.storage.shares_blocks(&self.folder));
-        let range = if whole {
-            assembly.reserved = true;
-            0..assembly.size
-        } else if matches!(extent, Extent::Zero { .. }) {
+        let size = assembly.size;
+        let allocate = |range| {
+            let allocated = self.storage.allocate(file, range);
+            let path = &assembly.path;
+            allocated.map_err(|e| self.no_room(path, "reserving space for it", size, e))
+        };
+        let alone = assembly.base.is_none() || !self.storage.shares_blocks(&self.folder);
+        if alone && !assembly.looked_for_room {
+            assembly.looked_for_room = true;
+            if size >= ALLOCATED_MIN {
+                assembly.reserved = true;
+                return self.with_room(size, || allocate(0..size));
+            }
+            self.with_room(size, || Ok(()))?;
+        }
+        let range = if matches!(extent, Extent::Zero { .. }) {
             assembly.offset..assembly.offset + extent.len()
         } else {
             return Ok(());
         };
-        self.storage
-            .allocate(file, range)
-            .map_err(Self::failed(&assembly.path, "reserving space for it"))
+        allocate(range)
     }
 
     /// Appends an extent; bytes are absent for zeros, for a chunk that is missing, and for one that
@@ -270,12 +289,15 @@ impl<S: Storage> Stager<'_, S> {
         {
             self.storage.start_writeback(file, assembly.flushed..assembly.offset);
             assembly.flushed = assembly.offset;
+            if !(assembly.looked_for_room && assembly.reserved) {
+                self.may_go_on(assembly.size)?;
+            }
         }
         Ok(())
     }
 
     pub(super) fn write_failed(&self, assembly: &Assembly<S>, e: std::io::Error) -> OpError {
-        Self::failed(&assembly.path, "writing it")(e)
+        self.no_room(&assembly.path, "writing it", assembly.size, e)
     }
 
     fn end(
@@ -284,11 +306,18 @@ impl<S: Storage> Stager<'_, S> {
         entry: Entry,
         chunking: ChunkingId,
     ) -> Result<(), OpError> {
-        self.settle(&mut assembly)?;
+        if let Err(e) = self.settle(&mut assembly) {
+            if let Some((_, slot)) = &assembly.file {
+                self.discard(slot);
+            }
+            return Err(e);
+        }
         let Assembly { path, file, mut recipe, offset, size, missing, refused: why, .. } = assembly;
         recipe.chunking = chunking;
         let Some((file, slot)) = file else {
-            return Err(refused(why.unwrap_or_else(|| "it could not be staged".into())));
+            let (kind, text) =
+                why.unwrap_or_else(|| (FailureKind::Refused, "it could not be staged".into()));
+            return Err(OpError::Failure(kind, text));
         };
         let checked = if missing.is_empty() {
             let whole = offset == size && entry.size() == size;

@@ -9,7 +9,7 @@ use farshore_core::recipe::FileDigest;
 use farshore_proto::op::Op;
 
 use super::assembly::Assembly;
-use super::{Applied, OpError, StageConfig, StageError, Stager, refused};
+use super::{Applied, OpError, StageConfig, StageError, Stager};
 use crate::ahead::Slot;
 use crate::catalog::Catalog;
 use crate::io::Storage;
@@ -17,7 +17,6 @@ use crate::own_folder::OwnFolder;
 
 /// Content is copied from what is there already, by whatever batch.
 const NO_BATCH: u64 = 1;
-const NO_ROOM: &str = "there is not enough room to hold it until its cut";
 
 impl<'a, S: Storage> Stager<'a, S> {
     /// One that stages a single file in a slot.
@@ -56,14 +55,6 @@ impl<'a, S: Storage> Stager<'a, S> {
         self.carries && self.own.ahead.get(content).is_some_and(|held| held.whole)
     }
 
-    /// Whether what arrives ahead leaves room for changes.
-    pub(super) fn has_room(&self, size: u64) -> Result<(), OpError> {
-        match !self.carries || self.own.has_room(self.storage, size).unwrap_or(true) {
-            true => Ok(()),
-            false => Err(refused(NO_ROOM)),
-        }
-    }
-
     /// Something was appended.
     pub(super) fn logged(&self, assembly: &mut Assembly<S>) -> Result<(), OpError> {
         let Some(log) = assembly.log.as_mut().filter(|_| assembly.missing.is_empty()) else {
@@ -71,7 +62,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         };
         match log.grown(self.storage, &assembly.recipe, assembly.offset) {
             // Space for a dense file is reserved: others may have taken what was left.
-            Ok(true) => self.has_room(0),
+            Ok(true) => self.may_go_on(assembly.size),
             Ok(false) => Ok(()),
             Err(e) => Err(self.write_failed(assembly, e)),
         }

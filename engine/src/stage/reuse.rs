@@ -20,7 +20,9 @@ impl<S: Storage> Stager<'_, S> {
         if self.is_carried(&content) || self.adopt(&path, &entry)? {
             return Ok(());
         }
-        self.has_room(entry.size())?;
+        if self.carries {
+            self.may_go_on(entry.size())?;
+        }
         let Some(basis) = self.open_basis(&content)? else {
             return Err(basis_missing(Vec::new()));
         };
@@ -34,7 +36,11 @@ impl<S: Storage> Stager<'_, S> {
         let slot = self.slot(&path);
         let (file, mode) =
             self.create(&slot, &entry).map_err(Self::failed(&path, "creating it"))?;
-        match self.copy_whole(&basis, &stat, &file, &path, &content)? {
+        let shares = self.storage.shares_blocks(&self.folder);
+        let room = self.with_room(if shares { 0 } else { stat.size }, || Ok(()));
+        let copied = room.and_then(|()| self.copy_whole(&basis, &stat, &file, &path, &content));
+        let copied = copied.inspect_err(|_| self.discard(&slot))?;
+        match copied {
             None => {
                 self.discard(&slot);
                 Err(basis_missing(Vec::new()))
@@ -81,7 +87,8 @@ impl<S: Storage> Stager<'_, S> {
                 None => self.catalog.reader()?.chunking(content)?,
             },
         };
-        storage.set_len(file, stat.size).map_err(Self::failed(path, "setting its length"))?;
+        let set = storage.set_len(file, stat.size);
+        set.map_err(|e| self.no_room(path, "setting its length", stat.size, e))?;
         let mut written = false;
         for id in Expected::chunkings(Some(&expected), stat.size) {
             let recipe = if written {
@@ -125,7 +132,7 @@ impl<S: Storage> Stager<'_, S> {
                 Ok(())
             });
         match failed {
-            Some(e) => Err(Self::failed(path, "writing it")(e)),
+            Some(e) => Err(self.no_room(path, "writing it", stat.size, e)),
             None => Ok(copied.is_ok().then_some(recipe)),
         }
     }

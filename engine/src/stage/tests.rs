@@ -117,7 +117,7 @@ fn stage(
     let own = OwnFolder::open(storage, StoreId([2; 16])).expect("its own folder");
     own.fresh(storage).expect("probed");
     let applied = Applied::new(0);
-    let devices = StageConfig { devices: true };
+    let devices = StageConfig { devices: true, passes_over_too_large: false };
     let stager = Stager::new(storage, &catalog, &own, &applied, devices, 1).expect("a stager");
     before();
     let (mut reader, _) = FrameReader::begin(Box::new(stream)).expect("a batch");

@@ -32,6 +32,12 @@ impl<S: Storage> Session<'_, S> {
             self.machine().carry_ended(number);
             let Some(failures) = failure else { continue };
             let receipt = Receipt { batch: number, failures, degraded: Vec::new() };
+            let is_too_large = |failure: &Failure| matches!(failure.kind, FailureKind::NoSpace { needed, .. } if needed > 0);
+            if let Some(observer) = &self.config.observer
+                && receipt.failures.iter().any(is_too_large)
+            {
+                observer.applied(&receipt);
+            }
             self.send(&Message::Carried(receipt.fitted()))?;
         }
         Ok(())
@@ -51,7 +57,14 @@ impl<S: Storage> Session<'_, S> {
         let stager = Stager::carrying(storage, catalog, own, &applied, config, slot)
             .map(|stager| stager.speaking(self.machine().version()));
         let staged = stager.and_then(|s| profile.time(Stage::Stage, || s.run(reader, profile)));
-        let refused = |path, text| Failure { path, kind: FailureKind::Refused, text };
+        let failed = |e: &io::Error, text| {
+            // How much it takes its source knows.
+            let kind = match is_full(e) {
+                true => FailureKind::NoSpace { needed: 0, free: storage.free_bytes().unwrap_or(0) },
+                false => FailureKind::Refused,
+            };
+            Failure { path: RelPath::root(), kind, text }
+        };
         match staged {
             Ok(mut batch) => {
                 let whole = whole_of(&mut batch).filter(|_| batch.failures.is_empty());
@@ -64,7 +77,7 @@ impl<S: Storage> Session<'_, S> {
                 if let Err(e) = ended {
                     own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                     let text = format!("holding it ahead of its cut: {e}");
-                    batch.failures.push(refused(RelPath::root(), text));
+                    batch.failures.push(failed(&e, text));
                 }
                 Ok(Some(batch.failures))
             }
@@ -76,7 +89,8 @@ impl<S: Storage> Session<'_, S> {
             Err(e @ StageError::Disk { .. }) => {
                 own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                 let text = crate::ingest::describe(&e);
-                Ok(Some(vec![refused(RelPath::root(), text)]))
+                let StageError::Disk { source, .. } = &e else { return Err(e.into()) };
+                Ok(Some(vec![failed(source, text)]))
             }
             Err(e) => Err(e.into()),
         }

@@ -49,10 +49,23 @@ impl<S: Storage> Session<'_, S> {
                     })?);
                 }
                 Message::Ahead { keep } => self.list_ahead(own, keep.as_deref())?,
+                Message::Holds(holds) => {
+                    self.catalog.update(Durability::Immediate, |t| t.set_holds(&holds))?;
+                    if let Some(observer) = &self.config.observer {
+                        observer.holds(&holds);
+                    }
+                }
                 Message::Keys(said) => {
                     let observer = self.config.observer.as_ref();
                     if let Some(answer) = observer.and_then(|observer| observer.keys(&said)) {
                         self.send(&Message::Keys(answer))?;
+                    }
+                }
+                Message::Beat(beat) => {
+                    let round_trip = self.link.stats().rtt;
+                    let observer = self.config.observer.as_ref();
+                    if let Some(own) = observer.and_then(|o| o.beat(&beat, round_trip)) {
+                        self.send(&Message::Beat(own))?;
                     }
                 }
                 Message::Goodbye => {

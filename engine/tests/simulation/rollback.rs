@@ -35,7 +35,12 @@ fn work(world: &World, task: &Task) -> Result<Option<Report>, String> {
     if matches!(task, Task::Start) {
         applier.recover().map_err(|e| describe(&e))?;
     }
-    let mut rollback = Rollback::new(applier, &spool, 1, StageConfig { devices: true });
+    let mut rollback = Rollback::new(
+        applier,
+        &spool,
+        1,
+        StageConfig { devices: true, passes_over_too_large: false },
+    );
     // Several batches, so that it can be cut between two.
     rollback.bounds = BatchBounds { ops: 12, ..BatchBounds::default() };
     match task {

@@ -220,7 +220,7 @@ impl World {
             policies: None,
             fresh_id: StoreId([7; 16]),
             stagers: 1,
-            stage: StageConfig { devices: true },
+            stage: StageConfig { devices: true, passes_over_too_large: false },
             history: HistoryBounds { bytes_max: self.history_bytes_max, ..HistoryBounds::NONE },
             spool_folder: std::env::temp_dir(),
             now_ms: || 1_700_000_000_000,

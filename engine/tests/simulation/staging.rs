@@ -109,7 +109,8 @@ impl Bench {
         frame(e.finish());
         let stream = Box::new(Recorded { bytes, at: 0 });
         let (mut reader, _) = FrameReader::begin(stream).expect("a batch");
-        let (applied, config) = (Applied::new(0), StageConfig { devices: true });
+        let (applied, config) =
+            (Applied::new(0), StageConfig { devices: true, passes_over_too_large: false });
         Stager::new(&self.storage, &self.catalog, &self.own, &applied, config, batch)?
             .speaking(version)
             .run(&mut reader, &self.profile)
@@ -185,7 +186,7 @@ fn a_batch_that_lacks_everything_has_a_receipt() {
         .iter()
         .map(|f| match &f.kind {
             FailureKind::Basis(chunks) => chunks,
-            FailureKind::Refused => panic!("{}", f.text),
+            FailureKind::Refused | FailureKind::NoSpace { .. } => panic!("{}", f.text),
         })
         .collect();
     assert_eq!(missing.len() as u64, FILES);
@@ -252,6 +253,32 @@ fn history_that_is_adopted_is_pruned_by_its_size() {
         1
     );
     assert_eq!(sets(), [(4, facts)]);
+}
+
+/// What a state needs that is being read stays, and goes when it was read.
+#[test]
+fn history_that_is_read_is_not_pruned() {
+    let bench = Bench::new(Careless::Nothing);
+    for set in [3, 4, 5] {
+        let folder = bench.own.history_set(&bench.storage, set).expect("a set");
+        bench.storage.create_file(&folder, b"1").expect("a version");
+    }
+    bench.applier().recover().expect("recovered");
+    let none = HistoryBounds { sets_max: 0, ..HistoryBounds::NONE };
+    let left = || -> Vec<u64> {
+        bench.applier().prune_history(&none).expect("pruned");
+        let sets = bench.catalog.reader().expect("reader").history_sets().expect("sets");
+        sets.into_iter().map(|(set, _)| set).collect()
+    };
+    let (older, newer) = (bench.catalog.pin(2), bench.catalog.pin(4));
+    assert_eq!(left(), [3, 4, 5]);
+    let same = bench.catalog.pin(2);
+    drop(older);
+    assert_eq!(left(), [3, 4, 5]);
+    drop(same);
+    assert_eq!(left(), [5]);
+    drop(newer);
+    assert!(left().is_empty());
 }
 
 /// A thread of the target's session panics: both ends end, and the next run makes up for it.

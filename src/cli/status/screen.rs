@@ -7,7 +7,7 @@ use farshore_core::size::HumanBytes;
 
 use crate::site::board::facts::{
     Backlog, Bound, Capture, LagStatus, ObjectiveVerdict, PeerStatus, PointStatus, Role,
-    ShareState, ShareStatus, SiteStatus,
+    RoleStatus, ShareState, ShareStatus, SiteStatus,
 };
 use crate::site::board::verdict::{at_risk_text, grouped, moment, span};
 
@@ -88,9 +88,15 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     let title =
         format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
     line(out, "SHARE", &title);
+    if let Some(roles) = &share.roles {
+        self::roles(out, roles);
+    }
     line(out, "state", &state(share, now));
     for reason in &share.reasons {
         line(out, "NOT READY", reason);
+    }
+    for warning in &share.warnings {
+        line(out, "WARNING", warning);
     }
     match &share.recovery_point {
         Some(point) => line(out, "point", &self::point(point, now)),
@@ -104,6 +110,9 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     line(out, "lag", &lag(&share.lag, share));
     let at_risk = match (share.at_risk.bound, share.at_risk.files) {
         (Bound::AtMost, 0) => "nothing known of".to_owned(),
+        (Bound::Unknown, _) if share.role == Role::Standby => {
+            "how much is not known: the source has not said it".to_owned()
+        }
         (Bound::Unknown, _) => {
             "how much is not known: the whole share is to be looked at".to_owned()
         }
@@ -137,6 +146,23 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
         line(out, "degraded", &format!("{kind} could not be kept on {count} entries"));
     }
     problems(out, share, now);
+}
+
+fn roles(out: &mut String, roles: &RoleStatus) {
+    let gate = match (&roles.gate_text, roles.gate_open) {
+        (_, true) => "services may work with it here".to_owned(),
+        (Some(why), false) => format!("services may not work with it here: {why}"),
+        (None, false) => "services may not work with it here".to_owned(),
+    };
+    let text = roles.text.as_ref().map_or_else(String::new, |text| format!(" ({text})"));
+    let peer = match (&roles.peer_phase, roles.peer_epoch) {
+        (Some(phase), Some(epoch)) => format!("; the other site: {phase}, epoch {epoch}"),
+        _ => "; nothing heard from the other site yet".to_owned(),
+    };
+    line(out, "role", &format!("{}{text}; {gate}{peer}", roles.phase));
+    if !roles.next.is_empty() {
+        line(out, "next", &roles.next.join(", "));
+    }
 }
 
 fn state(share: &ShareStatus, now: i64) -> String {
@@ -245,18 +271,23 @@ fn brake(out: &mut String, share: &ShareStatus, now: i64) {
         };
         let since = ago(hold.since_unix_ms, now);
         let why = hold.reasons.join("; ");
-        line(out, "HELD", &format!("{}, {since}: {why}{counts}", named(&hold.account)));
+        let stale = if hold.stale { ", as was heard last" } else { "" };
+        line(out, "HELD", &format!("{}, {since}{stale}: {why}{counts}", named(&hold.account)));
         if let Some(at) = hold.rejected_unix_ms {
             line(out, "  rejected", &format!("{}: nothing of it is applied", ago(at, now)));
         }
         if let Some(point) = hold.last_good_point {
-            line(out, "  last good", &format!("recovery point {point}"));
+            let time = hold
+                .point_unix_ms
+                .map_or_else(String::new, |time| format!(" of {}", moment(time, now)));
+            line(out, "  last good", &format!("recovery point {point}{time}"));
         }
         for next in &hold.next {
             line(out, "  next", next);
         }
     }
-    if let Some(more) = share.holds.len().checked_sub(LISTED).filter(|more| *more > 0) {
+    let listed = share.holds.len().min(LISTED) as u64;
+    if let Some(more) = share.holds_total.checked_sub(listed).filter(|more| *more > 0) {
         line(out, "HELD", &format!("and {more} more: farshore brake show"));
     }
 }
@@ -281,7 +312,7 @@ fn kept(out: &mut String, share: &ShareStatus, now: i64) {
     if let Some(scrub) = &share.scrub {
         let mut text = match scrub.oldest_verified_unix_ms {
             Some(at) => format!("every byte was read within {}", span_to(at, now)),
-            None => "not every byte was read yet".to_owned(),
+            None => "the first pass is not complete yet".to_owned(),
         };
         if let Some(percent) = scrub.progress_percent {
             write!(text, "; this pass is at {:.0} %", percent.floor()).unwrap_or(());

@@ -131,6 +131,26 @@ impl Role {
     }
 }
 
+/// Where a site stands in a share, as `farshore_core::role` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoleStatus {
+    /// The state: standby, active, draining, handed, opening, alone, stranded, reconciling or split.
+    pub phase: String,
+    /// In more words, where there is something to say.
+    pub text: Option<String>,
+    /// Whether services may work with the share here now.
+    pub gate_open: bool,
+    /// Why not.
+    pub gate_text: Option<String>,
+    /// The commands that change the role from here.
+    pub next: Vec<String>,
+    /// The other site's state, as it said last.
+    pub peer_phase: Option<String>,
+    /// The epoch it said.
+    pub peer_epoch: Option<u64>,
+}
+
 /// What a share is at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -224,6 +244,8 @@ pub struct ShareStatus {
     pub role: Role,
     /// Rises with every change of role.
     pub epoch: u64,
+    /// Where the site stands, and what may be done about it.
+    pub roles: Option<RoleStatus>,
     /// What it is at.
     pub state: ShareState,
     /// In more words.
@@ -234,6 +256,10 @@ pub struct ShareStatus {
     pub ready: bool,
     /// What does.
     pub reasons: Vec<String>,
+    /// What does not, and should be looked at.
+    pub warnings: Vec<String>,
+    /// Where the peer has it, as it said last.
+    pub peer_path: Option<String>,
     /// The last recovery point, as this site has it.
     pub recovery_point: Option<PointStatus>,
     /// The same, as the peer said last.
@@ -248,8 +274,10 @@ pub struct ShareStatus {
     pub backlog: Option<Backlog>,
     /// How changes are learned of; active only.
     pub capture: Option<Capture>,
-    /// What the brake holds.
+    /// What the brake holds; at a standby what that of the source does.
     pub holds: Vec<Hold>,
+    /// How many there are, those that are not listed too.
+    pub holds_total: u64,
     /// Its accounts.
     pub accounts: Accounts,
     /// Reading the standby byte by byte.
@@ -378,8 +406,8 @@ pub enum Bound {
 pub struct AtRisk {
     /// Entries that changed.
     pub files: u64,
-    /// Their content.
-    pub bytes: u64,
+    /// Their content; null: it is not known.
+    pub bytes: Option<u64>,
     /// What the two numbers say.
     pub bound: Bound,
 }
@@ -460,6 +488,12 @@ pub struct Hold {
     pub rejected_unix_ms: Option<i64>,
     /// Commands that end it.
     pub next: Vec<String>,
+    /// T of the last recovery point in which what is held was whole.
+    pub point_unix_ms: Option<i64>,
+    /// The other site, if it is decided there.
+    pub decided_at: Option<String>,
+    /// At a standby: nothing is heard of the source, and this is as it was said last.
+    pub stale: bool,
 }
 
 /// The accounts of a share.

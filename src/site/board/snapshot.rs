@@ -7,7 +7,7 @@ use std::time::Duration;
 use farshore_engine::progress::Phase;
 
 use super::facts::{
-    AccountStatus, Accounts, AtRisk, Backlog, Bound, LagStatus, PeerStatus, Problems, Role,
+    AccountStatus, Accounts, AtRisk, Backlog, Bound, Hold, LagStatus, PeerStatus, Problems, Role,
     ShareState, ShareStatus, SiteStatus, Stall, Traffic, WorkerStatus,
 };
 use super::{CutFacts, Facts, ShareFacts, TrafficFacts, verdict};
@@ -109,16 +109,20 @@ fn share(
         path: share.path.clone(),
         role: share.role,
         epoch: share.epoch,
+        roles: share.roles.clone(),
         state,
         state_text,
         state_since_unix_ms: share.state_since_unix_ms,
         recovery_point: share.point.clone(),
         peer_recovery_point: share.peer_point.clone(),
+        warnings: warnings(share),
+        peer_path: share.peer_path.clone(),
         lag: LagStatus { now_ms: hour.now(now.steady), hour: hour.status(now.steady) },
         at_risk: at_risk(share.at_risk, share.role, state, peer.connected),
         backlog: share.cut.as_ref().map(|cut| backlog(cut, now)),
         capture: share.capture.clone(),
-        holds: share.holds.clone(),
+        holds: holds(share, peer.connected),
+        holds_total: share.holds_total,
         accounts: Accounts { count: share.accounts, worst: worst.collect() },
         scrub: share.scrub.clone(),
         history: share.history.clone(),
@@ -136,6 +140,24 @@ fn share(
     status.reasons = verdict::of_share(&status, peer, facts.config.grace, now.wall);
     status.ready = status.reasons.is_empty();
     status
+}
+
+/// What the source said that it holds may be otherwise by now, when nothing is heard of it.
+fn holds(share: &ShareFacts, connected: bool) -> Vec<Hold> {
+    let mut holds = share.holds.clone();
+    holds.iter_mut().for_each(|hold| hold.stale = hold.decided_at.is_some() && !connected);
+    holds
+}
+
+/// What does not stand against a failover, and should be looked at.
+fn warnings(share: &ShareFacts) -> Vec<String> {
+    let other = share.peer_path.as_ref().filter(|path| **path != share.path);
+    let path = other.map(|path| {
+        format!(
+            "the peer has this share at {path}: applications find their folders at one path at both sites only"
+        )
+    });
+    path.into_iter().collect()
 }
 
 /// What was posted of changes at risk is worth no more than who could still add to it: while nobody looks at the

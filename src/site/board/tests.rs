@@ -51,7 +51,7 @@ fn a_site_is_ready_when_nothing_stands_against_it() {
     let reasons = board.snapshot().shares[0].reasons.clone();
     assert_eq!(reasons, ["there is no recovery point yet"]);
     share.recovery_point(&point(1, T0));
-    share.at_risk(AtRisk { files: 4, bytes: 120 << 10, bound: Bound::AtMost });
+    share.at_risk(AtRisk { files: 4, bytes: Some(120 << 10), bound: Bound::AtMost });
     clock.advance(3_000);
     let status = board.snapshot();
     assert_eq!(
@@ -76,6 +76,42 @@ fn a_site_is_ready_when_nothing_stands_against_it() {
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert_eq!(reasons[0], "not connected to recovery for 61 s (refused)");
     assert_eq!(reasons[1], "the lag of 64 s is over the objective of 30 s");
+}
+
+/// Two hours between the sites' clocks: what is told by the other's clock is taken by it.
+#[test]
+fn clocks_far_apart_are_warned_of_and_the_lag_is_what_it_is() {
+    const APART: i64 = 2 * 3_600_000;
+    for apart in [APART, -APART] {
+        let (clock, board) = board();
+        let share = homes(&board, Role::Standby);
+        board.connected("192.0.2.7:7411");
+        share.state(ShareState::Idle, None);
+        share.clock_sample(T0, T0 + apart + 20, T0 + 40);
+        share.recovery_point(&point(1, T0 + apart));
+        clock.advance(3_000);
+        let status = board.snapshot();
+        let found = status.peer.clock.expect("measured");
+        assert_eq!((found.offset_ms, found.uncertainty_ms, found.warning), (apart, 20, true));
+        assert_eq!(status.shares[0].lag.now_ms, Some(3_000), "not two hours");
+        assert_eq!(status.shares[0].objective.verdict, ObjectiveVerdict::Kept);
+        assert!(status.verdict.ready, "{:?}", status.verdict);
+    }
+}
+
+/// Applications expect one path at both sites: another one is said, and no reason against a failover.
+#[test]
+fn another_path_at_the_peer_is_warned_of() {
+    let (_, board) = board();
+    let share = homes(&board, Role::Active);
+    share.peer_path(b"/shared/homes");
+    assert!(board.snapshot().shares[0].warnings.is_empty());
+    share.peer_path(b"/srv/\x1bhomes");
+    let warnings = board.snapshot().shares[0].warnings.clone();
+    assert!(
+        warnings[0].starts_with("the peer has this share at /srv/\\u{1b}homes: "),
+        "{warnings:?}"
+    );
 }
 
 #[test]
@@ -178,7 +214,7 @@ fn a_snapshot_is_of_one_moment_and_readers_do_not_hold_posts_up() {
                     }
                     // What is posted together: files and bytes are the same number.
                     let bound = Bound::AtMost;
-                    share.at_risk(AtRisk { files: n, bytes: n, bound });
+                    share.at_risk(AtRisk { files: n, bytes: Some(n), bound });
                     let _call = worker.on_mount("statx", &path("a/b"));
                     share.problem(&RelPath::root(), &format!("{}", n % 7));
                 }
@@ -187,7 +223,7 @@ fn a_snapshot_is_of_one_moment_and_readers_do_not_hold_posts_up() {
         for _ in 0..2_000 {
             let status = board.snapshot();
             let at_risk = status.shares[0].at_risk;
-            assert_eq!(at_risk.files, at_risk.bytes);
+            assert_eq!(Some(at_risk.files), at_risk.bytes);
             assert!(status.shares[0].problems.newest.len() <= 7);
         }
         stop.store(true, Relaxed);
@@ -223,7 +259,7 @@ fn a_clock_set_back_makes_no_lag_vanish() {
 #[test]
 fn what_nobody_can_know_is_not_said_to_be_at_most() {
     let (_clock, board) = board();
-    let posted = AtRisk { files: 1, bytes: 2, bound: Bound::AtMost };
+    let posted = AtRisk { files: 1, bytes: Some(2), bound: Bound::AtMost };
     let active = homes(&board, Role::Active);
     active.at_risk(posted);
     let bound = || board.snapshot().shares[0].at_risk.bound;

@@ -104,6 +104,14 @@ pub(super) fn of_share(
         Some(text) => format!("{}: {text}", state.words()),
         None => state.words().to_owned(),
     };
+    if let Some(roles) = share.roles.as_ref().filter(|r| !is_ordinary(&r.phase)) {
+        let text = roles.text.as_ref().map_or_else(String::new, |text| format!(": {text}"));
+        reasons.push(format!("the share is {} here{text}", roles.phase));
+    } else if let Some(roles) = share.roles.as_ref().filter(|r| !r.gate_open && r.phase == "active")
+    {
+        let why = roles.gate_text.as_deref().unwrap_or("its gate is closed");
+        reasons.push(format!("services may not work with it here: {why}"));
+    }
     let percent = share.capture.as_ref().and_then(|capture| capture.whole_look_percent);
     match share.state {
         ShareState::Looking => reasons.push(match percent {
@@ -138,7 +146,8 @@ pub(super) fn of_share(
         };
         let why = hold.reasons.first().map_or_else(String::new, |why| format!(": {why}"));
         let rejected = if hold.rejected_unix_ms.is_some() { ", rejected" } else { "" };
-        reasons.push(format!("the brake holds {whose}{rejected}{why}"));
+        let stale = if hold.stale { ", as was heard last" } else { "" };
+        reasons.push(format!("held: the brake holds {whose}{rejected}{stale}{why}"));
     }
     if share.recovery_point.is_none() {
         reasons.push("there is no recovery point yet".into());
@@ -153,6 +162,11 @@ pub(super) fn of_share(
         ));
     }
     reasons
+}
+
+/// A state in which the pair replicates.
+fn is_ordinary(phase: &str) -> bool {
+    matches!(phase, "active" | "standby")
 }
 
 /// How long nothing was heard from the source.
@@ -201,7 +215,7 @@ fn loss(status: &SiteStatus) -> String {
     let lag = span(lags.max().unwrap_or(0));
     let without = status.shares.iter().filter(|share| share.recovery_point.is_none()).count();
     let sum = status.shares.iter().fold(
-        AtRisk { files: 0, bytes: 0, bound: Bound::AtMost },
+        AtRisk { files: 0, bytes: Some(0), bound: Bound::AtMost },
         |sum, share| {
             let bound = match (sum.bound, share.at_risk.bound) {
                 (Bound::Unknown, _) | (_, Bound::Unknown) => Bound::Unknown,
@@ -210,7 +224,7 @@ fn loss(status: &SiteStatus) -> String {
             };
             AtRisk {
                 files: sum.files.saturating_add(share.at_risk.files),
-                bytes: sum.bytes.saturating_add(share.at_risk.bytes),
+                bytes: sum.bytes.zip(share.at_risk.bytes).map(|(a, b)| a.saturating_add(b)),
                 bound,
             }
         },
@@ -248,7 +262,7 @@ pub fn at_risk_text(at_risk: &AtRisk) -> String {
         1 => "1 file".to_owned(),
         n => format!("{} files", grouped(n)),
     };
-    let bytes = HumanBytes(at_risk.bytes);
+    let bytes = at_risk.bytes.map_or("bytes not known".into(), |n| HumanBytes(n).to_string());
     match at_risk.bound {
         Bound::AtMost => format!("{files}, {bytes} at most"),
         Bound::AtLeast => format!("{files}, {bytes} at least"),

@@ -138,9 +138,18 @@ fn of_share(share: &Share) -> Vec<(&'static str, String)> {
     let purges = brake.purges.iter();
     let purges = purges.map(|p| format!("{} for {}", p.at, show_duration(p.length)));
     let brake = format!(
-        "{} entries, {} %, {}; canaries {}; purges {}",
+        "{} entries, {} %; an account {} entries, {} %; rewritten {} %; encrypted {}, appended {}, \
+         renamed {}, note_directories {}; spread {}; {}; canaries {}; purges {}",
         brake.entries,
         brake.percent,
+        brake.account_entries,
+        brake.account_percent,
+        brake.rewrite_percent,
+        brake.encrypted,
+        brake.appended,
+        brake.renamed,
+        brake.note_directories,
+        brake.spread,
         show_duration(brake.window),
         list(brake.canaries.iter().map(path)),
         list(purges),

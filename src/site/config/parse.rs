@@ -60,7 +60,24 @@ pub const KEYS: [Known; 10] = [
     },
     Known { table: "share.hooks", keys: &["start", "stop", "probe", "timeout"] },
     Known { table: "share.history", keys: &["days", "size"] },
-    Known { table: "share.brake", keys: &["entries", "percent", "window", "canaries", "purges"] },
+    Known {
+        table: "share.brake",
+        keys: &[
+            "entries",
+            "percent",
+            "account_entries",
+            "account_percent",
+            "rewrite_percent",
+            "encrypted",
+            "appended",
+            "renamed",
+            "note_directories",
+            "spread",
+            "window",
+            "canaries",
+            "purges",
+        ],
+    },
     Known { table: "share.brake.purges", keys: &["at", "for"] },
 ];
 
@@ -419,16 +436,16 @@ fn history(section: &Section<'_, '_>, role: Option<Role>) -> History {
 }
 
 fn brake(section: &Section<'_, '_>) -> Brake {
-    let default = Brake {
-        entries: 1_000,
-        percent: 10,
-        window: HOUR,
-        canaries: Vec::new(),
-        purges: Vec::new(),
-    };
+    let default = Brake::default();
     let Some(table) = section.table("brake", keys("share.brake")) else { return default };
-    let entries = table.number("entries", 0..=i64::MAX);
-    let percent = table.number("percent", 0..=100);
+    let count = |name: &str, least: i64, default: u64| {
+        let read = table.number(name, least..=i64::MAX);
+        read.and_then(|n| u64::try_from(n.value).ok()).unwrap_or(default)
+    };
+    let percent = |name: &str, default: u8| {
+        let read = table.number(name, 0..=100);
+        read.and_then(|n| u8::try_from(n.value).ok()).unwrap_or(default)
+    };
     let canaries = table.texts("canaries", parse_path);
     let mut purges = Vec::new();
     for window in table.tables("purges", keys("share.brake.purges")) {
@@ -440,8 +457,16 @@ fn brake(section: &Section<'_, '_>) -> Brake {
         purges.push(Purge { at: at.value, length });
     }
     Brake {
-        entries: entries.and_then(|n| u64::try_from(n.value).ok()).unwrap_or(default.entries),
-        percent: percent.and_then(|n| u8::try_from(n.value).ok()).unwrap_or(default.percent),
+        entries: count("entries", 0, default.entries),
+        percent: percent("percent", default.percent),
+        account_entries: count("account_entries", 0, default.account_entries),
+        account_percent: percent("account_percent", default.account_percent),
+        rewrite_percent: percent("rewrite_percent", default.rewrite_percent),
+        encrypted: count("encrypted", 0, default.encrypted),
+        appended: count("appended", 0, default.appended),
+        renamed: count("renamed", 0, default.renamed),
+        note_directories: count("note_directories", 0, default.note_directories),
+        spread: count("spread", 1, default.spread),
         window: duration(&table, "window", default.window, MINUTE..=7 * DAY),
         canaries: canaries.map(|read| read.value).unwrap_or_default(),
         purges,

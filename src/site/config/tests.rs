@@ -36,6 +36,14 @@ flag = true
 [share.brake]
 entries = 1000
 percent = 10
+account_entries = 30
+account_percent = 40
+rewrite_percent = 60
+encrypted = 0
+appended = 21
+renamed = 51
+note_directories = 22
+spread = 5
 window = "1h"
 canaries = [".canary/do-not-touch.docx"]
 purges = [ { at = "02:00", for = "2h" } ]
@@ -67,6 +75,10 @@ fn every_key_is_read() {
     assert_eq!(share.settings["mft-defaults"]["keep_days"], "3");
     assert_eq!(share.settings["mft-defaults"]["flag"], "true");
     assert_eq!(share.brake.canaries.len(), 1);
+    let Brake { account_entries, account_percent, rewrite_percent, spread, .. } = share.brake;
+    assert_eq!((account_entries, account_percent, rewrite_percent, spread), (30, 40, 60, 5));
+    let Brake { encrypted, appended, renamed, note_directories, .. } = share.brake;
+    assert_eq!((encrypted, appended, renamed, note_directories), (0, 21, 51, 22));
     let hour = 3_600_000;
     assert!(share.brake.purges[0].is_open(3 * hour) && !share.brake.purges[0].is_open(4 * hour));
     assert_eq!(config.bandwidth.limit_at(9 * hour), Some(5 << 20));
@@ -151,6 +163,14 @@ fn each_rule_refuses_by_name() {
             "nothing would ever end",
         ),
         ("percent = 10", "percent = 101", "share.homes.brake.percent", "0 to 100"),
+        (
+            "account_percent = 40",
+            "account_percent = 101",
+            "share.homes.brake.account_percent",
+            "0 to 100",
+        ),
+        ("spread = 5", "spread = 0", "share.homes.brake.spread", "out of range"),
+        ("encrypted = 0", "encrypted = -1", "share.homes.brake.encrypted", "out of range"),
         ("percent = 10", "percent = 1.5", "share.homes.brake.percent", "a number with a fraction"),
         (
             "\".canary/do-not-touch.docx\"",

@@ -3,28 +3,129 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
+use farshore_core::role::{Command, Phase};
+
+use super::failback::Decided as FailbackDecided;
 use super::receiving::Standby;
+use super::roles::ShareRole;
 use super::sending::Outgoing;
 use super::*;
+use crate::rehearse;
+use crate::site::control::SwitchStep;
+use crate::site::sender::Decided;
 
 impl Daemon {
     fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
-        let here = |name: &&str| self.outgoing(name).is_some();
+        // One that is closed is named, to say why.
+        let here = |name: &&str| {
+            self.outgoing(name).is_some()
+                || self.slot(name).is_some_and(|s| {
+                    matches!(s.wanted(), Want::Source(_)) && s.why_closed().is_some()
+                })
+        };
         // One that is named is that one; else those that are sent are chosen from.
         let sent: Vec<&str> = names.iter().copied().filter(here).collect();
         let name = control::choose_share(if given.is_some() { &names } else { &sent }, given)?;
-        self.outgoing(name).ok_or_else(|| not_here(name, "sent from here"))
+        self.outgoing(name).ok_or_else(|| self.why_not(name, "sent from here"))
+    }
+
+    /// Lets a share have another folder than before; whether it waited for that.
+    fn approve_root(&self, given: Option<&str>) -> bool {
+        match given {
+            Some(name) => self.slot(name).is_some_and(|slot| slot.approve_root()),
+            None => match self.slots.values().collect::<Vec<_>>()[..] {
+                [only] => only.approve_root(),
+                _ => false,
+            },
+        }
+    }
+
+    /// Why a share is not what was asked for: it cannot be opened, or is something else.
+    fn why_not(&self, share: &str, what: &str) -> Failure {
+        match self.slot(share).and_then(|slot| slot.why_closed()) {
+            Some(why) => Failure {
+                exit: Exit::Held,
+                message: format!("share '{share}' is not open: {why}"),
+                hint: None,
+            },
+            None => not_here(share, what),
+        }
     }
 
     fn receiver(&self, given: Option<&str>) -> Result<Arc<Standby>, Failure> {
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
-        let here = |name: &&str| self.standby(name).is_some();
+        let here = |name: &&str| {
+            self.standby(name).is_some()
+                || self.slot(name).is_some_and(|s| {
+                    matches!(s.wanted(), Want::Target(_)) && s.why_closed().is_some()
+                })
+        };
         let received: Vec<&str> = names.iter().copied().filter(here).collect();
         let name = control::choose_share(if given.is_some() { &names } else { &received }, given)?;
-        self.standby(name).ok_or_else(|| not_here(name, "received here"))
+        self.standby(name).ok_or_else(|| self.why_not(name, "received here"))
     }
 }
+
+impl Daemon {
+    fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
+        let names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
+        let name = control::choose_share(&names, given)?;
+        self.role(name).map(|role| &**role).ok_or_else(|| not_here(name, "here"))
+    }
+
+    /// A command that is done when it is taken.
+    fn simple(&self, role: &ShareRole, command: Command) -> Result<Value, Failure> {
+        self.command(role, command)?;
+        let view = self.await_role(role, POINT_PATIENCE, |view| (!view.busy).then_some(Ok(())))?;
+        let line = format!(
+            "share '{}': {} in epoch {}",
+            role.share,
+            view.record.phase.name(),
+            view.record.epoch.0
+        );
+        Ok(json!({ "share": role.share, "lines": [line] }))
+    }
+
+    /// Hands a share over, and waits until the other site has it.
+    fn switch_over(&self, role: &ShareRole, step: SwitchStep) -> Result<Value, Failure> {
+        let began = std::time::Instant::now();
+        match step {
+            SwitchStep::Abort => return self.simple(role, Command::AbortSwitchover),
+            SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
+            SwitchStep::Begin => {}
+        }
+        let before = role.view().map_or(0, |view| view.record.epoch.0);
+        self.command(role, Command::Switchover)?;
+        let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
+            Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
+            // The site was asked to go on, or something came in between.
+            Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
+            Phase::Stranded { .. } | Phase::Alone | Phase::Split => {
+                Some(Err(format!("it is {} now", view.record.phase.name())))
+            }
+            _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
+        })?;
+        let lines = [
+            format!(
+                "share '{}': handed over to '{}', which is active in epoch {}",
+                role.share,
+                self.config().peer.name,
+                view.record.epoch.0
+            ),
+            format!("nothing was lost; it took {:.1} s", began.elapsed().as_secs_f64()),
+        ];
+        Ok(json!({
+            "share": role.share,
+            "epoch": view.record.epoch.0,
+            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "lines": lines,
+        }))
+    }
+}
+
+/// How long a switchover is waited for; it goes on afterwards.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 fn not_here(share: &str, what: &str) -> Failure {
     Failure {
@@ -32,6 +133,18 @@ fn not_here(share: &str, what: &str) -> Failure {
         message: format!("share '{share}': it is not {what}"),
         hint: Some("ask the daemon of the other site".into()),
     }
+}
+
+/// What was decided, for people and for tools.
+fn told(decided: &[Decided], what: &str) -> Value {
+    let holds = decided
+        .iter()
+        .map(|one| json!({ "id": one.id, "account": one.account, "counts": one.counts }));
+    let text = match decided {
+        [] => format!("nothing is left to be {what}: it was already"),
+        all => all.iter().map(|one| one.text(what)).collect::<Vec<_>>().join("\n"),
+    };
+    json!({ what: holds.collect::<Vec<_>>(), "text": text })
 }
 
 /// The labelled points of a share that is received.
@@ -80,23 +193,36 @@ impl Commands for Daemon {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
+                if only.is_none() && id.is_none() && self.approve_root(share.as_deref()) {
+                    return Ok(
+                        json!({ "approved": [], "text": "the folder at the share's path is meant" }),
+                    );
+                }
                 let outgoing = self.sender(share.as_deref())?;
                 let sender = &outgoing.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.approve(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.approve(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "approved"))
             }
             Request::BrakeReject { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
                 let outgoing = self.sender(share.as_deref())?;
                 let sender = &outgoing.sender;
-                sender.is_still(only.as_ref(), id.as_deref())?;
-                sender.reject(only.as_ref())?;
-                Ok(json!({}))
+                let decided = sender.reject(only.as_ref(), id.as_deref())?;
+                Ok(told(&decided, "rejected"))
             }
             Request::Mark { share, label } => {
                 let outgoing = self.sender(share.as_deref())?;
+                if !farshore_engine::catalog::is_label(&label) {
+                    return Err(Failure {
+                        exit: Exit::Usage,
+                        message: "a label is 1 to 256 bytes without control characters".into(),
+                        hint: None,
+                    });
+                }
                 let point = outgoing.sender.cut_now(Some(label.clone()), POINT_PATIENCE)?;
+                let text = format!("recovery point {} is marked '{label}'", point.sequence);
+                let record = Record::new(Level::Info, "mark", text);
+                self.log.say(&record.share(outgoing.sender.share()));
                 let mut object = shown(&point);
                 object["label"] = label.into();
                 Ok(object)
@@ -110,7 +236,141 @@ impl Commands for Daemon {
                 let pass = standby.scrubber.now(SCRUB_PATIENCE, &standby.over)?;
                 serde_json::to_value(pass).map_err(|e| Failure::new(Exit::Internal, &e))
             }
+            Request::Rehearse { share, at, id } => {
+                let standby = self.receiver(share.as_deref())?;
+                let made = rehearse::making::make(&standby.receiver, &standby.over, &at, &id)?;
+                serde_json::to_value(made).map_err(|e| Failure::new(Exit::Internal, &e))
+            }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
+            Request::Switchover { share, step } => {
+                self.switch_over(self.role_of(share.as_deref())?, step)
+            }
+            Request::Failover { share, at, peer_is_off } => {
+                let role = self.role_of(share.as_deref())?;
+                let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
+                let mut lines = manifest.lines();
+                if let Err(why) = &gate {
+                    lines.push(format!(
+                        "THE GATE IS STILL CLOSED: {why}; it opens when the other site gives way, or by \
+                         'farshore failover --force --peer-is-off', your word that it is switched off"
+                    ));
+                }
+                let mut value = serde_json::to_value(&manifest)
+                    .map_err(|e| Failure::new(Exit::Internal, &e))?;
+                value["open"] = gate.is_ok().into();
+                value["lines"] = lines.into();
+                Ok(value)
+            }
+            Request::OpenAlone { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::OpenAlone)
+            }
+            Request::ResolveSplit { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::ResolveSplit)
+            }
+            Request::RetryHook { share } => {
+                self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
+            }
+            Request::FailbackApply { plan, accept_held } => {
+                let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
+                let folder =
+                    format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
+                let lines = vec![
+                    format!("share '{}': both sites are one again", header.share),
+                    format!(
+                        "at recovery {} paths placed, {} gone; {} files came over",
+                        recovery.placed, recovery.removed, production.carried
+                    ),
+                    format!(
+                        "{} versions in quarantine at production, {} at recovery: {folder}, with a manifest",
+                        production.quarantined, recovery.quarantined
+                    ),
+                    "restore one: copy it from tree/ there to its path".to_owned(),
+                    "replication goes the other way now; 'farshore switchover' brings the share home".to_owned(),
+                ];
+                Ok(json!({
+                    "share": header.share,
+                    "placed": recovery.placed,
+                    "removed": recovery.removed,
+                    "carried": production.carried,
+                    "quarantined": { "production": production.quarantined, "recovery": recovery.quarantined },
+                    "quarantine": folder,
+                    "lines": lines,
+                }))
+            }
+            Request::FailbackDecide { plan, select, outcome, reason, new_name } => {
+                let (plan, new_name) = (&*plan, new_name.as_deref());
+                let edited = self.decide_failback(&FailbackDecided {
+                    plan,
+                    select: &select,
+                    outcome: &outcome,
+                    reason: &reason,
+                    new_name,
+                })?;
+                let mut lines = vec![format!(
+                    "revision {}: {} paths decided, {} still wait for a person",
+                    edited.revision,
+                    edited.changed,
+                    edited.summary.held()
+                )];
+                let refused = edited
+                    .refused
+                    .iter()
+                    .map(|r| format!("{}: stays as it was: {}", r.path, r.why));
+                lines.extend(refused.clone());
+                Ok(json!({
+                    "revision": edited.revision,
+                    "changed": edited.changed,
+                    "held": edited.summary.held(),
+                    "refused": refused.collect::<Vec<_>>(),
+                    "lines": lines,
+                }))
+            }
+            Request::FailbackPlan { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let (file, summary) = self.plan_failback(role)?;
+                let file = file.display().to_string();
+                let mut lines = vec![
+                    format!(
+                        "{} paths differ, {} conflicts, {} held for a person",
+                        summary.paths(),
+                        summary.conflicts(),
+                        summary.held()
+                    ),
+                    format!("plan: {file}"),
+                    format!("read it:      farshore failback show --plan {file}"),
+                ];
+                if summary.held() > 0 {
+                    lines.push(format!(
+                        "decide:       farshore failback decide --plan {file} PATH OUTCOME"
+                    ));
+                }
+                lines.push(format!("carry it out: farshore failback apply --plan {file}"));
+                Ok(json!({
+                    "share": role.share,
+                    "plan": file,
+                    "paths": summary.paths(),
+                    "conflicts": summary.conflicts(),
+                    "held": summary.held(),
+                    "carry_bytes": summary.needs,
+                    "lines": lines,
+                }))
+            }
+            Request::Gate { share } => {
+                let role = self.role_of(share.as_deref())?;
+                let gate = role.gate();
+                let line = match &gate {
+                    Ok(()) => format!("share '{}': services may work with it here", role.share),
+                    Err(why) => {
+                        format!("share '{}': services may not work with it here: {why}", role.share)
+                    }
+                };
+                Ok(json!({
+                    "share": role.share,
+                    "open": gate.is_ok(),
+                    "why": gate.err(),
+                    "lines": [line],
+                }))
+            }
             Request::Reload {} => Ok(json!({ "changes": self.reload()? })),
             Request::Stop {} => {
                 self.words.send(Word::Stop("a request")).unwrap_or(());

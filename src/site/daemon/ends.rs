@@ -5,31 +5,50 @@
 //! wanted: receives ─► Standby  (offers, scrub, probe) ───┤ its sessions end, its threads are waited for,
 //! wanted: neither ──► nothing                          ──┘ its catalog and root are closed; then the next one
 //! ```
+//! An end that sends may be told to send nothing for a while, or under another epoch: it goes on watching.
 //! Guarantees: a share has one end at a time; the next one is opened when nobody uses the former one any more.
-//! An end that cannot be opened is tried again, ever more slowly, and says why; other shares go on. After a
-//! crash the end is opened as the role that is on record says.
+//! An end that cannot be opened is tried again every two seconds, and says why; other shares go on. One whose
+//! root went away is closed, and opened when that is there again (`root.rs`). After a crash the end is opened as the role that is on record says.
 
 use std::sync::Condvar;
 use std::time::Instant;
 
 use super::receiving::Standby;
+use super::root::{self, Closed};
 use super::sending::Outgoing;
+use farshore_engine::catalog::Turning;
+use farshore_proto::message::StoreId;
+
 use super::*;
+use crate::replicate::open_site_catalog;
+use crate::state::SiteCatalog;
 
 /// How long a session that was told to end has until its link is closed.
 const LEAVE: Duration = Duration::from_secs(20);
 /// How often a thread that waits looks whether the daemon stops.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often an end that cannot be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
-/// What a share's end does.
+/// What a share's end is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::site) enum DataRole {
-    /// Sends what changes.
-    Sends,
-    /// Receives it.
-    Receives,
-    /// Nothing: the share is left alone.
-    Neither,
+pub(super) enum Want {
+    /// It watches, and sends under this epoch if there is one.
+    Source(Option<Epoch>),
+    /// It receives what is sent under this epoch.
+    Target(Epoch),
+    /// The share is left alone.
+    Nothing,
+}
+
+impl Want {
+    /// Whether an end that is this one is that one too.
+    fn is_same_end(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Source(_), Self::Source(_)) => true,
+            (one, other) => one == other,
+        }
+    }
 }
 
 /// An open end.
@@ -40,10 +59,11 @@ pub(super) enum End {
 }
 
 impl End {
-    fn role(&self) -> DataRole {
+    /// What it is.
+    fn is(&self) -> Want {
         match self {
-            Self::Sends(_) => DataRole::Sends,
-            Self::Receives(_) => DataRole::Receives,
+            Self::Sends(outgoing) => Want::Source(outgoing.epoch()),
+            Self::Receives(standby) => Want::Target(standby.epoch),
         }
     }
 
@@ -61,12 +81,22 @@ impl End {
         }
     }
 
+    pub(super) fn catalog(&self) -> &farshore_engine::catalog::Catalog {
+        match self {
+            Self::Sends(outgoing) => &outgoing.catalog,
+            Self::Receives(standby) => standby.receiver.catalog(),
+        }
+    }
+
     /// Tells its threads to end; they may take a while.
     pub(super) fn stop(&self, sessions: &Sessions) {
         self.over().store(true, Relaxed);
         match self {
             Self::Sends(outgoing) => outgoing.sender.stop(),
-            Self::Receives(standby) => sessions.end(standby.receiver.share()),
+            Self::Receives(standby) => {
+                standby.close_offer();
+                sessions.end(standby.receiver.share());
+            }
         }
     }
 
@@ -103,15 +133,31 @@ pub(super) struct Slot {
 }
 
 struct SlotState {
-    wanted: DataRole,
+    wanted: Want,
     end: Option<End>,
+    /// Something of it may still be open.
+    open: bool,
     /// Counts requests to open the end anew.
     renewals: u64,
+    /// Why it cannot be opened.
+    why: Option<String>,
+    /// That is because another folder is at its path.
+    is_other: bool,
+    /// An operator said that this folder is meant.
+    approved: bool,
 }
 
 impl Slot {
-    pub(super) fn new(share: &str, wanted: DataRole, end: Option<End>) -> Self {
-        let state = Mutex::new(SlotState { wanted, end, renewals: 0 });
+    pub(super) fn new(share: &str, wanted: Want, end: Option<End>) -> Self {
+        let state = Mutex::new(SlotState {
+            wanted,
+            open: end.is_some(),
+            end,
+            renewals: 0,
+            why: None,
+            is_other: false,
+            approved: false,
+        });
         Self { share: share.to_owned(), state, changed: Condvar::new() }
     }
 
@@ -123,7 +169,7 @@ impl Slot {
         &self.share
     }
 
-    pub(super) fn wanted(&self) -> DataRole {
+    pub(super) fn wanted(&self) -> Want {
         self.lock().wanted
     }
 
@@ -147,10 +193,31 @@ impl Slot {
         }
     }
 
-    /// From now on the share's end is to be this one.
-    pub(super) fn turn(&self, wanted: DataRole) {
+    /// From now on the share's end is to be this one. When it returns, what the former one did is over, but not
+    /// before `is_over` says that nothing is waited for any more.
+    pub(super) fn turn(&self, wanted: Want, is_over: &dyn Fn() -> bool) {
         self.lock().wanted = wanted;
         self.changed.notify_all();
+        while !is_over() {
+            let state = self.lock();
+            if !state.open {
+                return;
+            }
+            match &state.end {
+                Some(end) if end.is().is_same_end(wanted) && !end.over().load(Relaxed) => {
+                    let end = end.clone();
+                    drop(state);
+                    if let (End::Sends(outgoing), Want::Source(epoch)) = (&end, wanted) {
+                        outgoing.send_under(epoch, is_over);
+                    }
+                    return;
+                }
+                _ => {
+                    let waited = self.changed.wait_timeout(state, LOOK);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                }
+            }
+        }
     }
 
     /// The end is to be opened anew: what it lies on is another one.
@@ -159,34 +226,56 @@ impl Slot {
         self.changed.notify_all();
     }
 
+    /// Why it cannot be opened, if so.
+    pub(super) fn why_closed(&self) -> Option<String> {
+        self.lock().why.clone()
+    }
+
+    /// An operator says that the folder at its path is meant; whether the end waited for that.
+    pub(super) fn approve_root(&self) -> bool {
+        let mut state = self.lock();
+        let waits = state.is_other && state.end.is_none();
+        state.approved |= waits;
+        state.renewals += u64::from(waits);
+        drop(state);
+        self.changed.notify_all();
+        waits
+    }
+
+    /// Notes why it cannot be opened; whether that is news.
+    fn cannot_open(&self, closed: &Closed) -> bool {
+        let mut state = self.lock();
+        state.is_other = matches!(closed, Closed::Other(_));
+        let former = state.why.replace(closed.text().to_owned());
+        former.as_deref() != Some(closed.text())
+    }
+
+    /// It could be opened; whether it could not before.
+    fn opened(&self) -> bool {
+        let mut state = self.lock();
+        (state.is_other, state.approved) = (false, false);
+        state.why.take().is_some()
+    }
+
     fn put(&self, end: Option<End>) {
-        self.lock().end = end;
+        let mut state = self.lock();
+        state.open |= end.is_some();
+        state.end = end;
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until the end is the one wanted; whether it is.
-    pub(super) fn settles(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
-        let mut state = self.lock();
-        loop {
-            let role = state.end.as_ref().map_or(DataRole::Neither, End::role);
-            let is_over = state.end.as_ref().is_some_and(|end| end.over().load(Relaxed));
-            if role == state.wanted && !is_over {
-                return true;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    /// All of the end is closed.
+    fn closed(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
     }
 
-    /// Waits until another end is wanted than `role`, or the same anew; at most `patience`.
-    fn is_turned(&self, role: DataRole, renewals: u64, patience: Duration) -> bool {
+    /// Waits until another end is wanted than `is`, or the same anew; at most `patience`.
+    fn is_turned(&self, is: Want, renewals: u64, patience: Duration) -> bool {
         let state = self.lock();
-        let turned = |state: &SlotState| state.wanted != role || state.renewals != renewals;
+        let turned =
+            |state: &SlotState| !state.wanted.is_same_end(is) || state.renewals != renewals;
         if turned(&state) {
             return true;
         }
@@ -210,25 +299,25 @@ impl Daemon {
     }
 
     /// Opens the end of a share.
-    fn open_end(&self, share: &str, role: DataRole) -> Result<Option<End>, Failure> {
+    fn open_end(&self, share: &str, wanted: Want, approved: bool) -> Result<Option<End>, Closed> {
         let config = self.config();
         let Some(share) = config.share(share) else { return Ok(None) };
-        let board = self.board.share(&shown_share(share, role));
-        open_end(share, role, &config, &self.state, self.io, board, &self.log)
+        let board = self.board.share(&shown_share(share, wanted));
+        let ids = self.joined_with(&share.name);
+        open_end(share, wanted, &config, &self.state, self.io, (board, &self.log), (ids, approved))
     }
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
     pub(super) fn tend(&self, slot: &Slot) {
-        let mut wait = RETRY_FIRST;
         while !self.is_stopping() {
-            let (wanted, renewals) = {
+            let (wanted, renewals, approved) = {
                 let state = slot.lock();
-                (state.wanted, state.renewals)
+                (state.wanted, state.renewals, state.approved)
             };
-            let open = slot.end().filter(|end| end.role() == wanted);
+            let open = slot.end().filter(|end| end.is().is_same_end(wanted));
             let opened = match open {
                 Some(end) => Ok(Some(end)),
-                None => self.open_end(slot.share(), wanted),
+                None => self.open_end(slot.share(), wanted, approved),
             };
             let end = match opened {
                 Ok(Some(end)) => end,
@@ -236,14 +325,15 @@ impl Daemon {
                     slot.is_turned(wanted, renewals, LOOK);
                     continue;
                 }
-                Err(failure) => {
-                    self.say_of(slot.share(), Level::Error, "open", failure.message.clone());
+                Err(closed) => {
+                    if slot.cannot_open(&closed) {
+                        self.say_of(slot.share(), Level::Error, "open", closed.text().to_owned());
+                    }
                     if let Some(share) = self.config().share(slot.share()) {
                         let board = self.board.share(&shown_share(share, wanted));
-                        board.state(facts::ShareState::Error, Some(&failure.message));
+                        board.state(closed.state(), Some(closed.text()));
                     }
-                    let until = Instant::now() + wait;
-                    wait = (wait * 2).min(RETRY_LAST);
+                    let until = Instant::now() + AGAIN;
                     while Instant::now() < until
                         && !self.is_stopping()
                         && !slot.is_turned(wanted, renewals, LOOK)
@@ -251,7 +341,13 @@ impl Daemon {
                     continue;
                 }
             };
-            wait = RETRY_FIRST;
+            if slot.opened() {
+                self.say_of(slot.share(), Level::Info, "open", "it is there: opened".into());
+                if let Some(share) = self.config().share(slot.share()) {
+                    let board = self.board.share(&shown_share(share, wanted));
+                    board.state(facts::ShareState::Connecting, None);
+                }
+            }
             slot.put(Some(end.clone()));
             self.run_end(slot, &end, renewals);
             slot.put(None);
@@ -259,6 +355,7 @@ impl Daemon {
                 let text = "its former end is still in use, and waited for".to_owned();
                 self.say_of(slot.share(), Level::Warn, "open", text);
             });
+            slot.closed();
         }
     }
 
@@ -283,8 +380,8 @@ impl Daemon {
                     scope.spawn(move || standby.scrubber.run(&standby.over));
                 }
             }
-            scope.spawn(move || self.probe(slot.share(), end));
-            while !self.is_stopping() && !slot.is_turned(end.role(), renewals, LOOK) {}
+            scope.spawn(move || self.probe(slot, end));
+            while !self.is_stopping() && !slot.is_turned(end.is(), renewals, LOOK) {}
             end.stop(&self.sessions);
             let until = Instant::now() + LEAVE;
             while !left.load(Relaxed) && Instant::now() < until && !self.is_stopping() {
@@ -299,16 +396,26 @@ impl Daemon {
         });
     }
 
-    /// Asks a share's mount how its root is, for as long as its end runs: a mount that does not answer
-    /// is shown as stalled, by whoever waits for this thread in vain.
-    fn probe(&self, share: &str, end: &End) {
-        let storage = end.storage();
+    /// Asks a share's mount how its root is, and whether its path leads there, for as long as its end runs. A
+    /// mount that does not answer is shown as stalled, by whoever waits for this thread in vain; an end whose
+    /// path leads elsewhere is over.
+    fn probe(&self, slot: &Slot, end: &End) {
+        let (share, config) = (slot.share(), self.config());
+        let Some(of) = config.share(share) else { return };
         let worker = self.board.worker(Some(share), "probe");
         while !end.over().load(Relaxed) {
-            {
+            let gone = {
                 let _call = worker.on_mount("statx", &RelPath::root());
-                // That it answers is all that is asked.
-                drop(storage.stat(Object::Directory(storage.root())));
+                root::gone(&of.path, end.storage())
+            };
+            if let Some(why) = gone {
+                let text = format!("the share's path does not lead to its root: {why}");
+                // Before its threads have ended: one may hang in the mount.
+                let board = self.board.share(&shown_share(of, end.is()));
+                board.state(facts::ShareState::MountGone, Some(&text));
+                self.say_of(share, Level::Error, "root", text);
+                slot.renew();
+                return;
             }
             worker.doing("waiting");
             let until = Instant::now() + PROBE;
@@ -319,24 +426,47 @@ impl Daemon {
     }
 }
 
+/// How the other end of a share is known: its catalog while it sends, its tree while it receives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PeerIds {
+    pub(super) catalog: Option<StoreId>,
+    pub(super) tree: Option<StoreId>,
+}
+
 /// Opens the end of a share; none where it has none.
+#[allow(clippy::too_many_arguments)] // what a daemon is made of
 pub(super) fn open_end(
     share: &Share,
-    role: DataRole,
+    wanted: Want,
     config: &SiteConfig,
     state: &State,
     io: IoMode,
-    board: crate::site::board::ShareBoard,
-    log: &Log,
-) -> Result<Option<End>, Failure> {
-    Ok(match role {
-        DataRole::Sends => {
-            let outgoing = Outgoing::open(share, config, state, io, board, log)?;
+    shown: (crate::site::board::ShareBoard, &Log),
+    (peer, approved): (PeerIds, bool),
+) -> Result<Option<End>, Closed> {
+    let names = site_catalog(share, config);
+    let opened =
+        |role, joined_with| open_site_catalog(state, &names, &Turning { role, joined_with });
+    Ok(match wanted {
+        Want::Source(epoch) => {
+            let opened = opened(CatalogRole::Source, peer.tree)?;
+            let outgoing = Outgoing::open(share, opened, state, io, shown, (epoch, approved))?;
             Some(End::Sends(Arc::new(outgoing)))
         }
-        DataRole::Receives => {
-            Some(End::Receives(Arc::new(Standby::open(share, state, io, board, log)?)))
+        Want::Target(epoch) => {
+            let opened = opened(CatalogRole::Target, peer.catalog)?;
+            let standby = Standby::open(share, opened, io, shown, (epoch, approved))?;
+            Some(End::Receives(Arc::new(standby)))
         }
-        DataRole::Neither => None,
+        Want::Nothing => None,
     })
+}
+
+/// Where the catalog of a share is.
+pub(super) fn site_catalog<'c>(share: &'c Share, config: &'c SiteConfig) -> SiteCatalog<'c> {
+    let path = path_bytes(&share.path);
+    SiteCatalog {
+        source: [path, b"site", config.peer.name.as_bytes(), share.name.as_bytes()],
+        target: [path],
+    }
 }

@@ -3,6 +3,7 @@
 //! Guarantees: what a crash interrupted is finished when the end is opened, whether the source is there or not;
 //! an end that is over takes no session.
 
+use super::root::{self, Closed};
 use super::*;
 
 /// A share that is received here.
@@ -11,21 +12,31 @@ pub(super) struct Standby {
     pub(super) scrubber: Scrubber,
     /// It is to end.
     pub(super) over: AtomicBool,
+    /// A source of this one sends.
+    pub(super) epoch: Epoch,
+    /// The link that was opened to offer it, and its session.
+    offered: Mutex<Option<QuicLink>>,
 }
 
 impl Standby {
     pub(super) fn open(
         share: &Share,
-        state: &State,
+        (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         io: IoMode,
-        board: crate::site::board::ShareBoard,
-        log: &Log,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("target", &share.path, io, share.io_limit)?);
-        let parts = [path_bytes(&share.path)];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Target, &parts)?;
+        (board, log): (crate::site::board::ShareBoard, &Log),
+        (epoch, approved): (Epoch, bool),
+    ) -> Result<Self, Closed> {
+        let storage = root::open("target", share, io)?;
+        if !approved {
+            root::is_former_target(&share.name, &storage, &catalog)?;
+        }
+        if let Err(e) = crate::rehearse::folder::sweep(&storage) {
+            let record = Record::new(Level::Warn, "rehearsal", format!("removing one: {e}"));
+            log.say(&record.share(&share.name));
+        }
         let opened = (Arc::new(catalog), folder);
-        let receiver = Receiver::new(&share.name, storage, opened, target_options(share), board)?;
+        let named = (share.name.as_str(), share.path.as_path());
+        let receiver = Receiver::new(named, storage, opened, target_options(share, epoch), board)?;
         if let Err(e) = receiver.finish_interrupted() {
             let text = farshore_engine::ingest::describe(&e);
             let record = Record::new(Level::Error, "unfinished", text.clone());
@@ -41,8 +52,23 @@ impl Standby {
             share.scrub,
             receiver.folder().to_path_buf(),
             log.clone(),
-        )?;
-        Ok(Self { receiver, scrubber, over: AtomicBool::new(false) })
+        );
+        let scrubber = scrubber.map_err(|failure| Closed::Gone(failure.message))?;
+        let (over, offered) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { receiver, scrubber, over, epoch, offered })
+    }
+}
+
+impl Standby {
+    fn offered(&self) -> std::sync::MutexGuard<'_, Option<QuicLink>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the link that was opened to offer it; it is to end.
+    pub(super) fn close_offer(&self) {
+        if let Some(link) = &*self.offered() {
+            link.close(CloseCode::Stopped as u32, "the share's role changed");
+        }
     }
 }
 
@@ -61,32 +87,53 @@ impl Daemon {
             Ok(_) => "ended by the source".to_owned(),
             Err(e) => farshore_engine::ingest::describe(e),
         };
+        if ended.as_ref().is_err_and(|e| e.catalog().is_some())
+            && let Some(slot) = self.slot(receiver.share())
+        {
+            // Its disk failed: it is opened anew.
+            slot.renew();
+        }
         self.board.disconnected(&text, None);
-        let level = if ended.is_ok() { Level::Info } else { Level::Warn };
+        // It may leave while it is being answered.
+        let in_order = [CloseCode::Stopped as u32, CloseCode::Done as u32];
+        let is_stopped = matches!(&ended,
+            Err(TargetError::Link(LinkError::ClosedByPeer { code, .. })) if in_order.contains(code));
+        let level = self.level_of_end(ended.is_ok() || is_stopped);
         self.say_of(receiver.share(), level, "session", text);
     }
 
     /// Offers a share to the site that sends it, for as long as the daemon runs.
     pub(super) fn offer(&self, standby: &Standby) {
         let receiver = &*standby.receiver;
-        let mut wait = RETRY_FIRST;
+        let mut redial = self.redial(receiver.share());
         while !standby.over.load(Relaxed) {
-            let text = match self.offer_once(receiver) {
+            let text = match self.offer_once(standby) {
                 Ok(()) => {
-                    wait = RETRY_FIRST;
+                    redial.reset();
                     continue;
                 }
                 Err(text) => text,
             };
             self.say_of(receiver.share(), Level::Warn, "peer", text.clone());
-            if !self.wait_out(&mut wait, &text, &standby.over) {
+            if !self.wait_out(&mut redial, &text, &standby.over) {
                 break;
             }
         }
     }
 
-    fn offer_once(&self, receiver: &Receiver) -> Result<(), String> {
+    fn offer_once(&self, standby: &Standby) -> Result<(), String> {
         let (link, _) = self.dial().map_err(|failure| failure.message)?;
+        *standby.offered() = Some(link.clone());
+        if standby.over.load(Relaxed) {
+            standby.close_offer();
+        }
+        let offered = self.offer_over(standby, link);
+        *standby.offered() = None;
+        if standby.over.load(Relaxed) { Ok(()) } else { offered }
+    }
+
+    fn offer_over(&self, standby: &Standby, link: QuicLink) -> Result<(), String> {
+        let receiver = &*standby.receiver;
         let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { return Ok(()) };
         let offer = Message::Offer {
             versions: (STANDING_VERSION, PROTOCOL_VERSION),
@@ -101,14 +148,14 @@ impl Daemon {
     }
 }
 
-fn target_options(share: &Share) -> TargetOptions {
+fn target_options(share: &Share, epoch: Epoch) -> TargetOptions {
     TargetOptions {
         devices: true,
         history_age_max_ms: i64::from(share.history.days) * 24 * 3_600 * 1_000,
         history_bytes_max: share.history.size.unwrap_or(u64::MAX),
         history_sets_max: u64::MAX,
         io_limit: share.io_limit,
-        epoch: None,
+        epoch: Some(epoch),
         policies: None,
     }
 }

@@ -3,16 +3,33 @@
 //! Guarantees: a session that fails is begun again, ever more slowly, and why is said; an end that is over
 //! begins none.
 
+use super::root::{self, Closed};
 use super::*;
+
+/// How often an end that may not send looks whether it may.
+const WAIT_FOR_ROLE: Duration = Duration::from_millis(20);
+
+/// A session that is there, or is being opened; over on drop.
+struct InSession<'a>(&'a AtomicBool);
+
+impl Drop for InSession<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
 
 /// A share that is sent from here.
 pub(super) struct Outgoing {
     pub(super) sender: Sender,
     pub(super) storage: Arc<farshore_engine::io::uring::UringStorage>,
-    catalog: Arc<farshore_engine::catalog::Catalog>,
+    pub(super) catalog: Arc<farshore_engine::catalog::Catalog>,
     folder: PathBuf,
     /// It is to end.
     pub(super) over: AtomicBool,
+    /// It sends under this, or not at all.
+    under: Mutex<Option<Epoch>>,
+    /// A session is there, or is being opened.
+    in_session: AtomicBool,
     /// Other hosts that report what they see change.
     pub(super) nodes: Arc<Nodes>,
     /// Of the session there is, and the bytes a second it may use.
@@ -26,8 +43,13 @@ impl Daemon {
     /// Sends a share for as long as the daemon runs.
     pub(super) fn send(&self, outgoing: &Outgoing) {
         let share = outgoing.sender.share();
-        let mut wait = RETRY_FIRST;
+        let mut redial = self.redial(share);
         while !outgoing.is_over() {
+            let Some(epoch) = outgoing.enter_session() else {
+                std::thread::sleep(WAIT_FOR_ROLE);
+                continue;
+            };
+            let in_session = InSession(&outgoing.in_session);
             let dials = self.config().peer.dial.is_some();
             let linked = match dials {
                 true => self.dial(),
@@ -39,9 +61,10 @@ impl Daemon {
             let (link, transport) = match linked {
                 Ok(linked) => linked,
                 Err(failure) => {
+                    drop(in_session);
                     outgoing.sender.waits_for_peer(&failure.message);
                     self.say_of(share, Level::Warn, "peer", failure.message.clone());
-                    if self.wait_out(&mut wait, &failure.message, &outgoing.over) {
+                    if self.wait_out(&mut redial, &failure.message, &outgoing.over) {
                         continue;
                     }
                     break;
@@ -54,18 +77,27 @@ impl Daemon {
             link.set_bandwidth_limit(limit);
             outgoing.sender.limited_to(limit);
             outgoing.set_line(Some((link.clone(), limit)));
-            let stood = self.stand(outgoing, &link, &transport);
+            if outgoing.epoch() != Some(epoch) {
+                // It turned while the link was opened.
+                outgoing.close_line();
+            }
+            let stood = self.stand(outgoing, epoch, &link, &transport);
             outgoing.set_line(None);
+            drop(in_session);
             match stood {
-                Ok(()) => wait = RETRY_FIRST,
+                Ok(()) => redial.reset(),
                 Err(e) => {
                     let text = farshore_engine::ingest::describe(&e);
-                    outgoing.sender.waits_for_peer(&text);
-                    self.say_of(share, Level::Warn, "session", text.clone());
-                    if began.elapsed() > RETRY_LAST {
-                        wait = RETRY_FIRST;
+                    outgoing.sender.broke(&e);
+                    self.say_of(share, self.level_of_end(is_stopped(&e)), "session", text.clone());
+                    if let (SourceError::Catalog(_), Some(slot)) = (&e, self.slot(share)) {
+                        // Its disk failed: it is opened anew.
+                        slot.renew();
                     }
-                    if !self.wait_out(&mut wait, &text, &outgoing.over) {
+                    if began.elapsed() > redial.last {
+                        redial.reset();
+                    }
+                    if !self.wait_out(&mut redial, &text, &outgoing.over) {
                         break;
                     }
                 }
@@ -76,6 +108,7 @@ impl Daemon {
     fn stand(
         &self,
         outgoing: &Outgoing,
+        epoch: Epoch,
         link: &QuicLink,
         transport: &TransportConfig,
     ) -> Result<(), SourceError> {
@@ -87,13 +120,13 @@ impl Daemon {
         outgoing.sender.talks(self.talk(&self.config().peer.name, link));
         let config = SourceConfig {
             share: outgoing.sender.share().to_owned(),
-            epoch: outgoing.catalog.reader()?.epoch().unwrap_or(Epoch(0)),
+            epoch,
             policy: &*policy,
             // The brake judges the mass of a change, over many cuts.
             threshold: Threshold { entries: u64::MAX, percent: 100 },
             approved: false,
             // What others change at the standby is found by its scrub.
-            trust_target: true,
+            trust_target: outgoing.sender.trusts_standby(),
             dry_run: false,
             workers: remote_threads(),
             compression: Compression::Auto,
@@ -127,12 +160,38 @@ impl Daemon {
     }
 }
 
+/// Whether the other end left in order.
+fn is_stopped(e: &SourceError) -> bool {
+    matches!(e,
+        SourceError::Link(LinkError::ClosedByPeer { code, .. })
+        | SourceError::Session(SessionError::Refused { code, .. })
+            if *code == CloseCode::Stopped as u32)
+}
+
+/// Of a shape that is not looked for the config says 0.
+fn shapes(brake: &crate::site::config::Brake) -> Shapes {
+    let default = Shapes::default();
+    let with = |entries: u64, former: Option<Threshold>| {
+        former.filter(|_| entries > 0).map(|former| Threshold { entries, ..former })
+    };
+    Shapes {
+        encrypted: with(brake.encrypted, default.encrypted),
+        appended: with(brake.appended, default.appended),
+        renamed: with(brake.renamed, default.renamed),
+        note_directories: Some(brake.note_directories).filter(|n| *n > 0),
+    }
+}
+
 pub(super) fn brake_config(share: &Share) -> BrakeConfig {
     let brake = &share.brake;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     BrakeConfig {
         account_depth: share.account_depth,
         threshold: Threshold { entries: brake.entries, percent: brake.percent },
+        rewrite_percent: brake.rewrite_percent,
+        account: Threshold { entries: brake.account_entries, percent: brake.account_percent },
+        shapes: shapes(brake),
+        spread: brake.spread,
         window_ms: millis(brake.window),
         canaries: brake.canaries.iter().cloned().collect(),
         purges: brake
@@ -152,6 +211,34 @@ impl Outgoing {
         self.over.load(Relaxed)
     }
 
+    /// The epoch it sends under, if it sends.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        *self.under.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a session, if it may send; under which epoch.
+    fn enter_session(&self) -> Option<Epoch> {
+        let under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        // Within the lock: who takes the epoch away sees that there is a session.
+        self.in_session.store(under.is_some(), Relaxed);
+        *under
+    }
+
+    /// Sends under `epoch` from now on, or not at all; when it returns no session of another one is there.
+    pub(super) fn send_under(&self, epoch: Option<Epoch>, is_over: &dyn Fn() -> bool) {
+        {
+            let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
+            if *under == epoch {
+                return;
+            }
+            *under = epoch;
+        }
+        while self.in_session.load(Relaxed) && !is_over() {
+            self.close_line();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Closes the link of the session there is.
     pub(super) fn close_line(&self) {
         if let Some((link, _)) = &*self.line() {
@@ -161,17 +248,17 @@ impl Outgoing {
 
     pub(super) fn open(
         share: &Share,
-        config: &SiteConfig,
+        (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         state: &State,
         io: IoMode,
-        board: crate::site::board::ShareBoard,
-        log: &Log,
-    ) -> Result<Self, Failure> {
-        let storage = Arc::new(open_root("source", &share.path, io, share.io_limit)?);
-        let parts: [&[u8]; 4] =
-            [path_bytes(&share.path), b"site", config.peer.name.as_bytes(), share.name.as_bytes()];
-        let (catalog, folder) = open_catalog(state, CatalogRole::Source, &parts)?;
+        (board, log): (crate::site::board::ShareBoard, &Log),
+        (epoch, approved): (Option<Epoch>, bool),
+    ) -> Result<Self, Closed> {
+        let storage = root::open("source", share, io)?;
         let catalog = Arc::new(catalog);
+        if !approved {
+            root::is_former_source(&share.name, &storage, &catalog)?;
+        }
         let (dirty, watcher) = watched(share, &folder)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
@@ -179,6 +266,7 @@ impl Outgoing {
         let sender = Sender::new(
             SenderConfig {
                 share: share.name.clone(),
+                root: share.path.clone(),
                 account_depth: share.account_depth,
                 settle: share.settle,
                 scan: share.scan,
@@ -193,16 +281,36 @@ impl Outgoing {
             board,
             log.clone(),
         )?;
+        if approved {
+            sender.approve_root();
+        }
         let (offer, offers) = bounded(0);
         let over = AtomicBool::new(false);
         let line = Mutex::default();
-        Ok(Self { sender, storage, catalog, folder, over, nodes, line, offers, offer })
+        let (under, in_session) = (Mutex::new(epoch), AtomicBool::new(false));
+        Ok(Self {
+            sender,
+            storage,
+            catalog,
+            folder,
+            over,
+            under,
+            in_session,
+            nodes,
+            line,
+            offers,
+            offer,
+        })
     }
 }
 
 impl Outgoing {
     fn line(&self) -> std::sync::MutexGuard<'_, Option<(QuicLink, Option<u64>)>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has_line(&self) -> bool {
+        self.line().is_some()
     }
 
     fn set_line(&self, line: Option<(QuicLink, Option<u64>)>) {

@@ -67,7 +67,8 @@ metrics! {
     LOOK_TIME GAUGE "farshore_whole_look_time_seconds" "When the last complete whole look began, since 1970.";
     LOOK_TOOK GAUGE "farshore_whole_look_duration_seconds" "How long it took.";
     NODE GAUGE "farshore_node_last_heard_time_seconds" "When a node last reported, since 1970.";
-    HOLDS GAUGE "farshore_holds" "What the brake holds and an operator must look at.";
+    HOLDS GAUGE "farshore_holds" "What the brake holds and an operator must look at; at a standby: what that of the source does.";
+    HELD_TIME GAUGE "farshore_held_oldest_time_seconds" "The oldest T of what is held: the last point in which it was whole, since 1970.";
     ACCOUNTS GAUGE "farshore_accounts" "Accounts of the share.";
     STALLED GAUGE "farshore_stalled_seconds" "How long the longest call on the mount that does not return takes; 0 without one.";
     VERIFIED GAUGE "farshore_scrub_oldest_verified_time_seconds" "Every byte of the standby was read since then, since 1970.";
@@ -211,11 +212,12 @@ fn main_value(metric: &Metric, share: &ShareStatus) -> Option<f64> {
             ObjectiveVerdict::Broken => Some(2.0),
         },
         RISK_FILES => known.then(|| number(share.at_risk.files)),
-        RISK_BYTES => known.then(|| number(share.at_risk.bytes)),
+        RISK_BYTES => share.at_risk.bytes.filter(|_| known).map(number),
         RISK_BOUND => Some(flag(share.at_risk.bound == Bound::AtMost)),
         BACKLOG => Some(share.backlog.as_ref().map_or(0.0, |b| number(b.changes_left))),
         BACKLOG_BYTES => Some(share.backlog.as_ref().map_or(0.0, |b| number(b.bytes_left))),
-        HOLDS => Some(number(share.holds.len() as u64)),
+        HOLDS => Some(number(share.holds_total)),
+        HELD_TIME => oldest_held(share),
         ACCOUNTS => Some(number(share.accounts.count)),
         STALLED => {
             let longest = share.stalls.iter().map(|stall| stall.for_ms).max();
@@ -224,6 +226,11 @@ fn main_value(metric: &Metric, share: &ShareStatus) -> Option<f64> {
         PROBLEMS => Some(number(share.problems.total)),
         _ => None,
     }
+}
+
+/// The oldest T of what is held.
+fn oldest_held(share: &ShareStatus) -> Option<f64> {
+    share.holds.iter().filter_map(|hold| hold.point_unix_ms).min().map(seconds_at)
 }
 
 /// Of a part that a share may not have.

@@ -24,6 +24,8 @@ pub(super) struct Waiting {
     /// Directories to be looked at, and whether with all below.
     parts: BTreeMap<RelPath, bool>,
     trouble: Option<String>,
+    /// The time up to which it is in.
+    pub(super) since: i64,
 }
 
 impl Sender {
@@ -44,21 +46,27 @@ impl Sender {
         if size < self.ahead_min() || self.lock().seeding {
             return None;
         }
+        // What cannot be held there until its cut goes with it, or waits as what is too large does.
+        let kept = size.saturating_add(farshore_engine::ahead::ROOM_KEPT);
+        if self.standby_free().is_some_and(|free| free < kept) {
+            return None;
+        }
         let account = account_of(path, self.config.account_depth);
         Some(if account.is_root() { path.clone() } else { account })
     }
 
     /// What cuts leave out: what is held, and what waits for a large file.
-    pub(super) fn left_out(&self, inner: &Inner) -> Vec<RelPath> {
-        let mut left_out = self.brakes.withheld();
-        left_out.extend(inner.ahead.keys().cloned());
-        left_out
+    pub(super) fn left_out(&self, withheld: &Withheld, inner: &Inner) -> BTreeSet<RelPath> {
+        withheld.accounts().iter().chain(inner.ahead.keys()).cloned().collect()
     }
 
-    /// Remembers what a cut did not look at.
-    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
+    /// Remembers what a cut did not look at, whose point is of `time`.
+    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut, time: i64) {
+        let since = inner.last_point.map_or(time, |point| point.time_unix_ms);
+        let before = inner.ahead.len();
         for (account, trouble) in &cut.left_out.accounts {
-            let waiting = inner.ahead.entry(account.clone()).or_default();
+            let new = || Waiting { since, ..Waiting::default() };
+            let waiting = inner.ahead.entry(account.clone()).or_insert_with(new);
             if let Some(look) = &cut.left_out.look {
                 self.parts_of(look, account, &mut waiting.parts);
             }
@@ -66,6 +74,9 @@ impl Sender {
                 self.board.problem(account, text);
                 waiting.trouble.clone_from(trouble);
             }
+        }
+        if inner.ahead.len() != before {
+            self.show_behind(inner);
         }
     }
 
@@ -111,6 +122,7 @@ impl Sender {
                 self.dirty.mark(&directory, deep, now_ms());
             }
         }
+        self.show_behind(&inner);
     }
 
     /// A session begins, and knows of nothing that waits.

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use farshore_core::brake::{
-    Brake, BrakeConfig, Created, CutTally, Decision, Judgement, Sample, entropy,
+    Brake, BrakeConfig, Counts, Created, CutTally, Decision, Hold, Judgement, LastPoint, Sample,
+    Which, entropy,
 };
 use farshore_engine::catalog::Catalog;
 use farshore_engine::io::Storage;
 use farshore_engine::plan::{Change, LookKind};
+use farshore_proto::message::{HOLDS_MAX, Held, Holds};
 
 use super::*;
 
@@ -22,6 +24,8 @@ const SAMPLE_LEN: usize = 4_096;
 const SUMS_EVERY: Duration = Duration::from_secs(2);
 /// Rewritten files of one cut that are looked into.
 const SAMPLES_MAX: usize = 256;
+/// The same of what is held: it ends only when nothing is left that was not looked into.
+const HELD_SAMPLES_MAX: usize = 4_096;
 
 /// The brake and what it is kept in.
 pub(super) struct Brakes {
@@ -103,8 +107,20 @@ impl Brakes {
     }
 
     /// Accounts of which nothing is sent.
-    pub(super) fn withheld(&self) -> Vec<RelPath> {
+    pub(super) fn withheld(&self) -> BTreeSet<RelPath> {
         self.lock().brake.holds().iter().filter_map(|hold| hold.account.clone()).collect()
+    }
+
+    /// T of accounts that are held: of the last point in which each was whole. `fallback` where that is not
+    /// known.
+    pub(super) fn behind(&self, fallback: i64) -> Vec<(RelPath, i64)> {
+        let kept = self.lock();
+        let holds = kept.brake.holds().iter();
+        let time = |hold: &Hold| match hold.point.time_ms {
+            0 => fallback,
+            time => time,
+        };
+        holds.map(|hold| (hold.account.clone().unwrap_or_default(), time(hold))).collect()
     }
 
     /// Whether nothing of the share is sent.
@@ -119,21 +135,18 @@ impl Brakes {
         hold.map_or_else(String::new, ToString::to_string)
     }
 
-    pub(super) fn approve(
-        &self,
-        only: Option<&RelPath>,
-        now_ms: i64,
-    ) -> Result<Vec<Option<RelPath>>, Failure> {
+    pub(super) fn approve(&self, which: Which<'_>, now_ms: i64) -> Result<Vec<Hold>, Failure> {
         let mut kept = self.lock();
-        let ended = kept.brake.approve(only, now_ms).map_err(|e| decided(&e))?;
+        let ended = kept.brake.approve(which, now_ms).map_err(|e| decided(&e))?;
         self.save(&mut kept)?;
-        Ok(ended.into_iter().map(|hold| hold.account).collect())
+        Ok(ended)
     }
 
-    pub(super) fn reject(&self, only: Option<&RelPath>, now_ms: i64) -> Result<(), Failure> {
+    pub(super) fn reject(&self, which: Which<'_>, now_ms: i64) -> Result<Vec<Hold>, Failure> {
         let mut kept = self.lock();
-        kept.brake.reject(only, now_ms).map_err(|e| decided(&e))?;
-        self.save(&mut kept)
+        let rejected = kept.brake.reject(which, now_ms).map_err(|e| decided(&e))?;
+        self.save(&mut kept)?;
+        Ok(rejected)
     }
 
     /// Counts what `plan` would do and judges it; `met` is given each path that changes.
@@ -143,7 +156,7 @@ impl Brakes {
         catalog: &Catalog,
         cut: &Cut,
         plan: &mut Plan,
-        point: u64,
+        point: LastPoint,
         met: &mut dyn FnMut(&RelPath),
     ) -> Result<(CutTally, Judgement), Failure> {
         let failed = |e: &dyn std::error::Error| Failure::new(Exit::Internal, e);
@@ -151,7 +164,7 @@ impl Brakes {
         let kept = &mut *self.lock();
         let known = plan.tally.known;
         let mut tally = kept.brake.tally(known, point, now_ms());
-        let mut samples = 0;
+        let (mut samples, mut held_samples) = (0, 0);
         plan.for_each(&mut |change| {
             met(change.path());
             match change {
@@ -165,8 +178,12 @@ impl Brakes {
                     tally.created(path, what);
                 }
                 Change::Look { path, kind: LookKind::Content, .. } => {
-                    samples += 1;
-                    let sample = (samples <= SAMPLES_MAX).then(|| sampled(storage, path)).flatten();
+                    let (count, most) = match cut.withheld.covers(path) {
+                        true => (&mut held_samples, HELD_SAMPLES_MAX),
+                        false => (&mut samples, SAMPLES_MAX),
+                    };
+                    *count += 1;
+                    let sample = (*count <= most).then(|| sampled(storage, path)).flatten();
                     tally.rewritten(path, sample);
                 }
                 // A new name is as young as any entry that comes; a known one is linked anew.
@@ -180,10 +197,18 @@ impl Brakes {
             Ok(())
         })
         .map_err(|e| failed(&e))?;
-        if cut.look == Look::Whole {
+        // What is left out while it is carried ahead was not looked at: of it nothing is judged.
+        let left_out = |account: &RelPath| {
+            cut.left_out.accounts.iter().any(|(left_out, _)| left_out.starts_with(account))
+        };
+        if cut.look == Look::Whole && !left_out(&RelPath::root()) {
             tally.whole();
         }
-        let asked: Vec<RelPath> = tally.unknown().cloned().collect();
+        let looked_at_all = |account: &RelPath| {
+            looks_at_all(&cut.look, account) && plan.could_see(account) && !left_out(account)
+        };
+        let held = cut.withheld.accounts().iter().filter(|account| looked_at_all(account));
+        let asked: BTreeSet<RelPath> = tally.unknown().chain(held).cloned().collect();
         for account in asked {
             let known = match kept.known.get(&account) {
                 Some(known) => *known,
@@ -194,7 +219,8 @@ impl Brakes {
                     count
                 }
             };
-            tally.account(account.clone(), known, looks_at_all(&cut.look, &account));
+            let whole = looked_at_all(&account);
+            tally.account(account, known, whole);
         }
         let tally = tally.finish();
         let judgement = kept.brake.judge(&tally, now_ms());
@@ -226,11 +252,47 @@ impl Brakes {
         self.save(kept)
     }
 
+    /// The holds as the other end is told of them.
+    pub(super) fn told(&self, guard_hold: Option<(String, i64)>) -> Holds {
+        let kept = self.lock();
+        let holds = kept.brake.holds();
+        let points = holds.iter().map(|hold| hold.point.sequence).filter(|point| *point > 0);
+        let by_guard = guard_hold.map(|(reason, since_unix_ms)| Held {
+            id: "guard".into(),
+            account: RelPath::root(),
+            since_unix_ms,
+            rejected_unix_ms: None,
+            point: None,
+            reason,
+            counts: [0; 4],
+        });
+        let by_brake = holds.iter().map(|hold| {
+            let reasons: Vec<String> = hold.reasons.iter().map(ToString::to_string).collect();
+            let Counts { created, deleted, rewritten, moved } = hold.counts;
+            let LastPoint { sequence, time_ms } = hold.point;
+            Held {
+                id: hold.id.to_string(),
+                account: hold.account.clone().unwrap_or_default(),
+                since_unix_ms: hold.since_ms,
+                rejected_unix_ms: match hold.decision {
+                    Decision::Rejected { at_ms } => Some(at_ms),
+                    Decision::Waits => None,
+                },
+                point: (sequence > 0).then_some((sequence, time_ms)),
+                reason: reasons.join("; "),
+                counts: [created, deleted, rewritten, moved],
+            }
+        });
+        let total = holds.len() as u64 + u64::from(by_guard.is_some());
+        let first = by_guard.into_iter().chain(by_brake).take(HOLDS_MAX).collect();
+        Holds { total, oldest_point: points.min(), first }
+    }
+
     /// The holds as the board shows them.
     pub(super) fn shown(
         &self,
         share: &str,
-        guard_hold: Option<String>,
+        guard_hold: Option<(String, i64)>,
     ) -> Vec<crate::site::board::facts::Hold> {
         let command = |verb: &str, account: &str| match account {
             "" => format!("farshore brake {verb} --share {share}"),
@@ -240,35 +302,32 @@ impl Brakes {
         let kept = self.lock();
         let by_brake = kept.brake.holds().iter().map(|hold| {
             let account = hold.account.as_ref().map(ToString::to_string).unwrap_or_default();
-            let counts = [
-                ("created", hold.counts.created),
-                ("deleted", hold.counts.deleted),
-                ("rewritten", hold.counts.rewritten),
-                ("moved", hold.counts.moved),
-            ];
             crate::site::board::facts::Hold {
                 id: hold.id.to_string(),
                 reasons: hold.reasons.iter().map(ToString::to_string).collect(),
-                counts: counts.map(|(what, count)| (what.to_owned(), count)).into(),
+                counts: held::counted(hold.counts),
                 since_unix_ms: hold.since_ms,
-                last_good_point: Some(hold.point),
+                last_good_point: Some(hold.point.sequence),
+                point_unix_ms: Some(hold.point.time_ms).filter(|time| *time != 0),
                 rejected_unix_ms: match hold.decision {
                     Decision::Rejected { at_ms } => Some(at_ms),
                     Decision::Waits => None,
                 },
                 next: next(&account),
                 account,
+                ..Default::default()
             }
         });
-        let by_guard = guard_hold.map(|text| crate::site::board::facts::Hold {
+        let by_guard = guard_hold.map(|(text, since_unix_ms)| crate::site::board::facts::Hold {
             id: "guard".into(),
             account: String::new(),
             reasons: vec![text],
             counts: BTreeMap::new(),
-            since_unix_ms: now_ms(),
+            since_unix_ms,
             last_good_point: None,
             rejected_unix_ms: None,
             next: vec![command("approve", "")],
+            ..Default::default()
         });
         by_brake.chain(by_guard).collect()
     }

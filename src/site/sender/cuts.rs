@@ -3,7 +3,14 @@
 //! Guarantees: what a cut took is done only when it is sealed; dropped or broken it waits again, and whoever
 //! waits for a point is answered or goes on waiting for the next one.
 
+use farshore_core::brake::{self, LastPoint};
+use farshore_proto::message::{Beat, Holds, Unsealed};
+
 use super::*;
+use crate::state::path_bytes;
+
+/// No coarse clock of the system ticks more rarely, in milliseconds.
+const COARSE_MS: i64 = 20;
 
 impl Cuts for Sender {
     fn keys(&self) -> Option<Vec<u8>> {
@@ -16,11 +23,61 @@ impl Cuts for Sender {
         }
     }
 
+    fn holds(&self) -> Option<Holds> {
+        self.untold()
+    }
+
+    fn beat(&self) -> Option<Beat> {
+        let mut heart = self.heart.lock().unwrap_or_else(PoisonError::into_inner);
+        if heart.beat.is_some_and(|at| at.elapsed() < BEAT) {
+            return None;
+        }
+        heart.beat = Some(Instant::now());
+        let AtRisk { files, bytes, bound } = heart.at_risk;
+        let is_all = match bound {
+            Bound::Unknown => None,
+            Bound::AtMost => Some(true),
+            Bound::AtLeast => Some(false),
+        };
+        Some(Beat {
+            time_unix_ms: now_ms(),
+            answers_unix_ms: None,
+            path: path_bytes(&self.config.root).to_vec(),
+            free_bytes: None,
+            unsealed: Some(Unsealed { files, bytes, is_all }),
+        })
+    }
+
+    fn heard_beat(&self, beat: &Beat, at_unix_ms: i64) {
+        if let Some(asked) = beat.answers_unix_ms {
+            // The time it was heard at is by a coarser clock, which shows up to a tick less.
+            let is_tick = (asked.saturating_sub(COARSE_MS)..asked).contains(&at_unix_ms);
+            let answered = if is_tick { asked } else { at_unix_ms };
+            self.board.clock_sample(asked, beat.time_unix_ms, answered);
+        }
+        self.board.peer_path(&beat.path);
+        self.heart.lock().unwrap_or_else(PoisonError::into_inner).free = beat.free_bytes;
+    }
+
     fn began(&self, welcome: &Welcome, first_contact: bool) {
+        self.told.store(false, Relaxed);
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
-        self.lock().seeding |= first_contact;
+        let mut inner = self.lock();
+        // What is recorded here was durable there before. A catalog that knows less of it was brought back
+        // from somewhere, and what stands in the tree since is in nobody's.
+        let sequence = |point: Option<RecoveryPoint>| point.map_or(0, |point| point.sequence);
+        let went_back =
+            !first_contact && sequence(welcome.recovery_point) < sequence(inner.last_point);
+        let is_new = went_back && !self.distrusts.swap(went_back, Relaxed);
+        self.distrusts.store(is_new, Relaxed);
+        if is_new {
+            let text = "the standby's catalog is older than its last point: its tree is looked at";
+            self.log.say(&Record::new(Level::Warn, "standby", text).share(&self.config.share));
+        }
+        inner.seeding |= first_contact;
+        drop(inner);
         self.release_all();
     }
 
@@ -40,7 +97,7 @@ impl Cuts for Sender {
     fn next(&self, at_most: Duration) -> Next {
         let until = Instant::now() + at_most;
         loop {
-            if self.is_stopping() {
+            if self.is_stopping() || !self.trusts_standby() {
                 return Next::Leave;
             }
             match self.compose() {
@@ -64,30 +121,46 @@ impl Cuts for Sender {
     }
 
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool {
-        let point = self.lock().last_point.map_or(0, |point| point.sequence);
+        let point = self.lock().last_point.map_or_else(LastPoint::default, |point| LastPoint {
+            sequence: point.sequence,
+            time_ms: point.time_unix_ms,
+        });
         let (mut found, mut announced) = (0, 0);
         let by_look = self.lock().under_way.looked_for(cut);
         let mut met = |path: &RelPath| {
+            if cut.withheld.covers(path) {
+                return;
+            }
             let directory = || path.split().map_or_else(RelPath::root, |(parent, _)| parent);
             found += 1;
             announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
         };
         let judging = self.brakes.judge(&self.storage, &self.catalog, cut, plan, point, &mut met);
         match judging {
-            Ok((tally, judgement)) => {
+            Ok((mut tally, judgement)) => {
+                // What was withheld when the cut was made is not sent with it, whatever became of it since.
+                tally.accounts.retain(|account, _| !cut.withheld.accounts().contains(account));
+                let is_let = |(account, verdict): (&RelPath, &brake::Verdict)| {
+                    *verdict == brake::Verdict::Pass || cut.withheld.accounts().contains(account)
+                };
+                let passes = judgement.verdicts.iter().all(is_let) && !self.brakes.holds_share();
                 let mut inner = self.lock();
-                if !inner.seeding && judgement.passes() {
+                if !inner.seeding && passes {
                     inner.found += found;
                     inner.found_by_event += announced;
                 }
+                let UnderWay { held, began, .. } = &inner.under_way;
+                let (held, began) = (held.clone(), began.unwrap_or_else(Instant::now));
+                inner.looks.done(&held, began);
                 drop(inner);
-                let passes = judgement.passes();
+                self.ended(&judgement.ended);
                 for hold in &judgement.began {
                     let text = self.brakes.text(*hold);
                     let record = Record::new(Level::Error, "held", text);
                     self.log.say(&record.share(&self.config.share));
                 }
-                if !judgement.began.is_empty() || !judgement.ended.is_empty() {
+                let changed = !judgement.began.is_empty() || !judgement.ended.is_empty();
+                if changed || !held.is_empty() {
                     self.show_holds();
                 }
                 self.lock().under_way.judged = Some((tally, judgement));
@@ -104,16 +177,16 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        let left_out = cut.withheld.len() + cut.left_out.accounts.len();
+        let left_out = cut.withheld.accounts().len() + cut.left_out.accounts.len();
         inner.troubled.len() as u64 + left_out as u64 + faults
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
-        self.note_deferred(&mut inner, &cut, &report);
-        self.note_left_out(&mut inner, &cut);
-        let UnderWay { taken, slice, wanted, judged, completes, marks } =
+        self.note_left_out(&mut inner, &cut, report.point.time_unix_ms);
+        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, .. } =
             std::mem::take(&mut inner.under_way);
+        self.note_deferred(&mut inner, &cut, &waits, &report);
         let point = report.point;
         if let Some(taken) = taken {
             self.dirty.done(taken);
@@ -137,7 +210,8 @@ impl Cuts for Sender {
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = marks;
         let was_held = inner.guard_hold.take().is_some();
-        self.show_accounts(&mut inner, point.time_unix_ms);
+        // Nothing is left to approve.
+        inner.approve_guard &= !was_held;
         inner.last_point = Some(point);
         drop(inner);
         match judged {
@@ -151,6 +225,8 @@ impl Cuts for Sender {
         self.board.peer_recovery_point(&point);
         self.board.degraded(&report.degraded);
         if was_held {
+            let record = Record::new(Level::Info, "brake", "the root is itself again");
+            self.log.say(&record.share(&self.config.share));
             self.show_holds();
         }
         self.answer(wanted, || Ok(point));

@@ -10,21 +10,28 @@ use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
+mod ahead;
+mod beat;
 mod call;
 mod encoding;
+mod holds;
 
+pub use ahead::{AHEAD_MAX, HELD_LEN_MAX};
+pub use beat::{Beat, Unsealed};
 pub use call::{Call, Purpose};
 use encoding::{
-    cut, decode_answer, decode_events, decode_keep, decode_queries, decode_receipt, decode_sign,
-    decode_welcome, encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome,
-    put_text, put_versions, take_bool, take_versions,
+    cut, decode_answer, decode_events, decode_queries, decode_receipt, decode_sign, decode_welcome,
+    encode_answer, encode_events, encode_receipt, encode_sign, encode_welcome, put_text,
+    put_versions, take_bool, take_versions,
 };
+pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 
 /// The version of the protocol this build speaks. 2 adds signatures, bases, runs and patches, batches
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
-/// change; 5 adds what two sites say of roles, and links that one asks the other for; 6 adds content that is
-/// carried ahead of its cut. With a peer that speaks less they are left out.
+/// change; 5 adds what two sites say of roles, links that one asks the other for, beats, and files that a
+/// standby has no room for; 6 adds content that is carried ahead of its cut. With a peer that speaks less
+/// they are left out.
 pub const PROTOCOL_VERSION: u16 = 6;
 
 /// The lowest version this build still speaks.
@@ -49,14 +56,11 @@ pub const STANDING_VERSION: u16 = 4;
 /// The version from which on two sites speak of roles.
 pub const ROLES_VERSION: u16 = 5;
 
+/// The version from which on ends that stand say beats, and what a standby has no room for.
+pub const BEATS_VERSION: u16 = 5;
+
 /// The version from which on content may be carried ahead of the cut it is for.
 pub const AHEAD_VERSION: u16 = 6;
-
-/// Most contents that one [`Message::Ahead`] names, and that a target holds ahead.
-pub const AHEAD_MAX: usize = 64;
-
-/// Most bytes of one piece of a recipe in a [`Message::Held`].
-pub const HELD_LEN_MAX: usize = 1 << 20;
 
 /// Longest word of a site about its role in a share, in bytes.
 pub const SAY_LEN_MAX: usize = 4_096;
@@ -78,6 +82,9 @@ pub const NODE_NAME_MAX: usize = 128;
 
 /// Longest announcement of keys in bytes.
 pub const KEYS_LEN_MAX: usize = 4_096;
+
+/// Longest path of a share's folder in bytes.
+pub const PATH_MAX: usize = 4_096;
 
 /// Most directories one [`Message::Events`] names.
 pub const EVENTS_MAX: usize = 4_096;
@@ -188,6 +195,13 @@ pub enum FailureKind {
     Basis(Vec<ChunkId>),
     /// The target's system refused; the text says what and why.
     Refused,
+    /// There is no room for it; in a session that stands alone.
+    NoSpace {
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
 }
 
 /// One operation that was not applied.
@@ -354,6 +368,8 @@ pub enum Message {
     /// end says of its keys, at most [`KEYS_LEN_MAX`] bytes. The source says it, the target answers with its
     /// own.
     Keys(Vec<u8>),
+    /// Source, since version 4, in a session that stands, between two cuts: what its brake holds.
+    Holds(Holds),
     /// The site that dials, since version 5, first of all: both speak of their roles over this link, for as
     /// long as it stands.
     Talk {
@@ -402,6 +418,9 @@ pub enum Message {
         /// At most [`PART_LEN_MAX`] bytes.
         bytes: Vec<u8>,
     },
+    /// Either, since version 5, in a session that stands: that it is there. The source says it between two
+    /// cuts, the target answers each with its own.
+    Beat(Beat),
 }
 
 /// What a host saw change.
@@ -443,6 +462,7 @@ impl Message {
             Self::Sync(_) => "sync",
             Self::Heard(_) => "heard",
             Self::Keys(_) => "keys",
+            Self::Holds(_) => "holds",
             Self::Talk { .. } => "talk",
             Self::Say { .. } => "say",
             Self::Ask(_) => "ask",
@@ -452,6 +472,7 @@ impl Message {
             Self::Held { .. } => "held",
             Self::Listed(_) => "listed",
             Self::Carried(_) => "carried",
+            Self::Beat(_) => "beat",
         }
     }
 
@@ -566,6 +587,10 @@ impl Message {
                 e.put_u8(23);
                 e.put_bytes(said);
             }
+            Self::Holds(holds) => {
+                e.put_u8(24);
+                holds.encode(&mut e);
+            }
             Self::Talk { versions, site } => {
                 e.put_u8(32);
                 put_versions(*versions, &mut e);
@@ -589,20 +614,17 @@ impl Message {
                 e.put_u8(u8::from(*last));
                 e.put_bytes(bytes);
             }
+            Self::Beat(beat) => {
+                e.put_u8(25);
+                beat.encode(&mut e);
+            }
             Self::Ahead { keep } => {
                 e.put_u8(40);
-                e.put_u8(u8::from(keep.is_some()));
-                if let Some(keep) = keep {
-                    e.put_u64(keep.len() as u64);
-                    keep.iter().for_each(|content| e.put_raw(&content.0));
-                }
+                ahead::encode_keep(keep.as_deref(), &mut e);
             }
             Self::Held { content, whole, last, bytes } => {
                 e.put_u8(41);
-                e.put_raw(&content.0);
-                e.put_u8(u8::from(*whole));
-                e.put_u8(u8::from(*last));
-                e.put_bytes(bytes);
+                ahead::encode_held(content, (*whole, *last), bytes, &mut e);
             }
             Self::Listed(contents) => {
                 e.put_u8(42);
@@ -668,6 +690,7 @@ impl Message {
             21 => Self::Sync(d.take_u64("sync")?),
             22 => Self::Heard(d.take_u64("heard")?),
             23 => Self::Keys(d.take_bytes("keys", KEYS_LEN_MAX)?.into()),
+            24 => Self::Holds(Holds::decode(&mut d)?),
             32 => Self::Talk {
                 versions: take_versions(&mut d)?,
                 site: d.take_text("site name", NODE_NAME_MAX)?,
@@ -682,13 +705,9 @@ impl Message {
                 last: take_bool(&mut d)?,
                 bytes: d.take_bytes("part", PART_LEN_MAX)?.into(),
             },
-            40 => Self::Ahead { keep: decode_keep(&mut d)? },
-            41 => Self::Held {
-                content: FileDigest(d.take_array("content")?),
-                whole: take_bool(&mut d)?,
-                last: take_bool(&mut d)?,
-                bytes: d.take_bytes("recipe", HELD_LEN_MAX)?.into(),
-            },
+            25 => Self::Beat(Beat::decode(&mut d)?),
+            40 => Self::Ahead { keep: ahead::decode_keep(&mut d)? },
+            41 => ahead::decode_held(&mut d)?,
             42 => Self::Listed(d.take_u64("contents held ahead")?),
             43 => Self::Carried(decode_receipt(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),

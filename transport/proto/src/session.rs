@@ -256,11 +256,10 @@ impl SourceSession {
                 self.state = if self.standing { S::Ready } else { S::Done };
                 Ok(())
             }
-            (S::Ready | S::AwaitSealed, Message::Foreign(_) | Message::Keys(_))
-                if self.standing =>
-            {
-                Ok(())
-            }
+            (
+                S::Ready | S::AwaitSealed,
+                Message::Foreign(_) | Message::Keys(_) | Message::Beat(_),
+            ) if self.standing => Ok(()),
             (S::AwaitSealed, Message::SealMismatch(_)) => {
                 self.state = S::Ready;
                 Ok(())
@@ -433,7 +432,11 @@ impl TargetSession {
                 }
                 Ok(())
             }
-            (T::Ready, Message::Keys(_)) if self.standing => Ok(()),
+            (T::Ready, Message::Keys(_) | Message::Holds(_) | Message::Beat(_))
+                if self.standing =>
+            {
+                Ok(())
+            }
             (T::Ready, Message::Sign(sign)) if self.version >= DELTA_VERSION => {
                 if sign.id < self.next_sign {
                     return Err(SessionError::Absurd { what: "request", found: sign.id });
@@ -576,7 +579,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Stripe;
-    use crate::message::{Receipt, StoreId, Welcome};
+    use crate::message::{Beat, Holds, Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
         Message::Hello {
@@ -737,13 +740,19 @@ mod tests {
         target.handle(&policies).expect("policies");
         let keys = Message::Keys(vec![1]);
         assert!(source.handle(&Message::Foreign(1)).is_err(), "it does not stand yet");
-        assert!(source.handle(&keys).is_err() && target.handle(&keys).is_err(), "nor of keys");
+        let beat = Message::Beat(Beat::default());
+        for said in [&keys, &beat] {
+            assert!(source.handle(said).is_err() && target.handle(said).is_err(), "nor of these");
+        }
         source.stands();
         target.handle(&Message::Standing).expect("standing");
         for batch in 5..8 {
             source.handle(&Message::Foreign(1)).expect("between two cuts");
+            target.handle(&Message::Holds(Holds::default())).expect("between two cuts");
             target.handle(&keys).expect("at any time");
             source.handle(&keys).expect("at any time");
+            target.handle(&beat).expect("at any time");
+            source.handle(&beat).expect("at any time");
             source.batch_sent(batch);
             target.batch_began(&began(batch, 0)).expect("batch");
             assert!(target.handle(&policies).is_err(), "within a cut");

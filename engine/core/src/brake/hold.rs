@@ -1,19 +1,18 @@
 //! Holds: why, of what, since when, and what a person decided.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::guard::Threshold;
 use crate::path::{self, RelPath};
 
+use super::LastPoint;
 use super::tally::{AccountTally, CutTally, Extension, Root};
 
 /// Paths shown of one hold.
 pub(super) const PATHS_MAX: usize = 20;
-/// Most changes of one hold that are told apart when they are seen again.
-pub(super) const PENDING_MAX: usize = 1 << 16;
-/// The same of all holds of a share.
-pub(super) const PENDING_TOTAL_MAX: usize = 1 << 20;
+/// Most accounts told apart of a hold of the whole share; what is beyond, an approval does not cover.
+pub(super) const SHARERS_MAX: usize = 100_000;
 
 /// So many of so many within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +96,23 @@ impl Reason {
             Self::Canary { .. } => 7,
             Self::Note { .. } => 8,
             Self::BeyondApproval { .. } => 9,
+        }
+    }
+
+    /// Of the mass, if it is one that the share's sums passed.
+    pub(super) fn mass_of_share(&self) -> Option<(bool, &Mass)> {
+        match self {
+            Self::MassDelete(mass) if mass.share => Some((true, mass)),
+            Self::MassRewrite(mass) if mass.share => Some((false, mass)),
+            _ => None,
+        }
+    }
+
+    /// The extension it names.
+    pub(super) fn extension(&self) -> Option<Extension> {
+        match self {
+            Self::Appended { extension, .. } | Self::Renamed { extension, .. } => Some(*extension),
+            _ => None,
         }
     }
 
@@ -216,6 +232,16 @@ impl Counts {
         }
     }
 
+    /// The larger of each.
+    fn max(self, other: Self) -> Self {
+        Self {
+            created: self.created.max(other.created),
+            deleted: self.deleted.max(other.deleted),
+            rewritten: self.rewritten.max(other.rewritten),
+            moved: self.moved.max(other.moved),
+        }
+    }
+
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             created: self.created.saturating_add(other.created),
@@ -238,7 +264,18 @@ pub enum Decision {
     },
 }
 
-/// Changes that are not applied until a person decides.
+/// What the share's sums were without an account when its hold began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Beside {
+    /// Entries deleted within the window.
+    pub(super) deleted: u64,
+    /// Files rewritten within the window.
+    pub(super) rewritten: u64,
+    /// Entries of the share when the window began.
+    pub(super) known: u64,
+}
+
+/// Changes that are not applied until a person decides, or until they are taken back at the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Counts the holds of a share from 1.
@@ -249,24 +286,25 @@ pub struct Hold {
     pub reasons: Vec<Reason>,
     /// Since when, in milliseconds since 1970-01-01 UTC.
     pub since_ms: i64,
-    /// When a cut last added to it.
+    /// When what is held was last another than before.
     pub last_ms: i64,
-    /// What is held so far.
+    /// What is held, as of the last look at all of it; of looks at parts since, the most.
     pub counts: Counts,
-    /// The first paths that are deleted, rewritten or moved, as they came.
+    /// Some of the paths that are deleted, rewritten or moved.
     pub paths: Vec<RelPath>,
-    /// Sequence of the last point sealed before the hold: the last good one.
-    pub point: u64,
-    /// The point is kept, whatever the history's age and size, while the hold stands.
-    pub frozen: bool,
+    /// The last point sealed before the hold: the last good one.
+    pub point: LastPoint,
     /// What a person decided.
     pub decision: Decision,
-    /// Hashes of what is counted, so that what is seen again counts once; at most [`PENDING_MAX`].
-    pub(super) pending: BTreeSet<u64>,
+    /// Entries there were at the target: with fewer, nothing is concluded from what is missing in a look.
+    pub(super) known: u64,
+    pub(super) beside: Beside,
+    /// Of a hold of the whole share: what is held, by account; at most [`SHARERS_MAX`].
+    pub(super) sharers: BTreeMap<RelPath, Counts>,
 }
 
 impl Hold {
-    pub(super) fn new(id: u64, account: Option<RelPath>, point: u64, now_ms: i64) -> Self {
+    pub(super) fn new(id: u64, account: Option<RelPath>, point: LastPoint, now_ms: i64) -> Self {
         Self {
             id,
             account,
@@ -276,9 +314,10 @@ impl Hold {
             counts: Counts::default(),
             paths: Vec::new(),
             point,
-            frozen: true,
             decision: Decision::Waits,
-            pending: BTreeSet::new(),
+            known: 0,
+            beside: Beside::default(),
+            sharers: BTreeMap::new(),
         }
     }
 
@@ -292,61 +331,89 @@ impl Hold {
         }
     }
 
-    /// Adds what one cut would do to an account, what was seen before not again.
-    pub(super) fn grow(&mut self, tally: &AccountTally, room: usize, now_ms: i64) {
-        let most = PENDING_MAX.min(self.pending.len().saturating_add(room));
-        let before = self.counts;
-        let sorts: [(u64, &mut u64, u64, &mut dyn Iterator<Item = u64>); 4] = [
-            (0, &mut self.counts.created, tally.created, &mut tally.born.iter().copied()),
-            (1, &mut self.counts.deleted, tally.deleted, &mut tally.gone.iter().copied()),
-            (
-                2,
-                &mut self.counts.rewritten,
-                tally.rewritten,
-                &mut tally.rewrote.iter().map(|&(hash, _)| hash),
-            ),
-            (3, &mut self.counts.moved, tally.moved, &mut tally.shifted.iter().copied()),
-        ];
-        for (salt, count, counted, hashes) in sorts {
-            for hash in hashes {
-                if self.pending.len() >= most {
-                    break;
-                }
-                let salted = hash ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                *count = count.saturating_add(u64::from(self.pending.insert(salted)));
-            }
-            *count = (*count).max(counted);
+    /// The reasons of a look at all that is held take the place of those there were, but for what such a
+    /// look does not tell: that more was done than was approved, and what nobody looked into.
+    pub(super) fn set_reasons(&mut self, reasons: Vec<Reason>, unsampled: u64) {
+        if reasons.is_empty() {
+            return;
         }
-        let room = PATHS_MAX.saturating_sub(self.paths.len());
-        let fresh: Vec<_> =
-            tally.paths.iter().filter(|p| !self.paths.contains(p)).take(room).cloned().collect();
-        self.paths.extend(fresh);
+        self.reasons.retain(|r| match r {
+            Reason::BeyondApproval { .. } => true,
+            Reason::Encrypted(_) => unsampled > 0,
+            _ => false,
+        });
+        self.add_reasons(reasons);
+    }
+
+    /// What `cut` shows of what is held: after a look at all of it that, else what there was or more.
+    pub(super) fn see(&mut self, cut: &CutTally, now_ms: i64) {
+        let (before, mut paths) = (self.counts, Vec::new());
+        let mut show = |tally: &AccountTally| {
+            let room = PATHS_MAX.saturating_sub(paths.len());
+            paths.extend(tally.paths.iter().take(room).cloned());
+        };
+        let whole = match &self.account {
+            Some(account) => {
+                let Some(tally) = cut.accounts.get(account) else { return };
+                show(tally);
+                let whole = tally.whole && tally.known >= self.known;
+                let counts = Counts::of(tally, false);
+                self.counts = if whole { counts } else { before.max(counts) };
+                whole
+            }
+            None => {
+                let (whole, mut all) = (cut.whole && cut.known >= self.known, Counts::default());
+                if whole {
+                    self.sharers.clear();
+                }
+                for (account, tally) in &cut.accounts {
+                    show(tally);
+                    let counts = Counts::of(tally, false);
+                    all = all.plus(counts);
+                    let room = self.sharers.len() < SHARERS_MAX;
+                    match self.sharers.get_mut(account) {
+                        Some(known) => *known = known.max(counts),
+                        None if room && counts != Counts::default() => {
+                            self.sharers.insert(account.clone(), counts);
+                        }
+                        None => {}
+                    }
+                }
+                let sum = self.sharers.values().fold(Counts::default(), |sum, c| sum.plus(*c));
+                self.counts = if whole { all } else { before.max(sum) };
+                whole
+            }
+        };
+        if whole {
+            self.paths = paths;
+        } else {
+            let room = PATHS_MAX.saturating_sub(self.paths.len());
+            paths.retain(|path| !self.paths.contains(path));
+            self.paths.extend(paths.into_iter().take(room));
+        }
         if self.counts != before {
             self.last_ms = now_ms;
         }
     }
 
-    /// Whether `cut` shows that nothing is left to hold: the root is itself again, or after a rejection a
-    /// whole look finds the source as it was.
-    pub(super) fn is_over(&self, cut: &CutTally) -> bool {
-        if self.account.is_none() && self.reasons.iter().all(Reason::is_of_root) {
-            return cut.root == Root::Same;
-        }
-        if self.decision == Decision::Waits {
-            return false;
-        }
-        match &self.account {
-            None => {
-                cut.whole
-                    && cut.root == Root::Same
-                    && cut.canaries.is_empty()
-                    && cut.accounts.values().all(AccountTally::is_harmless)
-            }
-            Some(account) => match cut.accounts.get(account) {
-                Some(tally) => (tally.whole || cut.whole) && tally.is_harmless(),
-                None => cut.whole,
-            },
-        }
+    /// Whether it is of the root alone, and the root is itself again.
+    pub(super) fn is_of_root_again(&self, cut: &CutTally) -> bool {
+        self.account.is_none()
+            && cut.root == Root::Same
+            && !self.reasons.is_empty()
+            && self.reasons.iter().all(Reason::is_of_root)
+    }
+
+    /// Whether a look that found no reason to hold `tally` shows that nothing of this hold is left: it
+    /// looked at all, the target has what it had, and what is beyond an approval is none at all any more.
+    pub(super) fn is_settled(&self, whole: bool, known: u64, tallies: &[&AccountTally]) -> bool {
+        let is_harmless = || tallies.iter().all(|t| t.is_harmless());
+        let is_told = |reason: &Reason| match reason {
+            Reason::BeyondApproval { .. } => is_harmless(),
+            Reason::Encrypted(_) => tallies.iter().all(|t| t.unsampled == 0),
+            _ => true,
+        };
+        whole && known >= self.known.max(1) && self.reasons.iter().all(is_told)
     }
 }
 
@@ -381,6 +448,17 @@ pub(super) struct Pass {
     pub(super) kinds: Kinds,
     /// It ends then at the latest.
     pub(super) until_ms: i64,
+    /// Of one for the whole share: the accounts it showed. It covers no other.
+    pub(super) sharers: BTreeMap<RelPath, Shared>,
+}
+
+/// What an approval for the whole share lets pass of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shared {
+    /// What it showed.
+    pub(super) shown: Counts,
+    /// What was applied under it.
+    pub(super) used: Counts,
 }
 
 impl Pass {
@@ -389,13 +467,18 @@ impl Pass {
         shown.saturating_add((shown / 10).max(slack))
     }
 
-    /// The reason to hold again, where `next` is more than was approved.
+    /// The reason to hold again, where `next` is more than was approved of the whole.
     pub(super) fn beyond(&self, next: Counts, slack: u64) -> Option<Reason> {
-        let all = self.used.plus(next);
+        self.beyond_of(Shared { shown: self.shown, used: self.used }, next, slack)
+    }
+
+    /// The same of `part` of what was approved.
+    pub(super) fn beyond_of(&self, part: Shared, next: Counts, slack: u64) -> Option<Reason> {
+        let (shown, all) = (part.shown, part.used.plus(next));
         let sorts = [
-            (self.kinds.deletes(), all.deleted, self.shown.deleted),
-            (self.kinds.rewrites(), all.rewritten, self.shown.rewritten),
-            (self.kinds.moves(), all.moved, self.shown.moved),
+            (self.kinds.deletes(), all.deleted, shown.deleted),
+            (self.kinds.rewrites(), all.rewritten, shown.rewritten),
+            (self.kinds.moves(), all.moved, shown.moved),
         ];
         sorts
             .into_iter()

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use crate::guard::Threshold;
 use crate::path::RelPath;
 
-use super::hold::{Counts, Hold, Kinds, Mass, PENDING_TOTAL_MAX, Reason};
+use super::hold::{Beside, Counts, Hold, Kinds, Mass, Reason};
 use super::tally::{AccountTally, CutTally, Root};
 use super::window::Sums;
 use super::{Brake, Found};
+
+/// One of the sums.
+type SumOf = fn(&Sums) -> u64;
 
 /// One account of the cut that would pass so far.
 struct Candidate<'a> {
@@ -45,13 +48,18 @@ impl Brake {
             // What is missing says nothing of what was done to it.
             return found;
         }
-        let mut candidates = Vec::new();
+        let share_held = self.hold_of(None).is_some();
+        let (mut candidates, mut settled) = (Vec::new(), Vec::new());
         for (account, tally) in &cut.accounts {
-            let own = self.approvals.iter().find(|p| p.account.as_ref() == Some(account));
-            let covered = self.approval_of(Some(account)).map_or(Kinds::default(), |p| p.kinds);
+            let held = self.hold_of(Some(account));
+            // What is held does not pass because it is night.
+            let purge = purge && held.is_none() && !share_held;
+            let approval = self.approval_of(account).map(|(at, part)| (&self.approvals[at], part));
+            let covered = approval.map_or(Kinds::default(), |(p, _)| p.kinds);
             let recorded = self.accounts.get(account).map(super::Window::sums).unwrap_or_default();
             let counts = Counts::of(tally, purge);
-            let beyond = own.and_then(|p| p.beyond(counts, self.config.account.entries));
+            let slack = self.config.account.entries;
+            let beyond = approval.and_then(|(p, part)| p.beyond_of(part, counts, slack));
             // Beyond an approval nothing is covered any more.
             let covered = if beyond.is_some() { Kinds::default() } else { covered };
             let cut = Sums::of(tally, purge).not_of(covered);
@@ -61,14 +69,36 @@ impl Brake {
             let mut reasons: Vec<_> = beyond.into_iter().collect();
             reasons.extend(self.mass_reasons(&cut, &all, whose));
             reasons.extend(self.shape_reasons(&cut, &all, whose));
-            if self.hold_of(Some(account)).is_some() || !reasons.is_empty() {
-                found.accounts.insert(account.clone(), reasons);
-            } else {
-                candidates.push(Candidate { account, cut, all });
+            let candidate = Candidate { account, cut, all };
+            match held {
+                None if reasons.is_empty() => candidates.push(candidate),
+                Some(hold)
+                    if reasons.is_empty()
+                        && hold.is_settled(tally.whole, tally.known, &[tally]) =>
+                {
+                    settled.push(candidate);
+                }
+                _ => drop(found.accounts.insert(account.clone(), reasons)),
             }
         }
-        self.share_reasons(cut, purge, candidates, &mut found);
+        self.share_reasons(cut, purge && !share_held, candidates, settled, &mut found);
         found
+    }
+
+    /// Takes out the holds of which a look at all that they hold found nothing to hold.
+    pub(super) fn end_settled(&mut self, cut: &CutTally, found: &Found) -> Vec<Hold> {
+        let of_accounts = found.accounts.keys();
+        let is_calm = found.share.is_empty()
+            && of_accounts.into_iter().all(|account| self.hold_of(Some(account)).is_some());
+        let tallies: Vec<&AccountTally> = cut.accounts.values().collect();
+        let is_over = |hold: &mut Hold| match &hold.account {
+            Some(account) => found.settled.contains(account),
+            None => {
+                let whole = cut.whole && cut.root == Root::Same && is_calm;
+                hold.is_settled(whole, cut.known, &tallies)
+            }
+        };
+        self.holds.extract_if(.., is_over).collect()
     }
 
     /// Reasons for the whole share that do not depend on counts.
@@ -89,18 +119,22 @@ impl Brake {
             let (name, directories) = (name.clone(), *directories);
             reasons.push(Reason::Note { name, directories, limit });
         }
-        let covered = self.approval_of(None).map_or(Kinds::default(), |p| p.kinds);
+        let approval = self.approvals.iter().find(|p| p.account.is_none());
+        let covered = approval.map_or(Kinds::default(), |p| p.kinds);
         reasons.retain(|r| !covered.has(r));
         reasons
     }
 
     /// Reasons of the sums over the share. Accounts that are held are not in the sums, their part is not
-    /// applied. Those with the largest part are held until the rest is below the threshold.
+    /// applied. Those with the largest part are held until the rest is below the threshold. Of those that
+    /// are held and have no reason of their own left (`settled`) each goes on waiting that does not fit
+    /// beside the rest.
     fn share_reasons(
         &self,
         cut: &CutTally,
         purge: bool,
         mut candidates: Vec<Candidate<'_>>,
+        settled: Vec<Candidate<'_>>,
         found: &mut Found,
     ) {
         let recorded = self.share.sums();
@@ -108,13 +142,14 @@ impl Brake {
         if let Some(approval) = self.approvals.iter().find(|p| p.account.is_none()) {
             let next = candidates
                 .iter()
+                .filter(|c| approval.sharers.contains_key(c.account))
                 .filter_map(|c| cut.accounts.get(c.account))
                 .fold(Counts::default(), |all, t| all.plus(Counts::of(t, purge)));
             if let Some(beyond) = approval.beyond(next, self.config.account.entries) {
                 found.share.push(beyond);
             }
         }
-        let sums: [(fn(&Sums) -> u64, Threshold); 2] =
+        let sums: [(SumOf, Threshold); 2] =
             [(|s| s.deleted, self.config.threshold), (|s| s.rewritten, self.rewrites())];
         for (sum, threshold) in sums {
             let mut total =
@@ -132,6 +167,13 @@ impl Brake {
                 all.add(&largest.cut);
                 let reasons = self.mass_reasons(&largest.cut, &all, whose);
                 total = total.saturating_sub(sum(&largest.cut));
+                let without = |sum: u64, own: u64| sum.saturating_sub(own);
+                let beside = Beside {
+                    deleted: without(all.deleted, largest.cut.deleted),
+                    rewritten: without(all.rewritten, largest.cut.rewritten),
+                    known: whose.known,
+                };
+                found.beside.insert(largest.account.clone(), beside);
                 found.accounts.entry(largest.account.clone()).or_default().extend(reasons);
             }
         }
@@ -140,6 +182,32 @@ impl Brake {
         let mut all = recorded;
         all.add(&passing);
         found.share.extend(self.shape_reasons(&passing, &all, whose));
+        for candidate in settled {
+            let mut with = all.clone();
+            with.add(&candidate.cut);
+            let mut reasons = self.mass_reasons(&candidate.cut, &with, whose);
+            reasons.extend(self.reasons_then(&candidate));
+            let is_shaped = !self.shape_reasons(&candidate.cut, &with, whose).is_empty();
+            if reasons.is_empty() && !is_shaped {
+                all = with;
+                found.settled.insert(candidate.account.clone());
+            } else {
+                found.accounts.insert(candidate.account.clone(), reasons);
+            }
+        }
+    }
+
+    /// Why what is left of a hold would have been held by the share's sums when it began: time alone is no
+    /// reason to let it pass.
+    fn reasons_then(&self, candidate: &Candidate<'_>) -> Vec<Reason> {
+        let Some(hold) = self.hold_of(Some(candidate.account)) else { return Vec::new() };
+        if hold.reasons.iter().all(|reason| reason.mass_of_share().is_none()) {
+            return Vec::new();
+        }
+        let mut all = candidate.cut.clone();
+        all.deleted = all.deleted.saturating_add(hold.beside.deleted);
+        all.rewritten = all.rewritten.saturating_add(hold.beside.rewritten);
+        self.mass_reasons(&candidate.cut, &all, Whose { known: hold.beside.known, share: true })
     }
 
     fn rewrites(&self) -> Threshold {
@@ -214,29 +282,18 @@ impl Brake {
             found.share.extend(one_each.into_values());
         }
         if !found.share.is_empty() {
-            self.hold_one(None, found.share, cut.point, now_ms, &mut began);
+            let share = std::mem::take(&mut found.share);
+            self.hold_one(None, share, None, cut, now_ms, &mut began);
         }
         let share_held = self.hold_of(None).is_some();
         for (account, reasons) in found.accounts {
             if !share_held || self.hold_of(Some(&account)).is_some() {
-                self.hold_one(Some(account), reasons, cut.point, now_ms, &mut began);
+                let beside = found.beside.get(&account).copied();
+                self.hold_one(Some(account), reasons, beside, cut, now_ms, &mut began);
             }
         }
         self.revision = self.revision.wrapping_add(began.len() as u64);
-        let mut room =
-            PENDING_TOTAL_MAX.saturating_sub(self.holds.iter().map(|h| h.pending.len()).sum());
-        for hold in &mut self.holds {
-            let grow = |hold: &mut Hold, tally: &AccountTally, room: &mut usize| {
-                let before = hold.pending.len();
-                hold.grow(tally, *room, now_ms);
-                *room = room.saturating_sub(hold.pending.len() - before);
-            };
-            match hold.account.as_ref().map(|account| cut.accounts.get(account)) {
-                None => cut.accounts.values().for_each(|tally| grow(hold, tally, &mut room)),
-                Some(Some(tally)) => grow(hold, tally, &mut room),
-                Some(None) => {}
-            }
-        }
+        self.holds.iter_mut().for_each(|hold| hold.see(cut, now_ms));
         began
     }
 
@@ -244,20 +301,40 @@ impl Brake {
         &mut self,
         account: Option<RelPath>,
         reasons: Vec<Reason>,
-        point: u64,
+        beside: Option<Beside>,
+        cut: &CutTally,
         now_ms: i64,
         began: &mut Vec<u64>,
     ) {
+        let tally = account.as_ref().and_then(|account| cut.accounts.get(account));
         let at = match self.holds.iter().position(|h| h.account == account) {
             Some(at) => at,
             None => {
                 self.approvals.retain(|p| p.account != account);
+                if let Some(account) = &account {
+                    for approval in &mut self.approvals {
+                        approval.sharers.remove(account);
+                    }
+                }
                 began.push(self.next);
-                self.holds.push(Hold::new(self.next, account, point, now_ms));
+                let mut hold = Hold::new(self.next, account, cut.point, now_ms);
+                hold.known = tally.map_or(cut.known, |tally| tally.known);
+                hold.beside = beside.unwrap_or_default();
+                self.holds.push(hold);
                 self.next = self.next.saturating_add(1);
                 self.holds.len() - 1
             }
         };
-        self.holds[at].add_reasons(reasons);
+        let hold = &mut self.holds[at];
+        match tally {
+            Some(tally) if tally.whole && tally.known >= hold.known => {
+                hold.set_reasons(reasons, tally.unsampled);
+            }
+            None if cut.whole && cut.known >= hold.known && hold.account.is_none() => {
+                let unsampled = cut.accounts.values().map(|tally| tally.unsampled).sum();
+                hold.set_reasons(reasons, unsampled);
+            }
+            _ => hold.add_reasons(reasons),
+        }
     }
 }

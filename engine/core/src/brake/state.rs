@@ -3,7 +3,7 @@
 //! Sums are stored with the times of their buckets, so that they hold under another window too: a
 //! bucket goes to the slot its end lies in, so it counts too long rather than too short.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::guard::Threshold;
@@ -11,13 +11,16 @@ use crate::limits;
 use crate::path::RelPath;
 
 use super::hold::{
-    Counts, Decision, Hold, Kinds, Mass, PATHS_MAX, PENDING_MAX, PENDING_TOTAL_MAX, Pass, Reason,
+    Beside, Counts, Decision, Hold, Kinds, Mass, PATHS_MAX, Pass, Reason, SHARERS_MAX, Shared,
 };
 use super::tally::{EXTENSION_LEN_MAX, Extension, ExtensionCount, NAMES_MAX};
 use super::window::{BUCKETS_MAX, EXTENSIONS_MAX, Sums, Window};
-use super::{Brake, BrakeConfig, Learned, SEEN_MAX, Touch};
+use super::{Brake, BrakeConfig, LastPoint, Learned, SEEN_MAX, Touch};
 
-const VERSION: u8 = 1;
+/// 2 has what a look at all that is held needs; of 1 everything else is read.
+const VERSION: u8 = 2;
+/// Most hashes of a hold in version 1: they are passed over.
+const PENDING_MAX: usize = 1 << 16;
 /// Most accounts with events, holds and approvals; ten times what the largest site has.
 const ACCOUNTS_MAX: usize = 200_000;
 /// Most reasons of one hold: one of each sort.
@@ -76,7 +79,7 @@ impl Brake {
     pub fn decode(bytes: &[u8], config: BrakeConfig) -> Result<Self, DecodeError> {
         let mut d = Decoder::new(bytes);
         let version = d.take_u8("brake version")?;
-        if version != VERSION {
+        if version == 0 || version > VERSION {
             let found = u64::from(version);
             return Err(DecodeError::Invalid { what: "brake version", found });
         }
@@ -104,13 +107,12 @@ impl Brake {
                 return Err(disorder("brake extensions"));
             }
         }
-        let mut room = PENDING_TOTAL_MAX;
         for _ in 0..d.take_len("brake holds", ACCOUNTS_MAX)? {
-            let hold = take_hold(&mut d, &mut room)?;
+            let hold = take_hold(&mut d, version)?;
             brake.holds.push(hold);
         }
         for _ in 0..d.take_len("brake approvals", ACCOUNTS_MAX)? {
-            brake.approvals.push(take_pass(&mut d)?);
+            brake.approvals.push(take_pass(&mut d, version)?);
         }
         d.finish("brake")?;
         Ok(brake)
@@ -165,15 +167,6 @@ fn take_next(d: &mut Decoder<'_>, last: &mut Option<u64>) -> Result<u64, DecodeE
     };
     *last = next;
     next.ok_or(disorder("hash order"))
-}
-
-fn put_hashes(e: &mut Encoder, hashes: &BTreeSet<u64>) {
-    e.put_u64(hashes.len() as u64);
-    let mut last = 0;
-    for &hash in hashes {
-        e.put_u64(hash - last);
-        last = hash;
-    }
 }
 
 fn take_path(d: &mut Decoder<'_>) -> Result<RelPath, DecodeError> {
@@ -278,8 +271,8 @@ fn put_hold(e: &mut Encoder, hold: &Hold) {
     e.put_i64(hold.since_ms);
     e.put_i64(hold.last_ms);
     put_counts(e, hold.counts);
-    e.put_u64(hold.point);
-    e.put_u8(u8::from(hold.frozen));
+    e.put_u64(hold.point.sequence);
+    e.put_i64(hold.point.time_ms);
     match hold.decision {
         Decision::Waits => e.put_u8(0),
         Decision::Rejected { at_ms } => {
@@ -291,17 +284,27 @@ fn put_hold(e: &mut Encoder, hold: &Hold) {
     hold.paths.iter().for_each(|p| e.put_bytes(p.as_bytes()));
     e.put_u64(hold.reasons.len() as u64);
     hold.reasons.iter().for_each(|r| put_reason(e, r));
-    put_hashes(e, &hold.pending);
+    let Beside { deleted, rewritten, known } = hold.beside;
+    [hold.known, deleted, rewritten, known].iter().for_each(|n| e.put_u64(*n));
+    e.put_u64(hold.sharers.len() as u64);
+    for (account, counts) in &hold.sharers {
+        e.put_bytes(account.as_bytes());
+        put_counts(e, *counts);
+    }
 }
 
-fn take_hold(d: &mut Decoder<'_>, room: &mut usize) -> Result<Hold, DecodeError> {
+fn take_hold(d: &mut Decoder<'_>, version: u8) -> Result<Hold, DecodeError> {
     let id = d.take_u64("hold number")?;
     let account = take_account(d)?;
     let since_ms = d.take_i64("hold since")?;
     let last_ms = d.take_i64("hold last")?;
     let counts = take_counts(d)?;
-    let point = d.take_u64("hold point")?;
-    let frozen = take_flag(d, "hold frozen")?;
+    let sequence = d.take_u64("hold point")?;
+    let time_ms = match version {
+        1 => take_flag(d, "hold frozen").map(|_| 0)?,
+        _ => d.take_i64("hold point's time")?,
+    };
+    let point = LastPoint { sequence, time_ms };
     let decision = if take_flag(d, "hold decision")? {
         Decision::Rejected { at_ms: d.take_i64("hold rejected")? }
     } else {
@@ -315,12 +318,34 @@ fn take_hold(d: &mut Decoder<'_>, room: &mut usize) -> Result<Hold, DecodeError>
         // One of a sort, so that there is room for all sorts.
         hold.add_reasons([take_reason(d)?]);
     }
-    let mut last = None;
-    for _ in 0..d.take_len("held changes", PENDING_MAX.min(*room))? {
-        hold.pending.insert(take_next(d, &mut last)?);
+    let hold = Hold { last_ms, counts, decision, ..hold };
+    if version == 1 {
+        for _ in 0..d.take_len("held changes", PENDING_MAX)? {
+            d.take_u64("held change")?;
+        }
+        return Ok(hold);
     }
-    *room -= hold.pending.len();
-    Ok(Hold { last_ms, counts, frozen, decision, ..hold })
+    let known = d.take_u64("hold entries")?;
+    let beside = Beside {
+        deleted: d.take_u64("deleted beside a hold")?,
+        rewritten: d.take_u64("rewritten beside a hold")?,
+        known: d.take_u64("entries beside a hold")?,
+    };
+    let mut sharers = BTreeMap::new();
+    for _ in 0..d.take_len("accounts of a hold", SHARERS_MAX)? {
+        let account = take_path(d)?;
+        let counts = take_counts(d)?;
+        in_order(&sharers, &account)?;
+        sharers.insert(account, counts);
+    }
+    Ok(Hold { known, beside, sharers, ..hold })
+}
+
+fn in_order<T>(before: &BTreeMap<RelPath, T>, next: &RelPath) -> Result<(), DecodeError> {
+    match before.last_key_value() {
+        Some((last, _)) if last >= next => Err(disorder("accounts held or approved")),
+        _ => Ok(()),
+    }
 }
 
 fn put_pass(e: &mut Encoder, pass: &Pass) {
@@ -329,15 +354,31 @@ fn put_pass(e: &mut Encoder, pass: &Pass) {
     put_counts(e, pass.used);
     e.put_u64(u64::from(pass.kinds.0));
     e.put_i64(pass.until_ms);
+    e.put_u64(pass.sharers.len() as u64);
+    for (account, part) in &pass.sharers {
+        e.put_bytes(account.as_bytes());
+        put_counts(e, part.shown);
+        put_counts(e, part.used);
+    }
 }
 
-fn take_pass(d: &mut Decoder<'_>) -> Result<Pass, DecodeError> {
+/// An approval for the whole share of version 1 showed no accounts: it covers none any more.
+fn take_pass(d: &mut Decoder<'_>, version: u8) -> Result<Pass, DecodeError> {
     let account = take_account(d)?;
     let shown = take_counts(d)?;
     let used = take_counts(d)?;
     let kinds = d.take_bounded("approval reasons", (1 << REASONS_MAX) - 1)?;
     let kinds = Kinds(u16::try_from(kinds).unwrap_or_default());
-    Ok(Pass { account, shown, used, kinds, until_ms: d.take_i64("approval end")? })
+    let until_ms = d.take_i64("approval end")?;
+    let mut sharers = BTreeMap::new();
+    let count = if version == 1 { 0 } else { d.take_len("accounts approved", SHARERS_MAX)? };
+    for _ in 0..count {
+        let account = take_path(d)?;
+        let part = Shared { shown: take_counts(d)?, used: take_counts(d)? };
+        in_order(&sharers, &account)?;
+        sharers.insert(account, part);
+    }
+    Ok(Pass { account, shown, used, kinds, until_ms, sharers })
 }
 
 fn put_mass(e: &mut Encoder, mass: &Mass) {

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::account::account_of;
 use crate::path::{self, RelPath};
 
-use super::{Brake, Touch};
+use super::{Brake, LastPoint, Touch};
 
 /// Most hashes of paths a tally keeps of one sort; what is beyond counts as old and as not seen before.
 const HASHES_MAX: usize = 1 << 20;
@@ -180,16 +180,19 @@ pub struct AccountTally {
     pub sampled: u64,
     /// Of these, compressible before (or by name) and noise now.
     pub encrypted: u64,
+    /// Files rewritten that nobody looked into: they may be noise.
+    pub unsampled: u64,
     /// New extensions of old files.
     pub extensions: Vec<ExtensionCount>,
     /// By how many entries the account grows.
     pub grown: i64,
     /// Some of what is deleted, rewritten and moved.
     pub paths: Vec<RelPath>,
-    pub(super) gone: Vec<u64>,
     pub(super) rewrote: Vec<(u64, bool)>,
-    pub(super) shifted: Vec<u64>,
     pub(super) born: Vec<u64>,
+    /// Extensions of what is created, and of what is moved to another name.
+    pub(super) learned: BTreeSet<Extension>,
+    gone: Vec<u64>,
 }
 
 impl AccountTally {
@@ -223,8 +226,8 @@ impl AccountTally {
 pub struct CutTally {
     /// Entries of the share at the target before the cut.
     pub known: u64,
-    /// Sequence of the last point sealed before the cut.
-    pub point: u64,
+    /// The last point sealed before the cut.
+    pub point: LastPoint,
     /// How the cut found the root.
     pub root: Root,
     /// The cut looked at all of the share.
@@ -237,7 +240,6 @@ pub struct CutTally {
     pub accounts: BTreeMap<RelPath, AccountTally>,
     /// When it was counted.
     pub(super) now_ms: i64,
-    pub(super) learned: BTreeSet<Extension>,
     pub(super) stems: BTreeMap<u64, Extension>,
 }
 
@@ -257,15 +259,17 @@ pub struct Tally<'a> {
     brake: &'a Brake,
     cut: CutTally,
     hashes: usize,
+    learned: usize,
     /// Directories the cut creates.
     fresh: BTreeSet<u64>,
     notes: BTreeMap<u64, Note>,
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(brake: &'a Brake, known: u64, point: u64, now_ms: i64) -> Self {
+    pub(super) fn new(brake: &'a Brake, known: u64, point: LastPoint, now_ms: i64) -> Self {
         let cut = CutTally { known, point, now_ms, ..CutTally::default() };
-        Self { brake, cut, hashes: 0, fresh: BTreeSet::new(), notes: BTreeMap::new() }
+        let (fresh, notes) = (BTreeSet::new(), BTreeMap::new());
+        Self { brake, cut, hashes: 0, learned: 0, fresh, notes }
     }
 
     /// How the root was found.
@@ -278,9 +282,10 @@ impl<'a> Tally<'a> {
         self.cut.whole = true;
     }
 
-    /// `account` has `known` entries at the target; `whole`: the cut looks at all of it. To be said of
-    /// every account of which anything changes; one that is not known of counts as empty, so that more
-    /// than the threshold's entries of it hold.
+    /// `account` has `known` entries at the target; `whole`: the cut looked at all of it, and could. To be
+    /// said of every account of which anything changes, and of one that is held whenever all of it was
+    /// looked at: only that ends its hold. One that is not known of counts as empty, so that more than the
+    /// threshold's entries of it hold.
     pub fn account(&mut self, account: RelPath, known: u64, whole: bool) {
         let tally = self.cut.accounts.entry(account).or_default();
         tally.known = known;
@@ -340,6 +345,7 @@ impl<'a> Tally<'a> {
         let before = self.brake.touch(hash, self.cut.now_ms);
         let room = before != Some(Touch::Born) && self.room();
         let tally = self.tally(path);
+        tally.unsampled += u64::from(sample.is_none());
         match before {
             Some(Touch::Born) => tally.rewritten_again += 1,
             Some(Touch::Rewritten | Touch::Encrypted) => {
@@ -368,7 +374,7 @@ impl<'a> Tally<'a> {
         self.canary(to);
         self.learn(to);
         let young = self.is_young(old);
-        let room = self.room();
+        let room = young && self.room();
         let foreign = Extension::of(to.name()).filter(|&e| !young && self.is_foreign(e));
         let (home, there) = (self.account_of(from), self.account_of(to));
         if home != there {
@@ -388,9 +394,6 @@ impl<'a> Tally<'a> {
         let tally = self.cut.accounts.entry(home).or_default();
         tally.moved += 1;
         tally.show(from);
-        if room {
-            tally.shifted.push(old);
-        }
         let renamed = from.parent_bytes() == to.parent_bytes();
         if let Some(e) = foreign.filter(|&e| renamed && Extension::of(from.name()) != Some(e)) {
             tally.extension(e).renamed += 1;
@@ -453,8 +456,9 @@ impl<'a> Tally<'a> {
     }
 
     fn learn(&mut self, path: &RelPath) {
-        if self.cut.learned.len() < LEARNED_MAX {
-            self.cut.learned.extend(Extension::of(path.name()));
+        let Some(extension) = Extension::of(path.name()) else { return };
+        if self.learned < LEARNED_MAX {
+            self.learned += usize::from(self.tally(path).learned.insert(extension));
         }
     }
 

@@ -84,22 +84,6 @@ impl Sums {
         let grown = self.grown.saturating_add_unsigned(self.deleted);
         *self = Self { grown, ..Self::default() };
     }
-
-    /// Settles `other`'s events in this sum of all.
-    fn subtract(&mut self, other: &Self) {
-        self.grown = self.grown.saturating_add_unsigned(other.deleted);
-        self.deleted = self.deleted.saturating_sub(other.deleted);
-        self.rewritten = self.rewritten.saturating_sub(other.rewritten);
-        self.sampled = self.sampled.saturating_sub(other.sampled);
-        self.encrypted = self.encrypted.saturating_sub(other.encrypted);
-        self.moved = self.moved.saturating_sub(other.moved);
-        for e in &other.extensions {
-            let count = extension(&mut self.extensions, e.extension);
-            count.appended = count.appended.saturating_sub(e.appended);
-            count.renamed = count.renamed.saturating_sub(e.renamed);
-        }
-        self.extensions.retain(|e| e.appended > 0 || e.renamed > 0);
-    }
 }
 
 fn extension(all: &mut Vec<ExtensionCount>, wanted: Extension) -> &mut ExtensionCount {
@@ -175,16 +159,6 @@ impl Window {
     /// Forgets the events: somebody judged them.
     pub(super) fn settle(&mut self) {
         self.buckets.iter_mut().for_each(|(_, sums)| sums.settle());
-        self.buckets.retain(|(_, sums)| *sums != Sums::default());
-    }
-
-    /// Takes the events of `part` out of this sum of all parts.
-    pub(super) fn subtract(&mut self, part: &Self) {
-        for (slot, sums) in &part.buckets {
-            if let Ok(at) = self.buckets.binary_search_by_key(slot, |&(slot, _)| slot) {
-                self.buckets[at].1.subtract(sums);
-            }
-        }
         self.buckets.retain(|(_, sums)| *sums != Sums::default());
     }
 }

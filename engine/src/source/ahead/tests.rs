@@ -55,24 +55,62 @@ fn a_file_that_keeps_changing_waits_by_itself_and_its_account_goes_on() {
     assert_eq!(desk.take_released(), [path("a")]);
     assert_eq!(desk.take_released(), []);
     let failing = desk.failing(|_| true);
-    assert!(failing[0].1.contains("unstable"), "{failing:?}");
+    assert!(failing[0].why.contains("unstable"), "{}", failing[0].why);
     assert!(desk.probed(|_| true).is_empty(), "too soon");
     assert!(desk.take_untidy().is_none(), "what came is of use to the next attempt");
 }
 
 #[test]
-fn want_of_room_keeps_the_account_waiting() {
+fn a_refusal_keeps_the_account_waiting() {
     let desk = AheadDesk::default();
     wants(&desk, "a/1", 500);
-    desk.ended(&path("a/1"), Outcome::Refused("no room".into()));
+    desk.ended(&path("a/1"), Outcome::Refused("no devices".into()));
     let left_out = desk.left_out(desk.withheld());
     assert_eq!(left_out.len(), 1);
-    assert!(left_out[0].1.as_ref().is_some_and(|text| text.contains("no room")), "{left_out:?}");
+    assert!(left_out[0].1.as_ref().is_some_and(|text| text.contains("no devices")), "{left_out:?}");
     assert_eq!(desk.take_released(), []);
     desk.ended(&path("a/1"), Outcome::Gone);
     assert_eq!(desk.take_released(), [path("a")]);
     assert_eq!(desk.take_untidy(), Some(vec![]));
     assert_eq!(desk.take_untidy(), None);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_left_to_its_owner_and_its_account_goes_on() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    desk.left_out(desk.withheld());
+    assert_eq!(next(&desk), "a/1");
+    desk.ended(&path("a/1"), Outcome::NoRoom { needed: 500, free: 7 });
+    assert_eq!(desk.withheld(), [path("a/1")]);
+    assert_eq!(desk.take_released(), [path("a")]);
+    std::thread::sleep(Duration::from_millis(2));
+    desk.lock().jobs.get_mut(&path("a/1")).expect("a job").again = Instant::now();
+    assert!(desk.probed(|_| true).is_empty(), "it is not tried again from here");
+    let failing = desk.failing(|_| true);
+    assert!(failing[0].no_room.is_some_and(|room| (room.needed, room.free) == (500, 7)));
+    desk.given_up(|path| path.to_string() == "b/1");
+    assert_eq!(desk.withheld(), [path("a/1")], "its owner does not know yet");
+    desk.given_up(|_| true);
+    assert_eq!((desk.withheld(), desk.take_untidy()), (vec![], Some(vec![])));
+}
+
+#[test]
+fn of_what_is_held_only_what_is_under_way_goes_on() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    wants(&desk, "a/2", 50);
+    wants(&desk, "b/1", 400);
+    assert_eq!(next(&desk), "a/2");
+    desk.let_go(|held| held.starts_with(&path("a")));
+    assert_eq!(
+        (desk.account_of(&path("a/1")), desk.account_of(&path("a/2"))),
+        (None, Some(path("a")))
+    );
+    assert_eq!(next(&desk), "b/1");
+    desk.ended(&path("a/2"), Outcome::Changed);
+    desk.let_go(|held| held.starts_with(&path("a")));
+    assert_eq!(desk.withheld(), [path("b")]);
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn ready() -> Scene {
     });
     let accounts = [(path("BU01/acct7"), THREE_AM - 500), (path("BU01/acct8"), THREE_AM + 800)];
     scene.share.accounts(accounts.iter().map(|(account, time)| (account, *time)));
-    scene.share.at_risk(AtRisk { files: 4, bytes: 120 << 10, bound: Bound::AtMost });
+    scene.share.at_risk(AtRisk { files: 4, bytes: Some(120 << 10), bound: Bound::AtMost });
     scene.clock.advance(2_500);
     scene
 }
@@ -160,7 +160,7 @@ fn a_site_that_lags() {
     scene.share.cut_began(Arc::clone(&progress));
     progress.done.store(21_000, Relaxed);
     progress.read_bytes.store(10 << 30, Relaxed);
-    scene.share.at_risk(AtRisk { files: 84_210, bytes: 41 << 30, bound: Bound::AtLeast });
+    scene.share.at_risk(AtRisk { files: 84_210, bytes: Some(41 << 30), bound: Bound::AtLeast });
     scene.share.problem(&path("BU01/acct9"), "in/report.pdf: reading: permission denied");
     scene.share.problem(&path("BU01/acct9"), "in/report.pdf: reading: permission denied");
     scene.clock.advance(95_000);
@@ -227,7 +227,7 @@ fn a_standby() {
     scene.share.heard_from_source();
     scene.share.foreign(12, 11, 12);
     scene.share.degraded(&[("owner".to_owned(), 12_u64)].into());
-    scene.share.at_risk(AtRisk { files: 0, bytes: 0, bound: Bound::AtMost });
+    scene.share.at_risk(AtRisk { files: 0, bytes: Some(0), bound: Bound::AtMost });
     scene.clock.advance(2_000);
     golden("standby", &scene);
 }

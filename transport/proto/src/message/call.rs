@@ -28,7 +28,7 @@ pub struct Call {
     /// The asking site's number for it; 0 when the site that dials calls.
     pub number: u64,
     /// Which plan, where there is one.
-    pub plan: [u8; 16],
+    pub plan: [u8; 32],
 }
 
 impl Call {

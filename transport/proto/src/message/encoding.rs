@@ -145,16 +145,6 @@ pub(super) fn decode_queries(d: &mut Decoder<'_>) -> Result<Vec<Query>, DecodeEr
     Ok(queries)
 }
 
-/// What of the content held ahead is still wanted, if that is said.
-pub(super) fn decode_keep(d: &mut Decoder<'_>) -> Result<Option<Vec<FileDigest>>, DecodeError> {
-    if !take_bool(d)? {
-        return Ok(None);
-    }
-    let count = d.take_len("contents wanted", AHEAD_MAX)?;
-    let content = |_| Ok(FileDigest(d.take_array("content wanted")?));
-    (0..count).map(content).collect::<Result<_, _>>().map(Some)
-}
-
 pub(super) fn encode_answer(answer: &Answer, e: &mut Encoder) {
     match answer {
         Answer::Children { last, children } => {
@@ -212,6 +202,11 @@ pub(super) fn encode_receipt(receipt: &Receipt, e: &mut Encoder) {
                 e.put_u64(chunks.len() as u64);
                 chunks.iter().for_each(|c| e.put_raw(&c.0));
             }
+            FailureKind::NoSpace { needed, free } => {
+                e.put_u8(2);
+                e.put_u64(*needed);
+                e.put_u64(*free);
+            }
         }
         put_text(&failure.text, e);
     }
@@ -228,15 +223,24 @@ pub(super) fn decode_receipt(d: &mut Decoder<'_>) -> Result<Receipt, DecodeError
     let mut failures = Vec::new();
     for _ in 0..count {
         let path = decode_path(d, "failed path")?;
-        let kind = if take_bool(d)? {
-            let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
-            let mut missing = Vec::new();
-            for _ in 0..chunks {
-                missing.push(ChunkId(d.take_array("chunk id")?));
+        let kind = match d.take_u8("failure kind")? {
+            0 => FailureKind::Refused,
+            1 => {
+                let chunks = d.take_len("missing chunks", BATCH_OPS_MAX)?;
+                let mut missing = Vec::new();
+                for _ in 0..chunks {
+                    missing.push(ChunkId(d.take_array("chunk id")?));
+                }
+                FailureKind::Basis(missing)
             }
-            FailureKind::Basis(missing)
-        } else {
-            FailureKind::Refused
+            2 => FailureKind::NoSpace {
+                needed: d.take_u64("bytes needed")?,
+                free: d.take_u64("bytes free")?,
+            },
+            found => {
+                let found = u64::from(found);
+                return Err(DecodeError::Invalid { what: "failure kind", found });
+            }
         };
         failures.push(Failure { path, kind, text: d.take_text("failure", TEXT_MAX)? });
     }

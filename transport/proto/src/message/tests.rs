@@ -93,11 +93,23 @@ fn samples() -> Vec<Message> {
         Message::Sync(9),
         Message::Heard(7),
         Message::Keys(vec![6, 1, 0, 0, 0]),
+        Message::Beat(Beat {
+            time_unix_ms: -7,
+            answers_unix_ms: Some(1_795_390_871_000),
+            path: b"/shared/homes".to_vec(),
+            free_bytes: Some(1 << 40),
+            unsealed: Some(Unsealed { files: 3, bytes: None, is_all: Some(false) }),
+        }),
         Message::Talk { versions: (5, 5), site: "production".into() },
         Message::Say { share: "homes".into(), said: vec![1, 2, 3] },
         Message::Ask(call(Purpose::Inventory)),
         Message::Call(call(Purpose::Carry)),
         Message::Part { last: true, bytes: vec![9; 100] },
+        Message::Holds(Holds {
+            total: 70,
+            oldest_point: Some(2),
+            first: vec![held(Some(9), Some((3, -5))), held(None, None)],
+        }),
         Message::Ahead { keep: None },
         Message::Ahead { keep: Some(vec![FileDigest([1; 32]), FileDigest([2; 32])]) },
         Message::Held {
@@ -109,6 +121,24 @@ fn samples() -> Vec<Message> {
         Message::Listed(7),
         Message::Carried(Receipt { batch: 3, ..Receipt::default() }),
     ]
+}
+
+fn held(rejected_unix_ms: Option<i64>, point: Option<(u64, i64)>) -> Held {
+    let (account, id) = (RelPath::new(*b"acct7").expect("valid"), "12".into());
+    let (reason, counts) = ("150 of 200 entries would be deleted".into(), [0, 150, 2, 3]);
+    Held { id, account, since_unix_ms: 8, rejected_unix_ms, point, reason, counts }
+}
+
+#[test]
+fn holds_are_bounded_and_name_the_points_that_are_to_be_kept() {
+    let long = Held { reason: "\u{fc}".repeat(600), ..held(None, Some((7, 1))) };
+    let all = Holds { total: 99, oldest_point: Some(3), first: vec![long; 99] };
+    assert_eq!(all.points(), [3, 7]);
+    let Ok(Message::Holds(read)) = Message::from_bytes(&Message::Holds(all).to_bytes()) else {
+        panic!("it does not read back");
+    };
+    assert_eq!((read.total, read.first.len()), (99, HOLDS_MAX));
+    assert_eq!(read.first[0].reason.len(), HOLD_TEXT_MAX);
 }
 
 #[test]
@@ -148,7 +178,8 @@ fn a_receipt_that_refuses_a_whole_batch_fits_a_message() {
         let failure = |n: usize| Failure {
             path: path.clone(),
             kind: match n % 3 {
-                0 => FailureKind::Refused,
+                0 if count % 2 == 0 => FailureKind::Refused,
+                0 => FailureKind::NoSpace { needed: u64::MAX, free: u64::MAX },
                 1 => FailureKind::Basis(Vec::new()),
                 _ => FailureKind::Basis(vec![ChunkId([1; 32]); 100]),
             },
@@ -228,5 +259,5 @@ proptest! {
 }
 
 fn call(purpose: Purpose) -> Call {
-    Call { purpose, share: "homes".into(), number: 7, plan: [3; 16] }
+    Call { purpose, share: "homes".into(), number: 7, plan: [3; 32] }
 }

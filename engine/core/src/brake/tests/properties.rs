@@ -149,6 +149,79 @@ proptest! {
         prop_assert_eq!(back.encode(), bytes);
     }
 
+    /// What an approval of `a` passes is of `a` alone: what would be held of another account without it is
+    /// held with it, by that account's own sums and by those of the share.
+    #[test]
+    fn an_approval_of_one_account_lets_nothing_of_another_pass(
+        before in (0usize..26, 0usize..26),
+        held in 26usize..60,
+        steps in prop::collection::vec((0i64..2 * MINUTE, 0usize..20, 0usize..20, any::<bool>()), 1..30),
+    ) {
+        let account = Threshold { entries: 25, percent: 0 };
+        let config = BrakeConfig { account, ..strict() };
+        let mut site = Site::new(config.clone()).with("a", 400).with("b", 400);
+        site.cut(&gone("a", 0..before.0));
+        site.cut(&gone("b", 0..before.1));
+        site.cut(&gone("a", 100..100 + held));
+        prop_assume!(site.brake.hold_of(Some(&p("a"))).is_some());
+        prop_assume!(site.brake.hold_of(Some(&p("b"))).is_none());
+        let mut brake = site.brake.clone();
+        let (now, files, known) = (site.now, site.files.clone(), site.known.clone());
+        let mut without = Site::new(config);
+        std::mem::swap(&mut without.brake, &mut brake);
+        (without.now, without.files, without.known) = (now, files, known);
+        site.brake.approve(Some(&p("a")), site.now).expect("held");
+        let (mut next_a, mut next_b) = (100, 20);
+        for (gap, of_a, of_b, writes) in steps {
+            site.now += gap;
+            without.now = site.now;
+            let change = |account, range: std::ops::Range<usize>| match writes {
+                true => wrote(account, range, None),
+                false => gone(account, range),
+            };
+            let mut changes = gone("a", next_a..next_a + of_a);
+            changes.extend(change("b", next_b..next_b + of_b));
+            let (with, alone) = (site.cut(&changes), without.cut(&changes));
+            let verdict = |judged: &Judgement| judged.verdicts.get(&p("b")).copied();
+            let held_alone = verdict(&alone).is_some_and(|v| v != Verdict::Pass);
+            let held_with = verdict(&with).is_some_and(|v| v != Verdict::Pass);
+            prop_assert!(held_with || !held_alone, "{} against {}", site.reasons(), without.reasons());
+            if held_with || held_alone {
+                break;
+            }
+            (next_a, next_b) = (next_a + of_a, next_b + of_b);
+        }
+    }
+
+    /// However often and whenever it is looked at, what is held stays held while nobody takes it back.
+    #[test]
+    fn what_is_left_as_it_is_stays_held(
+        before in 0usize..12,
+        held in 13usize..200,
+        looks in prop::collection::vec((0i64..30 * HOUR, any::<bool>()), 1..20),
+    ) {
+        let mut site = Site::new(strict()).with("a", 400).with("b", 400);
+        site.cut(&gone("a", 0..before));
+        let changes = gone("a", 100..100 + held);
+        site.cut(&changes);
+        prop_assert_eq!(site.brake.holds().len(), 1);
+        for (gap, whole) in looks {
+            site.now += gap;
+            site.whole = whole;
+            let mut seen = changes.clone();
+            if !whole {
+                seen.truncate(held / 2);
+            }
+            seen.extend(gone("b", 0..1));
+            let judgement = site.cut(&seen);
+            prop_assert!(judgement.ended.is_empty());
+            prop_assert_eq!(site.brake.holds()[0].counts.deleted, held as u64);
+            site.restart();
+        }
+        site.whole = true;
+        prop_assert_eq!(site.cut(&[]).ended.len(), 1);
+    }
+
     #[test]
     fn any_bytes_decode_or_fail_without_panic(bytes: Vec<u8>) {
         let _decoded_or_refused = Brake::decode(&bytes, BrakeConfig::default()).is_ok();
@@ -172,6 +245,7 @@ proptest! {
         }
         let Ok(mut brake) = Brake::decode(&bytes, strict()) else { return Ok(()) };
         let (known, point, then, now) = cut;
+        let point = LastPoint { sequence: point, time_ms: then };
         let mut tally = brake.tally(known, point, then);
         for i in 0..30 {
             tally.deleted(&p(&format!("a/f{i:05}.csv")));

@@ -1,0 +1,648 @@
+//! The join of both lists, in path order.
+//!
+//! The lists are read three times: once for what is bound to what and for what was left where; once to
+//! decide what no single path can be decided by, and to learn which directories are still needed; once
+//! more as the plan is read. Guarantees: one [`Divergence`] for every path of either list whose entry
+//! differs anywhere, in path order. Memory holds an index of both lists, the groups that production
+//! changed something of, and what policies answered; not the lists.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use super::classify::{How, alike, by_production};
+use super::index::{Key, Left, Links, SideIndex, content_key, key};
+use super::judge::{Judge, Member, Verdict, ancestors, recovery_only};
+use super::list::{ChangeIter, ChangeList, ListError, SideChange};
+use super::unit::class_at_recovery;
+use super::{AtSite, Base, Class, Config, DecidedBy, Divergence, GroupId, Rule, is_directory};
+use crate::conflict::{Conflict, Decision, Outcome, Piece, Side, Site};
+use crate::entry::{Entry, EntryKind};
+use crate::path::RelPath;
+use crate::recipe::FileDigest;
+
+/// The last common recovery point, as far as the merge asks for it.
+pub trait BaseTree {
+    /// What it has at `path`.
+    ///
+    /// # Errors
+    /// [`ListError::Source`].
+    fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError>;
+
+    /// Gives every file of it to `visit`, in any order.
+    ///
+    /// # Errors
+    /// [`ListError::Source`].
+    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError>;
+}
+
+/// No base: it is lost, or had nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoBase;
+
+impl BaseTree for NoBase {
+    fn entry(&self, _: &RelPath) -> Result<Option<Entry>, ListError> {
+        Ok(None)
+    }
+
+    fn contents(&self, _: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
+        Ok(())
+    }
+}
+
+/// Who is asked about a conflict.
+pub trait Resolve {
+    /// The place in the chain of the policy that answers, and its answer; `None` leaves it to the
+    /// defaults. `is_free` tells whether a version may get a name.
+    fn resolve(
+        &self,
+        conflict: &Conflict,
+        is_free: &dyn Fn(&RelPath) -> bool,
+    ) -> Option<(u32, Decision)>;
+}
+
+/// Nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unasked;
+
+impl Resolve for Unasked {
+    fn resolve(&self, _: &Conflict, _: &dyn Fn(&RelPath) -> bool) -> Option<(u32, Decision)> {
+        None
+    }
+}
+
+impl<F> Resolve for F
+where
+    F: Fn(&Conflict, &dyn Fn(&RelPath) -> bool) -> Option<(u32, Decision)>,
+{
+    fn resolve(
+        &self,
+        conflict: &Conflict,
+        is_free: &dyn Fn(&RelPath) -> bool,
+    ) -> Option<(u32, Decision)> {
+        self(conflict, is_free)
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A site's list.
+    #[error("the list of changes of {0}")]
+    List(Site, #[source] ListError),
+    /// The base.
+    #[error("the last common recovery point")]
+    Base(#[source] ListError),
+    /// The lists do not belong together.
+    #[error("{0}: the lists were made against different recovery points")]
+    Bases(RelPath),
+}
+
+/// What a plan is made of.
+#[derive(Clone, Copy)]
+pub struct Merge<'a> {
+    /// What production changed.
+    pub production: &'a dyn ChangeList,
+    /// What recovery changed.
+    pub recovery: &'a dyn ChangeList,
+    /// Against what.
+    pub base: &'a dyn BaseTree,
+    /// Asked about conflicts.
+    pub resolver: &'a dyn Resolve,
+    /// What the site configures.
+    pub config: &'a Config,
+}
+
+impl std::fmt::Debug for Merge<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Merge").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Merge<'a> {
+    /// Decides; the divergences come as they are read.
+    ///
+    /// # Errors
+    /// [`MergeError`].
+    pub fn run(&self) -> Result<Merged<'a>, MergeError> {
+        let mut learned = Learned::default();
+        learned.read(self, Site::Production)?;
+        learned.read(self, Site::Recovery)?;
+        if !learned.wanted.is_empty() {
+            let Learned { wanted, seen, .. } = &mut learned;
+            let depth = self.config.account_depth;
+            let visit = &mut |path: &RelPath, content: &FileDigest| {
+                let key = content_key(path, depth, content);
+                if wanted.contains(&key) {
+                    seen.insert(key);
+                }
+            };
+            self.base.contents(visit).map_err(MergeError::Base)?;
+        }
+        let Learned { production, recovery, mut links, moved_away, seen, .. } = learned;
+        links.finish(production.keys());
+        let sides = [production, recovery];
+        let judge = Judge::new(self.config, self.base, self.resolver, sides, seen);
+        let mut merged = Merged {
+            join: Join::new(self)?,
+            judge,
+            links,
+            moved_away,
+            decided: HashMap::new(),
+            needed: Needed::default(),
+            no_directory: HashSet::new(),
+            is_failed: false,
+        };
+        if self.config.base == Base::Known {
+            merged.decide()?;
+            merged.join = Join::new(self)?;
+        }
+        Ok(merged)
+    }
+}
+
+/// What the first reading is for.
+#[derive(Default)]
+struct Learned {
+    production: SideIndex,
+    recovery: SideIndex,
+    links: Links,
+    /// Where recovery moved something away from.
+    moved_away: HashSet<Key>,
+    /// Content that production alone received, and of that what recovery has.
+    wanted: HashSet<Key>,
+    seen: HashSet<Key>,
+}
+
+impl Learned {
+    fn read(&mut self, merge: &Merge<'_>, site: Site) -> Result<(), MergeError> {
+        let config = merge.config;
+        let mut changes = Ordered::new(merge, site)?;
+        while let Some(change) = changes.take()? {
+            let SideChange { path, before, after, moved_from } = &change;
+            let left = Left::of(after.as_ref());
+            match site {
+                Site::Production => self.production.push(key(path), left),
+                Site::Recovery => self.recovery.push(key(path), left),
+            }
+            if config.base == Base::Unknown {
+                continue;
+            }
+            if let Some(owner) = config.owner_of(path) {
+                self.links.bind(path, &owner);
+            }
+            for entry in [before, after].into_iter().flatten() {
+                if let Entry::HardLink { leader } = entry {
+                    self.links.bind(path, leader);
+                }
+            }
+            if let Some(from) = moved_from {
+                self.links.bind(path, from);
+                if site == Site::Recovery {
+                    self.moved_away.insert(key(from));
+                }
+            }
+            let depth = config.account_depth;
+            match site {
+                Site::Production if before.is_none() => {
+                    let content = after.as_ref().and_then(Entry::content);
+                    self.wanted.extend(content.map(|c| content_key(path, depth, c)));
+                }
+                Site::Production => {}
+                Site::Recovery => {
+                    for content in [before, after].into_iter().flatten().filter_map(Entry::content)
+                    {
+                        let key = content_key(path, depth, content);
+                        if self.wanted.contains(&key) {
+                            self.seen.insert(key);
+                        }
+                    }
+                }
+            }
+        }
+        match site {
+            Site::Production => self.production.finish(),
+            Site::Recovery => self.recovery.finish(),
+        }
+        Ok(())
+    }
+}
+
+/// A list whose order is checked, and whose renames count only between names of one sort.
+struct Ordered<'a> {
+    changes: ChangeIter<'a>,
+    last: Option<RelPath>,
+    site: Site,
+    config: &'a Config,
+}
+
+impl<'a> Ordered<'a> {
+    fn new(merge: &Merge<'a>, site: Site) -> Result<Self, MergeError> {
+        let list = match site {
+            Site::Production => merge.production,
+            Site::Recovery => merge.recovery,
+        };
+        let changes = list.changes().map_err(|e| MergeError::List(site, e))?;
+        Ok(Self { changes, last: None, site, config: merge.config })
+    }
+
+    fn take(&mut self) -> Result<Option<SideChange>, MergeError> {
+        let failed = |e| MergeError::List(self.site, e);
+        let Some(mut change) = self.changes.next().transpose().map_err(failed)? else {
+            return Ok(None);
+        };
+        if self.last.as_ref().is_some_and(|last| *last >= change.path) {
+            return Err(failed(ListError::Order(change.path)));
+        }
+        self.last = Some(change.path.clone());
+        // An upload that was finished by a rename is something new under its name.
+        let is_finished = |from: &RelPath| {
+            self.config.is_in_flight(from) && !self.config.is_in_flight(&change.path)
+        };
+        if change.moved_from.as_ref().is_some_and(is_finished) {
+            change.moved_from = None;
+        }
+        Ok(Some(change))
+    }
+}
+
+/// Both lists beside each other.
+struct Join<'a> {
+    production: Ordered<'a>,
+    recovery: Ordered<'a>,
+    next: [Option<SideChange>; 2],
+}
+
+impl<'a> Join<'a> {
+    fn new(merge: &Merge<'a>) -> Result<Self, MergeError> {
+        let mut production = Ordered::new(merge, Site::Production)?;
+        let mut recovery = Ordered::new(merge, Site::Recovery)?;
+        let next = [production.take()?, recovery.take()?];
+        Ok(Self { production, recovery, next })
+    }
+
+    fn take(&mut self) -> Result<Option<Member>, MergeError> {
+        let order = match &self.next {
+            [None, None] => return Ok(None),
+            [Some(_), None] => Ordering::Less,
+            [None, Some(_)] => Ordering::Greater,
+            [Some(p), Some(r)] => p.path.cmp(&r.path),
+        };
+        let p = if order.is_le() { self.next[0].take() } else { None };
+        let r = if order.is_ge() { self.next[1].take() } else { None };
+        if order.is_le() {
+            self.next[0] = self.production.take()?;
+        }
+        if order.is_ge() {
+            self.next[1] = self.recovery.take()?;
+        }
+        let at = |change: Option<SideChange>, base: &Option<Entry>| match change {
+            Some(SideChange { after: entry, moved_from, .. }) => {
+                AtSite { entry, moved_from, moved_to: None }
+            }
+            None => AtSite { entry: base.clone(), ..AtSite::default() },
+        };
+        let (path, base) = match (&p, &r) {
+            (Some(p), Some(r)) if p.before != r.before => {
+                return Err(MergeError::Bases(p.path.clone()));
+            }
+            (Some(change), _) | (None, Some(change)) => {
+                (change.path.clone(), change.before.clone())
+            }
+            (None, None) => return Ok(None),
+        };
+        let (production, recovery) = (at(p, &base), at(r, &base));
+        Ok(Some(Member { path, base, production, recovery }))
+    }
+}
+
+/// What was decided of a path before it is read for the last time.
+struct Decided {
+    verdict: Verdict,
+    production_moved_to: Option<RelPath>,
+    recovery_moved_to: Option<RelPath>,
+    at_recovery: Option<RelPath>,
+}
+
+impl From<Verdict> for Decided {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, production_moved_to: None, recovery_moved_to: None, at_recovery: None }
+    }
+}
+
+/// Directories above what will be there.
+#[derive(Default)]
+struct Needed {
+    directories: HashSet<Key>,
+    /// The directories above this one were added last.
+    last: Option<RelPath>,
+}
+
+impl Needed {
+    /// Adds the directories above `path` that either site changed.
+    fn add(&mut self, path: &RelPath, judge: &Judge<'_>) {
+        let parent = path.split().map(|(parent, _)| parent);
+        if parent == self.last {
+            return;
+        }
+        for above in ancestors(path) {
+            let key = key(&above);
+            if judge.production.get(&key).is_some() || judge.recovery.get(&key).is_some() {
+                self.directories.insert(key);
+            }
+        }
+        self.last = parent;
+    }
+}
+
+/// The divergences, in path order.
+pub struct Merged<'a> {
+    join: Join<'a>,
+    judge: Judge<'a>,
+    links: Links,
+    moved_away: HashSet<Key>,
+    decided: HashMap<Key, Decided>,
+    needed: Needed,
+    /// Paths that were or are a directory somewhere, and will be none.
+    no_directory: HashSet<Key>,
+    is_failed: bool,
+}
+
+impl std::fmt::Debug for Merged<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Merged").field("decided", &self.decided.len()).finish_non_exhaustive()
+    }
+}
+
+impl Merged<'_> {
+    /// The second reading.
+    fn decide(&mut self) -> Result<(), MergeError> {
+        let mut groups: HashMap<u32, Vec<Member>> = HashMap::new();
+        while let Some(member) = self.join.take()? {
+            let key = key(&member.path);
+            if member.is_directory() {
+                self.need_created_directory(&member);
+                continue;
+            }
+            if let Some((group, true)) = self.links.group_of(&key) {
+                groups.entry(group).or_default().push(member);
+                continue;
+            }
+            let verdict = self.judge.single(&member);
+            self.need(&member, &verdict.outcome);
+            // Policies are asked once.
+            if matches!(verdict.by, DecidedBy::Policy(_) | DecidedBy::Default(Rule::BadAnswer)) {
+                self.decided.insert(key, verdict.into());
+            }
+        }
+        // In the order of their paths: new names are given away in turn.
+        let mut groups: Vec<_> = groups.into_values().collect();
+        groups.sort_by(|a, b| a.first().map(|m| &m.path).cmp(&b.first().map(|m| &m.path)));
+        for mut members in groups {
+            self.decide_group(&mut members);
+        }
+        self.judge.take_failure().map_err(MergeError::Base)
+    }
+
+    fn decide_group(&mut self, members: &mut [Member]) {
+        for site in [Site::Production, Site::Recovery] {
+            let moves: Vec<_> = members
+                .iter()
+                .filter_map(|m| Some((m.at(site).moved_from.clone()?, m.path.clone())))
+                .collect();
+            for (from, to) in moves {
+                let Some(origin) = members.iter_mut().find(|m| m.path == from) else { continue };
+                match site {
+                    Site::Production => origin.production.moved_to = Some(to),
+                    Site::Recovery => origin.recovery.moved_to = Some(to),
+                }
+            }
+        }
+        let verdicts = self.judge.unit(members);
+        let sources: Vec<_> = members.iter().map(|m| source_at_recovery(m, members)).collect();
+        for ((member, verdict), at_recovery) in members.iter().zip(verdicts).zip(sources) {
+            self.need(member, &verdict.outcome);
+            let decided = Decided {
+                verdict,
+                production_moved_to: member.production.moved_to.clone(),
+                recovery_moved_to: member.recovery.moved_to.clone(),
+                at_recovery,
+            };
+            self.decided.insert(key(&member.path), decided);
+        }
+    }
+
+    fn need_created_directory(&mut self, member: &Member) {
+        if member.recovery.entry.is_some() && member.base.is_none() {
+            self.needed.add(&member.path, &self.judge);
+        }
+    }
+
+    /// What will be at `path` needs the directories above it.
+    fn need(&mut self, member: &Member, outcome: &Outcome) {
+        let is_there = match outcome {
+            Outcome::Keep(Site::Production) => member.production.entry.is_some(),
+            Outcome::Keep(Site::Recovery) | Outcome::Hold => member.recovery.entry.is_some(),
+            Outcome::KeepBoth { path, .. } => {
+                self.needed.add(path, &self.judge);
+                true
+            }
+            Outcome::Merge { .. } => true,
+            Outcome::Delete => false,
+        };
+        if is_there {
+            self.needed.add(&member.path, &self.judge);
+        }
+    }
+
+    /// The third reading; `None` for a path at which nothing differs.
+    fn divergence(&mut self, mut member: Member) -> Result<Option<Divergence>, MergeError> {
+        if member.production.entry == member.base && member.recovery.entry == member.base {
+            return Ok(None);
+        }
+        let key = key(&member.path);
+        let group = self.links.group_of(&key);
+        let decided = match self.decided.remove(&key) {
+            Some(decided) => decided,
+            None if self.judge.config.base == Base::Unknown => match member.is_alike() {
+                true => return Ok(None),
+                false => Verdict::default(Class::NoBase, Outcome::Hold, Rule::NoBase).into(),
+            },
+            None if member.is_directory() => self.directory(&member, &key).into(),
+            None if group.is_some() => {
+                let mut verdict = recovery_only(&member);
+                verdict.class = class_at_recovery(&member, self.moved_away.contains(&key));
+                verdict.into()
+            }
+            None => self.replaced_directory(&member, &key).into(),
+        };
+        self.judge.take_failure().map_err(MergeError::Base)?;
+        let Decided { verdict, production_moved_to, recovery_moved_to, at_recovery } = decided;
+        member.production.moved_to = production_moved_to;
+        member.recovery.moved_to = recovery_moved_to;
+        let group = group.filter(|_| !member.is_directory());
+        let at_recovery = at_recovery.or_else(|| source_at_recovery(&member, &[]));
+        self.note_end(&member, &verdict.outcome, key);
+        let Verdict { class, outcome, by, reason } = verdict;
+        let needs = needs(&member, &outcome, at_recovery.as_ref());
+        let Member { path, base, production, recovery } = member;
+        let group = group.map(|(group, _)| GroupId(self.links.number(group)));
+        Ok(Some(Divergence {
+            path,
+            base,
+            production,
+            recovery,
+            class,
+            outcome,
+            by,
+            reason,
+            group,
+            at_recovery,
+            needs,
+        }))
+    }
+
+    /// A path bound to no other, which is not only directories.
+    fn replaced_directory(&self, member: &Member, key: &Key) -> Verdict {
+        let verdict = self.judge.single(member);
+        let is_replaced = verdict.outcome == Outcome::Keep(Site::Production)
+            && is_directory(member.recovery.entry.as_ref())
+            && !is_directory(member.production.entry.as_ref());
+        if is_replaced && self.needed.directories.contains(key) {
+            return Verdict::keep(Class::BothKind, Site::Recovery, Rule::DirectoryNeeded);
+        }
+        verdict
+    }
+
+    fn directory(&self, member: &Member, key: &Key) -> Verdict {
+        let Member { path, base, production, recovery } = member;
+        let is_needed = self.needed.directories.contains(key);
+        let (p, r) = (member.how(Site::Production), member.how(Site::Recovery));
+        let keep = Verdict::keep;
+        match (&production.entry, &recovery.entry) {
+            (Some(_), Some(_)) => directory_at_both(member),
+            (None, None) => keep(Class::BothDeleted, Site::Recovery, Rule::Agree),
+            (None, Some(_)) if base.is_none() => {
+                keep(Class::RecoveryCreated, Site::Recovery, Rule::RecoveryOnly)
+            }
+            (None, Some(_)) => {
+                let class = match r {
+                    How::Same => Class::ProductionDeleted,
+                    _ => Class::ProductionDeletedRecoveryModified,
+                };
+                match is_needed {
+                    true => keep(class, Site::Recovery, Rule::DirectoryNeeded),
+                    false => keep(class, Site::Production, Rule::DeleteWins),
+                }
+            }
+            (Some(_), None) if base.is_some() => {
+                let class = match p {
+                    How::Same => Class::RecoveryDeleted,
+                    _ => Class::ProductionModifiedRecoveryDeleted,
+                };
+                match is_needed {
+                    true => keep(class, Site::Production, Rule::DirectoryNeeded),
+                    false => keep(class, Site::Recovery, Rule::Consumed),
+                }
+            }
+            (Some(_), None) => {
+                let class = Class::ProductionCreated;
+                let parent = path.split().map(|(parent, _)| super::index::key(&parent));
+                let has_parent = parent.is_none_or(|p| !self.no_directory.contains(&p));
+                if is_needed || (has_parent && self.judge.has_room(path)) {
+                    keep(class, Site::Production, Rule::Directory)
+                } else {
+                    Verdict::default(class, Outcome::Delete, Rule::Directory)
+                        .because("the directory above it is gone")
+                }
+            }
+        }
+    }
+
+    /// Remembers what will be no directory, for what lies below.
+    fn note_end(&mut self, member: &Member, outcome: &Outcome, key: Key) {
+        let end = match outcome {
+            Outcome::Keep(Site::Production) => member.production.entry.as_ref(),
+            Outcome::KeepBoth { renamed: Site::Recovery, .. } => member.production.entry.as_ref(),
+            Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
+                member.recovery.entry.as_ref()
+            }
+            Outcome::Delete | Outcome::Merge { .. } => None,
+        };
+        let entries = [&member.base, &member.production.entry, &member.recovery.entry];
+        if !is_directory(end) && entries.into_iter().any(|e| is_directory(e.as_ref())) {
+            self.no_directory.insert(key);
+        }
+    }
+}
+
+fn directory_at_both(member: &Member) -> Verdict {
+    let (p, r) = (member.how(Site::Production), member.how(Site::Recovery));
+    let keep = Verdict::keep;
+    if member.is_alike() {
+        return keep(alike(p, false), Site::Recovery, Rule::Agree);
+    }
+    let timeless =
+        super::classify::how(member.production.entry.as_ref(), member.recovery.entry.as_ref());
+    match (p, r) {
+        _ if timeless == How::Same => {
+            let class =
+                match (member.is_changed(Site::Production), member.is_changed(Site::Recovery)) {
+                    (true, false) => by_production(How::Metadata, false),
+                    (false, _) => super::classify::by_recovery(How::Metadata, false),
+                    (true, true) => alike(p, false),
+                };
+            keep(class, Site::Recovery, Rule::Directory)
+        }
+        (How::Same, _) => keep(Class::RecoveryMetadata, Site::Recovery, Rule::RecoveryOnly),
+        (_, How::Same) => keep(Class::ProductionMetadata, Site::Production, Rule::ProductionOnly),
+        _ => keep(Class::BothMetadata, Site::Recovery, Rule::Attributes),
+    }
+}
+
+/// Where recovery has the content that production has at the path of `member`.
+fn source_at_recovery(member: &Member, members: &[Member]) -> Option<RelPath> {
+    let entry = member.production.entry.as_ref().filter(|e| e.kind() == EntryKind::File)?;
+    let is_same =
+        |m: &Member| m.recovery.entry.as_ref().is_some_and(|r| r.same_but_metadata(entry));
+    if is_same(member) {
+        return Some(member.path.clone());
+    }
+    let from = member.production.moved_from.as_ref()?;
+    members.iter().find(|m| m.path == *from).filter(|m| is_same(m)).map(|m| m.path.clone())
+}
+
+/// Bytes of production's content that recovery does not have.
+pub(super) fn needs(member: &Member, outcome: &Outcome, at_recovery: Option<&RelPath>) -> u64 {
+    let is_carried = match outcome {
+        Outcome::Keep(Site::Production) | Outcome::KeepBoth { .. } => at_recovery.is_none(),
+        Outcome::Merge { pieces, .. } => {
+            pieces.iter().any(|piece| matches!(piece, Piece::Copy { side: Side::Production, .. }))
+        }
+        Outcome::Keep(Site::Recovery) | Outcome::Delete | Outcome::Hold => false,
+    };
+    let size = member.production.entry.as_ref().map_or(0, Entry::size);
+    if is_carried { size } else { 0 }
+}
+
+impl Iterator for Merged<'_> {
+    type Item = Result<Divergence, MergeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_failed {
+            let next = match self.join.take() {
+                Ok(None) => return None,
+                Ok(Some(member)) => self.divergence(member),
+                Err(e) => Err(e),
+            };
+            match next {
+                Ok(None) => {}
+                Ok(Some(divergence)) => return Some(Ok(divergence)),
+                Err(e) => {
+                    self.is_failed = true;
+                    return Some(Err(e));
+                }
+            }
+        }
+        None
+    }
+}

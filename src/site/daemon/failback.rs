@@ -1,0 +1,468 @@
+//! The way home: the plan of what becomes of every path that either site changed, made and applied.
+//!
+//! ```text
+//! at the site that is alone                              at the stranded one
+//! plan   ── compare ──────────────────────────────────►  its catalog is corrected to the common base
+//!        ── inventory ────────────────────────────────►  lists what it changed since
+//!        lists its own changes, joins the two, writes the plan
+//! apply  ── the role says: reconciling ───────────────►
+//!        ── reconcile: the plan ──────────────────────►  losing versions to quarantine, winning ones laid out
+//!        ── carry ────────────────────────────────────►  sends those
+//!        losing versions to quarantine, winning ones placed
+//!        ── the role says: done ──────────────────────►  standby; ordinary replication makes it equal
+//! ```
+//! Guarantees: planning changes nothing at either site but their catalogs' belief; a plan is applied only to the
+//! states it was made from, path by path; every step can be done again, so an apply that is broken off goes on
+//! when it is asked again. Refuses a plan of another share, pair, epoch or base. What each step does to the trees
+//! is in `farshore_engine::failback`.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use farshore_core::entry::Entry;
+use farshore_core::failback::list::ListFile;
+use farshore_core::failback::plan::{BasePoint, Header, PlanReader, PlanWriter, Summary};
+use farshore_core::failback::{
+    Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase, Unasked,
+};
+use farshore_core::policy::Policy;
+use farshore_core::recipe::FileDigest;
+use farshore_core::role::{Command, Phase, PlanId, Point, RoleView};
+use farshore_engine::catalog::{Catalog, CatalogReader, Turning};
+use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
+use farshore_engine::failback::inventory::{Inventory, inventory};
+use farshore_engine::source;
+use farshore_proto::message::{Call, PART_LEN_MAX, Purpose};
+use serde::{Deserialize, Serialize};
+
+mod applying;
+mod deciding;
+mod parts;
+
+use super::ends::site_catalog;
+use super::roles::ShareRole;
+use super::*;
+use crate::replicate::{open_site_catalog, worker_threads};
+use crate::state::write_durably;
+pub(super) use deciding::Decided;
+use parts::{receive_parts, send_parts};
+
+/// In the plan field of a call for an inventory: the base is not known, everything is listed.
+const WITHOUT_BASE: [u8; 32] = [1; 32];
+/// Problems that stop a plan are told, so many.
+const TOLD_MAX: usize = 5;
+
+/// What goes before a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ListHead {
+    /// Digest of the policies in force, 64 hex digits.
+    policies: String,
+    /// Entries nothing is known of.
+    problems: u64,
+    /// The first of them.
+    first: Vec<String>,
+    /// R of what the list was made against.
+    base: String,
+}
+
+/// A share that is opened to be planned for: nobody else has it open.
+struct Opened {
+    storage: farshore_engine::io::uring::UringStorage,
+    catalog: Catalog,
+    folder: PathBuf,
+    policy: Arc<dyn Policy>,
+}
+
+impl Daemon {
+    fn open_for_plan(&self, share: &Share) -> Result<Opened, Failure> {
+        let config = self.config();
+        let storage = open_root("share", &share.path, IoMode::Posix, share.io_limit)?;
+        let turning = Turning { role: CatalogRole::Source, joined_with: None };
+        let (catalog, folder) =
+            open_site_catalog(&self.state, &site_catalog(share, &config), &turning)?;
+        let policy = policies::in_force(share, &self.state, system_wall_clock())?;
+        Ok(Opened { storage, catalog, folder, policy })
+    }
+
+    fn share_of(&self, role: &ShareRole) -> Result<Share, Failure> {
+        self.config().share(&role.share).cloned().ok_or_else(|| {
+            Failure::usage(format!("share '{}': it is not in the config", role.share), "name one")
+        })
+    }
+
+    /// Makes the plan of a share that is alone here; where it is, and its counts.
+    pub(super) fn plan_failback(&self, role: &ShareRole) -> Result<(PathBuf, Summary), Failure> {
+        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = self.share_of(role)?;
+        let held = |text: String, hint: &str| Failure {
+            exit: Exit::Held,
+            message: format!("share '{}': {text}", share.name),
+            hint: Some(hint.into()),
+        };
+        let view = role.view().filter(is_alone).ok_or_else(|| {
+            held(
+                "there is nothing to plan: this site is not alone with a stranded one".into(),
+                "a plan is made at the site that was opened by failover --force, while the other one is \
+                 connected; farshore status says where both stand",
+            )
+        })?;
+        let opened = self.open_for_plan(&share)?;
+        let root =
+            opened.catalog.sealed_root().map_err(|e| crate::replicate::catalog_failure(&e))?;
+        let base = view.record.base.filter(|base| base.root == root);
+        self.compared(&share.name, &opened)?;
+        let work = tempfile_folder(&opened.folder)?;
+        let theirs = work.join("theirs.list");
+        let head = self.fetch_inventory(&share.name, base.is_some(), &theirs)?;
+        let ours = work.join("ours.list");
+        let own_head = self.write_inventory(&opened, base.is_some(), &ours)?;
+        if head.policies != own_head.policies {
+            return Err(held(
+                "the two sites decide by different policies: what one of them leaves out the other one would \
+                 take for deleted"
+                    .into(),
+                "make the policies of the share the same in both configs, and plan again",
+            ));
+        }
+        for (site, head) in [("the other site", &head), ("this site", &own_head)] {
+            if head.problems > 0 {
+                return Err(held(
+                    format!(
+                        "{} entries of {site} could not be read: {}",
+                        head.problems,
+                        head.first.join("; ")
+                    ),
+                    "mend them, and plan again: nothing is decided over what is not known",
+                ));
+            }
+        }
+        if base.is_some() && head.base != own_head.base {
+            return Err(held(
+                "the two sites list their changes against different points".into(),
+                "plan again; if it stays so, see the log of the other site",
+            ));
+        }
+        self.write_plan(&share, &view, &opened, base, &work)
+    }
+
+    /// Has the other site correct what it believes to what is here.
+    fn compared(&self, share: &str, opened: &Opened) -> Result<(), Failure> {
+        let link = self.call(Purpose::Compare, share, [0; 32])?;
+        let failed = |e: farshore_engine::target::TargetError| Failure::new(Exit::Connection, &e);
+        let hello = target::receive_hello(&link).map_err(failed)?;
+        target::answer_comparisons(&opened.storage, &opened.catalog, &link, &hello).map_err(failed)
+    }
+
+    fn fetch_inventory(&self, share: &str, based: bool, to: &Path) -> Result<ListHead, Failure> {
+        let plan = if based { [0; 32] } else { WITHOUT_BASE };
+        let link = self.call(Purpose::Inventory, share, plan)?;
+        let mut head = Vec::new();
+        receive_parts(&link, &mut head)?;
+        let head = serde_json::from_slice(&head).map_err(|e| Failure::new(Exit::Internal, &e))?;
+        let mut file = BufWriter::new(created(to)?);
+        receive_parts(&link, &mut file)?;
+        file.flush().map_err(|e| disk(to, &e))?;
+        link.close(CloseCode::Done as u32, "");
+        Ok(head)
+    }
+
+    fn write_inventory(
+        &self,
+        opened: &Opened,
+        based: bool,
+        to: &Path,
+    ) -> Result<ListHead, Failure> {
+        let failed = |e: &dyn std::error::Error| Failure::new(Exit::Disk, e);
+        let file = BufWriter::new(created(to)?);
+        let writer = farshore_core::failback::list::ListWriter::new(file);
+        let mut writer = writer.map_err(|e| disk(to, &e))?;
+        let empty;
+        let catalog = match based {
+            true => &opened.catalog,
+            false => {
+                empty = empty_catalog(&opened.folder)?;
+                &empty
+            }
+        };
+        let root = catalog.sealed_root().map_err(|e| failed(&e))?;
+        let reader = catalog.reader().map_err(|e| failed(&e))?;
+        let listed = inventory(
+            &opened.storage,
+            &reader,
+            &*opened.policy,
+            worker_threads(),
+            &opened.folder,
+            &mut |change| writer.push(&change),
+        );
+        let Inventory { problems, problems_total, .. } = listed.map_err(|e| failed(&e))?;
+        let (file, _) = writer.finish().map_err(|e| disk(to, &e))?;
+        file.into_inner().map_err(|e| disk(to, e.error()))?.sync_all().map_err(|e| disk(to, &e))?;
+        let told = problems.iter().take(TOLD_MAX).map(|p| format!("{}: {}", p.path, p.text));
+        Ok(ListHead {
+            policies: policy_digest(&*opened.policy),
+            problems: problems_total,
+            first: told.collect(),
+            base: root.to_string(),
+        })
+    }
+
+    fn write_plan(
+        &self,
+        share: &Share,
+        view: &RoleView,
+        opened: &Opened,
+        base: Option<Point>,
+        work: &Path,
+    ) -> Result<(PathBuf, Summary), Failure> {
+        let internal = |e: &dyn std::error::Error| Failure::new(Exit::Internal, e);
+        let (ours, theirs) = (work.join("ours.list"), work.join("theirs.list"));
+        let list = |path: PathBuf| ListFile(move || File::open(&path).map(BufReader::new));
+        let (ours, theirs) = (list(ours), list(theirs));
+        let digest = |list: &dyn Fn() -> std::io::Result<BufReader<File>>| {
+            let reader = farshore_core::failback::list::ListReader::new(list()?)
+                .map_err(|e| std::io::Error::other(e.to_string()))?;
+            reader.read_all().map(|(_, d)| d).map_err(|e| std::io::Error::other(e.to_string()))
+        };
+        let our_digest = digest(&ours.0).map_err(|e| internal(&e))?;
+        let their_digest = digest(&theirs.0).map_err(|e| internal(&e))?;
+        // In a plan 'recovery' is the site that served alone, 'production' the one that was lost.
+        let config = self.config();
+        let (here, there) = (site_of(&config.site.name), site_of(&config.peer.name));
+        let policies = policy_bytes(&*opened.policy);
+        let header = Header {
+            pair: pair_of(&config.site.name, &config.peer.name),
+            production: there,
+            recovery: here,
+            share: share.name.clone(),
+            epoch: view.record.epoch,
+            base: base.map(|base| BasePoint {
+                sequence: base.sequence,
+                root: base.root,
+                batch: base.batch,
+                time_unix_ms: base.time_unix_ms,
+            }),
+            policies: [policies; 2],
+            resolvers: Vec::new(),
+            made_unix_ms: now_ms(),
+            lists: [their_digest, our_digest],
+        };
+        let merge_config = merge_config(base.is_some(), share);
+        let reader = opened.catalog.reader().map_err(|e| internal(&e))?;
+        let known = InCatalog(&reader);
+        let base_tree: &dyn BaseTree = if base.is_some() { &known } else { &NoBase };
+        let merge = Merge {
+            production: &theirs,
+            recovery: &ours,
+            base: base_tree,
+            resolver: &Unasked,
+            config: &merge_config,
+        };
+        let folder = self.state.folder().join("failback");
+        std::fs::create_dir_all(&folder).map_err(|e| disk(&folder, &e))?;
+        let file = folder.join(format!("{}-{}.plan", share.name, header.id().short()));
+        let beside = file.with_extension("new");
+        let out = BufWriter::new(created(&beside)?);
+        let mut writer = PlanWriter::new(out, &header, 1).map_err(|e| disk(&beside, &e))?;
+        for divergence in merge.run().map_err(|e| internal(&e))? {
+            let divergence = divergence.map_err(|e| internal(&e))?;
+            writer.push(&divergence).map_err(|e| disk(&beside, &e))?;
+        }
+        let (out, summary) = writer.finish().map_err(|e| disk(&beside, &e))?;
+        let out = out.into_inner().map_err(|e| disk(&beside, e.error()))?;
+        out.sync_all().map_err(|e| disk(&beside, &e))?;
+        std::fs::rename(&beside, &file).map_err(|e| disk(&file, &e))?;
+        Ok((file, summary))
+    }
+
+    /// Does what the other site called for.
+    pub(super) fn serve_call(&self, call: &Call, link: &QuicLink) {
+        let served = self.try_serve(call, link);
+        if let Err(failure) = served {
+            let text = format!("{:?}: {}", call.purpose, failure.message);
+            self.say_of(&call.share, Level::Error, "failback", text);
+            target::refuse(link, CloseCode::Internal, &failure.message);
+        }
+    }
+
+    fn try_serve(&self, call: &Call, link: &QuicLink) -> Result<(), Failure> {
+        let role = self.role(&call.share).ok_or_else(|| {
+            Failure::usage(format!("no share '{}' is served here", call.share), "name one")
+        })?;
+        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = self.share_of(role)?;
+        let phase = role.view().map(|view| view.record.phase);
+        let is_its_turn =
+            matches!(phase, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }));
+        if !is_its_turn {
+            let name = phase.map_or("not known yet", |phase| phase.name());
+            return Err(Failure {
+                exit: Exit::Held,
+                message: format!("share '{}': this site is {name}, not stranded", share.name),
+                hint: None,
+            });
+        }
+        let opened = self.open_for_plan(&share)?;
+        match call.purpose {
+            Purpose::Compare => self.compare_with(&share, &opened, link),
+            Purpose::Inventory => {
+                let work = tempfile_folder(&opened.folder)?;
+                let list = work.join("own.list");
+                let head = self.write_inventory(&opened, call.plan != WITHOUT_BASE, &list)?;
+                let head = serde_json::to_vec(&head);
+                let head = head.map_err(|e| Failure::new(Exit::Internal, &e))?;
+                send_parts(link, &mut &head[..])?;
+                let mut file = File::open(&list).map_err(|e| disk(&list, &e))?;
+                send_parts(link, &mut file)?;
+                drop(link.finish_control());
+                // The other site closes when it has it.
+                while matches!(link.recv_control(), Ok(Some(_))) {}
+                Ok(())
+            }
+            Purpose::Reconcile => self.reconcile(role, opened, call, link),
+            Purpose::Carry => self.carry_out_to(&opened, call, link),
+        }
+    }
+
+    fn compare_with(&self, share: &Share, opened: &Opened, link: &QuicLink) -> Result<(), Failure> {
+        let config = SourceConfig {
+            share: share.name.clone(),
+            epoch: Epoch(u64::MAX),
+            policy: &*opened.policy,
+            threshold: Threshold { entries: 0, percent: 0 },
+            approved: false,
+            trust_target: true,
+            dry_run: true,
+            workers: worker_threads(),
+            compression: Compression::Never,
+            striping: Striping::ONE,
+            spool_folder: opened.folder.clone(),
+            now: &system_wall_clock,
+            racy_ns: RACY_NS,
+            profile: &Profile::default(),
+        };
+        let corrected = source::compare(&opened.storage, &opened.catalog, link, &config);
+        let corrected = corrected.map_err(|e| Failure::new(Exit::Connection, &e))?;
+        let text = format!("compared with the other site's base: {corrected} entries corrected");
+        self.say_of(&share.name, Level::Info, "failback", text);
+        Ok(())
+    }
+}
+
+/// Whether this site is the one that goes on, and the other one is there to be reconciled.
+fn is_alone(view: &RoleView) -> bool {
+    let peer = view.peer.as_ref().map(|peer| &peer.said.phase);
+    matches!(view.record.phase, Phase::Alone | Phase::Reconciling { open: true, .. })
+        && matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+}
+
+/// What the site configures of a merge.
+fn merge_config(is_based: bool, share: &Share) -> MergeConfig {
+    MergeConfig {
+        base: if is_based { Base::Known } else { Base::Unknown },
+        account_depth: share.account_depth,
+        ..MergeConfig::default()
+    }
+}
+
+/// The base as the catalog has it.
+struct InCatalog<'r>(&'r CatalogReader);
+
+impl BaseTree for InCatalog<'_> {
+    fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError> {
+        let record = self.0.get(path).map_err(|e| ListError::Source(Box::new(e)))?;
+        Ok(record.map(|record| record.entry))
+    }
+
+    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
+        let source = |e| ListError::Source(Box::new(e));
+        for record in self.0.records_below(&RelPath::root()).map_err(source)? {
+            let (path, record) = record.map_err(source)?;
+            if let Some(content) = record.entry.content() {
+                visit(&path, content);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn empty_catalog(folder: &Path) -> Result<Catalog, Failure> {
+    let config = farshore_engine::catalog::CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: crate::state::random_id().map_err(|e| Failure::new(Exit::Internal, &e))?,
+    };
+    let path = folder.join("nothing.redb");
+    std::fs::remove_file(&path).unwrap_or(());
+    Catalog::open(&path, &config).map_err(|e| crate::replicate::catalog_failure(&e))
+}
+
+fn policy_bytes(policy: &dyn Policy) -> [u8; 32] {
+    let mut e = farshore_core::codec::Encoder::new();
+    policy.identity().encode(&mut e);
+    *blake3::hash(e.as_slice()).as_bytes()
+}
+
+fn policy_digest(policy: &dyn Policy) -> String {
+    blake3::Hash::from_bytes(policy_bytes(policy)).to_hex().to_string()
+}
+
+/// How plans know a site.
+fn site_of(name: &str) -> [u8; 16] {
+    let id = blake3::derive_key("farshore site of a plan v1", name.as_bytes());
+    std::array::from_fn(|n| id[n])
+}
+
+/// How plans know the pair, whichever of the two asks.
+fn pair_of(one: &str, other: &str) -> [u8; 16] {
+    let (first, second) = if one < other { (one, other) } else { (other, one) };
+    let id = blake3::derive_key(
+        "farshore pair of a plan v1",
+        format!("{}:{first}{second}", first.len()).as_bytes(),
+    );
+    std::array::from_fn(|n| id[n])
+}
+
+/// A folder for lists, empty.
+fn tempfile_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let work = folder.join("failback");
+    match std::fs::remove_dir_all(&work) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(disk(&work, &e)),
+        _ => {}
+    }
+    std::fs::create_dir_all(&work).map_err(|e| disk(&work, &e))?;
+    Ok(work)
+}
+
+fn created(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|e| disk(path, &e))
+}
+
+fn disk(path: &Path, e: &std::io::Error) -> Failure {
+    Failure { exit: Exit::Disk, message: format!("{}: {e}", path.display()), hint: None }
+}
+
+/// How a plan's role knows it: by all of its bytes, so that a revision is another one.
+fn plan_id(plan: &[u8]) -> PlanId {
+    PlanId(*blake3::hash(plan).as_bytes())
+}
+
+fn folders_of(header: &Header) -> Folders {
+    Folders { epoch: header.epoch.0, plan: header.id().short() }
+}
+
+fn read_plan(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("plan {}: reading it: {e}", file.display()),
+        hint: Some("the daemon reads it: it must be below its state folder".into()),
+    })
+}
+
+fn checked(plan: &[u8], file: &Path) -> Result<(Header, u32, Summary), Failure> {
+    PlanReader::new(plan).and_then(PlanReader::check).map_err(|e| Failure {
+        exit: Exit::Refused,
+        message: format!("plan {}: {}", file.display(), farshore_engine::ingest::describe(&e)),
+        hint: Some("farshore failback plan makes a new one".into()),
+    })
+}

@@ -1,0 +1,49 @@
+//! What is carried over a link that was called for, in parts. The other site is believed nothing: what it
+//! sends is bounded.
+
+use super::*;
+
+/// Bytes of a list or a plan that are taken from the other site.
+const CARRIED_MAX: u64 = 64 << 30;
+
+/// Sends all of `from` in parts.
+pub(super) fn send_parts(link: &QuicLink, from: &mut dyn Read) -> Result<(), Failure> {
+    let failed = |e: &dyn std::error::Error| Failure::new(Exit::Connection, e);
+    loop {
+        let mut bytes = Vec::new();
+        from.take(PART_LEN_MAX as u64).read_to_end(&mut bytes).map_err(|e| failed(&e))?;
+        let last = bytes.len() < PART_LEN_MAX;
+        let part = Message::Part { last, bytes };
+        link.send_control(Bytes::from(part.to_bytes())).map_err(|e| failed(&e))?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+/// Receives parts up to the last one.
+pub(super) fn receive_parts(link: &QuicLink, to: &mut dyn Write) -> Result<(), Failure> {
+    let failed = |e: &dyn std::error::Error| Failure::new(Exit::Connection, e);
+    let broken = |text: String| Failure { exit: Exit::Connection, message: text, hint: None };
+    let mut taken = 0_u64;
+    loop {
+        let bytes = link.recv_control().map_err(|e| failed(&e))?;
+        let bytes = bytes.ok_or_else(|| broken("the other site ended early".into()))?;
+        match Message::from_bytes(&bytes).map_err(|e| failed(&e))? {
+            Message::Part { last, bytes } => {
+                taken = taken.saturating_add(bytes.len() as u64);
+                if taken > CARRIED_MAX {
+                    return Err(broken("the other site sends more than any list has".into()));
+                }
+                to.write_all(&bytes).map_err(|e| failed(&e))?;
+                if last {
+                    return Ok(());
+                }
+            }
+            Message::Refused { text, .. } => {
+                return Err(broken(format!("the other site refused: {text}")));
+            }
+            other => return Err(broken(format!("'{}' is no part", other.name()))),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The link over which two sites speak of roles, and links that one asks the other for.
+//!
+//! ```text
+//! the site that dials ── talk ──► the other one        both say what they are, whenever it changes, and each
+//!                     ◄── say ──►                      second; it stands for as long as both daemons run
+//! a link for one purpose: whoever dials opens it with "call"; the other one asks for it with "ask"
+//! ```
+//! Guarantees: one such link at a time, the latest; what is said goes out whole or not at all, and the next word
+//! makes a lost one good; a call that is not answered in its time fails. Refuses every key but the other
+//! site's. Nothing here survives a crash.
+
+use std::time::Instant;
+
+use super::*;
+use farshore_proto::message::{Call, Purpose, ROLES_VERSION};
+
+/// How long a link that was asked for may take to come.
+const CALL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The link there is, and the calls that wait for one.
+#[derive(Default)]
+pub(super) struct TalkLine {
+    /// Counted, so that the end of a former one does not take the present one away.
+    link: Mutex<(u64, Option<QuicLink>)>,
+    asked: Mutex<BTreeMap<u64, Told<QuicLink>>>,
+    calls: std::sync::atomic::AtomicU64,
+}
+
+impl TalkLine {
+    fn link(&self) -> std::sync::MutexGuard<'_, (u64, Option<QuicLink>)> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Told<QuicLink>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `link` in the place of the former one, which is closed; its number.
+    fn take_over(&self, link: &QuicLink) -> u64 {
+        let mut line = self.link();
+        line.0 += 1;
+        if let Some(former) = line.1.replace(link.clone()) {
+            former.close(CloseCode::Busy as u32, "a later link took its place");
+        }
+        line.0
+    }
+
+    /// Takes it away if it is still that one.
+    fn leave(&self, number: u64) -> bool {
+        let mut line = self.link();
+        let is_last = line.0 == number;
+        if is_last {
+            line.1 = None;
+        }
+        is_last
+    }
+
+    /// Sends a message, if there is a link; a link that takes none is as good as none.
+    pub(super) fn send(&self, message: &Message) -> bool {
+        let link = self.link().1.clone();
+        link.is_some_and(|link| link.send_control(Bytes::from(message.to_bytes())).is_ok())
+    }
+
+    /// Closes the link there is.
+    pub(super) fn close(&self) {
+        if let Some(link) = self.link().1.take() {
+            link.close(CloseCode::Stopped as u32, "the daemon stops");
+        }
+    }
+}
+
+impl Daemon {
+    /// Keeps the talk up, at the site that dials, for as long as the daemon runs.
+    pub(super) fn keep_talk(&self) {
+        let mut redial = Redial::within(Some(TALK_RETRY_LAST * 4));
+        while !self.is_stopping() {
+            let dialed = self.dial_quietly();
+            let began = Instant::now();
+            match dialed {
+                Ok(link) => {
+                    let talk = Message::Talk {
+                        versions: (ROLES_VERSION, PROTOCOL_VERSION),
+                        site: self.config().site.name,
+                    };
+                    if link.send_control(Bytes::from(talk.to_bytes())).is_ok() {
+                        let why = self.hold_talk(link);
+                        self.say(Level::Info, "talk", format!("ended: {why}"));
+                    }
+                }
+                // Sessions of shares say what is wrong with the line.
+                Err(failure) => self.say(Level::Debug, "talk", failure.message),
+            }
+            if began.elapsed() > redial.last {
+                redial.reset();
+            }
+            let until = Instant::now() + redial.next(chance());
+            while Instant::now() < until && !self.is_stopping() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// Attends to a talk that the other site opened.
+    pub(super) fn attend_talk(&self, link: QuicLink, (lowest, highest): (u16, u16), site: &str) {
+        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+            let text = format!("this site speaks version {PROTOCOL_VERSION} of roles");
+            return target::refuse(&link, CloseCode::VersionMismatch, &text);
+        }
+        let peer = self.config().peer.name;
+        if site != peer {
+            // Its name is its own word.
+            let site = farshore_core::path::escape_text(site);
+            let text = format!("the other site of this one is '{peer}', not '{site}'");
+            self.say(Level::Warn, "talk", text.clone());
+            return target::refuse(&link, CloseCode::ProtocolViolation, &text);
+        }
+        let why = self.hold_talk(link);
+        self.say(Level::Info, "talk", format!("ended: {why}"));
+    }
+
+    /// Hears what is said over a link until it ends, and why it did.
+    fn hold_talk(&self, link: QuicLink) -> String {
+        let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else {
+            return "the daemon stops".into();
+        };
+        let number = self.talk.take_over(&link);
+        self.say(Level::Info, "talk", "of roles begins".into());
+        self.roles_linked(true);
+        let why = loop {
+            let message = match link.recv_control() {
+                Ok(Some(bytes)) => Message::from_bytes(&bytes),
+                Ok(None) => break "by the other site".to_owned(),
+                Err(e) => break farshore_engine::ingest::describe(&e),
+            };
+            match message {
+                Ok(Message::Say { share, said }) => self.role_heard(&share, &said),
+                Ok(Message::Ask(call)) => self.answer_ask(call),
+                Ok(Message::Refused { text, .. }) => break format!("refused: {text}"),
+                Ok(other) => {
+                    let text = format!("'{}' is no word of roles", other.name());
+                    link.close(CloseCode::ProtocolViolation as u32, &text);
+                    break text;
+                }
+                Err(e) => {
+                    link.close(CloseCode::ProtocolViolation as u32, &e.to_string());
+                    break e.to_string();
+                }
+            }
+        };
+        if self.talk.leave(number) {
+            self.roles_linked(false);
+        }
+        why
+    }
+
+    /// A link to the other site for one purpose, whoever of the two dials.
+    pub(super) fn call(
+        &self,
+        purpose: Purpose,
+        share: &str,
+        plan: [u8; 32],
+    ) -> Result<QuicLink, Failure> {
+        let failed = |text: String| Failure {
+            exit: Exit::Connection,
+            message: format!("share '{share}': asking the other site: {text}"),
+            hint: Some("farshore status says how the connection is".into()),
+        };
+        let mut call = Call { purpose, share: share.to_owned(), number: 0, plan };
+        if self.config().peer.dial.is_some() {
+            let link = self.dial_quietly()?;
+            let opened = link.send_control(Bytes::from(Message::Call(call).to_bytes()));
+            opened.map_err(|e| failed(farshore_engine::ingest::describe(&e)))?;
+            return Ok(link);
+        }
+        call.number = self.talk.calls.fetch_add(1, Relaxed) + 1;
+        let (tell, answer) = bounded(1);
+        let number = call.number;
+        self.talk.asked().insert(number, tell);
+        let sent = self.talk.send(&Message::Ask(call));
+        let answered = match sent {
+            true => {
+                answer.recv_timeout(CALL_PATIENCE).map_err(|_| failed("it did not call".into()))
+            }
+            false => Err(failed("there is no connection".into())),
+        };
+        self.talk.asked().remove(&number);
+        answered
+    }
+
+    /// The other site called: for what this one asked for, or by its own will.
+    pub(super) fn attend_call(&self, call: &Call, link: QuicLink) {
+        if call.number != 0 {
+            let waiting = self.talk.asked().remove(&call.number);
+            match waiting {
+                Some(waiting) => waiting.send(link).unwrap_or(()),
+                None => link.close(CloseCode::Stopped as u32, "nobody waits for this call"),
+            }
+            return;
+        }
+        self.serve_call(call, &link);
+    }
+
+    /// Calls the other site, which asked for it, and serves it over that link.
+    fn answer_ask(&self, call: Call) {
+        let Some(daemon) = self.me.upgrade() else { return };
+        // The talk goes on meanwhile. Ends with its link, which the stop of the daemon closes.
+        std::thread::spawn(move || {
+            let link = match daemon.dial_quietly() {
+                Ok(link) => link,
+                Err(failure) => return daemon.say(Level::Warn, "call", failure.message),
+            };
+            let Some(_present) = daemon.sessions.enter(Arc::new(link.clone())) else { return };
+            if link.send_control(Bytes::from(Message::Call(call.clone()).to_bytes())).is_ok() {
+                daemon.serve_call(&call, &link);
+            }
+        });
+    }
+
+    fn dial_quietly(&self) -> Result<QuicLink, Failure> {
+        self.dial().map(|(link, _)| link)
+    }
+}
+
+/// The longest time until the talk is tried again: roles wait for it.
+const TALK_RETRY_LAST: Duration = Duration::from_secs(5);

@@ -1,0 +1,296 @@
+//! What a standby does to be opened without the other site: it is brought to a recovery point, and says what is
+//! not in it.
+//!
+//! Guarantees: the tree that is opened is that of the point, R compared; nothing that is done takes a walk of
+//! it: the last cut is finished or undone from the journal and the catalog's notes, and the lists come from
+//! the same notes. A crash in between leaves the tree between two points, and the same command, or the next
+//! start, finishes. Refuses a share that never had a recovery point, and a state that cannot be reached.
+//!
+//! What it cannot know: what the lost site did after T. Every change of that time is at risk, also of files
+//! that are not listed; listed is what was so young at T that its fate was likely not decided.
+
+use std::path::Path;
+
+use farshore_core::entry::Entry;
+use farshore_core::path::RelPath;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::history::Wanted;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+use crate::history::Standby;
+use crate::replicate::catalog_failure;
+use crate::report::utc;
+use crate::state::State;
+
+/// Files that came or changed within this time before T may have been picked up at the lost site after it: 95 of
+/// 100 are within 15 minutes.
+const YOUNG_MS: i64 = 15 * 60 * 1_000;
+/// A file written within this time before T may not have been whole.
+const UNSETTLED_MS: i64 = 30 * 1_000;
+/// Paths of each list at most; more are counted.
+const LISTED_MAX: usize = 100_000;
+
+/// Where a share that is opened stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    /// The point the tree is at.
+    pub point: RecoveryPoint,
+    /// The batch after which it is so.
+    pub batch: u64,
+    /// Changes of a cut that was not complete, or of later points, which were undone.
+    pub undone: u64,
+    /// What could not be undone.
+    pub failed: u64,
+}
+
+/// Brings the standby at `root`, which nobody has open, to `at`: its last point where nothing is said.
+///
+/// # Errors
+/// [`Failure`]; what was begun is finished by the next try.
+pub fn settle(state: &State, root: &Path, at: Option<&Wanted>) -> Result<Settled, Failure> {
+    let standby = Standby::open(state, root)?;
+    let last = standby.catalog.reader().and_then(|reader| reader.recovery_point());
+    let last = last.map_err(|e| catalog_failure(&e))?.ok_or_else(|| Failure {
+        exit: Exit::Refused,
+        message: format!("target {}: it has no recovery point", root.display()),
+        hint: Some("a first copy that never was complete cannot be opened".into()),
+    })?;
+    let wanted = at.cloned().unwrap_or(Wanted::Sequence(last.sequence));
+    let back = standby.roll_back(&wanted, RelPath::root(), false)?;
+    let point = back.point.ok_or_else(|| {
+        Failure::usage("the state named is no recovery point", "name a point, a time or a mark")
+    })?;
+    let failed = back.report.failed;
+    if !back.report.exact {
+        let first = back.report.failures.first();
+        let why = first.map_or_else(
+            || "its root digest is another one".to_owned(),
+            |first| format!("{} of them, the first {}: {}", failed, first.path, first.text),
+        );
+        return Err(Failure {
+            exit: Exit::Partial,
+            message: format!(
+                "target {}: it could not be brought to recovery point {}: {why}",
+                root.display(),
+                point.sequence
+            ),
+            hint: Some(
+                "'farshore history list ROOT --points' names others; 'farshore scrub' finds what \
+                 others changed"
+                    .into(),
+            ),
+        });
+    }
+    if point.sequence != last.sequence {
+        // What comes after it never was, here.
+        let update = standby.catalog.update(farshore_engine::catalog::Durability::Immediate, |t| {
+            match standby.catalog.reader()?.sealed_with()? {
+                Some(peer) => t.set_recovery_point(&point, peer),
+                None => Ok(()),
+            }
+        });
+        update.map_err(|e| catalog_failure(&e))?;
+    }
+    Ok(Settled { point, batch: back.batch, undone: back.report.counts.all(), failed })
+}
+
+/// A path in a list of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Escaped.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its modification time, in milliseconds since 1970-01-01 UTC.
+    pub mtime_unix_ms: i64,
+}
+
+/// Paths, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// All of them.
+    pub total: u64,
+    /// The first of them.
+    pub first: Vec<Listed>,
+}
+
+impl List {
+    fn add(&mut self, path: &RelPath, entry: &Entry) {
+        self.total += 1;
+        if self.first.len() < LISTED_MAX {
+            let mtime = entry.meta().map(|meta| meta.mtime).unwrap_or_default();
+            self.first.push(Listed {
+                path: path.to_string(),
+                size: entry.size(),
+                mtime_unix_ms: millis(mtime),
+            });
+        }
+    }
+}
+
+/// What a forced failover may have lost, and what may be delivered twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossManifest {
+    /// The share.
+    pub share: String,
+    /// The epoch it opened.
+    pub epoch: u64,
+    /// When it was opened.
+    pub opened_unix_ms: i64,
+    /// The number of the point.
+    pub point: u64,
+    /// Its R.
+    pub root: String,
+    /// T: every change the lost site made after this is at risk, and no other.
+    pub time_unix_ms: i64,
+    /// The same as text.
+    pub time: String,
+    /// Entries the point does not vouch for.
+    pub exceptions: u64,
+    /// Changes that were undone: of a cut that was not complete, or after the point that was named.
+    pub undone: u64,
+    /// Accounts that were held: their changes since their own T are at risk too.
+    pub held: Vec<String>,
+    /// Files that came or changed shortly before T: the lost site may have delivered them afterwards, and this
+    /// one will deliver them again.
+    pub redelivery_risk: List,
+    /// Temporary names and marks of work that was under way.
+    pub in_flight: List,
+    /// Files that may not have been whole at T.
+    pub unsettled: List,
+}
+
+impl LossManifest {
+    /// The manifest of a share that was brought to `settled`; its lists are read from the catalog.
+    ///
+    /// # Errors
+    /// [`Failure`] when the catalog cannot be read.
+    pub fn of(
+        share: &str,
+        settled: &Settled,
+        reader: &farshore_engine::catalog::CatalogReader,
+    ) -> Result<Self, Failure> {
+        let mut manifest = Self {
+            share: share.to_owned(),
+            point: settled.point.sequence,
+            root: settled.point.root.to_string(),
+            time_unix_ms: settled.point.time_unix_ms,
+            time: utc(settled.point.time_unix_ms),
+            exceptions: settled.point.exceptions,
+            undone: settled.undone,
+            ..Self::default()
+        };
+        manifest.list(settled, reader).map_err(|e| catalog_failure(&e))?;
+        Ok(manifest)
+    }
+
+    fn file(state: &State, share: &str, epoch: u64) -> std::path::PathBuf {
+        state.folder().join("failovers").join(format!("{share}-{epoch}.json"))
+    }
+
+    /// Keeps it in the state folder.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn write(&self, state: &State) -> Result<(), Failure> {
+        let file = Self::file(state, &self.share, self.epoch);
+        let failed = |e: std::io::Error| Failure {
+            exit: Exit::Disk,
+            message: format!("manifest {}: writing it: {e}", file.display()),
+            hint: None,
+        };
+        let folder = file.parent().unwrap_or(state.folder());
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| failed(e.into()))?;
+        crate::state::write_durably(&file, &bytes).map_err(failed)
+    }
+
+    /// The one that was kept for an epoch, or for the last before it: `open --alone` raises the epoch of a
+    /// share that was opened.
+    ///
+    /// # Errors
+    /// [`Failure`] when there is none, or it cannot be read.
+    pub fn read(state: &State, share: &str, epoch: Epoch) -> Result<Self, Failure> {
+        let mut kept = (0..=epoch.0).rev().take(1_000).map(|epoch| Self::file(state, share, epoch));
+        let file = kept.find(|file| file.exists());
+        let file = file.unwrap_or_else(|| Self::file(state, share, epoch.0));
+        let read = std::fs::read(&file).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+        read.map_err(|e| Failure {
+            exit: Exit::Held,
+            message: format!(
+                "share '{share}': it was opened without the other site before; its manifest {}: {e}",
+                file.display()
+            ),
+            hint: None,
+        })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("share '{}': open here in epoch {}", self.share, self.epoch),
+            format!(
+                "it is as at recovery point {} of {}, root {}",
+                self.point, self.time, self.root
+            ),
+            format!("at risk: every change that the other site made after {}", self.time),
+        ];
+        if self.undone > 0 {
+            lines.push(format!("{} changes of a later, incomplete state were undone", self.undone));
+        }
+        if self.exceptions > 0 {
+            lines.push(format!("{} entries the point does not vouch for", self.exceptions));
+        }
+        for account in &self.held {
+            lines.push(format!("account {account} was held: its changes are at risk too"));
+        }
+        lines.push(format!(
+            "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
+            self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
+        ));
+        lines
+    }
+
+    fn list(
+        &mut self,
+        settled: &Settled,
+        reader: &farshore_engine::catalog::CatalogReader,
+    ) -> Result<(), farshore_engine::catalog::CatalogError> {
+        let time = settled.point.time_unix_ms;
+        let points = reader.points()?;
+        let before = points.iter().rev().find(|p| p.point.time_unix_ms < time - YOUNG_MS);
+        // Without a point so old all that is noted is young.
+        let after = before.map_or(reader.undo_floor()?.unwrap_or(0), |point| point.batch);
+        for former in reader.formers_below(&RelPath::root(), after, true)? {
+            let former = former?;
+            let Some(now) = reader.get(&former.path)? else { continue };
+            let Entry::File { content, .. } = &now.entry else { continue };
+            if former.entry.as_ref().and_then(Entry::content) == Some(content) {
+                continue;
+            }
+            let mtime = now.entry.meta().map(|meta| millis(meta.mtime)).unwrap_or_default();
+            if is_in_flight(former.path.name()) {
+                self.in_flight.add(&former.path, &now.entry);
+            } else {
+                self.redelivery_risk.add(&former.path, &now.entry);
+                if time.saturating_sub(mtime) < UNSETTLED_MS {
+                    self.unsettled.add(&former.path, &now.entry);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn millis(time: farshore_core::entry::Timestamp) -> i64 {
+    time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos / 1_000_000))
+}
+
+/// A name that is given up when what it stands for is complete: of an upload, or of work under way.
+fn is_in_flight(name: &[u8]) -> bool {
+    let ends = [&b".filepart"[..], b".tmp", b".part", b".partial"];
+    let lower = name.to_ascii_lowercase();
+    ends.iter().any(|end| lower.ends_with(end)) || lower.windows(9).any(|w| w == b".m_inproc")
+}

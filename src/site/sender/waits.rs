@@ -1,0 +1,67 @@
+//! Files that the standby has no room for, left out of a cut.
+
+use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+
+use super::*;
+
+/// Files that the standby had no room for, and that it is not time to try again.
+pub(super) fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
+    let waits = |trouble: &Trouble| trouble.needed.is_some() && !trouble.marked;
+    let waiting = troubled.iter().filter(|(_, trouble)| waits(trouble));
+    waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
+}
+
+impl Sender {
+    /// Whether the standby is known to have no room for a file that is as it was: to send it again would
+    /// be for nothing.
+    pub(super) fn is_still_too_large(&self, path: &RelPath, needed: u64) -> bool {
+        let has_no_room = self.standby_free().is_some_and(|free| free < needed);
+        let size = || {
+            let (parent, name) = path.split()?;
+            let parent =
+                self.storage.open_directory(self.storage.root(), parent.as_bytes()).ok()?;
+            Some(self.storage.stat(Object::Named(&parent, name)).ok()?.size)
+        };
+        has_no_room && size() == Some(needed)
+    }
+}
+
+/// The policy of a cut without some files: each is deferred, and what else is there is decided as ever.
+pub(super) struct Without {
+    policy: Arc<dyn Policy>,
+    paths: BTreeSet<RelPath>,
+}
+
+impl Without {
+    /// `policy` itself where there are none.
+    pub(super) fn of(policy: Arc<dyn Policy>, paths: &[RelPath]) -> Arc<dyn Policy> {
+        match paths {
+            [] => policy,
+            paths => Arc::new(Self { policy, paths: paths.iter().cloned().collect() }),
+        }
+    }
+}
+
+impl Policy for Without {
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (verdict, candidate) in verdicts.iter_mut().zip(candidates) {
+            if self.paths.contains(candidate.path) && verdict.action == Action::Replicate {
+                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
+}

@@ -1,0 +1,21 @@
+//! Roles of two sites, as operators change them: over in order, over by force, and home again.
+
+// What a pair can do besides is asked by other tests.
+#![allow(clippy::unwrap_used, clippy::print_stdout, dead_code)]
+
+mod common;
+
+#[path = "standby/churn.rs"]
+mod churn;
+#[path = "roles/force.rs"]
+mod force;
+#[path = "roles/home.rs"]
+mod home;
+#[path = "standby/pair.rs"]
+mod pair;
+#[path = "roles/services.rs"]
+mod services;
+#[path = "roles/switch.rs"]
+mod switch;
+#[path = "standby/truth.rs"]
+mod truth;

@@ -1,0 +1,133 @@
+//! Over in order, by force, and what is refused.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{farshore, shown, text};
+use crate::pair::{Dials, Pair, Site};
+use crate::services::{Services, hooks};
+
+fn pair(dials: Dials) -> (Pair, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Pair::with(dials, &hooks(folder.path())), folder)
+}
+
+pub(crate) fn run(site: &Site, args: &[&str]) -> std::process::Output {
+    let mut all: Vec<&str> = args.to_vec();
+    all.extend(["--config", text(&site.config)]);
+    farshore(&all)
+}
+
+fn done(site: &Site, args: &[&str]) -> String {
+    let out = run(site, args);
+    assert!(out.status.success(), "{args:?} at {}: {}", site.name, shown(&out));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn phase(share: &Value) -> &str {
+    share["roles"]["phase"].as_str().unwrap_or_default()
+}
+
+/// Waits until a site is in a phase, its gate as `open` says.
+pub(crate) fn wait_phase(pair: &Pair, site: &Site, wanted: &str, open: bool) -> Value {
+    pair.wait(site, wanted, |share| phase(share) == wanted && share["roles"]["gate_open"] == open)
+}
+
+pub(crate) fn listed(tree: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut all = std::collections::BTreeMap::new();
+    let mut folders = vec![tree.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap() == ".farshore" || path.is_symlink() {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(tree).unwrap().to_str().unwrap().to_owned();
+                all.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn a_share_goes_over_and_home_under_load_and_nothing_is_lost() {
+    for dials in [Dials::Production, Dials::Recovery] {
+        let (pair, _hooks) = pair(dials);
+        let (production, recovery) = (&pair.production, &pair.recovery);
+        let (p, r) = (production.start(), recovery.start());
+        wait_phase(&pair, production, "active", true);
+        let trees = [production.tree.clone(), recovery.tree.clone()];
+        let services = Services::start(trees);
+        std::thread::sleep(Duration::from_millis(1_500));
+        let said = done(production, &["switchover"]);
+        assert!(said.contains("handed over to 'recovery'"), "{said}");
+        wait_phase(&pair, recovery, "active", true);
+        wait_phase(&pair, production, "standby", false);
+        std::thread::sleep(Duration::from_millis(1_500));
+        done(recovery, &["switchover"]);
+        wait_phase(&pair, production, "active", true);
+        wait_phase(&pair, recovery, "standby", false);
+        std::thread::sleep(Duration::from_millis(500));
+        let (wrote, truth) = services.end();
+        assert!(wrote > 100, "{wrote} writes");
+        pair.point();
+        pair.equal("home again");
+        let there = listed(&recovery.tree);
+        assert_eq!(there.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
+        assert_eq!(there, truth);
+        let log = fs::read_to_string(production.tree.parent().unwrap().join("hooks.log")).unwrap();
+        let calls = |line: &str| line.rsplit_once(' ').map(|(call, _)| call.to_owned());
+        let calls: Vec<_> = log.lines().filter_map(calls).collect();
+        let wanted = ["start", "stop", "start"].map(|hook| format!("{hook} homes production"));
+        assert_eq!(calls, wanted, "{log}");
+        drop((p, r));
+    }
+}
+
+#[test]
+fn by_force_the_standby_opens_at_its_point_and_the_lost_site_comes_back_stranded() {
+    let (pair, _hooks) = pair(Dials::Production);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let (p, r) = (production.start(), recovery.start());
+    wait_phase(&pair, production, "active", true);
+    pair.write("a/x", b"here and there");
+    let (sequence, _) = pair.point();
+    pair.equal("at the point");
+    p.kill();
+    pair.write("a/late", b"made after the last point");
+    // Its services are gone with the site.
+    let refused = run(recovery, &["switchover"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", shown(&refused));
+    // It was killed: that is a word its operator can give.
+    let opened = run(recovery, &["failover", "--force", "--peer-is-off", "--json"]);
+    assert!(opened.status.success(), "{}", shown(&opened));
+    let manifest: Value = serde_json::from_slice(&opened.stdout).unwrap();
+    assert!(manifest["point"].as_u64().unwrap() >= sequence, "{manifest:#}");
+    assert!(manifest["epoch"].as_u64().unwrap() > 1, "{manifest:#}");
+    wait_phase(&pair, recovery, "alone", true);
+    assert!(run(recovery, &["gate"]).status.success());
+    assert!(!recovery.tree.join("a/late").exists());
+    fs::write(recovery.tree.join("a/after"), b"made at recovery").unwrap();
+    // It comes back, and is told.
+    let p = production.start();
+    wait_phase(&pair, production, "stranded", false);
+    assert_eq!(run(production, &["gate"]).status.code(), Some(5));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!production.tree.join("a/after").exists(), "nothing is applied");
+    assert!(!recovery.tree.join("a/late").exists(), "nothing is sent");
+    let refused = run(production, &["switchover"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", shown(&refused));
+    // A restart changes nothing.
+    assert!(r.stop().success());
+    p.kill();
+    let (_p, _r) = (production.start(), recovery.start());
+    wait_phase(&pair, production, "stranded", false);
+    wait_phase(&pair, recovery, "alone", true);
+}
