@@ -32,7 +32,11 @@ impl<S: Storage> Session<'_, S> {
             self.machine().carry_ended(number);
             let Some(failures) = failure else { continue };
             let receipt = Receipt { batch: number, failures, degraded: Vec::new() };
-            let is_too_large = |failure: &Failure| matches!(failure.kind, FailureKind::NoSpace { needed, .. } if needed > 0);
+            // Where nothing fitted any more, how much it takes is not known here.
+            let is_too_large = |failure: &Failure| match failure.kind {
+                FailureKind::NoSpace { needed, .. } => needed > 0,
+                _ => false,
+            };
             if let Some(observer) = &self.config.observer
                 && receipt.failures.iter().any(is_too_large)
             {
@@ -68,6 +72,12 @@ impl<S: Storage> Session<'_, S> {
         match staged {
             Ok(mut batch) => {
                 let whole = whole_of(&mut batch).filter(|_| batch.failures.is_empty());
+                let no_room = |f: &Failure| matches!(f.kind, FailureKind::NoSpace { .. });
+                if batch.failures.iter().any(no_room) {
+                    // What it has taken is wanted for changes.
+                    own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
+                    return Ok(Some(batch.failures));
+                }
                 let ended = match whole {
                     Some(recipe) => own.end_ahead(storage, slot, recipe),
                     None => own.break_ahead(storage, slot),
