@@ -7,6 +7,8 @@ mod common;
 
 #[path = "standby/churn.rs"]
 mod churn;
+#[path = "roles/decided.rs"]
+mod decided;
 #[path = "roles/force.rs"]
 mod force;
 #[path = "roles/home.rs"]

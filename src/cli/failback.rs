@@ -52,7 +52,7 @@ struct ShowArgs {
     /// Only paths of this class; may be given several times
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,
-    /// Only paths with this outcome: production, recovery, both, merge, delete or hold; may be given several times
+    /// Only paths with this outcome: production, recovery, both, merge, quarantine or hold; may be given several times
     #[arg(long, value_name = "OUTCOME")]
     outcome: Vec<String>,
     /// Only paths that both sites changed and do not agree on
@@ -86,7 +86,7 @@ struct DecideArgs {
     /// Which paths: one, or a pattern with *, ? and **
     #[arg(value_name = "PATH")]
     select: String,
-    /// production, recovery, both, delete or hold
+    /// production, recovery, both, quarantine or hold
     #[arg(value_name = "OUTCOME")]
     outcome: String,
     /// Why

@@ -165,7 +165,7 @@ pub enum Request {
         plan: std::path::PathBuf,
         /// Paths: one, or a pattern; escaped.
         select: String,
-        /// To what: production, recovery, both, delete or hold.
+        /// To what: production, recovery, both, quarantine or hold.
         outcome: String,
         /// Why, for people.
         #[serde(default)]

@@ -74,6 +74,7 @@ mod commands;
 mod ends;
 mod failback;
 mod links;
+mod marker;
 mod receiving;
 mod roles;
 mod root;
@@ -323,6 +324,8 @@ impl Daemon {
         self.notifier.stopping();
         self.stopping.store(true, Relaxed);
         for end in self.slots.values().filter_map(|slot| slot.end()) {
+            // No other session begins; those there are leave, or are ended by `run`.
+            end.over().store(true, Relaxed);
             if let End::Sends(outgoing) = end {
                 outgoing.sender.stop();
             }
@@ -406,9 +409,15 @@ impl Daemon {
             Ok(None) => return,
             Err(e) => return self.say(Level::Warn, "link", format!("{remote}: {e}")),
         };
-        let unknown = |share: &str| {
-            let text = format!("no share '{share}' is served here");
-            target::refuse(&link, CloseCode::UnknownShare, &text);
+        let unknown = |share: &str| match self.slot(share).and_then(|slot| slot.why_closed()) {
+            Some(why) => {
+                let text = format!("share '{share}' is not open: {why}");
+                target::refuse(&link, CloseCode::Internal, &text);
+            }
+            None => {
+                let text = format!("no share '{share}' is served here");
+                target::refuse(&link, CloseCode::UnknownShare, &text);
+            }
         };
         let of_the_site = matches!(
             message,

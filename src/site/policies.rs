@@ -17,6 +17,14 @@ use crate::state::State;
 /// # Errors
 /// [`Failure`] naming the share and the policy.
 pub fn in_force(share: &Share, state: &State, at: Timestamp) -> Result<Arc<dyn Policy>, Failure> {
+    chain(share, state, at).map(|policies| policies as Arc<dyn Policy>)
+}
+
+/// The same, whom to ask about conflicts too.
+///
+/// # Errors
+/// [`Failure`] naming the share and the policy.
+pub fn chain(share: &Share, state: &State, at: Timestamp) -> Result<Arc<Policies>, Failure> {
     let named = |mut failure: Failure| {
         failure.message = format!("share '{}': {}", share.name, failure.message);
         failure

@@ -178,7 +178,7 @@ fn at(site: &Site, kind: &Kind, n: usize) -> PathBuf {
     site.tree.join(format!("acct{}/in/{}-{n}", n % 4, kind.name))
 }
 
-fn plan(site: &Site) -> (String, BTreeMap<String, Value>) {
+pub(crate) fn plan(site: &Site) -> (String, BTreeMap<String, Value>) {
     let out = run(site, &["failback", "plan", "--json"]);
     assert!(out.status.success(), "{}", shown(&out));
     let made: Value = serde_json::from_slice(&out.stdout).unwrap();

@@ -242,6 +242,13 @@ fn a_rejection_is_not_forgotten_by_a_first_copy() {
         fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
     let (_there, _here) = (pair.recovery.start(), pair.production.start());
+    // An emptied folder is no folder of the share until somebody says that it is meant.
+    pair.wait(&pair.recovery, "told from a folder that is not mounted", |share| {
+        share["state"] == "mount-gone"
+    });
+    let config = text(&pair.recovery.config);
+    let meant = farshore(&["brake", "approve", "--config", config]);
+    assert!(meant.status.success(), "{}", shown(&meant));
     // That the other end lost all is held by the guard: its hold alone is let go.
     pair.wait(&pair.production, "held by the guard", |share| {
         holds(share).iter().any(|hold| hold["id"] == "guard")

@@ -50,6 +50,7 @@ mod classify;
 mod code;
 mod frames;
 mod index;
+mod join;
 mod judge;
 pub mod list;
 mod merge;
@@ -57,6 +58,9 @@ pub mod plan;
 pub mod render;
 mod rules;
 mod unit;
+
+#[cfg(test)]
+mod tests;
 
 pub use list::{ChangeList, ListError, SideChange};
 pub use merge::{BaseTree, Merge, MergeError, Merged, NoBase, Resolve, Unasked};

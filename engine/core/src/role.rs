@@ -434,7 +434,8 @@ impl Role {
             FirstRole::Active => Services::Started,
             FirstRole::Standby => Services::Stopped,
         });
-        let (durable, due) = sound(record, &marker, first, config.first_role);
+        let first_epoch = decide::epoch_above(Epoch(0), config.site.0 > config.peer.0);
+        let (durable, due) = sound(record, &marker, first, (config.first_role, first_epoch));
         let rebooted = durable.turn > 0 && durable.boot != config.boot;
         let promise = config.lease.map_or(0, |l| l.promise_ms());
         let disbelieved = due.as_ref().is_some_and(|due| due.phase.is_an_old_copy());
@@ -445,7 +446,12 @@ impl Role {
         };
         let mut role = Self {
             hearing: Hearing::new(config.life),
-            services: if rebooted { Services::Unknown } else { durable.services },
+            // That they were started may be an old copy's word; the hook bears to be run once more.
+            services: match durable.services {
+                Services::Stopped if !rebooted && !disbelieved => Services::Stopped,
+                Services::Started if durable.turn == 0 && !disbelieved => Services::Started,
+                _ => Services::Unknown,
+            },
             remark: behind || disbelieved,
             due,
             durable,
@@ -563,7 +569,7 @@ impl Role {
         let lapse = match self.durable.phase.opens() && self.is_bound() {
             false => u64::MAX,
             true if self.shown.open => self.gate_until(),
-            true if self.confirmed.is_none() && self.services == Services::Started => {
+            true if self.confirmed.is_none() && self.services != Services::Stopped => {
                 self.lapse_of_run_before()
             }
             true => u64::MAX,
@@ -684,7 +690,7 @@ fn sound(
     record: Kept<Record>,
     marker: &Kept<Stamp>,
     first: Record,
-    role: FirstRole,
+    (role, first_epoch): (FirstRole, Epoch),
 ) -> (Record, Option<Record>) {
     let at_most = match marker {
         Kept::Nothing => Stamp::default(),
@@ -703,7 +709,7 @@ fn sound(
         }
         Kept::Found(record) => strand(record, Strand::MarkerAhead),
         Kept::Nothing if *marker == Kept::Nothing => {
-            let active = first.in_epoch(Epoch(1), Phase::Active);
+            let active = first.in_epoch(first_epoch, Phase::Active);
             (first, (role == FirstRole::Active).then_some(active))
         }
         Kept::Nothing | Kept::Damaged => strand(first, Strand::StateLost),

@@ -169,33 +169,39 @@ fn what_waits_for_the_indexes_is_found_before_and_after_it_is_settled() {
 
 #[test]
 fn a_catalog_whose_indexes_a_crash_left_behind_is_indexed_anew() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let (used, crashed) = (dir.path().join("used.redb"), dir.path().join("crashed.redb"));
-    let config = CatalogConfig {
-        role: CatalogRole::Source,
-        cache_bytes: 1 << 20,
-        fresh_id: StoreId([9; 16]),
-    };
-    let content = FileDigest::of_small(b"same");
-    let id = HistoryId { set: 3, number: 1 };
-    {
-        let catalog = Catalog::open(&used, &config).expect("create");
-        catalog
-            .update(Durability::Immediate, |t| {
-                t.put(&path("a"), &file(b"same", 7))?;
-                let record = HistoryRecord { path: path("o"), entry: Some(file(b"same", 8).entry) };
-                t.put_history(id, &record)
-            })
-            .expect("put");
-        // As a crash would leave it: nothing was settled.
-        std::fs::copy(&used, &crashed).expect("copy");
+    for role in [CatalogRole::Source, CatalogRole::Target] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (used, crashed) = (dir.path().join("used.redb"), dir.path().join("crashed.redb"));
+        let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([9; 16]) };
+        let content = FileDigest::of_small(b"same");
+        let id = HistoryId { set: 3, number: 1 };
+        {
+            let catalog = Catalog::open(&used, &config).expect("create");
+            catalog
+                .update(Durability::Immediate, |t| {
+                    t.put(&path("a"), &file(b"same", 7))?;
+                    let entry = Some(file(b"same", 8).entry);
+                    t.put_history(id, &HistoryRecord { path: path("o"), entry })
+                })
+                .expect("put");
+            // As a crash would leave it: nothing was settled.
+            std::fs::copy(&used, &crashed).expect("copy");
+        }
+        let catalog = Catalog::open(&crashed, &config).expect("open");
+        let reader = catalog.reader().expect("reader");
+        let found = reader.locations(&content, 9).expect("locations");
+        match role {
+            // A source's catalog may have been a target's: that site's history is no basis here.
+            CatalogRole::Source => {
+                assert_eq!(found, [Location::Live(path("a"))]);
+                assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
+            }
+            CatalogRole::Target => {
+                assert_eq!(found, [Location::Live(path("a")), Location::History(id)]);
+            }
+        }
+        assert!(lock(&catalog.pending).is_empty());
     }
-    let catalog = Catalog::open(&crashed, &config).expect("open");
-    let reader = catalog.reader().expect("reader");
-    let all = [Location::Live(path("a")), Location::History(id)];
-    assert_eq!(reader.locations(&content, 9).expect("locations"), all);
-    assert_eq!(reader.path_of_inode(7).expect("inode"), Some(path("a")));
-    assert!(lock(&catalog.pending).is_empty());
 }
 
 /// A transaction that fails loses what waited; the next ones do not make up for it.

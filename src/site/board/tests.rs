@@ -195,14 +195,26 @@ fn a_standby_tells_its_lag_by_the_clock_of_the_source() {
     assert_eq!(status.shares[0].lag.hour.expect("a point").max_ms, 3_000);
 }
 
+/// Ends threads that look at a flag.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_snapshot_is_of_one_moment_and_readers_do_not_hold_posts_up() {
     let (_clock, board) = board();
     let share = homes(&board, Role::Active);
+    share.at_risk(AtRisk { files: 0, bytes: Some(0), bound: Bound::AtMost });
     let stop = AtomicBool::new(false);
     // A reader that sits on a snapshot's facts holds no lock.
     let sat_on = Arc::clone(&board.facts());
     std::thread::scope(|scope| {
+        // Also when an assertion fails: a scope waits for its threads.
+        let _stops = Stops(&stop);
         for thread in 0..3 {
             let share = share.clone();
             let stop = &stop;
@@ -226,7 +238,6 @@ fn a_snapshot_is_of_one_moment_and_readers_do_not_hold_posts_up() {
             assert_eq!(Some(at_risk.files), at_risk.bytes);
             assert!(status.shares[0].problems.newest.len() <= 7);
         }
-        stop.store(true, Relaxed);
     });
     drop(sat_on);
     assert!(board.snapshot().workers.is_empty());

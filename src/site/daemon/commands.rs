@@ -14,8 +14,28 @@ use crate::rehearse;
 use crate::site::control::SwitchStep;
 use crate::site::sender::Decided;
 
+/// How long a command waits for ends that are just being opened.
+const OPENING: Duration = Duration::from_secs(5);
+
 impl Daemon {
+    /// Waits while the daemon has just begun, and ends are being opened.
+    fn let_open(&self) {
+        let until = std::time::Instant::now() + OPENING;
+        let opens = |slot: &Arc<Slot>| {
+            let is_known = self.role(slot.share()).is_none_or(|role| role.view().is_some());
+            let is_wanted = slot.wanted() != Want::Nothing;
+            slot.end().is_none() && slot.why_closed().is_none() && (is_wanted || !is_known)
+        };
+        while self.slots.values().any(opens)
+            && std::time::Instant::now() < until
+            && !self.is_stopping()
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn sender(&self, given: Option<&str>) -> Result<Arc<Outgoing>, Failure> {
+        self.let_open();
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
         // One that is closed is named, to say why.
         let here = |name: &&str| {
@@ -54,6 +74,7 @@ impl Daemon {
     }
 
     fn receiver(&self, given: Option<&str>) -> Result<Arc<Standby>, Failure> {
+        self.let_open();
         let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
         let here = |name: &&str| {
             self.standby(name).is_some()

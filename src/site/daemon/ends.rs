@@ -67,7 +67,7 @@ impl End {
         }
     }
 
-    fn over(&self) -> &AtomicBool {
+    pub(super) fn over(&self) -> &AtomicBool {
         match self {
             Self::Sends(outgoing) => &outgoing.over,
             Self::Receives(standby) => &standby.over,
@@ -242,8 +242,13 @@ impl Slot {
         waits
     }
 
+    /// An operator said that the folder at its path is meant.
+    pub(super) fn is_approved(&self) -> bool {
+        self.lock().approved
+    }
+
     /// Notes why it cannot be opened; whether that is news.
-    fn cannot_open(&self, closed: &Closed) -> bool {
+    pub(super) fn cannot_open(&self, closed: &Closed) -> bool {
         let mut state = self.lock();
         state.is_other = matches!(closed, Closed::Other(_));
         let former = state.why.replace(closed.text().to_owned());
@@ -259,6 +264,10 @@ impl Slot {
 
     fn put(&self, end: Option<End>) {
         let mut state = self.lock();
+        if let (Some(End::Sends(outgoing)), Want::Source(epoch)) = (&end, state.wanted) {
+            // It may have been turned while it was opened. Whoever turns it next waits for this lock.
+            outgoing.begin_under(epoch);
+        }
         state.open |= end.is_some();
         state.end = end;
         drop(state);

@@ -23,9 +23,7 @@ use std::path::Path;
 use farshore_core::entry::Entry;
 use farshore_core::failback::list::ListFile;
 use farshore_core::failback::plan::{BasePoint, Header, PlanReader, PlanWriter, Summary};
-use farshore_core::failback::{
-    Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase, Unasked,
-};
+use farshore_core::failback::{Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase};
 use farshore_core::policy::Policy;
 use farshore_core::recipe::FileDigest;
 use farshore_core::role::{Command, Phase, PlanId, Point, RoleView};
@@ -33,12 +31,14 @@ use farshore_engine::catalog::{Catalog, CatalogReader, Turning};
 use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;
+use farshore_policies::Policies;
 use farshore_proto::message::{Call, PART_LEN_MAX, Purpose};
 use serde::{Deserialize, Serialize};
 
 mod applying;
 mod deciding;
 mod parts;
+mod resolving;
 
 use super::ends::site_catalog;
 use super::roles::ShareRole;
@@ -46,7 +46,8 @@ use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
 use crate::state::write_durably;
 pub(super) use deciding::Decided;
-use parts::{receive_parts, send_parts};
+use parts::{receive_parts, receive_parts_or_end, send_parts};
+use resolving::{Resolvers, answer_reads};
 
 /// In the plan field of a call for an inventory: the base is not known, everything is listed.
 const WITHOUT_BASE: [u8; 32] = [1; 32];
@@ -68,20 +69,20 @@ struct ListHead {
 
 /// A share that is opened to be planned for: nobody else has it open.
 struct Opened {
-    storage: farshore_engine::io::uring::UringStorage,
+    storage: Arc<farshore_engine::io::uring::UringStorage>,
     catalog: Catalog,
     folder: PathBuf,
-    policy: Arc<dyn Policy>,
+    policy: Arc<Policies>,
 }
 
 impl Daemon {
     fn open_for_plan(&self, share: &Share) -> Result<Opened, Failure> {
         let config = self.config();
-        let storage = open_root("share", &share.path, IoMode::Posix, share.io_limit)?;
+        let storage = Arc::new(open_root("share", &share.path, IoMode::Posix, share.io_limit)?);
         let turning = Turning { role: CatalogRole::Source, joined_with: None };
         let (catalog, folder) =
             open_site_catalog(&self.state, &site_catalog(share, &config), &turning)?;
-        let policy = policies::in_force(share, &self.state, system_wall_clock())?;
+        let policy = policies::chain(share, &self.state, system_wall_clock())?;
         Ok(Opened { storage, catalog, folder, policy })
     }
 
@@ -151,7 +152,7 @@ impl Daemon {
         let link = self.call(Purpose::Compare, share, [0; 32])?;
         let failed = |e: farshore_engine::target::TargetError| Failure::new(Exit::Connection, &e);
         let hello = target::receive_hello(&link).map_err(failed)?;
-        target::answer_comparisons(&opened.storage, &opened.catalog, &link, &hello).map_err(failed)
+        target::answer_comparisons(&*opened.storage, &opened.catalog, &link, &hello).map_err(failed)
     }
 
     fn fetch_inventory(&self, share: &str, based: bool, to: &Path) -> Result<ListHead, Failure> {
@@ -188,7 +189,7 @@ impl Daemon {
         let root = catalog.sealed_root().map_err(|e| failed(&e))?;
         let reader = catalog.reader().map_err(|e| failed(&e))?;
         let listed = inventory(
-            &opened.storage,
+            &*opened.storage,
             &reader,
             &*opened.policy,
             worker_threads(),
@@ -205,6 +206,20 @@ impl Daemon {
             first: told.collect(),
             base: root.to_string(),
         })
+    }
+
+    /// Whom to ask about conflicts.
+    fn resolvers<'o>(&self, share: &Share, opened: &'o Opened) -> Resolvers<'o> {
+        let (me, share) = (self.me.clone(), share.name.clone());
+        let call = move || {
+            let daemon = me.upgrade().ok_or_else(|| Failure {
+                exit: Exit::Busy,
+                message: "the daemon stops".into(),
+                hint: None,
+            })?;
+            daemon.call(Purpose::Read, &share, [0; 32])
+        };
+        Resolvers::new(&opened.policy, Arc::clone(&opened.storage), Box::new(call))
     }
 
     fn write_plan(
@@ -230,6 +245,7 @@ impl Daemon {
         let config = self.config();
         let (here, there) = (site_of(&config.site.name), site_of(&config.peer.name));
         let policies = policy_bytes(&*opened.policy);
+        let resolvers = self.resolvers(share, opened);
         let header = Header {
             pair: pair_of(&config.site.name, &config.peer.name),
             production: there,
@@ -243,7 +259,7 @@ impl Daemon {
                 time_unix_ms: base.time_unix_ms,
             }),
             policies: [policies; 2],
-            resolvers: Vec::new(),
+            resolvers: resolvers.names(),
             made_unix_ms: now_ms(),
             lists: [their_digest, our_digest],
         };
@@ -255,7 +271,7 @@ impl Daemon {
             production: &theirs,
             recovery: &ours,
             base: base_tree,
-            resolver: &Unasked,
+            resolver: &resolvers,
             config: &merge_config,
         };
         let folder = self.state.folder().join("failback");
@@ -319,6 +335,7 @@ impl Daemon {
                 while matches!(link.recv_control(), Ok(Some(_))) {}
                 Ok(())
             }
+            Purpose::Read => answer_reads(&opened.storage, link),
             Purpose::Reconcile => self.reconcile(role, opened, call, link),
             Purpose::Carry => self.carry_out_to(&opened, call, link),
         }
@@ -341,7 +358,7 @@ impl Daemon {
             racy_ns: RACY_NS,
             profile: &Profile::default(),
         };
-        let corrected = source::compare(&opened.storage, &opened.catalog, link, &config);
+        let corrected = source::compare(&*opened.storage, &opened.catalog, link, &config);
         let corrected = corrected.map_err(|e| Failure::new(Exit::Connection, &e))?;
         let text = format!("compared with the other site's base: {corrected} entries corrected");
         self.say_of(&share.name, Level::Info, "failback", text);

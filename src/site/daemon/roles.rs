@@ -20,9 +20,10 @@ use farshore_core::role::{
 };
 use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
-use farshore_engine::own_folder;
 
 use super::ends::{PeerIds, Want, site_catalog};
+use super::marker::{NoRole, is_empty, read_marker, write_marker};
+use super::root::{self, Closed};
 use super::*;
 use crate::site::failover;
 use crate::site::hooks::Which;
@@ -34,8 +35,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const WRITE_AGAIN: Duration = Duration::from_secs(2);
 /// How long a share whose root cannot be read waits until it is tried again.
 const ROOT_AGAIN: Duration = Duration::from_secs(2);
-/// The marker in the tree's own folder.
-const MARKER: &[u8] = b"role";
 /// What waits for a machine at most.
 const QUEUED_MAX: usize = 1_024;
 
@@ -175,42 +174,6 @@ fn site_id(name: &str) -> SiteId {
     SiteId(blake3::derive_key("farshore site of a role v1", name.as_bytes()))
 }
 
-/// Reads what is in a share's own folder: its identity, made where there may be one, and the marker.
-fn read_marker(
-    storage: &UringStorage,
-    known: bool,
-) -> Result<(farshore_proto::message::StoreId, Kept<Stamp>), String> {
-    let said = |step: &str, e: &std::io::Error| format!("its own folder: {step}: {e}");
-    let bytes =
-        own_folder::read_small(storage, MARKER).map_err(|e| said("reading the marker", &e))?;
-    let marker = match bytes {
-        Some(bytes) => Stamp::decode_marker(&bytes).map_or(Kept::Damaged, Kept::Found),
-        None => Kept::Nothing,
-    };
-    let identity = farshore_engine::own_folder::OwnFolder::identity_of(storage);
-    if identity.map_err(|e| said("reading its identity", &e))?.is_none()
-        && known
-        && is_empty(storage)?
-    {
-        return Err("its root is empty: is it mounted?".into());
-    }
-    let fresh = random_id().map_err(|e| e.to_string())?;
-    let tree = own_folder::ensure_identity(storage, fresh).map_err(|e| said("making it", &e))?;
-    Ok((tree, marker))
-}
-
-fn is_empty(storage: &UringStorage) -> Result<bool, String> {
-    let mut empty = true;
-    storage.list(storage.root(), &mut |_| empty = false).map_err(|e| format!("its root: {e}"))?;
-    Ok(empty)
-}
-
-fn write_marker(storage: &UringStorage, stamp: Stamp) -> std::io::Result<()> {
-    let fresh = random_id().map_err(|e| std::io::Error::other(e.to_string()))?;
-    own_folder::ensure_identity(storage, fresh)?;
-    own_folder::write_small(storage, MARKER, &stamp.encode_marker())
-}
-
 impl Daemon {
     pub(super) fn role(&self, share: &str) -> Option<&Arc<ShareRole>> {
         self.roles.get(share)
@@ -305,12 +268,14 @@ impl Daemon {
         }
     }
 
-    fn start_role(&self, role: &ShareRole) -> Result<Vec<Effect>, String> {
+    fn start_role(&self, role: &ShareRole) -> Result<Vec<Effect>, NoRole> {
         let config = self.config();
-        let share = config.share(&role.share).ok_or("it is not in the config")?;
+        let share = config.share(&role.share);
+        let share = share.ok_or_else(|| NoRole::State("it is not in the config".into()))?;
         let record = role.kept()?;
-        let storage = self.role_storage(share)?;
-        let (tree, marker) = read_marker(&storage, record != Kept::Nothing)?;
+        let storage = self.role_storage(share).map_err(NoRole::Root)?;
+        let is_meant = self.slot(&role.share).is_some_and(|slot| slot.is_approved());
+        let (tree, marker) = read_marker(&storage, record != Kept::Nothing && !is_meant)?;
         let lease = share.lease.map(|lease| Lease {
             ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
             stop_ms: u64::try_from(lease.as_millis() / 4).unwrap_or(0),
@@ -413,6 +378,7 @@ impl Daemon {
             // What comes of it comes behind what was wanted before.
             effects.extend(more);
         }
+        self.follow_phase(role);
         self.show_role(role);
     }
 
@@ -426,6 +392,10 @@ impl Daemon {
                 let text = format!("writing its record: {why}; tried again until it succeeds");
                 self.say_of(&role.share, Level::Error, "role", text);
                 said = why;
+            }
+            if let Some(share) = self.config().share(&role.share) {
+                let board = self.board.share(&shown_share(share, Want::Nothing));
+                board.state(facts::ShareState::Error, Some(&said));
             }
             self.pause(WRITE_AGAIN);
             if self.is_stopping() {
@@ -444,7 +414,8 @@ impl Daemon {
             let config = self.config();
             let share = config.share(&role.share).ok_or("it is not in the config")?;
             let storage = self.role_storage(share)?;
-            if role.kept()? != Kept::Nothing && is_empty(&storage)? {
+            let is_meant = self.slot(&role.share).is_some_and(|slot| slot.is_approved());
+            if role.kept()? != Kept::Nothing && !is_meant && is_empty(&storage)? {
                 return Err("its root is empty: is it mounted?".into());
             }
             write_marker(&storage, stamp)
@@ -454,20 +425,21 @@ impl Daemon {
             .map_err(|e| format!("{}: {e}", role.file.display()))
     }
 
+    /// An end that neither sends nor receives watches or not as the phase says, and phases change without a
+    /// word about data: a site that has just become active watches before the other one is heard of.
+    fn follow_phase(&self, role: &ShareRole) {
+        let Some(slot) = self.slot(&role.share) else { return };
+        let former = slot.wanted();
+        let want = wanted(role, DataRole::Neither);
+        if matches!(former, Want::Nothing | Want::Source(None)) && want != former {
+            slot.turn(want, &|| self.is_stopping());
+        }
+    }
+
     /// Turns the end of the share; what the former one did is over when it returns.
     fn turn(&self, role: &ShareRole, data: DataRole) {
-        let phase = role.view().map(|view| view.record.phase);
-        let want = match (data, phase) {
-            (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
-            (DataRole::Receives(epoch), _) => Want::Target(epoch),
-            // It may not send yet, and what changes is watched for the time it may.
-            (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
-                Want::Source(None)
-            }
-            (DataRole::Neither, _) => Want::Nothing,
-        };
         if let Some(slot) = self.slot(&role.share) {
-            slot.turn(want, &|| self.is_stopping());
+            slot.turn(wanted(role, data), &|| self.is_stopping());
         }
     }
 
@@ -703,11 +675,21 @@ impl Daemon {
         Ok((manifest, opens.map(drop).or_else(|_| role.gate())))
     }
 
-    fn show_no_role(&self, role: &ShareRole, why: &str) {
+    fn show_no_role(&self, role: &ShareRole, why: &NoRole) {
+        let closed = match why {
+            NoRole::State(text) => {
+                Closed::Failure(Failure { exit: Exit::Disk, message: text.clone(), hint: None })
+            }
+            NoRole::Root(text) => Closed::Gone(text.clone()),
+            NoRole::Emptied => root::emptied(&role.share),
+        };
         let config = self.config();
         let Some(share) = config.share(&role.share) else { return };
         let board = self.board.share(&shown_share(share, Want::Nothing));
-        board.state(facts::ShareState::MountGone, Some(why));
+        board.state(closed.state(), Some(closed.text()));
+        if self.slot(&role.share).is_some_and(|slot| slot.cannot_open(&closed)) {
+            self.say_of(&role.share, Level::Error, "role", closed.text().to_owned());
+        }
     }
 
     fn show_role(&self, role: &ShareRole) {
@@ -777,6 +759,20 @@ fn point_of(catalog: &farshore_engine::catalog::Catalog) -> Result<Option<Point>
         root: point.root,
         time_unix_ms: point.time_unix_ms,
     }))
+}
+
+/// What the end of a share is to be.
+fn wanted(role: &ShareRole, data: DataRole) -> Want {
+    let phase = role.view().map(|view| view.record.phase);
+    match (data, phase) {
+        (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
+        (DataRole::Receives(epoch), _) => Want::Target(epoch),
+        // It may not send yet, and what changes is watched for the time it may.
+        (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
+            Want::Source(None)
+        }
+        (DataRole::Neither, _) => Want::Nothing,
+    }
 }
 
 /// How often a drain looks whether the share has an end again.

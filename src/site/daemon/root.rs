@@ -85,6 +85,11 @@ fn other_folder(way: &str, share: &str) -> Closed {
     ))
 }
 
+/// Nothing is in the root of a share that was replicated before.
+pub(super) fn emptied(share: &str) -> Closed {
+    other_folder("here, and empty", share)
+}
+
 fn looking(e: &std::io::Error) -> Closed {
     Closed::Gone(format!("root: looking at it: {e}"))
 }

@@ -216,6 +216,11 @@ impl Outgoing {
         *self.under.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends under `epoch`, before any session began.
+    pub(super) fn begin_under(&self, epoch: Option<Epoch>) {
+        *self.under.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+    }
+
     /// Begins a session, if it may send; under which epoch.
     fn enter_session(&self) -> Option<Epoch> {
         let under = self.under.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@
 //! target, extended attributes with ACLs, device number, which names are one inode, and, as
 //! [`Aspect::Holes`], whether `b` takes more space than `a`. Of the roots themselves too (path
 //! `""`). Not compared: `security.selinux`, `security.ima` and `security.evm`, which belong to a
-//! machine; access and change times; names of an inode outside the trees. Holes are skipped, so a
+//! machine, nor `trusted.SGI_ACL_*`, by which XFS lists an ACL a second time; access and change times; names of an inode outside the trees. Holes are skipped, so a
 //! sparse file of terabytes costs nothing.
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,7 +24,13 @@ pub const HOLES_SLACK_BYTES: u64 = 64 * 1024;
 
 const BLOCK: usize = 1 << 20;
 
-const MACHINE_XATTRS: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
+const MACHINE_XATTRS: [&[u8]; 5] = [
+    b"security.selinux",
+    b"security.ima",
+    b"security.evm",
+    b"trusted.SGI_ACL_FILE",
+    b"trusted.SGI_ACL_DEFAULT",
+];
 
 /// In what two trees differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,8 @@ pub enum Source {
     Entry,
     /// Another name of what is at that path.
     Link(RelPath),
-    /// A copy of what recovery has there.
+    /// A copy of what recovery has there. Nothing is placed there but this: it is there until what goes
+    /// goes, after everything was placed.
     Recovery(RelPath),
     /// What production sent.
     Carried,
@@ -142,7 +143,8 @@ fn take_production(divergence: &Divergence) -> Steps {
     let end = match (production, recovery) {
         (None, None) => End::Stays,
         (None, Some(_)) => End::Goes,
-        (Some(p), Some(r)) if p == r => End::Stays,
+        // A further name is made again: its file is another one now.
+        (Some(p), Some(r)) if p == r && p.kind() != EntryKind::HardLink => End::Stays,
         (Some(p), _) => End::Placed(source(divergence, p)),
     };
     Steps { quarantine_recovery, end, ..Steps::NONE }

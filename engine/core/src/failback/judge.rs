@@ -62,7 +62,7 @@ impl Member {
         all.into_iter().flatten().all(|e| e.kind() == EntryKind::Directory)
     }
 
-    fn has_directory(&self) -> bool {
+    pub(super) fn has_directory(&self) -> bool {
         let all = [&self.base, &self.production.entry, &self.recovery.entry];
         all.into_iter().flatten().any(|e| e.kind() == EntryKind::Directory)
     }
@@ -109,6 +109,8 @@ pub(super) struct Judge<'a> {
     pub(super) recovery: SideIndex,
     /// Content that production alone received and that recovery has in the same account.
     pub(super) seen: HashSet<Key>,
+    /// Where production made a directory of what recovery left as it is, and more than that decides about it.
+    doubtful: RefCell<HashSet<Key>>,
     /// New names given away.
     claimed: RefCell<HashSet<Key>>,
     literals: Cell<usize>,
@@ -131,6 +133,7 @@ impl<'a> Judge<'a> {
             production,
             recovery,
             seen,
+            doubtful: RefCell::default(),
             claimed: RefCell::default(),
             literals: Cell::new(0),
             failure: RefCell::default(),
@@ -169,9 +172,17 @@ impl<'a> Judge<'a> {
         }) && self.failure.borrow().is_none()
     }
 
-    /// Whether nothing that recovery put there stands in the way above `path`.
+    /// Whether nothing stands in the way above `path` at recovery, or may stay there.
     pub(super) fn has_room(&self, path: &RelPath) -> bool {
-        ancestors(path).all(|above| self.recovery.get(&key(&above)) != Some(Left::Other))
+        let doubtful = self.doubtful.borrow();
+        ancestors(path).map(|above| key(&above)).all(|above| {
+            self.recovery.get(&above) != Some(Left::Other) && !doubtful.contains(&above)
+        })
+    }
+
+    /// Nothing has room below `key` any more.
+    pub(super) fn doubt(&self, key: Key) {
+        self.doubtful.borrow_mut().insert(key);
     }
 
     /// What becomes of a path that is not only directories and bound to no other.

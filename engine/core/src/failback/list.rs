@@ -20,7 +20,8 @@ const MAGIC: &[u8; 8] = b"fsfbchg1";
 /// Bytes of one change, at most: two entries with all their attributes, and two paths.
 const CHANGE_MAX: usize = 2 << 20;
 
-/// A path that one site changed since the base.
+/// A path that one site changed since the base. A further name of a file is in the list too when the file
+/// changed, be it a name of the same path as before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideChange {
     /// The path.
@@ -261,7 +262,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None, ..ProptestConfig::with_cases(64)
+        })]
 
         #[test]
         fn lists_round_trip_and_no_other_bytes_are_a_list(

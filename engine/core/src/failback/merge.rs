@@ -6,15 +6,15 @@
 //! differs anywhere, in path order. Memory holds an index of both lists, the groups that production
 //! changed something of, and what policies answered; not the lists.
 
-use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use super::classify::{How, alike, by_production};
-use super::index::{Key, Left, Links, SideIndex, content_key, key};
+use super::index::{Key, Links, content_key, key};
+use super::join::{Join, Learned};
 use super::judge::{Judge, Member, Verdict, ancestors, recovery_only};
-use super::list::{ChangeIter, ChangeList, ListError, SideChange};
+use super::list::{ChangeList, ListError};
 use super::unit::class_at_recovery;
-use super::{AtSite, Base, Class, Config, DecidedBy, Divergence, GroupId, Rule, is_directory};
+use super::{Base, Class, Config, DecidedBy, Divergence, GroupId, Rule, is_directory};
 use crate::conflict::{Conflict, Decision, Outcome, Piece, Side, Site};
 use crate::entry::{Entry, EntryKind};
 use crate::path::RelPath;
@@ -160,161 +160,6 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// What the first reading is for.
-#[derive(Default)]
-struct Learned {
-    production: SideIndex,
-    recovery: SideIndex,
-    links: Links,
-    /// Where recovery moved something away from.
-    moved_away: HashSet<Key>,
-    /// Content that production alone received, and of that what recovery has.
-    wanted: HashSet<Key>,
-    seen: HashSet<Key>,
-}
-
-impl Learned {
-    fn read(&mut self, merge: &Merge<'_>, site: Site) -> Result<(), MergeError> {
-        let config = merge.config;
-        let mut changes = Ordered::new(merge, site)?;
-        while let Some(change) = changes.take()? {
-            let SideChange { path, before, after, moved_from } = &change;
-            let left = Left::of(after.as_ref());
-            match site {
-                Site::Production => self.production.push(key(path), left),
-                Site::Recovery => self.recovery.push(key(path), left),
-            }
-            if config.base == Base::Unknown {
-                continue;
-            }
-            if let Some(owner) = config.owner_of(path) {
-                self.links.bind(path, &owner);
-            }
-            for entry in [before, after].into_iter().flatten() {
-                if let Entry::HardLink { leader } = entry {
-                    self.links.bind(path, leader);
-                }
-            }
-            if let Some(from) = moved_from {
-                self.links.bind(path, from);
-                if site == Site::Recovery {
-                    self.moved_away.insert(key(from));
-                }
-            }
-            let depth = config.account_depth;
-            match site {
-                Site::Production if before.is_none() => {
-                    let content = after.as_ref().and_then(Entry::content);
-                    self.wanted.extend(content.map(|c| content_key(path, depth, c)));
-                }
-                Site::Production => {}
-                Site::Recovery => {
-                    for content in [before, after].into_iter().flatten().filter_map(Entry::content)
-                    {
-                        let key = content_key(path, depth, content);
-                        if self.wanted.contains(&key) {
-                            self.seen.insert(key);
-                        }
-                    }
-                }
-            }
-        }
-        match site {
-            Site::Production => self.production.finish(),
-            Site::Recovery => self.recovery.finish(),
-        }
-        Ok(())
-    }
-}
-
-/// A list whose order is checked, and whose renames count only between names of one sort.
-struct Ordered<'a> {
-    changes: ChangeIter<'a>,
-    last: Option<RelPath>,
-    site: Site,
-    config: &'a Config,
-}
-
-impl<'a> Ordered<'a> {
-    fn new(merge: &Merge<'a>, site: Site) -> Result<Self, MergeError> {
-        let list = match site {
-            Site::Production => merge.production,
-            Site::Recovery => merge.recovery,
-        };
-        let changes = list.changes().map_err(|e| MergeError::List(site, e))?;
-        Ok(Self { changes, last: None, site, config: merge.config })
-    }
-
-    fn take(&mut self) -> Result<Option<SideChange>, MergeError> {
-        let failed = |e| MergeError::List(self.site, e);
-        let Some(mut change) = self.changes.next().transpose().map_err(failed)? else {
-            return Ok(None);
-        };
-        if self.last.as_ref().is_some_and(|last| *last >= change.path) {
-            return Err(failed(ListError::Order(change.path)));
-        }
-        self.last = Some(change.path.clone());
-        // An upload that was finished by a rename is something new under its name.
-        let is_finished = |from: &RelPath| {
-            self.config.is_in_flight(from) && !self.config.is_in_flight(&change.path)
-        };
-        if change.moved_from.as_ref().is_some_and(is_finished) {
-            change.moved_from = None;
-        }
-        Ok(Some(change))
-    }
-}
-
-/// Both lists beside each other.
-struct Join<'a> {
-    production: Ordered<'a>,
-    recovery: Ordered<'a>,
-    next: [Option<SideChange>; 2],
-}
-
-impl<'a> Join<'a> {
-    fn new(merge: &Merge<'a>) -> Result<Self, MergeError> {
-        let mut production = Ordered::new(merge, Site::Production)?;
-        let mut recovery = Ordered::new(merge, Site::Recovery)?;
-        let next = [production.take()?, recovery.take()?];
-        Ok(Self { production, recovery, next })
-    }
-
-    fn take(&mut self) -> Result<Option<Member>, MergeError> {
-        let order = match &self.next {
-            [None, None] => return Ok(None),
-            [Some(_), None] => Ordering::Less,
-            [None, Some(_)] => Ordering::Greater,
-            [Some(p), Some(r)] => p.path.cmp(&r.path),
-        };
-        let p = if order.is_le() { self.next[0].take() } else { None };
-        let r = if order.is_ge() { self.next[1].take() } else { None };
-        if order.is_le() {
-            self.next[0] = self.production.take()?;
-        }
-        if order.is_ge() {
-            self.next[1] = self.recovery.take()?;
-        }
-        let at = |change: Option<SideChange>, base: &Option<Entry>| match change {
-            Some(SideChange { after: entry, moved_from, .. }) => {
-                AtSite { entry, moved_from, moved_to: None }
-            }
-            None => AtSite { entry: base.clone(), ..AtSite::default() },
-        };
-        let (path, base) = match (&p, &r) {
-            (Some(p), Some(r)) if p.before != r.before => {
-                return Err(MergeError::Bases(p.path.clone()));
-            }
-            (Some(change), _) | (None, Some(change)) => {
-                (change.path.clone(), change.before.clone())
-            }
-            (None, None) => return Ok(None),
-        };
-        let (production, recovery) = (at(p, &base), at(r, &base));
-        Ok(Some(Member { path, base, production, recovery }))
-    }
-}
-
 /// What was decided of a path before it is read for the last time.
 struct Decided {
     verdict: Verdict,
@@ -338,6 +183,10 @@ struct Needed {
 }
 
 impl Needed {
+    fn has(&self, key: &Key) -> bool {
+        self.directories.contains(key)
+    }
+
     /// Adds the directories above `path` that either site changed.
     fn add(&mut self, path: &RelPath, judge: &Judge<'_>) {
         let parent = path.split().map(|(parent, _)| parent);
@@ -384,6 +233,10 @@ impl Merged<'_> {
                 continue;
             }
             if let Some((group, true)) = self.links.group_of(&key) {
+                let is_directory = |site| is_directory(member.entry(site));
+                if is_directory(Site::Production) && !is_directory(Site::Recovery) {
+                    self.judge.doubt(key);
+                }
                 groups.entry(group).or_default().push(member);
                 continue;
             }
@@ -397,35 +250,49 @@ impl Merged<'_> {
         // In the order of their paths: new names are given away in turn.
         let mut groups: Vec<_> = groups.into_values().collect();
         groups.sort_by(|a, b| a.first().map(|m| &m.path).cmp(&b.first().map(|m| &m.path)));
+        let mut replacing = Vec::new();
         for mut members in groups {
-            self.decide_group(&mut members);
+            note_moves(&mut members);
+            let verdicts = self.judge.unit(&members);
+            let is_replacing = members.iter().zip(&verdicts).any(replaces_directory);
+            match is_replacing {
+                true => replacing.push((members, verdicts)),
+                false => self.decide_group(&members, verdicts),
+            }
         }
+        self.decide_replacing(replacing);
         self.judge.take_failure().map_err(MergeError::Base)
     }
 
-    fn decide_group(&mut self, members: &mut [Member]) {
-        for site in [Site::Production, Site::Recovery] {
-            let moves: Vec<_> = members
+    /// Groups that put something in the place of a directory are held where something below that stays;
+    /// what is held stays itself, and may be below the next.
+    fn decide_replacing(&mut self, mut replacing: Vec<(Vec<Member>, Vec<Verdict>)>) {
+        let is_barred = |needed: &Needed, members: &[Member], verdicts: &[Verdict]| {
+            members
                 .iter()
-                .filter_map(|m| Some((m.at(site).moved_from.clone()?, m.path.clone())))
-                .collect();
-            for (from, to) in moves {
-                let Some(origin) = members.iter_mut().find(|m| m.path == from) else { continue };
-                match site {
-                    Site::Production => origin.production.moved_to = Some(to),
-                    Site::Recovery => origin.recovery.moved_to = Some(to),
-                }
-            }
+                .zip(verdicts)
+                .any(|both| replaces_directory(both) && needed.has(&key(&both.0.path)))
+        };
+        while let Some(at) =
+            replacing.iter().position(|(m, verdicts)| is_barred(&self.needed, m, verdicts))
+        {
+            let (members, verdicts) = replacing.remove(at);
+            let hold = |v: &Verdict| Verdict::default(v.class, Outcome::Hold, Rule::Entangled);
+            self.decide_group(&members, verdicts.iter().map(hold).collect());
         }
-        let verdicts = self.judge.unit(members);
-        let sources: Vec<_> = members.iter().map(|m| source_at_recovery(m, members)).collect();
-        for ((member, verdict), at_recovery) in members.iter().zip(verdicts).zip(sources) {
+        for (members, verdicts) in replacing {
+            self.decide_group(&members, verdicts);
+        }
+    }
+
+    fn decide_group(&mut self, members: &[Member], verdicts: Vec<Verdict>) {
+        for (member, verdict) in members.iter().zip(verdicts) {
             self.need(member, &verdict.outcome);
             let decided = Decided {
                 verdict,
                 production_moved_to: member.production.moved_to.clone(),
                 recovery_moved_to: member.recovery.moved_to.clone(),
-                at_recovery,
+                at_recovery: source_at_recovery(member, members),
             };
             self.decided.insert(key(&member.path), decided);
         }
@@ -439,15 +306,12 @@ impl Merged<'_> {
 
     /// What will be at `path` needs the directories above it.
     fn need(&mut self, member: &Member, outcome: &Outcome) {
+        if let Outcome::KeepBoth { path, .. } = outcome {
+            self.needed.add(path, &self.judge);
+        }
         let is_there = match outcome {
-            Outcome::Keep(Site::Production) => member.production.entry.is_some(),
-            Outcome::Keep(Site::Recovery) | Outcome::Hold => member.recovery.entry.is_some(),
-            Outcome::KeepBoth { path, .. } => {
-                self.needed.add(path, &self.judge);
-                true
-            }
             Outcome::Merge { .. } => true,
-            Outcome::Delete => false,
+            _ => end(member, outcome).is_some(),
         };
         if is_there {
             self.needed.add(&member.path, &self.judge);
@@ -456,7 +320,10 @@ impl Merged<'_> {
 
     /// The third reading; `None` for a path at which nothing differs.
     fn divergence(&mut self, mut member: Member) -> Result<Option<Divergence>, MergeError> {
-        if member.production.entry == member.base && member.recovery.entry == member.base {
+        let is_same = |site| member.entry(site) == member.base.as_ref();
+        // A further name is listed when its file changed, though it is a name of that as before.
+        let is_name = member.base.as_ref().is_some_and(|e| e.kind() == EntryKind::HardLink);
+        if is_same(Site::Production) && is_same(Site::Recovery) && !is_name {
             return Ok(None);
         }
         let key = key(&member.path);
@@ -473,10 +340,11 @@ impl Merged<'_> {
                 verdict.class = class_at_recovery(&member, self.moved_away.contains(&key));
                 verdict.into()
             }
-            None => self.replaced_directory(&member, &key).into(),
+            None => self.judge.single(&member).into(),
         };
         self.judge.take_failure().map_err(MergeError::Base)?;
         let Decided { verdict, production_moved_to, recovery_moved_to, at_recovery } = decided;
+        let verdict = self.mended(verdict, &member, &key);
         member.production.moved_to = production_moved_to;
         member.recovery.moved_to = recovery_moved_to;
         let group = group.filter(|_| !member.is_directory());
@@ -501,21 +369,24 @@ impl Merged<'_> {
         }))
     }
 
-    /// A path bound to no other, which is not only directories.
-    fn replaced_directory(&self, member: &Member, key: &Key) -> Verdict {
-        let verdict = self.judge.single(member);
-        let is_replaced = verdict.outcome == Outcome::Keep(Site::Production)
-            && is_directory(member.recovery.entry.as_ref())
-            && !is_directory(member.production.entry.as_ref());
-        if is_replaced && self.needed.directories.contains(key) {
+    /// A directory that is needed stays, whatever else was to be at its path.
+    fn mended(&self, verdict: Verdict, member: &Member, key: &Key) -> Verdict {
+        let at = |site| member.entry(site);
+        if !self.needed.has(key) || is_directory(end(member, &verdict.outcome)) {
+            return verdict;
+        }
+        if is_directory(at(Site::Recovery)) {
             return Verdict::keep(Class::BothKind, Site::Recovery, Rule::DirectoryNeeded);
+        }
+        if is_directory(at(Site::Production)) && at(Site::Recovery).is_none() {
+            return Verdict::keep(verdict.class, Site::Production, Rule::DirectoryNeeded);
         }
         verdict
     }
 
     fn directory(&self, member: &Member, key: &Key) -> Verdict {
         let Member { path, base, production, recovery } = member;
-        let is_needed = self.needed.directories.contains(key);
+        let is_needed = self.needed.has(key);
         let (p, r) = (member.how(Site::Production), member.how(Site::Recovery));
         let keep = Verdict::keep;
         match (&production.entry, &recovery.entry) {
@@ -560,19 +431,49 @@ impl Merged<'_> {
 
     /// Remembers what will be no directory, for what lies below.
     fn note_end(&mut self, member: &Member, outcome: &Outcome, key: Key) {
-        let end = match outcome {
-            Outcome::Keep(Site::Production) => member.production.entry.as_ref(),
-            Outcome::KeepBoth { renamed: Site::Recovery, .. } => member.production.entry.as_ref(),
-            Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
-                member.recovery.entry.as_ref()
-            }
-            Outcome::Delete | Outcome::Merge { .. } => None,
-        };
+        let end = end(member, outcome);
         let entries = [&member.base, &member.production.entry, &member.recovery.entry];
         if !is_directory(end) && entries.into_iter().any(|e| is_directory(e.as_ref())) {
             self.no_directory.insert(key);
         }
     }
+}
+
+/// What is at the path of `member` afterwards; a merged file is nothing here.
+fn end<'a>(member: &'a Member, outcome: &Outcome) -> Option<&'a Entry> {
+    match outcome {
+        Outcome::Keep(Site::Production) | Outcome::KeepBoth { renamed: Site::Recovery, .. } => {
+            member.production.entry.as_ref()
+        }
+        Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
+            member.recovery.entry.as_ref()
+        }
+        Outcome::Delete | Outcome::Merge { .. } => None,
+    }
+}
+
+/// Enters at each old name where what was there is now.
+fn note_moves(members: &mut [Member]) {
+    for site in [Site::Production, Site::Recovery] {
+        let moves: Vec<_> = members
+            .iter()
+            .filter_map(|m| Some((m.at(site).moved_from.clone()?, m.path.clone())))
+            .collect();
+        for (from, to) in moves {
+            let Some(origin) = members.iter_mut().find(|m| m.path == from) else { continue };
+            match site {
+                Site::Production => origin.production.moved_to = Some(to),
+                Site::Recovery => origin.recovery.moved_to = Some(to),
+            }
+        }
+    }
+}
+
+/// Whether something that is no directory takes the place of one of recovery's.
+fn replaces_directory((member, verdict): (&Member, &Verdict)) -> bool {
+    verdict.outcome == Outcome::Keep(Site::Production)
+        && is_directory(member.recovery.entry.as_ref())
+        && !is_directory(member.production.entry.as_ref())
 }
 
 fn directory_at_both(member: &Member) -> Verdict {
@@ -599,7 +500,8 @@ fn directory_at_both(member: &Member) -> Verdict {
     }
 }
 
-/// Where recovery has the content that production has at the path of `member`.
+/// Where recovery has the content that production has at the path of `member`, and has it as long as things
+/// are placed: at an old name nothing may take its place.
 fn source_at_recovery(member: &Member, members: &[Member]) -> Option<RelPath> {
     let entry = member.production.entry.as_ref().filter(|e| e.kind() == EntryKind::File)?;
     let is_same =
@@ -608,7 +510,9 @@ fn source_at_recovery(member: &Member, members: &[Member]) -> Option<RelPath> {
         return Some(member.path.clone());
     }
     let from = member.production.moved_from.as_ref()?;
-    members.iter().find(|m| m.path == *from).filter(|m| is_same(m)).map(|m| m.path.clone())
+    let origin = members.iter().find(|m| m.path == *from)?;
+    let is_free = origin.production.entry.is_none();
+    (is_free && is_same(origin)).then(|| origin.path.clone())
 }
 
 /// Bytes of production's content that recovery does not have.

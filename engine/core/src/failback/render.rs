@@ -72,7 +72,7 @@ pub fn line(out: &mut dyn Write, divergence: &Divergence, header: &Header) -> fm
     writeln!(out, "  [{}] {}", by(divergence.by, header), escape_text(divergence.why()))
 }
 
-/// One divergence as one JSON object on one line; `docs/failback.md` names its fields.
+/// One divergence as one JSON object on one line; `docs/output.md` names its fields.
 ///
 /// # Errors
 /// Those of `out`.
@@ -286,10 +286,15 @@ impl fmt::Display for Quoted<'_> {
             match c {
                 '"' => f.write_str("\\\"")?,
                 '\\' => f.write_str("\\\\")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if c.is_control() || is_bidi(c) => write!(f, "\\u{:04x}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
         }
         f.write_char('"')
     }
+}
+
+/// Whether it would turn what a terminal shows.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

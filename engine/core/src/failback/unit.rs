@@ -9,7 +9,7 @@ use super::judge::{
     Judge, Member, Verdict, bad_answer, conflict_at, is_other_kind, lose_production, recovery_only,
     version,
 };
-use super::{Class, Config, DecidedBy, Rule};
+use super::{Class, Config, DecidedBy, Rule, is_directory};
 use crate::conflict::{self, Conflict, Outcome, Site, State};
 use crate::entry::{Entry, EntryKind};
 use crate::path::RelPath;
@@ -36,13 +36,25 @@ enum Fate<'a> {
 
 impl<'a> Unit<'a> {
     pub(super) fn new(members: &'a [Member], config: &Config) -> Self {
-        let mains: Vec<_> = members.iter().filter(|m| config.owner_of(&m.path).is_none()).collect();
-        let origins = mains.iter().copied().filter(|m| m.base.is_some()).collect();
+        let is_attributes = |path: &RelPath| config.owner_of(path).is_some();
+        // What was moved out of a folder of attributes, or into one, is a file.
+        let is_moved_across = |m: &Member| {
+            [&m.production, &m.recovery]
+                .into_iter()
+                .flat_map(|at| [&at.moved_from, &at.moved_to])
+                .flatten()
+                .any(|other| !is_attributes(other))
+        };
         let is_link =
             |entry: &Option<Entry>| entry.as_ref().is_some_and(|e| e.kind() == EntryKind::HardLink);
-        let is_linked = mains.iter().any(|m| {
-            is_link(&m.base) || is_link(&m.production.entry) || is_link(&m.recovery.entry)
-        });
+        let is_name =
+            |m: &Member| [&m.base, &m.production.entry, &m.recovery.entry].into_iter().any(is_link);
+        let are_attributes_shared = members.iter().any(|m| is_attributes(&m.path) && is_name(m));
+        let is_main =
+            |m: &&Member| are_attributes_shared || !is_attributes(&m.path) || is_moved_across(m);
+        let mains: Vec<_> = members.iter().filter(is_main).collect();
+        let origins = mains.iter().copied().filter(|m| m.base.is_some()).collect();
+        let is_linked = mains.iter().any(|m| is_name(m));
         Self { members, mains, origins, is_linked }
     }
 
@@ -53,6 +65,12 @@ impl<'a> Unit<'a> {
 
     fn present_at(&self, site: Site) -> impl Iterator<Item = &'a Member> {
         self.mains.iter().copied().filter(move |m| m.entry(site).is_some())
+    }
+
+    /// What production has of it, no directory.
+    fn published(&self) -> impl Iterator<Item = &'a Member> {
+        let is_other = |m: &&Member| !is_directory(m.entry(Site::Production));
+        self.present_at(Site::Production).filter(is_other)
     }
 
     /// What became of `origin` at `site`.
@@ -267,11 +285,15 @@ impl Judge<'_> {
     fn unit_of_production(&self, unit: &Unit<'_>) -> Vec<Verdict> {
         let class =
             |m: &Member| by_production(m.how(Site::Production), m.is_renamed(Site::Production));
-        let published: Vec<_> = unit.present_at(Site::Production).collect();
-        let is_in_flight =
-            !published.is_empty() && published.iter().all(|m| self.config.is_in_flight(&m.path));
-        if is_in_flight {
-            return self.unit_in_flight(unit, &class);
+        let published: Vec<_> = unit.published().collect();
+        if let Some(verdicts) = self.in_flight(unit, &published, &class) {
+            return verdicts;
+        }
+        let is_added = |m: &&&Member| m.base.is_none() && m.production.moved_from.is_none();
+        if unit.is_linked && !unit.origins.is_empty() && published.iter().any(|m| is_added(&m)) {
+            // A further name of what recovery has may be how something is handed on.
+            let hold = |m| Verdict::default(class(m), Outcome::Hold, Rule::Orphan);
+            return unit.members.iter().map(hold).collect();
         }
         let is_new = unit.origins.is_empty() && !published.is_empty();
         if is_new {
@@ -289,25 +311,33 @@ impl Judge<'_> {
         held_together(verdicts)
     }
 
-    /// Partial uploads; what production moved to such a name was being worked on.
-    fn unit_in_flight(&self, unit: &Unit<'_>, class: &dyn Fn(&Member) -> Class) -> Vec<Verdict> {
-        let is_interrupted = unit.origins.iter().any(|m| {
-            m.production.entry.is_none()
-                && m.production.moved_to.is_some()
-                && m.recovery.entry.is_some()
-                && !self.config.is_in_flight(&m.path)
-        });
-        unit.members
-            .iter()
-            .map(|m| match (&m.production.entry, is_interrupted) {
-                (_, true) => Verdict::default(class(m), Outcome::Hold, Rule::Interrupted),
-                (Some(_), _) => Verdict::default(class(m), lose_production(m), Rule::InFlight),
-                (None, _) if m.how(Site::Recovery) == How::Same => {
-                    Verdict::keep(class(m), Site::Production, Rule::DeleteWins)
-                }
-                (None, _) => Verdict::keep(class(m), Site::Recovery, Rule::InFlight),
-            })
-            .collect()
+    /// What becomes of a group where production has something under a name of what is not finished: where
+    /// it was moved there, or there is more, production was working on it.
+    fn in_flight(
+        &self,
+        unit: &Unit<'_>,
+        published: &[&Member],
+        class: &dyn Fn(&Member) -> Class,
+    ) -> Option<Vec<Verdict>> {
+        let is_partial = |m: &Member| self.config.is_in_flight(&m.path);
+        if !published.iter().any(|m| is_partial(m)) {
+            return None;
+        }
+        let is_moved = |m: &Member| m.production.moved_to.is_some() && !is_partial(m);
+        let is_more = !published.iter().all(|m| is_partial(m));
+        let gone = |m: &Member| unit.is_linked && m.production.entry.is_none();
+        if is_more || unit.origins.iter().any(|m| is_moved(m) || gone(m)) {
+            let hold = |m| Verdict::default(class(m), Outcome::Hold, Rule::Interrupted);
+            return Some(unit.members.iter().map(hold).collect());
+        }
+        let decide = |m: &Member| match &m.production.entry {
+            Some(_) => Verdict::default(class(m), lose_production(m), Rule::InFlight),
+            None if matches!(m.how(Site::Recovery), How::Same | How::Metadata) => {
+                Verdict::keep(class(m), Site::Production, Rule::DeleteWins)
+            }
+            None => Verdict::keep(class(m), Site::Recovery, Rule::InFlight),
+        };
+        Some(unit.members.iter().map(decide).collect())
     }
 
     fn unit_of_orphans(
@@ -333,14 +363,10 @@ impl Judge<'_> {
 
     fn unit_of_both(&self, unit: &Unit<'_>) -> Vec<Verdict> {
         let class = unit.class();
-        let published: Vec<_> = unit
-            .present_at(Site::Production)
-            .filter(|m| m.how(Site::Production) != How::Same)
-            .collect();
-        let is_in_flight =
-            !published.is_empty() && published.iter().all(|m| self.config.is_in_flight(&m.path));
-        if is_in_flight {
-            return self.unit_in_flight(unit, &|_| class);
+        let published: Vec<_> =
+            unit.published().filter(|m| m.how(Site::Production) != How::Same).collect();
+        if let Some(verdicts) = self.in_flight(unit, &published, &|_| class) {
+            return verdicts;
         }
         let is_touched = |site| unit.mains.iter().any(|m| m.how(site) != How::Same);
         if is_touched(Site::Production)
@@ -366,7 +392,8 @@ impl Judge<'_> {
         if has_consumed && attributes_alone && !unit.is_linked {
             return Verdict::keep(class, Site::Production, Rule::ConsumedAtProduction);
         }
-        let mut left_alone = unit.origins.iter().filter(|m| m.how(Site::Recovery) == How::Same);
+        let is_left = |m: &Member| matches!(m.how(Site::Recovery), How::Same | How::Metadata);
+        let mut left_alone = unit.origins.iter().filter(|m| is_left(m));
         if !unit.is_linked && left_alone.any(|m| consumed(m)) {
             return Verdict::default(class, Outcome::Hold, Rule::Entangled);
         }

@@ -42,6 +42,10 @@ impl Role {
             return Some((due, false));
         }
         if let Some(said) = &self.said {
+            if said.heard > self.durable.stamp() {
+                // An old copy, one more perhaps: what it says of services is not believed.
+                self.services = Services::Unknown;
+            }
             match decide::decide(&self.durable, said) {
                 Decision::Become(record) if record.phase != Phase::Active => {
                     let confirms = self.confirmed == Some(record.epoch);
@@ -118,7 +122,6 @@ impl Role {
     /// Begins to make `record` durable.
     fn begin(&mut self, mut record: Record, confirms: bool) {
         let was = &self.durable;
-        let disbelieved = record.phase != was.phase && record.phase.is_an_old_copy();
         if record != *was {
             record.turn = record.turn.max(was.turn) + 1;
         }
@@ -130,9 +133,6 @@ impl Role {
         if rises {
             let epoch = was.rising.epoch.max(record.epoch);
             record.rising = Stamp { epoch, turn: record.turn };
-        }
-        if disbelieved {
-            self.services = Services::Unknown;
         }
         let said = self.said.as_ref().map_or(Stamp::default(), |said| said.stamp);
         (record.services, record.boot) = (self.services, self.config.boot);

@@ -14,7 +14,9 @@
 //! is the real one: else a missing `/proc` would read as "no such file".
 //!
 //! Left out of listings, since they belong to a site and not to the data: `security.selinux` (a
-//! label of the local policy), `security.ima` and `security.evm` (sums over local facts).
+//! label of the local policy), `security.ima` and `security.evm` (sums over local facts), and
+//! `trusted.SGI_ACL_FILE` and `trusted.SGI_ACL_DEFAULT` (how XFS stores the ACLs it also lists as such:
+//! whoever takes one of these away takes the ACL).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -36,7 +38,13 @@ const GUESS_LEN: usize = 512;
 const LEN_MAX: usize = 64 * 1024;
 
 /// Belong to the site.
-const LOCAL: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
+const LOCAL: [&[u8]; 5] = [
+    b"security.selinux",
+    b"security.ima",
+    b"security.evm",
+    b"trusted.SGI_ACL_FILE",
+    b"trusted.SGI_ACL_DEFAULT",
+];
 
 /// Names and values.
 type Pairs = Vec<(Box<[u8]>, Box<[u8]>)>;

@@ -86,12 +86,12 @@ impl Daemon {
         }
         let divergences = || iterated(&plan);
         let applied =
-            apply_at_recovery(&opened.storage, &divergences, &folders, header.made_unix_ms);
+            apply_at_recovery(&*opened.storage, &divergences, &folders, header.made_unix_ms);
         let applied = applied.map_err(|e| Failure::new(Exit::Partial, &e))?;
         if applied.moved_total > 0 {
             return Err(moved("this site", &applied));
         }
-        drop_folders(&opened.storage, &folders);
+        drop_folders(&*opened.storage, &folders);
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
@@ -151,7 +151,7 @@ impl Daemon {
                 let file = self.plan_file(&role.share);
                 if let Ok(plan) = read_plan(&file) {
                     let (header, ..) = checked(&plan, &file)?;
-                    drop_folders(&opened.storage, &folders_of(&header));
+                    drop_folders(&*opened.storage, &folders_of(&header));
                 }
                 // Its catalog goes to the end that is opened then.
                 drop(opened);
@@ -172,7 +172,7 @@ impl Daemon {
                 let divergences = || iterated(&plan);
                 let folders = folders_of(&header);
                 let applied = apply_at_production(
-                    &opened.storage,
+                    &*opened.storage,
                     &divergences,
                     &folders,
                     header.made_unix_ms,
@@ -258,7 +258,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let failed = |e: &dyn std::error::Error| Failure::new(Exit::Connection, e);
         let incoming = folders.incoming();
-        made_below(&opened.storage, &incoming).map_err(|e| disk(Path::new(&incoming), &e))?;
+        made_below(&*opened.storage, &incoming).map_err(|e| disk(Path::new(&incoming), &e))?;
         let storage = open_root("incoming", &share.path.join(&incoming), IoMode::Posix, None)?;
         let catalog = scratch_catalog(&opened.folder, "carry-target.redb", CatalogRole::Target)?;
         let link = self.call(Purpose::Carry, &share.name, id.0)?;

@@ -43,12 +43,12 @@ impl Decided<'_> {
             }
             ("production", None) => Outcome::Keep(Site::Production),
             ("recovery", None) => Outcome::Keep(Site::Recovery),
-            ("delete", None) => Outcome::Delete,
+            ("quarantine", None) => Outcome::Delete,
             ("hold", None) => Outcome::Hold,
             (other, None) => {
                 return Err(Failure::usage(
                     format!("'{other}' is no outcome"),
-                    "production, recovery, both, delete or hold",
+                    "production, recovery, both, quarantine or hold",
                 ));
             }
         };

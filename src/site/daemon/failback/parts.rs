@@ -23,12 +23,34 @@ pub(super) fn send_parts(link: &QuicLink, from: &mut dyn Read) -> Result<(), Fai
 
 /// Receives parts up to the last one.
 pub(super) fn receive_parts(link: &QuicLink, to: &mut dyn Write) -> Result<(), Failure> {
+    match receive_parts_or_end(link, to)? {
+        true => Ok(()),
+        false => Err(broken("the other site ended early".into())),
+    }
+}
+
+fn broken(text: String) -> Failure {
+    Failure { exit: Exit::Connection, message: text, hint: None }
+}
+
+/// The same; false where the other site has ended before the first.
+pub(super) fn receive_parts_or_end(link: &QuicLink, to: &mut dyn Write) -> Result<bool, Failure> {
     let failed = |e: &dyn std::error::Error| Failure::new(Exit::Connection, e);
-    let broken = |text: String| Failure { exit: Exit::Connection, message: text, hint: None };
     let mut taken = 0_u64;
     loop {
-        let bytes = link.recv_control().map_err(|e| failed(&e))?;
-        let bytes = bytes.ok_or_else(|| broken("the other site ended early".into()))?;
+        let received = link.recv_control();
+        let is_first = taken == 0;
+        let bytes = match received {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) if is_first => return Ok(false),
+            Ok(None) => return Err(broken("the other site ended early".into())),
+            Err(LinkError::ClosedByPeer { code, .. })
+                if is_first && code == CloseCode::Done as u32 =>
+            {
+                return Ok(false);
+            }
+            Err(e) => return Err(failed(&e)),
+        };
         match Message::from_bytes(&bytes).map_err(|e| failed(&e))? {
             Message::Part { last, bytes } => {
                 taken = taken.saturating_add(bytes.len() as u64);
@@ -37,7 +59,7 @@ pub(super) fn receive_parts(link: &QuicLink, to: &mut dyn Write) -> Result<(), F
                 }
                 to.write_all(&bytes).map_err(|e| failed(&e))?;
                 if last {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
             Message::Refused { text, .. } => {

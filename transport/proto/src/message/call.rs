@@ -16,6 +16,8 @@ pub enum Purpose {
     Carry = 3,
     /// The called site compares what it believes with what the calling one has, and sends nothing.
     Compare = 4,
+    /// The calling site reads pieces of files of the called one.
+    Read = 5,
 }
 
 /// A link of its own for one purpose, between two sites.
@@ -45,6 +47,7 @@ impl Call {
             2 => Purpose::Reconcile,
             3 => Purpose::Carry,
             4 => Purpose::Compare,
+            5 => Purpose::Read,
             other => {
                 let found = u64::from(other);
                 return Err(DecodeError::Invalid { what: "purpose of a call", found });

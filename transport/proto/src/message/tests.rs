@@ -93,6 +93,11 @@ fn samples() -> Vec<Message> {
         Message::Sync(9),
         Message::Heard(7),
         Message::Keys(vec![6, 1, 0, 0, 0]),
+        Message::Holds(Holds {
+            total: 70,
+            oldest_point: Some(2),
+            first: vec![held(Some(9), Some((3, -5))), held(None, None)],
+        }),
         Message::Beat(Beat {
             time_unix_ms: -7,
             answers_unix_ms: Some(1_795_390_871_000),
@@ -105,11 +110,6 @@ fn samples() -> Vec<Message> {
         Message::Ask(call(Purpose::Inventory)),
         Message::Call(call(Purpose::Carry)),
         Message::Part { last: true, bytes: vec![9; 100] },
-        Message::Holds(Holds {
-            total: 70,
-            oldest_point: Some(2),
-            first: vec![held(Some(9), Some((3, -5))), held(None, None)],
-        }),
         Message::Ahead { keep: None },
         Message::Ahead { keep: Some(vec![FileDigest([1; 32]), FileDigest([2; 32])]) },
         Message::Held {

@@ -92,7 +92,10 @@ pub fn edit<R: Read, W: Write>(
             Some(group) if known.groups.contains(&group) => {
                 groups.entry(group).or_default().push(member(divergence));
             }
-            None if (edit.select)(&divergence) && !is_only_directory(&divergence) => {
+            None if (edit.select)(&divergence)
+                && !has_directory(&divergence)
+                && !has_that_name(&divergence, edit) =>
+            {
                 answers.single(edit, &known, divergence);
             }
             _ => {}
@@ -105,21 +108,27 @@ pub fn edit<R: Read, W: Write>(
     let mut needed = HashSet::new();
     for divergence in read()? {
         let mut divergence = divergence?;
-        answers.apply(&mut divergence, edit);
-        let places =
-            [Some(&divergence.path).filter(|_| will_be_there(&divergence)), beside(&divergence)];
-        if is_only_directory(&divergence) {
-            continue;
+        if is_directory_alone(&divergence) {
+            let has_room = known.judge.has_room(&divergence.path);
+            let is_meant = (edit.select)(&divergence) && has_room;
+            if is_meant && directory_refusal(&divergence, edit).is_none() {
+                decide(&mut divergence, edit.outcome.clone(), edit);
+            }
+        } else {
+            answers.apply(&mut divergence, edit);
         }
-        needed.extend(places.into_iter().flatten().flat_map(ancestors).map(|above| key(&above)));
+        let path = Some(&divergence.path).filter(|_| end(&divergence) != Left::Nothing);
+        let places = [path, beside(&divergence)].into_iter().flatten();
+        needed.extend(places.flat_map(ancestors).map(|above| key(&above)));
     }
-    write(read()?, out, edit, answers, &needed)
+    write(read()?, out, edit, &known, answers, &needed)
 }
 
 fn write<R: Read, W: Write>(
     plan: PlanReader<R>,
     out: W,
     edit: &Edit<'_>,
+    known: &Known<'_>,
     mut answers: Answers,
     needed: &HashSet<Key>,
 ) -> Result<(W, Edited), EditError> {
@@ -128,8 +137,8 @@ fn write<R: Read, W: Write>(
     for divergence in plan {
         let mut divergence = divergence?;
         let is_needed = needed.contains(&key(&divergence.path));
-        if is_only_directory(&divergence) {
-            answers.directory(&mut divergence, edit, is_needed);
+        if is_directory_alone(&divergence) {
+            answers.directory(&mut divergence, edit, known, is_needed);
         } else if answers.apply(&mut divergence, edit) {
             answers.changed += 1;
         }
@@ -145,22 +154,39 @@ fn member(divergence: Divergence) -> Member {
     Member { path, base, production, recovery }
 }
 
-fn is_only_directory(divergence: &Divergence) -> bool {
+fn has_directory(divergence: &Divergence) -> bool {
     [&divergence.base, &divergence.production.entry, &divergence.recovery.entry]
         .into_iter()
-        .flatten()
-        .all(|entry| is_directory(Some(entry)))
+        .any(|entry| is_directory(entry.as_ref()))
 }
 
-/// Whether something is at the path afterwards.
-fn will_be_there(divergence: &Divergence) -> bool {
-    let at = |site| divergence.at(site).entry.is_some();
+/// Whether a directory is at the path afterwards, or will be if something below needs it.
+fn stays_or_may(divergence: &Divergence) -> bool {
+    let is_one = |site| is_directory(divergence.at(site).entry.as_ref());
+    let may_be =
+        is_one(Site::Recovery) || (divergence.recovery.entry.is_none() && is_one(Site::Production));
+    end(divergence) == Left::Directory || (divergence.group.is_none() && may_be)
+}
+
+fn is_at_both(divergence: &Divergence) -> bool {
+    let is_one = |site| is_directory(divergence.at(site).entry.as_ref());
+    is_one(Site::Production) && is_one(Site::Recovery)
+}
+
+/// Whether it is decided by what lies below it.
+fn is_directory_alone(divergence: &Divergence) -> bool {
+    divergence.group.is_none() && has_directory(divergence)
+}
+
+/// What is at the path afterwards.
+fn end(divergence: &Divergence) -> Left {
+    let at = |site| Left::of(divergence.at(site).entry.as_ref());
     match &divergence.outcome {
         Outcome::Keep(site) => at(*site),
         Outcome::KeepBoth { renamed: Site::Recovery, .. } => at(Site::Production),
         Outcome::Hold | Outcome::KeepBoth { .. } => at(Site::Recovery),
-        Outcome::Merge { .. } => true,
-        Outcome::Delete => false,
+        Outcome::Merge { .. } => Left::Other,
+        Outcome::Delete => Left::Nothing,
     }
 }
 
@@ -172,6 +198,11 @@ fn beside(divergence: &Divergence) -> Option<&RelPath> {
     }
 }
 
+/// Whether the new name that is asked for was given before.
+fn has_that_name(divergence: &Divergence, edit: &Edit<'_>) -> bool {
+    divergence.outcome == *edit.outcome && beside(divergence).is_some()
+}
+
 /// What the plan says of both trees, and which groups are to be changed.
 struct Known<'a> {
     judge: Judge<'a>,
@@ -181,25 +212,30 @@ struct Known<'a> {
 impl<'a> Known<'a> {
     fn read<R: Read>(plan: PlanReader<R>, edit: &Edit<'a>) -> Result<Self, ListError> {
         let mut sides = [SideIndex::default(), SideIndex::default()];
-        let (mut groups, mut names) = (HashSet::new(), Vec::new());
+        let (mut groups, mut done) = (HashSet::new(), HashSet::new());
+        let (mut names, mut barred) = (Vec::new(), Vec::new());
         for divergence in plan {
             let divergence = divergence?;
             let [production, recovery] = &mut sides;
             let key = key(&divergence.path);
+            if has_directory(&divergence) && !stays_or_may(&divergence) {
+                barred.push(key);
+            }
             let [p, r] = [&divergence.production.entry, &divergence.recovery.entry];
             production.push(key, Left::of(p.as_ref()));
             // What production made a directory of is one at recovery too, where that is decided.
             let is_taken = divergence.outcome == Outcome::Keep(Site::Production);
             let will_be = if is_taken && is_directory(p.as_ref()) { p } else { r };
             recovery.push(key, Left::of(will_be.as_ref()));
-            let is_selected = (edit.select)(&divergence);
-            groups.extend(divergence.group.filter(|_| is_selected));
-            // A name that is given away by what is not changed.
-            names.extend(beside(&divergence).filter(|_| !is_selected).cloned());
+            groups.extend(divergence.group.filter(|_| (edit.select)(&divergence)));
+            names.extend(beside(&divergence).cloned());
+            done.extend(divergence.group.filter(|_| has_that_name(&divergence, edit)));
         }
         sides.iter_mut().for_each(SideIndex::finish);
         let judge = Judge::new(edit.config, edit.base, &Unasked, sides, HashSet::new());
         names.iter().for_each(|name| judge.claim(name));
+        barred.into_iter().for_each(|key| judge.doubt(key));
+        groups.retain(|group| !done.contains(group));
         Ok(Self { judge, groups })
     }
 }
@@ -223,7 +259,7 @@ impl Answers {
         if let Err(e) = conflict::check(&conflict_at(&member, class), edit.outcome, &free) {
             return self.refuse(&member.path, e);
         }
-        self.accept(known, &[member], &[edit.outcome.clone()]);
+        self.accept(known, &[member], std::slice::from_ref(edit.outcome));
     }
 
     fn unit(&mut self, edit: &Edit<'_>, known: &Known<'_>, members: &[Member]) {
@@ -245,6 +281,7 @@ impl Answers {
             },
         };
         let spread = checked
+            .and_then(|()| check_directories(members, edit.outcome))
             .and_then(|()| unit.spread(edit.outcome, edit.config, &free).map_err(str::to_owned));
         match spread {
             Ok(outcomes) => self.accept(known, members, &outcomes),
@@ -257,8 +294,11 @@ impl Answers {
             Outcome::Keep(Site::Production) | Outcome::KeepBoth { renamed: Site::Recovery, .. } => {
                 member.production.entry.is_some()
             }
+            Outcome::Keep(Site::Recovery) | Outcome::Hold | Outcome::KeepBoth { .. } => {
+                member.recovery.entry.is_some()
+            }
             Outcome::Merge { .. } => true,
-            _ => false,
+            Outcome::Delete => false,
         };
         let mut placed = members.iter().zip(outcomes).filter(is_placed);
         if let Some((member, _)) = placed.find(|(m, _)| !known.judge.has_room(&m.path)) {
@@ -281,22 +321,25 @@ impl Answers {
     }
 
     /// A directory goes only when nothing below it stays, and stays when it is needed.
-    fn directory(&mut self, divergence: &mut Divergence, edit: &Edit<'_>, is_needed: bool) {
+    fn directory(
+        &mut self,
+        divergence: &mut Divergence,
+        edit: &Edit<'_>,
+        known: &Known<'_>,
+        is_needed: bool,
+    ) {
         if (edit.select)(divergence) {
-            let conflict = conflict_at(&member(divergence.clone()), divergence.class);
-            let refused = match edit.outcome {
-                Outcome::KeepBoth { .. } | Outcome::Merge { .. } => {
-                    Some("it is a directory: keep one site's, quarantine or hold".to_owned())
-                }
-                outcome => {
-                    conflict::check(&conflict, outcome, &|_| true).err().map(|e| e.to_string())
-                }
-            };
+            let refused = directory_refusal(divergence, edit);
             let mut changed = divergence.clone();
             decide(&mut changed, edit.outcome.clone(), edit);
             match refused {
                 Some(why) => self.refuse(&divergence.path, why),
-                None if is_needed && !will_be_there(&changed) => {
+                None if end(&changed) != Left::Nothing
+                    && !known.judge.has_room(&divergence.path) =>
+                {
+                    self.refuse(&divergence.path, Rule::NoRoom.text());
+                }
+                None if is_needed && end(&changed) != Left::Directory => {
                     self.refuse(&divergence.path, "something below it stays");
                 }
                 None => {
@@ -305,17 +348,47 @@ impl Answers {
                 }
             }
         }
-        if is_needed && !will_be_there(divergence) {
-            let site = match &divergence.recovery.entry {
-                Some(_) => Site::Recovery,
-                None => Site::Production,
-            };
-            if divergence.at(site).entry.is_some() {
-                divergence.outcome = Outcome::Keep(site);
-                divergence.by = DecidedBy::Default(Rule::DirectoryNeeded);
-                divergence.reason = String::new();
-            }
+        if !is_needed || end(divergence) == Left::Directory {
+            return;
         }
+        let is_one = |site| is_directory(divergence.at(site).entry.as_ref());
+        let site = match &divergence.recovery.entry {
+            Some(_) if is_one(Site::Recovery) => Site::Recovery,
+            None if is_one(Site::Production) => Site::Production,
+            _ => return,
+        };
+        divergence.outcome = Outcome::Keep(site);
+        divergence.by = DecidedBy::Default(Rule::DirectoryNeeded);
+        divergence.reason = String::new();
+    }
+}
+
+/// Whether a group may have the new outcome, where one of it is a directory: what lies below that decided,
+/// when the plan was made.
+fn check_directories(members: &[Member], outcome: &Outcome) -> Result<(), String> {
+    let is_one = |m: &Member, site| is_directory(m.entry(site));
+    let is_made = |m: &Member| is_one(m, Site::Production) && !is_one(m, Site::Recovery);
+    if members.iter().any(is_made) {
+        return Err("production made a directory of one of what is bound together".to_owned());
+    }
+    let stays = matches!(outcome, Outcome::Keep(Site::Recovery) | Outcome::Hold);
+    if !stays && members.iter().any(Member::has_directory) {
+        return Err("one of what is bound together is a directory: keep recovery's".to_owned());
+    }
+    Ok(())
+}
+
+/// Why a directory cannot have the new outcome, whatever lies below it.
+fn directory_refusal(divergence: &Divergence, edit: &Edit<'_>) -> Option<String> {
+    let conflict = conflict_at(&member(divergence.clone()), divergence.class);
+    match edit.outcome {
+        Outcome::KeepBoth { .. } | Outcome::Merge { .. } => {
+            Some("it is a directory: keep one site's, quarantine or hold".to_owned())
+        }
+        Outcome::Delete if is_at_both(divergence) => {
+            Some("both sites have the directory: decide about what is in it".to_owned())
+        }
+        outcome => conflict::check(&conflict, outcome, &|_| true).err().map(|e| e.to_string()),
     }
 }
 

@@ -42,11 +42,6 @@ fn a_marker_not_looked_at_is_found() {
 }
 
 #[test]
-fn a_marker_not_waited_for_is_found() {
-    is_found(Fault::MarkerNotAwaited);
-}
-
-#[test]
 fn a_marker_written_before_the_record_is_found() {
     is_found(Fault::MarkerBeforeRecord);
 }

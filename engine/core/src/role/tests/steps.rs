@@ -291,8 +291,9 @@ fn a_site_that_comes_back_waits_until_the_peer_gave_way() {
     pair.connected = true;
     pair.wait(500);
     assert_eq!(pair.gate(A), Gate::Open);
+    // That they run is what a record says; it may be an old copy.
     let hooks = pair.sites[A].effects.iter().filter(|e| matches!(e, Effect::RunHook(_)));
-    assert_eq!(hooks.count(), 0, "they run");
+    assert_eq!(hooks.collect::<Vec<_>>(), [&Effect::RunHook(Hook::Start)]);
     // The peer took over while it was away.
     pair.crash(A);
     pair.connected = false;

@@ -46,8 +46,6 @@ pub(super) enum Fault {
     ClocksWild,
     /// The marker is not looked at.
     MarkerIgnored,
-    /// What was written is acted on before the marker is.
-    MarkerNotAwaited,
     /// The marker is written before the record.
     MarkerBeforeRecord,
     /// Every message looks like the newest of the newest run.
@@ -415,10 +413,8 @@ impl World {
         let (a, b, c) = (self.rng.below(8), self.rng.below(8), self.rng.below(4));
         let (mut at_marker, mut at_record) = (a, b);
         let mut at_done = a.max(b) + c;
-        match self.fault {
-            Fault::MarkerNotAwaited if marker.is_some() => (at_marker, at_done) = (400, b),
-            Fault::ActsBeforeDurable => (at_marker, at_record, at_done) = (300 + a, 300 + a + b, a),
-            _ => {}
+        if self.fault == Fault::ActsBeforeDurable {
+            (at_marker, at_record, at_done) = (300 + a, 300 + a + b, a);
         }
         let rises = record.rising > self.sites[site].highest_marker;
         let marker =
