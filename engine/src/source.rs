@@ -26,9 +26,9 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    BATCH_NAMES_MAX, Beat, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION, STRIPES_VERSION, StoreId,
-    Welcome,
+    BATCH_NAMES_MAX, Beat, Behind, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION,
+    STRIPES_VERSION, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;

@@ -26,8 +26,8 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Beat, Holds, Message, POLICIES_VERSION, Query,
-    Receipt, Sign, StoreId, WIDE, Welcome,
+    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Beat, Behind, Holds, Message, POLICIES_VERSION,
+    Query, Receipt, Sign, StoreId, WIDE, Welcome,
 };
 use farshore_proto::session::{CARRIES_MAX, SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
@@ -94,6 +94,8 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn sealed(&self, point: &RecoveryPoint);
     /// What the source says that its brake holds is durable.
     fn holds(&self, _: &Holds) {}
+    /// Accounts that the point recorded last does not have as at its time; said before the point.
+    fn behind(&self, _: &Behind) {}
     /// What the source said of its keys; what is to be answered.
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
     /// What the source said of itself, and how long a way there and back takes; what is to be answered.
@@ -367,6 +369,8 @@ struct Session<'a, S: Storage> {
     epoch: Epoch,
     /// What decides at the source; `None` when it cannot say.
     policies: Mutex<Option<PolicySet>>,
+    /// Accounts that the next point does not have as at its time.
+    behind: Mutex<Behind>,
     report: TargetReport,
     next_batch: u64,
 }
@@ -452,6 +456,7 @@ impl<'a, S: Storage> Session<'a, S> {
             source: *source,
             epoch: *theirs,
             policies: Mutex::new(policies),
+            behind: Mutex::default(),
             report,
             next_batch: applied_batch + 1,
         };

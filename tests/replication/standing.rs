@@ -50,6 +50,8 @@ struct State_ {
     /// What the last cut left out, and what was released since the session began.
     left_out: Vec<RelPath>,
     released: Vec<RelPath>,
+    /// What the next points do not have.
+    behind: Vec<(RelPath, i64)>,
 }
 
 enum Told {
@@ -77,7 +79,7 @@ impl Script {
         }
     }
 
-    fn want(&self, cut: Cut) {
+    pub(crate) fn want(&self, cut: Cut) {
         self.state.lock().unwrap().wanted.push_back(cut);
         self.moved.notify_all();
     }
@@ -85,6 +87,11 @@ impl Script {
     /// Files from so many bytes on go ahead of their cut.
     pub(crate) fn carries_from(&self, bytes: u64) {
         self.state.lock().unwrap().ahead_min = Some(bytes);
+    }
+
+    /// The next points do not have these accounts as at their time.
+    pub(crate) fn are_behind(&self, behind: Vec<(RelPath, i64)>) {
+        self.state.lock().unwrap().behind = behind;
     }
 
     /// What the last cut left out.
@@ -130,6 +137,10 @@ impl Cuts for Script {
     fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath> {
         let min = self.state.lock().unwrap().ahead_min?;
         (size >= min).then(|| farshore_core::account::account_of(path, 1))
+    }
+
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        self.state.lock().unwrap().behind.clone()
     }
 
     fn released(&self, accounts: &[RelPath]) {
@@ -224,7 +235,14 @@ pub(crate) fn path(text: &str) -> RelPath {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Mutex<Vec<RecoveryPoint>>);
+pub(crate) struct Seen(Mutex<Vec<RecoveryPoint>>, Mutex<Option<QuicLink>>);
+
+impl Seen {
+    /// That link breaks when the target has recorded a point, before its source is told.
+    pub(crate) fn breaks(&self, link: &QuicLink) {
+        *self.1.lock().unwrap() = Some(link.clone());
+    }
+}
 
 impl Observer for Seen {
     fn keys(&self, _: &[u8]) -> Option<Vec<u8>> {
@@ -235,6 +253,9 @@ impl Observer for Seen {
     fn applied(&self, _: &Receipt) {}
     fn sealed(&self, point: &RecoveryPoint) {
         self.0.lock().unwrap().push(*point);
+        if let Some(link) = &*self.1.lock().unwrap() {
+            link.close(5, "pulled");
+        }
     }
 }
 

@@ -176,6 +176,12 @@ pub trait Cuts: Sync {
     /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
     /// this cut, `faults` those entries of it about which a policy had no answer.
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64;
+    /// Accounts that this point will not have as at its time, each with the time up to which it has them: those
+    /// left out of the cut, and those of which what was left out of an earlier one is not in yet. Asked behind
+    /// the exceptions, among which each of them is counted.
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        Vec::new()
+    }
     /// The cut is sealed at both ends.
     fn sealed(&self, cut: Cut, report: CutReport);
     /// Nothing of the cut was sent.
@@ -225,6 +231,8 @@ struct Standing {
     /// What the ends were found to differ in, to be looked at with the next cut.
     differing: Option<Look>,
     differences: u64,
+    /// Accounts of which the target was told last that they are behind.
+    behind: Behind,
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -335,9 +343,9 @@ impl<S: Storage> Source<'_, S> {
         let theirs = welcome.recovery_point.filter(|_| !first_contact);
         let last = later(reader.recovery_point()?, theirs);
         drop(reader);
-        let differing = None;
+        let (differing, behind) = (None, Behind::default());
         let mut standing =
-            Standing { welcome, first_contact, policies, last, differing, differences: 0 };
+            Standing { welcome, first_contact, policies, last, differing, differences: 0, behind };
         if belief != standing.welcome.root {
             self.find_differences(&mut standing)?;
         }
@@ -457,6 +465,7 @@ impl<S: Storage> Source<'_, S> {
             self.replicate(plan)?;
             report.problems.extend(self.progress.take_problems());
             report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
+            self.tell_of_behind(cuts.behind(cut), standing)?;
             self.progress.enter(Phase::Sealing);
             if self.seal_cut(&mut report, identity, standing, policy)? {
                 break;
@@ -572,6 +581,29 @@ impl<S: Storage> Source<'_, S> {
         Ok(are_others)
     }
 
+    /// Names the accounts that the next point does not have, if they are others than those of the one before.
+    /// They are recorded here first: a source that ends before it hears that its point was sealed says in the
+    /// next session what that point lacks.
+    fn tell_of_behind(
+        &self,
+        behind: Vec<(RelPath, i64)>,
+        standing: &mut Standing,
+    ) -> Result<(), SourceError> {
+        let behind = Behind::of(behind);
+        if !self.carries || behind == standing.behind {
+            return Ok(());
+        }
+        let known = self.catalog.reader()?.behind()?;
+        let new = behind.first.iter().filter(|account| !known.first.contains(account));
+        let both: Vec<_> = new.cloned().chain(known.first.iter().cloned()).collect();
+        if both.len() > known.first.len() {
+            self.catalog.update(Durability::Immediate, |t| t.set_behind(&Behind::of(both)))?;
+        }
+        self.send(&Message::Behind(behind.clone()))?;
+        standing.behind = behind;
+        Ok(())
+    }
+
     /// Agrees on the recovery point of the report; whether the target has the same root.
     fn seal_cut(
         &mut self,
@@ -588,6 +620,7 @@ impl<S: Storage> Source<'_, S> {
             policies: &policy.identity(),
             tree: standing.welcome.target,
             by_policy: &mut report.by_policy,
+            behind: &standing.behind,
         };
         self.record_point(&sealed, sealing)?;
         Ok(true)

@@ -16,7 +16,7 @@ mod call;
 mod encoding;
 mod holds;
 
-pub use ahead::{AHEAD_MAX, HELD_LEN_MAX};
+pub use ahead::{AHEAD_MAX, BEHIND_MAX, Behind, HELD_LEN_MAX};
 pub use beat::{Beat, Unsealed};
 pub use call::{Call, Purpose};
 use encoding::{
@@ -411,6 +411,9 @@ pub enum Message {
     /// Target: the stream of that number, by which content was carried ahead, has ended. Without a failure
     /// what it brought is durable.
     Carried(Receipt),
+    /// Source, since version 6, in a session that stands, before a seal, if they are others than those of the
+    /// seal before, or of none: accounts that the point does not have as at its time.
+    Behind(Behind),
     /// Either, over a link that was called for: a piece of what is carried.
     Part {
         /// Whether it ends.
@@ -472,6 +475,7 @@ impl Message {
             Self::Held { .. } => "held",
             Self::Listed(_) => "listed",
             Self::Carried(_) => "carried",
+            Self::Behind(_) => "behind",
             Self::Beat(_) => "beat",
         }
     }
@@ -634,6 +638,10 @@ impl Message {
                 e.put_u8(43);
                 encode_receipt(receipt, &mut e);
             }
+            Self::Behind(behind) => {
+                e.put_u8(44);
+                behind.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -710,6 +718,7 @@ impl Message {
             41 => ahead::decode_held(&mut d)?,
             42 => Self::Listed(d.take_u64("contents held ahead")?),
             43 => Self::Carried(decode_receipt(&mut d)?),
+            44 => Self::Behind(Behind::decode(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;

@@ -456,7 +456,9 @@ impl TargetSession {
             {
                 Ok(())
             }
-            (T::Ready, Message::Ahead { .. }) if self.standing && self.version >= AHEAD_VERSION => {
+            (T::Ready, Message::Ahead { .. } | Message::Behind(_))
+                if self.standing && self.version >= AHEAD_VERSION =>
+            {
                 Ok(())
             }
             (T::Ready | T::Done, Message::Goodbye) => {
@@ -579,7 +581,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Stripe;
-    use crate::message::{Beat, Holds, Receipt, StoreId, Welcome};
+    use crate::message::{Beat, Behind, Holds, Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
         Message::Hello {
@@ -785,12 +787,16 @@ mod tests {
             target.handle(&Message::Standing).expect("stands");
             target
         };
+        let behind = Message::Behind(Behind::default());
         let mut older = standing(AHEAD_VERSION - 1);
         assert!(older.carry_began(&carry(1)).is_err() && older.handle(&list).is_err());
+        assert!(older.handle(&behind).is_err());
         let mut single = ready((1, PROTOCOL_VERSION));
         single.handle(&Message::Policies(PolicySet::default())).expect("policies");
         assert!(single.carry_began(&carry(1)).is_err() && single.handle(&list).is_err());
+        assert!(single.handle(&behind).is_err());
         let mut target = standing(PROTOCOL_VERSION);
+        target.handle(&behind).expect("before a seal");
         assert!(target.carry_began(&BatchHeader::ahead(1, Epoch(1))).is_err(), "another epoch");
         (1..=CARRIES_MAX as u64).for_each(|n| target.carry_began(&carry(n)).expect("a stream"));
         assert!(target.carry_began(&carry(9)).is_err(), "one too many");
