@@ -176,6 +176,8 @@ struct UnderWay {
     began: Option<Instant>,
     /// Files left out of it that the standby has no room for; they are in trouble already.
     waits: Vec<RelPath>,
+    /// Accounts that its point will not have.
+    lags: BTreeMap<RelPath, ahead::Lag>,
 }
 
 impl Trouble {
@@ -225,6 +227,8 @@ struct Inner {
     looks: Looks,
     /// What waits for a large file.
     ahead: BTreeMap<RelPath, ahead::Waiting>,
+    /// What the last point does not have because of that.
+    lags: BTreeMap<RelPath, ahead::Lag>,
     found_by_event: u64,
     found: u64,
     marks_sealed: u64,
@@ -249,6 +253,10 @@ impl Sender {
         let pace = Pace { settle: config.settle, scan: config.scan };
         let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let behind = reader.behind().map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let lag = |since_ms| ahead::Lag { since_ms, is_unknown: true };
+        let lags = behind.first.into_iter().map(|(account, since)| (account, lag(since)));
+        let lags = lags.collect();
         let brakes = Brakes::open(&config.folder, config.brake.clone(), &catalog)?;
         let inner = Inner {
             seeding: last_point.is_none(),
@@ -268,6 +276,7 @@ impl Sender {
             approve_guard: false,
             looks: Looks::default(),
             ahead: BTreeMap::new(),
+            lags,
             found_by_event: 0,
             found: 0,
             marks_sealed: 0,
@@ -405,7 +414,8 @@ impl Sender {
         let (dirty, watch) = (self.dirty.status(), self.watcher.report());
         let inner = self.lock();
         let whole = dirty.whole.is_some() || inner.whole.is_some() || !inner.covered;
-        let files = dirty.marks.saturating_sub(inner.marks_sealed);
+        // Of an account that waits for a large file it is one file at least.
+        let files = dirty.marks.saturating_sub(inner.marks_sealed) + inner.lags.len() as u64;
         let bound = match whole {
             true => Bound::Unknown,
             // A mark is a directory, of one change or more; what is held is not counted at all.
@@ -607,8 +617,9 @@ impl Sender {
         let marks = dirty.marks;
         let (judged, began) = (None, Some(Instant::now()));
         let policy = Without::of(self.policy(), &waits);
+        let lags = BTreeMap::new();
         inner.under_way =
-            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits };
+            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits, lags };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,

@@ -1,8 +1,12 @@
 //! Accounts that wait while a large file of theirs travels beside the cuts.
 //!
 //! Guarantees: what a cut did not look at because of it is looked at when it is over, or when the session
-//! is; until then each point counts the account as an exception, and shows it with the time up to which
-//! it is in. Memory: the directories that changed in the accounts that wait.
+//! is; until a point has that, each counts the account as an exception and names it, with the time up to
+//! which it is in: to the standby as well, and through breaks of the session and restarts of either site. Memory: the
+//! directories that changed in the accounts that wait.
+//!
+//! After a restart it is not known what was not looked at: an account that the last point names is named until
+//! everything was looked at.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -24,8 +28,15 @@ pub(super) struct Waiting {
     /// Directories to be looked at, and whether with all below.
     parts: BTreeMap<RelPath, bool>,
     trouble: Option<String>,
+}
+
+/// An account that the last point does not have as at its time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lag {
     /// The time up to which it is in.
-    pub(super) since: i64,
+    pub(super) since_ms: i64,
+    /// What was not looked at is not known: that was another run of the daemon.
+    pub(super) is_unknown: bool,
 }
 
 impl Sender {
@@ -60,13 +71,37 @@ impl Sender {
         withheld.accounts().iter().chain(inner.ahead.keys()).cloned().collect()
     }
 
-    /// Remembers what a cut did not look at, whose point is of `time`.
-    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut, time: i64) {
-        let since = inner.last_point.map_or(time, |point| point.time_unix_ms);
-        let before = inner.ahead.len();
+    /// The accounts that the point of a cut will not have: what it leaves out, and what an earlier one left
+    /// out and it does not look at.
+    pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> BTreeMap<RelPath, Lag> {
+        let completes = inner.under_way.completes;
+        let since_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        // A file that has trouble by itself is listed as such.
+        let left_out = cut.left_out.accounts.iter().map(|(account, _)| account);
+        let left_out: BTreeSet<&RelPath> =
+            left_out.filter(|account| !inner.troubled.contains_key(account)).collect();
+        // All that waited of what is no longer left out was taken into the next cut.
+        let stays = |(account, lag): &(&RelPath, &Lag)| {
+            let is_in = !cut.withheld.covers(account) && (completes || !lag.is_unknown);
+            !is_in && !left_out.contains(account)
+        };
+        let mut lags: BTreeMap<RelPath, Lag> =
+            inner.lags.iter().filter(stays).map(|(account, lag)| (account.clone(), *lag)).collect();
+        for account in left_out {
+            // A file that is left out by itself now was with its account before.
+            let known = inner.lags.iter().filter(|(known, _)| account.starts_with(known));
+            let new = Lag { since_ms, is_unknown: false };
+            let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
+            lag.is_unknown &= !completes;
+            lags.insert(account.clone(), lag);
+        }
+        lags
+    }
+
+    /// Remembers what a cut did not look at.
+    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
         for (account, trouble) in &cut.left_out.accounts {
-            let new = || Waiting { since, ..Waiting::default() };
-            let waiting = inner.ahead.entry(account.clone()).or_insert_with(new);
+            let waiting = inner.ahead.entry(account.clone()).or_default();
             if let Some(look) = &cut.left_out.look {
                 self.parts_of(look, account, &mut waiting.parts);
             }
@@ -74,9 +109,6 @@ impl Sender {
                 self.board.problem(account, text);
                 waiting.trouble.clone_from(trouble);
             }
-        }
-        if inner.ahead.len() != before {
-            self.show_behind(inner);
         }
     }
 
@@ -122,7 +154,6 @@ impl Sender {
                 self.dirty.mark(&directory, deep, now_ms());
             }
         }
-        self.show_behind(&inner);
     }
 
     /// A session begins, and knows of nothing that waits.

@@ -77,6 +77,11 @@ impl Cuts for Sender {
             self.log.say(&Record::new(Level::Warn, "standby", text).share(&self.config.share));
         }
         inner.seeding |= first_contact;
+        // What was sealed there and not recorded here any more: the next point comes behind it.
+        let is_later = |point: &RecoveryPoint| point.sequence > sequence(inner.last_point);
+        if let Some(theirs) = welcome.recovery_point.filter(|p| !first_contact && is_later(p)) {
+            inner.last_point = Some(theirs);
+        }
         drop(inner);
         self.release_all();
     }
@@ -177,15 +182,30 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        let left_out = cut.withheld.accounts().len() + cut.left_out.accounts.len();
-        inner.troubled.len() as u64 + left_out as u64 + faults
+        let lags = self.lags(&inner, cut);
+        let held = cut.withheld.accounts();
+        let left_out = held.len() + lags.keys().filter(|a| !held.contains(a)).count();
+        inner.under_way.lags = lags;
+        let found = inner.troubled.len() as u64 + left_out as u64 + faults;
+        // What another run could not vouch for is found again by a look at everything, before which T stays.
+        let unknown = !inner.covered && !inner.under_way.completes;
+        let former = inner.last_point.filter(|_| unknown).map_or(0, |point| point.exceptions);
+        found.max(former)
+    }
+
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        let inner = self.lock();
+        let lags = inner.under_way.lags.iter();
+        lags.map(|(account, lag)| (account.clone(), lag.since_ms)).collect()
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
-        self.note_left_out(&mut inner, &cut, report.point.time_unix_ms);
-        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, .. } =
+        self.note_left_out(&mut inner, &cut);
+        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, lags, .. } =
             std::mem::take(&mut inner.under_way);
+        let shown = !inner.lags.is_empty() || !lags.is_empty();
+        inner.lags = lags;
         self.note_deferred(&mut inner, &cut, &waits, &report);
         let point = report.point;
         if let Some(taken) = taken {
@@ -213,6 +233,9 @@ impl Cuts for Sender {
         // Nothing is left to approve.
         inner.approve_guard &= !was_held;
         inner.last_point = Some(point);
+        if shown {
+            self.show_behind(&inner);
+        }
         drop(inner);
         match judged {
             // What a first copy makes is not young: it was there before.

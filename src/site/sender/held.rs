@@ -236,14 +236,16 @@ impl Sender {
         self.show_behind(&self.lock());
     }
 
-    /// Accounts that are behind: what is held, and what waits for a large file.
+    /// Accounts that are behind: what is held, and what the last point lacks for a large file.
     pub(super) fn show_behind(&self, inner: &Inner) {
         let fallback = inner.last_point.map_or(0, |point| point.time_unix_ms);
-        let held = self.brakes.behind(fallback);
-        let is_held = |account: &RelPath| held.iter().any(|(held, _)| held == account);
-        let waits = inner.ahead.iter().filter(|(account, _)| !is_held(account));
-        let waits = waits.map(|(account, waiting)| (account, waiting.since));
-        self.board.accounts(held.iter().map(|(account, time)| (account, *time)).chain(waits));
+        let lags = inner.lags.iter().map(|(account, lag)| (account.clone(), lag.since_ms));
+        let mut behind: BTreeMap<RelPath, i64> = BTreeMap::new();
+        for (account, time) in self.brakes.behind(fallback).into_iter().chain(lags) {
+            let since = behind.entry(account).or_insert(time);
+            *since = time.min(*since);
+        }
+        self.board.accounts(behind.iter().map(|(account, time)| (account, *time)));
     }
 
     pub(super) fn hold_by_guard(&self, hold: guard::Hold) {
