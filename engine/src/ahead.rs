@@ -12,7 +12,7 @@
 //! were synced before its log said so. Anything else is checked again by whoever copies from it. What is
 //! never used goes: what another content begins with, what the source no longer wants, what is
 //! older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`] or [`EXTENTS_MAX`]. It refuses to begin what would leave
-//! less than [`ROOM_KEPT`] for changes.
+//! less than [`ROOM_KEPT`] for changes. A site that opens its tree to services keeps none of it: [`discard`].
 //!
 //! After a crash of either end: a log that does not begin as one, or says nothing, is removed with its
 //! bytes; of any other what reads back is held.
@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use farshore_core::recipe::{FileDigest, Recipe};
 use farshore_proto::message::AHEAD_MAX;
 
+use crate::OWN_FOLDER;
 use crate::io::{Object, Storage};
 use crate::own_folder::{OwnFolder, ensure_directory, remove_tree};
 
@@ -92,6 +93,18 @@ impl HeldAhead {
     #[must_use]
     pub fn get(&self, content: &FileDigest) -> Option<Held> {
         self.lock().held.values().find(|held| held.content == *content).cloned()
+    }
+}
+
+/// Removes all that is held ahead in a tree that nobody sends to any more: no cut will ask for it.
+///
+/// # Errors
+/// The file system's own; what is left is of no harm.
+pub fn discard<S: Storage>(storage: &S) -> io::Result<()> {
+    match storage.open_directory(storage.root(), OWN_FOLDER) {
+        Ok(top) => remove_tree(storage, &top, FOLDER),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
     }
 }
 
@@ -164,6 +177,8 @@ impl<S: Storage> OwnFolder<S> {
         storage.sync_directory(&slot.folder)?;
         if let Some(folder) = self.ahead_folder(storage)? {
             storage.sync_directory(&folder)?;
+            // The folder's own name: the first content made it.
+            storage.sync_directory(&self.top)?;
         }
         let held = Held { content: recipe.digest(), whole: true, recipe: Arc::new(recipe) };
         self.hold(storage, slot.number, held)

@@ -18,7 +18,7 @@ use crate::apply::Applier;
 use crate::catalog::{Catalog, CatalogConfig, CatalogRole, LocalFacts};
 use crate::contents::Applied;
 use crate::frames::FrameReader;
-use crate::io::sim::{SimConfig, SimDisk, SimStorage};
+use crate::io::sim::{CrashModel, SimConfig, SimDisk, SimStorage};
 use crate::journal::{self, Action, Intent};
 use crate::profile::Profile;
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager};
@@ -266,5 +266,65 @@ fn ahead_of_a_cut_comes_one_file_and_nothing_else() {
         let mut reader = stream(BatchHeader::ahead(1, Epoch(0)), ops);
         let ended = stager.expect("a stager").run(&mut reader, &Profile::default());
         assert!(matches!(ended, Err(StageError::Decode(_))), "{ops:?}: {ended:?}");
+    }
+}
+
+/// The power goes at every operation of a content's end, and after it: what counts as whole then is, and it
+/// does count once somebody was told so.
+#[test]
+fn what_counts_as_whole_after_a_power_cut_is_whole() {
+    let content: Vec<u8> = (0..2_000u32).flat_map(u32::to_le_bytes).collect();
+    let recipe = recipe(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(recipe.size(), content.len() as u64);
+    let mut cuts = 0;
+    for crash_model in [CrashModel::Ordered, CrashModel::Hostile] {
+        for seed in 0..20 {
+            let mut ended = false;
+            for at in 1.. {
+                let disk = SimDisk::new(SimConfig { seed, crash_model, ..SimConfig::default() });
+                let storage = disk.mount("").expect("mounted");
+                let own = OwnFolder::open(&storage, StoreId([2; 16])).expect("its own folder");
+                let slot = own.begin_ahead(&storage).expect("a slot");
+                let file = storage.create_file(&slot.folder, BYTES).expect("created");
+                storage.write_at(&file, 0, &content).expect("written");
+                slot.log(&storage).and_then(|mut log| log.write(&storage, &recipe)).expect("said");
+                disk.cut_power_at(at);
+                let told = own.end_ahead(&storage, &slot, recipe.clone()).is_ok();
+                drop(own);
+                disk.crash(seed);
+                let storage = disk.mount("").expect("mounted again");
+                let own = OwnFolder::open(&storage, StoreId([2; 16])).expect("its own folder");
+                own.find_ahead(&storage, 0).expect("found");
+                let found = own.ahead.get(&recipe.digest()).filter(|held| held.whole);
+                if found.is_some() {
+                    let slot = own.open_ahead(&storage, &recipe.digest()).expect("held");
+                    let mut bytes = vec![0; content.len() + 1];
+                    let file = storage.open_file(&slot, BYTES).expect("its bytes");
+                    let read = storage.read_at(&file, 0, &mut bytes).expect("read");
+                    assert!(bytes[..read] == content, "torn: {crash_model:?}, {seed}, at {at}");
+                }
+                assert!(found.is_some() || !told, "lost: {crash_model:?}, {seed}, at {at}");
+                cuts += 1;
+                if ended {
+                    break;
+                }
+                ended = told;
+            }
+        }
+    }
+    assert!(cuts > 200, "{cuts} cuts");
+}
+
+#[test]
+fn a_tree_that_nobody_sends_to_keeps_nothing_ahead() {
+    let (storage, own) = disk();
+    put(&storage, &own, &[1, 2], true);
+    put(&storage, &own, &[3], false);
+    drop(own);
+    for _ in 0..2 {
+        discard(&storage).expect("discarded");
+        let own = OwnFolder::open(&storage, StoreId([2; 16])).expect("its own folder");
+        own.find_ahead(&storage, 0).expect("found");
+        assert!(held(&own).is_empty() && own.ahead_folder(&storage).expect("read").is_none());
     }
 }

@@ -264,6 +264,10 @@ impl Outgoing {
         if !approved {
             root::is_former_source(&share.name, &storage, &catalog)?;
         }
+        if let Err(e) = farshore_engine::ahead::discard(&*storage) {
+            let text = format!("removing what was carried here when it was a standby: {e}");
+            log.say(&Record::new(Level::Warn, "ahead", text).share(&share.name));
+        }
         let (dirty, watcher) = watched(share, &folder)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
