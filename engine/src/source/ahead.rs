@@ -25,6 +25,8 @@ use crate::ingest::ReadAhead;
 const CHANGES_MAX: u32 = 3;
 /// Attempts that fail because the target lacks what it was thought to hold.
 const LACKS_MAX: u32 = 4;
+/// Refusals after which a file no longer keeps its account waiting.
+const REFUSALS_MAX: u32 = 4;
 /// How long until a file that changed is read again.
 const CHANGED_AGAIN: Duration = Duration::from_secs(1);
 /// How long until one that cannot be read, or does not rest, is tried again.
@@ -66,6 +68,19 @@ struct State {
     distrusted: HashSet<ChunkId>,
     /// A file that was carried, or was to be, is over.
     untidy: bool,
+    /// One is not at its path any more: it may be at another one, which the next cut finds.
+    gone: Gone,
+}
+
+/// What of files that went away the owner has heard.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    #[default]
+    None,
+    /// One went.
+    Unsaid,
+    /// And its account is no longer left out: the next cut looks there.
+    Said,
 }
 
 #[derive(Debug)]
@@ -79,6 +94,7 @@ struct Job {
     again: Instant,
     changes: u32,
     lacks: u32,
+    refusals: u32,
     trouble: Option<String>,
     no_room: Option<NoRoom>,
 }
@@ -213,6 +229,9 @@ impl AheadDesk {
     pub(super) fn take_released(&self) -> Vec<RelPath> {
         let withheld: BTreeSet<RelPath> = self.withheld().into_iter().collect();
         let mut state = self.lock();
+        if state.gone == Gone::Unsaid {
+            state.gone = Gone::Said;
+        }
         state.told.extract_if(.., |account| !withheld.contains(account)).collect()
     }
 
@@ -289,6 +308,7 @@ impl AheadDesk {
             again: Instant::now(),
             changes: 0,
             lacks: 0,
+            refusals: 0,
             trouble: None,
             no_room: None,
         });
@@ -330,6 +350,10 @@ impl AheadDesk {
         };
         let settled = state.jobs.extract_if(.., |path, job| ready(path, job)).count();
         state.untidy |= settled > 0;
+        if state.gone == Gone::Said {
+            // Under another name it has been met by now.
+            (state.gone, state.untidy) = (Gone::None, true);
+        }
     }
 
     /// No plan meets that file any more.
@@ -345,7 +369,7 @@ impl AheadDesk {
     pub(super) fn take_untidy(&self) -> Option<Vec<FileDigest>> {
         let mut state = self.lock();
         let at_rest = state.jobs.values().all(|job| matches!(job.state, JobState::Ready(_)));
-        if !state.untidy || !at_rest {
+        if !state.untidy || !at_rest || state.gone != Gone::None {
             return None;
         }
         state.untidy = false;
@@ -394,7 +418,7 @@ impl AheadDesk {
         let mut state = self.lock();
         if matches!(outcome, Outcome::Gone) {
             state.jobs.remove(path);
-            state.untidy = true;
+            state.gone = Gone::Unsaid;
         }
         if let Outcome::Lacks(chunks) = &outcome {
             state.distrusted.extend(chunks);
@@ -533,7 +557,8 @@ impl Job {
         self.state = JobState::Waits;
         match outcome {
             Outcome::Ready(read) => {
-                (self.changes, self.lacks, self.trouble) = (0, 0, None);
+                (self.changes, self.lacks, self.refusals) = (0, 0, 0);
+                self.trouble = None;
                 self.state = JobState::Ready(Arc::new(read));
             }
             Outcome::Changed => {
@@ -555,9 +580,16 @@ impl Job {
                     self.fails("the target could not build it, however it was sent".into());
                 }
             }
-            // Its account waits: what comes after it must not overtake it.
+            // Its account waits: what comes after it must not overtake it. Not for ever: a target may never
+            // take it, one whose file system has no files of that size for one.
             Outcome::Refused(text) => {
-                self.trouble = Some(format!("the target refused: {text}"));
+                self.refusals += 1;
+                let text = format!("the target refused: {text}");
+                if self.refusals >= REFUSALS_MAX {
+                    self.fails(text);
+                } else {
+                    self.trouble = Some(text);
+                }
                 self.again = now + REFUSED_AGAIN;
             }
             // What has no room alone does not keep its account waiting for it.

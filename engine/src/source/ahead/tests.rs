@@ -61,18 +61,41 @@ fn a_file_that_keeps_changing_waits_by_itself_and_its_account_goes_on() {
 }
 
 #[test]
-fn a_refusal_keeps_the_account_waiting() {
+fn a_refusal_keeps_the_account_waiting_and_not_for_ever() {
     let desk = AheadDesk::default();
     wants(&desk, "a/1", 500);
-    desk.ended(&path("a/1"), Outcome::Refused("no devices".into()));
-    let left_out = desk.left_out(desk.withheld());
-    assert_eq!(left_out.len(), 1);
-    assert!(left_out[0].1.as_ref().is_some_and(|text| text.contains("no devices")), "{left_out:?}");
-    assert_eq!(desk.take_released(), []);
+    for _ in 1..REFUSALS_MAX {
+        desk.ended(&path("a/1"), Outcome::Refused("too long".into()));
+        let left_out = desk.left_out(desk.withheld());
+        let [(account, Some(why))] = &left_out[..] else { panic!("{left_out:?}") };
+        assert!(*account == path("a") && why.contains("too long"), "{left_out:?}");
+        assert_eq!(desk.take_released(), []);
+    }
+    desk.ended(&path("a/1"), Outcome::Refused("too long".into()));
+    assert_eq!((desk.withheld(), desk.take_released()), (vec![path("a/1")], vec![path("a")]));
+    assert!(desk.failing(|_| true)[0].why.contains("too long"));
+    assert!(desk.probed(|_| true).is_empty(), "too soon");
+}
+
+#[test]
+fn what_came_of_a_file_that_is_gone_goes_when_the_next_cut_does_not_meet_it_elsewhere() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    desk.left_out(desk.withheld());
+    assert_eq!(next(&desk), "a/1");
     desk.ended(&path("a/1"), Outcome::Gone);
-    assert_eq!(desk.take_released(), [path("a")]);
-    assert_eq!(desk.take_untidy(), Some(vec![]));
-    assert_eq!(desk.take_untidy(), None);
+    // Of the cut that was under way then: it did not look at the account.
+    desk.settled(|_| true);
+    assert_eq!((desk.take_untidy(), desk.take_released()), (None, vec![path("a")]));
+    assert_eq!(desk.take_untidy(), None, "nobody looked yet");
+    wants(&desk, "a/renamed", 500);
+    desk.settled(|_| true);
+    assert_eq!(desk.take_untidy(), None, "it is of use to what was met");
+    assert_eq!(next(&desk), "a/renamed");
+    desk.ended(&path("a/renamed"), Outcome::Gone);
+    assert_eq!(desk.take_released(), []);
+    desk.settled(|_| true);
+    assert_eq!((desk.take_untidy(), desk.take_untidy()), (Some(vec![]), None));
 }
 
 #[test]
