@@ -6,8 +6,8 @@ use std::time::Duration;
 use farshore_core::size::HumanBytes;
 
 use super::facts::{
-    AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role, ShareState,
-    ShareStatus, SiteStatus, Stall,
+    AccountStatus, AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role,
+    ShareState, ShareStatus, SiteStatus, Stall,
 };
 use super::snapshot::millis;
 use crate::report::utc;
@@ -149,6 +149,19 @@ pub(super) fn of_share(
         let stale = if hold.stale { ", as was heard last" } else { "" };
         reasons.push(format!("held: the brake holds {whose}{rejected}{stale}{why}"));
     }
+    if let Some(objective) = share.objective.objective_ms {
+        // What is held is said; of what waits for a large file the one that waits longest is.
+        let is_held = |name: &str| share.holds.iter().any(|hold| hold.account == name);
+        let over = |account: &&AccountStatus| account.lag_ms > objective;
+        let mut waits = share.accounts.worst.iter().filter(|a| !is_held(&a.account)).filter(over);
+        if let Some(AccountStatus { account, lag_ms, .. }) = waits.next() {
+            let (lag, objective) = (span(*lag_ms), span(objective));
+            reasons.push(format!(
+                "account {account} waits for a large file: its lag of {lag} is over the objective \
+                 of {objective}"
+            ));
+        }
+    }
     if share.recovery_point.is_none() {
         reasons.push("there is no recovery point yet".into());
     }
@@ -234,6 +247,15 @@ fn loss(status: &SiteStatus) -> String {
             format!("nothing known of would be lost; all before {lag} ago is proven")
         }
         _ => format!("{lag} of changes ({}) would be lost", at_risk_text(&sum)),
+    };
+    // An account that is held or waits for a large file has a T of its own.
+    let accounts = status.shares.iter().flat_map(|share| &share.accounts.worst);
+    let behind = accounts.filter(|a| !a.account.is_empty()).max_by_key(|account| account.lag_ms);
+    let lost = match behind {
+        Some(AccountStatus { account, lag_ms, .. }) => {
+            format!("{lost}; of account {account} {} of changes", span(*lag_ms))
+        }
+        None => lost,
     };
     match without {
         0 => lost,
