@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use farshore::state::{State, path_bytes};
+use farshore_engine::catalog::CatalogRole;
 use farshore_proto::link::Link;
 use farshore_test_support::Rng;
 
@@ -245,4 +247,145 @@ fn equal_files_that_were_carried_are_two_files() {
         assert_eq!((links("acct1/in/huge"), links("acct2/in/twin")), (1, 1));
     })
     .expect("ends in order");
+}
+
+#[test]
+fn a_file_that_is_renamed_while_it_is_carried_goes_on_where_it_was() {
+    let (sites, content) = (Sites::in_memory(), noise(8, HUGE));
+    begun(&sites);
+    standing(&sites, |at| {
+        first_cut(at);
+        at.link.set_bandwidth_limit(Some(SLOW));
+        let huge = put_huge(&sites, &content);
+        at.script.cut(parts(2_000, ["acct1/in"]));
+        wait_for_carried(&sites, 8 * MIB);
+        let moved = sites.a.join("acct1/in/moved");
+        fs::rename(&huge, &moved).unwrap();
+        assert_eq!(at.script.released(), [path("acct1")]);
+        at.script.cut(parts(3_000, ["acct1/in"]));
+        assert_eq!(at.script.left_out(), [path("acct1")]);
+        assert!(
+            !sites.b.join("acct1/in/huge").exists() && !sites.b.join("acct1/in/moved").exists()
+        );
+        assert_eq!(at.script.released(), [path("acct1")]);
+        at.script.cut(parts(4_000, ["acct1/in"]));
+        assert!(fs::read(sites.b.join("acct1/in/moved")).unwrap() == content);
+        sites.equal("renamed");
+        // It is read on for a second until it is missed.
+        assert!(ahead_bytes(at) < (HUGE + 2 * MIB) as u64, "{} bytes", ahead_bytes(at));
+        wait("removed", || is_empty(&sites.b.join(".farshore/ahead")));
+    })
+    .expect("ends in order");
+}
+
+#[test]
+fn a_file_that_is_cut_short_or_written_over_while_it_is_carried_is_never_torn() {
+    let (sites, content) = (Sites::in_memory(), noise(9, HUGE));
+    for (n, change) in ["short", "over", "grown"].into_iter().enumerate() {
+        let account = format!("acct{n}");
+        write(&sites.a, &format!("{account}/in/first"), "1");
+        standing(&sites, |at| {
+            at.script.cut(whole(1_000));
+            at.script.carries_from(MIB as u64);
+            at.link.set_bandwidth_limit(Some(SLOW));
+            let huge = sites.a.join(format!("{account}/in/huge"));
+            fs::write(&huge, &content).unwrap();
+            let folder = format!("{account}/in");
+            at.script.cut(parts(2_000, [folder.as_str()]));
+            wait_for_carried(&sites, 4 * MIB);
+            let file = fs::OpenOptions::new().write(true).open(&huge).unwrap();
+            let mut wanted = content.clone();
+            match change {
+                "short" => wanted.truncate(6 * MIB),
+                "over" => wanted[MIB..MIB + 10].fill(0),
+                _ => wanted.extend_from_slice(b"and more"),
+            }
+            file.set_len(wanted.len() as u64).unwrap();
+            let part =
+                if change == "over" { MIB..MIB + 10 } else { HUGE.min(wanted.len())..wanted.len() };
+            std::os::unix::fs::FileExt::write_all_at(
+                &file,
+                &wanted[part.clone()],
+                part.start as u64,
+            )
+            .unwrap();
+            drop(file);
+            at.link.set_bandwidth_limit(None);
+            let there = sites.b.join(format!("{account}/in/huge"));
+            let mut time = 2_000;
+            while !there.exists() {
+                at.script.released();
+                time += 1_000;
+                at.script.cut(parts(time, [folder.as_str()]));
+            }
+            assert!(fs::read(&there).unwrap() == wanted, "{change}");
+            sites.equal(change);
+        })
+        .expect("ends in order");
+    }
+    sites.converged("by a run of its own");
+}
+
+#[test]
+fn what_is_linked_from_another_account_while_it_is_carried_is_one_file_in_the_end() {
+    let (sites, content) = (Sites::in_memory(), noise(10, HUGE));
+    begun(&sites);
+    standing(&sites, |at| {
+        first_cut(at);
+        at.link.set_bandwidth_limit(Some(SLOW));
+        let huge = put_huge(&sites, &content);
+        at.script.cut(parts(2_000, ["acct1/in"]));
+        wait_for_carried(&sites, 4 * MIB);
+        fs::hard_link(&huge, sites.a.join("acct2/in/twin")).unwrap();
+        at.link.set_bandwidth_limit(None);
+        let mut time = 2_000;
+        loop {
+            time += 1_000;
+            at.script.cut(whole(time));
+            if at.script.left_out().is_empty() {
+                break;
+            }
+            at.script.released();
+        }
+        sites.equal("linked");
+        wait("removed", || is_empty(&sites.b.join(".farshore/ahead")));
+    })
+    .expect("ends in order");
+    sites.converged("by a run of its own");
+}
+
+/// The accounts that the last point lacks, as the source and as the target have it.
+fn behind(sites: &Sites) -> [Vec<(farshore_core::path::RelPath, i64)>; 2] {
+    let state = State::open(Some(&sites.state)).unwrap();
+    let pair = farshore::replicate::folder_pair(&sites.a, &sites.b);
+    let of = |role, parts: &[&[u8]]| {
+        let (catalog, _) = farshore::replicate::open_catalog(&state, role, parts).unwrap();
+        catalog.reader().unwrap().behind().unwrap().first
+    };
+    [of(CatalogRole::Source, &pair), of(CatalogRole::Target, &[path_bytes(&sites.b)])]
+}
+
+#[test]
+fn both_ends_know_what_a_point_lacks_though_its_source_never_hears_of_it() {
+    let sites = Sites::in_memory();
+    begun(&sites);
+    let one = vec![(path("acct1"), 500)];
+    standing(&sites, |at| {
+        first_cut(at);
+        at.script.are_behind(one.clone());
+        at.script.cut(parts(2_000, ["acct2/in"]));
+    })
+    .expect("ends in order");
+    assert_eq!(behind(&sites), [one.clone(), one]);
+    standing(&sites, |at| drop(at.script.cut(parts(3_000, ["acct2/in"])))).expect("in order");
+    assert_eq!(behind(&sites), [vec![], vec![]]);
+    let two = vec![(path("acct2"), 3_000)];
+    let broken = standing(&sites, |at| {
+        at.script.are_behind(two.clone());
+        at.seen.breaks(at.link);
+        at.script.want(parts(4_000, ["acct1/in"]));
+        at.script.ended();
+    });
+    assert!(broken.is_err());
+    assert_eq!(behind(&sites), [two.clone(), two]);
 }

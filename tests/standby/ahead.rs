@@ -83,3 +83,53 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
     println!("{points} points while it was carried, {behind} with the account behind");
     drop((standby, sender));
 }
+
+/// What comes first is asserted, not when: each small file is at the standby, in a point that is sealed, while of
+/// the large one nothing is seen.
+#[test]
+fn small_files_of_others_arrive_in_cuts_while_hundreds_of_mib_are_on_their_way() {
+    const LARGE: usize = 256 << 20;
+    let line = LINE.replace("8M", "40M");
+    let pair = Pair::with(Dials::Recovery, &line);
+    pair.write("acct1/in/first", b"1");
+    pair.write("acct2/in/first", b"1");
+    let (standby, sender) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.production, "looked at all", |share| {
+        share["capture"]["last_look_unix_ms"].is_i64()
+    });
+    let content = Rng::new(13).bytes(LARGE);
+    let made = pair.production.tree.with_file_name("huge");
+    fs::write(&made, &content).unwrap();
+    fs::rename(&made, pair.production.tree.join("acct1/in/huge")).unwrap();
+    pair.write("acct1/in/a.ready", b"go");
+    pair.wait(&pair.recovery, "named", is_behind);
+    let (huge, ready) = (there(&pair, "acct1/in/huge"), there(&pair, "acct1/in/a.ready"));
+    let mut meanwhile = 0;
+    loop {
+        let name = format!("acct2/in/{meanwhile}");
+        pair.write(&name, b"small");
+        let (sequence, _) = pair.point();
+        assert!(there(&pair, &name).exists(), "point {sequence} has it");
+        // Looked for behind the small one: that came first.
+        if huge.exists() {
+            break;
+        }
+        assert!(!ready.exists(), "the trigger before its file");
+        let status = pair.status(&pair.recovery);
+        let point = &status["shares"][0]["recovery_point"];
+        assert!(huge.exists() || point["exceptions"].as_u64() > Some(0), "{point:#}");
+        meanwhile += 1;
+    }
+    assert!(meanwhile >= 3, "{meanwhile} small files in cuts of their own");
+    pair.point();
+    assert!(fs::read(&huge).unwrap() == content && ready.exists());
+    pair.equal("at the end");
+    for site in [&pair.production, &pair.recovery] {
+        pair.wait(site, "level again", |share| {
+            !is_behind(share) && share["recovery_point"]["exceptions"] == 0
+        });
+    }
+    println!("{meanwhile} small files in cuts of their own");
+    drop((standby, sender));
+}
