@@ -389,3 +389,28 @@ fn both_ends_know_what_a_point_lacks_though_its_source_never_hears_of_it() {
     assert!(broken.is_err());
     assert_eq!(behind(&sites), [two.clone(), two]);
 }
+
+#[test]
+fn a_target_that_cannot_hold_it_refuses_the_file_and_not_the_session() {
+    let (sites, content) = (Sites::in_memory(), noise(14, HUGE));
+    begun(&sites);
+    standing(&sites, |at| {
+        first_cut(at);
+        // No folder can be made there.
+        fs::write(sites.b.join(".farshore/ahead"), "in the way").unwrap();
+        put_huge(&sites, &content);
+        at.script.cut(parts(2_000, ["acct1/in"]));
+        wait("sent", || ahead_bytes(at) >= HUGE as u64);
+        for n in 0..5 {
+            let name = format!("acct2/in/{n}");
+            write(&sites.a, &name, "x");
+            at.script.cut(parts(3_000 + n, ["acct2/in"]));
+            assert!(sites.b.join(name).exists());
+            assert_eq!(at.script.left_out(), [path("acct1")]);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        fs::remove_file(sites.b.join(".farshore/ahead")).unwrap();
+    })
+    .expect("ends in order");
+    sites.converged("by a run of its own");
+}

@@ -21,12 +21,17 @@ impl<S: Storage> Session<'_, S> {
         incoming: &Receiver<(FrameReader, u64)>,
     ) -> Result<(), TargetError> {
         while let Ok((mut reader, number)) = incoming.recv() {
-            let slot = own.begin_ahead(self.storage).map_err(TargetError::Ahead)?;
-            let failure = match self.carried(own, &mut reader, &slot) {
-                Ok(failure) => failure,
+            let failure = match own.begin_ahead(self.storage) {
+                Ok(slot) => match self.carried(own, &mut reader, &slot) {
+                    Ok(failure) => failure,
+                    Err(e) => {
+                        drop(own.drop_ahead(self.storage, &slot));
+                        return Err(e);
+                    }
+                },
                 Err(e) => {
-                    drop(own.drop_ahead(self.storage, &slot));
-                    return Err(e);
+                    let failure = self.failed(&e, format!("making a place for it: {e}"));
+                    passed_over(&mut reader)?.then(|| vec![failure])
                 }
             };
             self.machine().carry_ended(number);
@@ -61,14 +66,6 @@ impl<S: Storage> Session<'_, S> {
         let stager = Stager::carrying(storage, catalog, own, &applied, config, slot)
             .map(|stager| stager.speaking(self.machine().version()));
         let staged = stager.and_then(|s| profile.time(Stage::Stage, || s.run(reader, profile)));
-        let failed = |e: &io::Error, text| {
-            // How much it takes its source knows.
-            let kind = match is_full(e) {
-                true => FailureKind::NoSpace { needed: 0, free: storage.free_bytes().unwrap_or(0) },
-                false => FailureKind::Refused,
-            };
-            Failure { path: RelPath::root(), kind, text }
-        };
         match staged {
             Ok(mut batch) => {
                 let whole = whole_of(&mut batch).filter(|_| batch.failures.is_empty());
@@ -87,7 +84,7 @@ impl<S: Storage> Session<'_, S> {
                 if let Err(e) = ended {
                     own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                     let text = format!("holding it ahead of its cut: {e}");
-                    batch.failures.push(failed(&e, text));
+                    batch.failures.push(self.failed(&e, text));
                 }
                 Ok(Some(batch.failures))
             }
@@ -100,10 +97,23 @@ impl<S: Storage> Session<'_, S> {
                 own.drop_ahead(storage, slot).map_err(TargetError::Ahead)?;
                 let text = crate::ingest::describe(&e);
                 let StageError::Disk { source, .. } = &e else { return Err(e.into()) };
-                Ok(Some(vec![failed(source, text)]))
+                let failure = self.failed(source, text);
+                Ok(passed_over(reader)?.then(|| vec![failure]))
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// What the disk says of a stream.
+    fn failed(&self, e: &io::Error, text: String) -> Failure {
+        // How much it takes its source knows.
+        let kind = match is_full(e) {
+            true => {
+                FailureKind::NoSpace { needed: 0, free: self.storage.free_bytes().unwrap_or(0) }
+            }
+            false => FailureKind::Refused,
+        };
+        Failure { path: RelPath::root(), kind, text }
     }
 
     /// Removes what is no longer wanted, and says what is held.
@@ -136,4 +146,18 @@ impl<S: Storage> Session<'_, S> {
 fn whole_of(batch: &mut StagedBatch) -> Option<Recipe> {
     let [Staged::Place { entry, .. }] = &batch.staged[..] else { return None };
     batch.recipes.remove(entry.content()?)
+}
+
+/// Reads what still comes of a stream that came to nothing: one that is stopped would end the session. Whether
+/// it ended in order.
+fn passed_over(reader: &mut FrameReader) -> Result<bool, TargetError> {
+    let mut payload = Vec::new();
+    loop {
+        match reader.next_frame(&mut payload) {
+            Ok(true) => {}
+            Ok(false) => return Ok(true),
+            Err(FrameError::Link(_) | FrameError::EndedEarly) => return Ok(false),
+            Err(e) => return Err(StageError::from(e).into()),
+        }
+    }
 }
