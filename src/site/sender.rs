@@ -177,7 +177,7 @@ struct UnderWay {
     /// Files left out of it that the standby has no room for; they are in trouble already.
     waits: Vec<RelPath>,
     /// Accounts that its point will not have.
-    lags: BTreeMap<RelPath, ahead::Lag>,
+    lags: ahead::Lags,
 }
 
 impl Trouble {
@@ -228,7 +228,7 @@ struct Inner {
     /// What waits for a large file.
     ahead: BTreeMap<RelPath, ahead::Waiting>,
     /// What the last point does not have because of that.
-    lags: BTreeMap<RelPath, ahead::Lag>,
+    lags: ahead::Lags,
     found_by_event: u64,
     found: u64,
     marks_sealed: u64,

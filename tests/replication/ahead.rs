@@ -412,5 +412,6 @@ fn a_target_that_cannot_hold_it_refuses_the_file_and_not_the_session() {
         fs::remove_file(sites.b.join(".farshore/ahead")).unwrap();
     })
     .expect("ends in order");
+    sites.run();
     sites.converged("by a run of its own");
 }

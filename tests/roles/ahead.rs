@@ -64,10 +64,12 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// Whether a part is there that outlives a restart.
 fn holds_ahead(site: &Site) -> bool {
     let slots = fs::read_dir(site.tree.join(".farshore/ahead")).into_iter().flatten();
-    let bytes = |slot: std::io::Result<fs::DirEntry>| slot.ok()?.path().join("1").metadata().ok();
-    slots.filter_map(bytes).any(|bytes| bytes.len() > 0)
+    let log =
+        |slot: std::io::Result<fs::DirEntry>| slot.ok()?.path().join("recipe").metadata().ok();
+    slots.filter_map(log).any(|log| log.len() > 0)
 }
 
 fn seen_at_once(pair: &Pair) {
@@ -136,6 +138,7 @@ fn opened_by_force_a_standby_names_what_waited_for_a_large_file_and_it_comes_hom
     let share = pair.wait(recovery, "named", |share| lag(share).is_some());
     assert_eq!(lag(&share), Some(since), "after a restart of the standby");
     assert!(!there(&pair, "acct1/in/huge").exists(), "too early to test anything");
+    assert!(holds_ahead(recovery), "too little came to test anything");
     wait_phase(&pair, recovery, "standby", false);
     let opened = run(recovery, &["failover", "--force", "--peer-is-off", "--json"]);
     assert!(opened.status.success(), "{}", shown(&opened));

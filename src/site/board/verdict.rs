@@ -152,8 +152,7 @@ pub(super) fn of_share(
     if let Some(objective) = share.objective.objective_ms {
         // What is held is said; of what waits for a large file the one that waits longest is.
         let is_held = |name: &str| share.holds.iter().any(|hold| hold.account == name);
-        let over = |account: &&AccountStatus| account.lag_ms > objective;
-        let mut waits = share.accounts.worst.iter().filter(|a| !is_held(&a.account)).filter(over);
+        let mut waits = behind(share).filter(|a| a.lag_ms > objective && !is_held(&a.account));
         if let Some(AccountStatus { account, lag_ms, .. }) = waits.next() {
             let (lag, objective) = (span(*lag_ms), span(objective));
             reasons.push(format!(
@@ -175,6 +174,13 @@ pub(super) fn of_share(
         ));
     }
     reasons
+}
+
+/// Accounts that are further behind than their share.
+fn behind(share: &ShareStatus) -> impl Iterator<Item = &AccountStatus> {
+    let of_share = share.lag.now_ms.unwrap_or(0);
+    let worst = share.accounts.worst.iter();
+    worst.filter(move |account| !account.account.is_empty() && account.lag_ms > of_share)
 }
 
 /// A state in which the pair replicates.
@@ -249,9 +255,8 @@ fn loss(status: &SiteStatus) -> String {
         _ => format!("{lag} of changes ({}) would be lost", at_risk_text(&sum)),
     };
     // An account that is held or waits for a large file has a T of its own.
-    let accounts = status.shares.iter().flat_map(|share| &share.accounts.worst);
-    let behind = accounts.filter(|a| !a.account.is_empty()).max_by_key(|account| account.lag_ms);
-    let lost = match behind {
+    let accounts = status.shares.iter().flat_map(behind);
+    let lost = match accounts.max_by_key(|account| account.lag_ms) {
         Some(AccountStatus { account, lag_ms, .. }) => {
             format!("{lost}; of account {account} {} of changes", span(*lag_ms))
         }

@@ -31,12 +31,43 @@ pub(super) struct Waiting {
 }
 
 /// An account that the last point does not have as at its time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lag {
     /// The time up to which it is in.
     pub(super) since_ms: i64,
     /// What was not looked at is not known: that was another run of the daemon.
     pub(super) is_unknown: bool,
+}
+
+/// Accounts that are behind.
+pub(super) type Lags = BTreeMap<RelPath, Lag>;
+
+/// What a point lacks that comes behind one of `last_ms`, which lacked `former`: what its cut leaves out, and
+/// what an earlier one left out and it does not look at either. Whether everything was looked at by then says
+/// `completes`.
+fn lags_of(
+    former: &Lags,
+    left_out: &BTreeSet<&RelPath>,
+    is_held: impl Fn(&RelPath) -> bool,
+    completes: bool,
+    last_ms: i64,
+) -> Lags {
+    // All that waited of what is no longer left out was taken into the next cut.
+    let stays = |(account, lag): &(&RelPath, &Lag)| {
+        let is_in = !is_held(account) && (completes || !lag.is_unknown);
+        !is_in && !left_out.contains(account)
+    };
+    let stays = former.iter().filter(stays).map(|(account, lag)| (account.clone(), *lag));
+    let mut lags: Lags = stays.collect();
+    for account in left_out {
+        // A file that is left out by itself now was with its account before.
+        let known = former.iter().filter(|(known, _)| account.starts_with(known));
+        let new = Lag { since_ms: last_ms, is_unknown: false };
+        let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
+        lag.is_unknown &= !completes;
+        lags.insert((*account).clone(), lag);
+    }
+    lags
 }
 
 impl Sender {
@@ -71,31 +102,14 @@ impl Sender {
         withheld.accounts().iter().chain(inner.ahead.keys()).cloned().collect()
     }
 
-    /// The accounts that the point of a cut will not have: what it leaves out, and what an earlier one left
-    /// out and it does not look at.
-    pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> BTreeMap<RelPath, Lag> {
-        let completes = inner.under_way.completes;
-        let since_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+    /// The accounts that the point of a cut will not have.
+    pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> Lags {
         // A file that has trouble by itself is listed as such.
         let left_out = cut.left_out.accounts.iter().map(|(account, _)| account);
-        let left_out: BTreeSet<&RelPath> =
-            left_out.filter(|account| !inner.troubled.contains_key(account)).collect();
-        // All that waited of what is no longer left out was taken into the next cut.
-        let stays = |(account, lag): &(&RelPath, &Lag)| {
-            let is_in = !cut.withheld.covers(account) && (completes || !lag.is_unknown);
-            !is_in && !left_out.contains(account)
-        };
-        let mut lags: BTreeMap<RelPath, Lag> =
-            inner.lags.iter().filter(stays).map(|(account, lag)| (account.clone(), *lag)).collect();
-        for account in left_out {
-            // A file that is left out by itself now was with its account before.
-            let known = inner.lags.iter().filter(|(known, _)| account.starts_with(known));
-            let new = Lag { since_ms, is_unknown: false };
-            let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
-            lag.is_unknown &= !completes;
-            lags.insert(account.clone(), lag);
-        }
-        lags
+        let left_out = left_out.filter(|account| !inner.troubled.contains_key(account)).collect();
+        let is_held = |account: &RelPath| cut.withheld.covers(account);
+        let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        lags_of(&inner.lags, &left_out, is_held, inner.under_way.completes, last_ms)
     }
 
     /// Remembers what a cut did not look at.
@@ -160,5 +174,51 @@ impl Sender {
     pub(super) fn release_all(&self) {
         let waiting: Vec<RelPath> = self.lock().ahead.keys().cloned().collect();
         self.is_released(&waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    fn lag(since_ms: i64, is_unknown: bool) -> Lag {
+        Lag { since_ms, is_unknown }
+    }
+
+    fn next(former: &Lags, left_out: &[&str], completes: bool, last_ms: i64) -> Lags {
+        let left_out: Vec<RelPath> = left_out.iter().map(|account| path(account)).collect();
+        let is_held = |account: &RelPath| *account == path("held");
+        lags_of(former, &left_out.iter().collect(), is_held, completes, last_ms)
+    }
+
+    #[test]
+    fn what_waits_keeps_its_time_until_a_cut_has_it() {
+        let first = next(&Lags::new(), &["a"], false, 100);
+        assert_eq!(first, [(path("a"), lag(100, false))].into());
+        // Whatever comes between, a break of the session among it.
+        let second = next(&first, &["a", "b"], false, 200);
+        assert_eq!(second, [(path("a"), lag(100, false)), (path("b"), lag(200, false))].into());
+        assert_eq!(next(&second, &["b"], false, 300), [(path("b"), lag(200, false))].into());
+        // A file that waits by itself was with its account.
+        assert_eq!(next(&second, &["a/1"], false, 300), [(path("a/1"), lag(100, false))].into());
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_out_is_behind_until_everything_was_looked_at() {
+        let kept: Lags = [(path("a"), lag(100, true)), (path("b"), lag(50, true))].into();
+        assert_eq!(next(&kept, &[], false, 300), kept);
+        assert_eq!(next(&kept, &["a"], false, 300), kept, "of what was left out more may be");
+        assert_eq!(next(&kept, &["a"], true, 300), [(path("a"), lag(100, false))].into());
+        assert_eq!(next(&kept, &[], true, 300), Lags::new());
+    }
+
+    #[test]
+    fn what_is_held_meanwhile_stays_behind() {
+        let kept: Lags = [(path("held"), lag(100, false))].into();
+        assert_eq!(next(&kept, &[], true, 300), kept);
     }
 }
