@@ -207,6 +207,14 @@ impl AheadDesk {
         withheld.into_iter().collect()
     }
 
+    /// What a cut has to leave out: besides, what its owner does not know yet to be no longer left out. The owner
+    /// took nothing of that into the cut, whose point would else pass for having it.
+    pub(super) fn stays_out(&self) -> Vec<RelPath> {
+        let mut stays: BTreeSet<RelPath> = self.withheld().into_iter().collect();
+        stays.extend(self.lock().told.iter().cloned());
+        stays.into_iter().collect()
+    }
+
     /// What a cut left out, and what there is to say of it: the owner of the session is told when it is
     /// over.
     pub(super) fn left_out(&self, left_out: Vec<RelPath>) -> Vec<(RelPath, Option<String>)> {

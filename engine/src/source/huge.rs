@@ -56,7 +56,7 @@ impl<S: Storage> Source<'_, S> {
             return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
         }
         let probed = self.ahead.probed(|path| look.covers(path));
-        let mut ahead = self.ahead.withheld();
+        let mut ahead = self.ahead.stays_out();
         ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
         let mut met = HashSet::new();
         let mut plan;

@@ -119,6 +119,19 @@ fn what_there_is_no_room_for_is_left_to_its_owner_and_its_account_goes_on() {
 }
 
 #[test]
+fn what_was_left_out_stays_so_until_its_owner_knows_that_it_is_over() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    assert_eq!(desk.stays_out(), [path("a")]);
+    desk.left_out(desk.stays_out());
+    assert_eq!(next(&desk), "a/1");
+    desk.ended(&path("a/1"), Outcome::Gone);
+    assert_eq!((desk.withheld(), desk.stays_out()), (vec![], vec![path("a")]));
+    assert_eq!(desk.take_released(), [path("a")]);
+    assert_eq!(desk.stays_out(), []);
+}
+
+#[test]
 fn of_what_is_held_only_what_is_under_way_goes_on() {
     let desk = AheadDesk::default();
     wants(&desk, "a/1", 500);
