@@ -46,6 +46,10 @@ use stage::{Ended, Event, Spec, Stage};
 const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 /// How often it is looked whether a signal came, meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
+/// A record and a report are a few synced writes.
+const RECORD_PATIENCE: Duration = Duration::from_secs(60);
+/// Characters of the probe's output in the signed report.
+const OUTPUT_MAX: usize = 4_096;
 /// Paths that are listed; more are counted.
 const LISTED: usize = 10_000;
 
@@ -115,6 +119,8 @@ pub struct Report {
     pub kept: Option<String>,
     /// Whether all of it was removed.
     pub cleaned: bool,
+    /// The signed report of it (`farshore audit report`); null: it could not be written.
+    pub report: Option<String>,
 }
 
 /// A command that ran in it.
@@ -263,6 +269,7 @@ pub fn run(options: &Options, stop: &Stop) -> Result<Report, Failure> {
     let result = run.within(&taken);
     match result {
         Ok(mut report) => {
+            run.put_on_record(&mut report);
             let kept = options.keep.then(|| folder::keep(&place.storage, &taken));
             match kept {
                 Some(Ok(name)) => {
@@ -327,6 +334,31 @@ impl Run<'_> {
         Ok(report)
     }
 
+    /// Has the daemon put on record what it came to, and sign that.
+    fn put_on_record(&self, report: &mut Report) {
+        let share = Some(report.share.clone());
+        let mut facts = serde_json::to_value(&*report).unwrap_or_default();
+        // A request is bounded; what was written is counted.
+        if let Some(facts) = facts.as_object_mut() {
+            facts.retain(|key, _| !matches!(key.as_str(), "wrote" | "problems" | "report"));
+        }
+        if let Some(output) = facts["probe"].as_object_mut().and_then(|p| p.get_mut("output")) {
+            let text: String =
+                output.as_str().unwrap_or_default().chars().take(OUTPUT_MAX).collect();
+            *output = text.into();
+        }
+        let request = Request::Rehearsed { share, report: facts };
+        match control::call(&self.place.config.site.state, &request, RECORD_PATIENCE) {
+            Ok(answer) => report.report = answer["report"].as_str().map(str::to_owned),
+            Err(failure) => {
+                report.problem(
+                    &RelPath::root(),
+                    format!("putting it on record: {}", failure.message),
+                );
+            }
+        }
+    }
+
     /// Has the daemon make the view.
     fn view(&self, taken: &Taken) -> Result<MadeView, Failure> {
         let share = Some(self.place.share.name.clone());
@@ -375,6 +407,7 @@ impl Run<'_> {
             wrote_count: 0,
             kept: None,
             cleaned: false,
+            report: None,
         }
     }
 

@@ -11,12 +11,20 @@ mod ahead;
 mod churn;
 #[path = "roles/decided.rs"]
 mod decided;
+#[path = "roles/evidence.rs"]
+mod evidence;
 #[path = "roles/force.rs"]
 mod force;
 #[path = "roles/home.rs"]
 mod home;
+#[path = "roles/large.rs"]
+mod large;
+#[path = "roles/lease.rs"]
+mod lease;
 #[path = "standby/pair.rs"]
 mod pair;
+#[path = "roles/restored.rs"]
+mod restored;
 #[path = "roles/services.rs"]
 mod services;
 #[path = "roles/switch.rs"]

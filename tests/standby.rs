@@ -14,10 +14,14 @@ mod bad;
 mod churn;
 #[path = "standby/disasters.rs"]
 mod disasters;
+#[path = "standby/kept.rs"]
+mod kept;
 #[path = "standby/keys.rs"]
 mod keys;
 #[path = "standby/kills.rs"]
 mod kills;
+#[path = "standby/manager.rs"]
+mod manager;
 #[path = "standby/nodes.rs"]
 mod nodes;
 #[path = "standby/pair.rs"]

@@ -358,6 +358,9 @@ fn post_all(board: &Arc<Board>) {
             last_look_unix_ms: Some(T0 - 9_000),
             last_look_took_ms: Some(7_000),
             overflows: 1,
+            start: "resumes: 3 journaled paths, no look at the whole tree".into(),
+            whole_looks: 0,
+            looked_at: 12,
             nodes: vec![NodeStatus {
                 name: "node1".into(),
                 last_heard_unix_ms: Some(T0),

@@ -31,7 +31,10 @@
 //!
 //! What survives a crash: see [`JOURNAL_NAME`] in `docs/format.md`. Everything marked and not done waits
 //! again; that nobody watched meanwhile marks the whole beside it, so that a caller may look at what is
-//! known first ([`TakeFilter::parts_only`]).
+//! known first ([`TakeFilter::parts_only`]). Where a [`Keeper`] keeps the queue of fanotify, the kernel watches
+//! while no process does: [`resume`] reads what it queued, and marks the whole only where it cannot be shown that
+//! nothing was lost ([`Disbelief`]): `ledger.rs` has the argument. By inotify that is never shown: the queue could
+//! be kept, but what it means is in a table of watches that ends with the process.
 
 mod announced;
 mod dirty;
@@ -39,6 +42,9 @@ mod fanotify;
 mod handles;
 mod inotify;
 mod journal;
+mod keeper;
+mod ledger;
+mod map;
 mod marks;
 mod place;
 mod state;
@@ -50,5 +56,6 @@ pub use self::dirty::{
     AccountStatus, DirtyConfig, DirtySet, DirtyStatus, TakeFilter, Taken, Taking,
 };
 pub use self::journal::NAME as JOURNAL_NAME;
+pub use self::keeper::{Disbelief, Keeper, Kept};
 pub use self::state::{Gap, Resumed};
-pub use self::watcher::{Notice, Synced, WatchConfig, WatchKind, WatchReport, Watcher};
+pub use self::watcher::{Notice, Synced, WatchConfig, WatchKind, WatchReport, Watcher, resume};

@@ -3,6 +3,7 @@
 //! ```text
 //! .farshore/quarantine/<epoch>-<plan>/manifest     what is in it, why, and where it was; a line each
 //! .farshore/quarantine/<epoch>-<plan>/tree/        the versions, at their paths
+//! .farshore/quarantine/<epoch>-<plan>/unplanned/   what a crash left at no path and nobody planned for, by number
 //! .farshore/failback/<plan>/outgoing/              at production: what it sends, further names of its files
 //! .farshore/failback/<plan>/incoming/              at recovery: what came
 //! ```

@@ -363,6 +363,25 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         to_name: &[u8],
     ) -> io::Result<()>;
 
+    /// Whether it is worth asking for [`Self::exchange`].
+    fn may_exchange(&self) -> bool {
+        false
+    }
+
+    /// Lets two names change places, at once; `false`, and nothing done, where the file system cannot.
+    ///
+    /// # Errors
+    /// The call's own: ENOENT when one of them is not there.
+    fn exchange(
+        &self,
+        _one: &Self::Directory,
+        _one_name: &[u8],
+        _other: &Self::Directory,
+        _other_name: &[u8],
+    ) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Removes a name that is no directory.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 mod bed;
 #[path = "capture/changes.rs"]
 mod changes;
+#[path = "capture/kept.rs"]
+mod kept;
 #[path = "capture/limits.rs"]
 mod limits;
 #[path = "capture/races.rs"]

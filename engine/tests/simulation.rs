@@ -26,6 +26,8 @@ use farshore_engine::io::sim::{CrashModel, Fault, SimConfig};
 
 #[path = "simulation/edits.rs"]
 mod edits;
+#[path = "simulation/failback.rs"]
+mod failback;
 #[path = "simulation/link.rs"]
 mod link;
 #[path = "simulation/oracle.rs"]

@@ -106,6 +106,10 @@ fn text(report: &Report) -> String {
         (None, true) => "everything is removed".to_owned(),
         (None, false) => "NOT everything could be removed".to_owned(),
     });
+    lines.push(match &report.report {
+        Some(report) => format!("report: farshore audit report {report}"),
+        None => "NO REPORT of it could be written".to_owned(),
+    });
     lines.join("\n") + "\n"
 }
 

@@ -198,6 +198,14 @@ pub enum Request {
         /// The folder's name, below `.farshore/rehearsal`.
         id: String,
     },
+    /// Put on record what a rehearsal came to.
+    Rehearsed {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+        /// Its report, as it is printed.
+        report: serde_json::Value,
+    },
     /// Read the config again.
     Reload {},
     /// End in order.

@@ -65,12 +65,14 @@ use crate::site::receiver::Receiver;
 use crate::site::redial::Redial;
 use crate::site::scrubber::Scrubber;
 use crate::site::sender::{Sender, SenderConfig};
+use crate::site::store::Store;
 use crate::site::trust::{TrustFile, TrustStore, TrustWatch};
 use crate::site::watch::watched;
 use crate::state::{State, now_ms, path_bytes, random_id};
 
 mod auditing;
 mod commands;
+mod drilling;
 mod ends;
 mod failback;
 mod links;
@@ -152,6 +154,8 @@ struct Daemon {
     stopping: AtomicBool,
     words: Told<Word>,
     notifier: Notifier,
+    /// What outlives this process.
+    keeps: Arc<Store>,
 }
 
 /// Runs the daemon until a word says stop; `ready` is called with the address peers can dial.
@@ -168,6 +172,7 @@ pub fn run(
     let lock = DaemonLock::take(state.folder())?;
     let (tell, told) = words;
     let notifier = Notifier::from_env();
+    let keeps = Store::from_env(&notifier);
     // Programs can be started up to here, and by that process alone afterwards.
     let hooks = Hooks::start(&options.config).map_err(|e| Failure {
         exit: Exit::Refused,
@@ -178,7 +183,7 @@ pub fn run(
     let kept = Confinement::of(&options.config, &options.config_file);
     let confined = confine(&kept).map_err(|e| Failure::new(Exit::Refused, &e))?;
     options.log.say(&Record::new(Level::Info, "confined", confined.to_string()));
-    let daemon = Daemon::open(options, state, tell, notifier, hooks)?;
+    let daemon = Daemon::open(options, state, tell, (notifier, keeps), hooks)?;
     let commands: Arc<dyn Commands> = Arc::clone(&daemon) as _;
     let control = Control::open(daemon.state.folder(), &lock, commands)?;
     let metrics = daemon.config().site.metrics;
@@ -220,7 +225,7 @@ impl Daemon {
         options: DaemonOptions,
         state: State,
         words: Told<Word>,
-        notifier: Notifier,
+        (notifier, keeps): (Notifier, Arc<Store>),
         hooks: Hooks,
     ) -> Result<Arc<Self>, Failure> {
         let DaemonOptions { config, config_file, log, io } = options;
@@ -240,6 +245,7 @@ impl Daemon {
             Arc::new(SystemClock),
         );
         let audit = open_audit(&state, &log)?;
+        keeps.keep_only(config.shares.iter().map(|share| share.name.as_str()));
         let mut slots = BTreeMap::new();
         let mut roles = BTreeMap::new();
         for share in &config.shares {
@@ -267,6 +273,7 @@ impl Daemon {
             stopping: AtomicBool::new(false),
             words,
             notifier,
+            keeps,
         }))
     }
 
@@ -327,6 +334,7 @@ impl Daemon {
             // No other session begins; those there are leave, or are ended by `run`.
             end.over().store(true, Relaxed);
             if let End::Sends(outgoing) = end {
+                outgoing.sender.go_on_watching();
                 outgoing.sender.stop();
             }
         }

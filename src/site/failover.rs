@@ -204,7 +204,9 @@ impl LossManifest {
         Ok(manifest)
     }
 
-    fn file(state: &State, share: &str, epoch: u64) -> std::path::PathBuf {
+    /// Where that of an epoch is kept.
+    #[must_use]
+    pub fn file(state: &State, share: &str, epoch: u64) -> std::path::PathBuf {
         state.folder().join("failovers").join(format!("{share}-{epoch}.json"))
     }
 

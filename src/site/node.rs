@@ -10,11 +10,12 @@
 //! not running, the kernel's queue overflowed) is reported as lost. Refuses a leader whose key is not
 //! trusted here. It opens no share for writing, and decides nothing.
 //!
-//! After a crash the journal has what was not heard, and what nobody watched meanwhile is lost and said so.
+//! After a crash the journal has what was not heard, and what nobody watched meanwhile is lost and said so; where the
+//! service manager keeps the queue of events, the kernel watched and nothing is.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ use crate::site::keys::shown_to;
 use crate::site::log::{Level, Log, Record};
 use crate::site::nodes::covers_own;
 use crate::site::notify::Notifier;
+use crate::site::store::Store;
 use crate::site::trust::{TrustFile, TrustWatch};
 use crate::site::watch::watched;
 use crate::state::State;
@@ -84,13 +86,15 @@ pub fn run(options: DaemonOptions, words: &Queue<Word>, ready: &dyn Fn()) -> Res
     let state = State::open(Some(&config.site.state)).map_err(|e| refused(&e))?;
     let _lock = DaemonLock::take(state.folder())?;
     let notifier = Notifier::from_env();
+    let keeps = Store::from_env(&notifier);
     let confined = confine(&Confinement::of(&config, &config_file)).map_err(|e| refused(&e))?;
     log.say(&Record::new(Level::Info, "confined", confined.to_string()));
     SiteKeys::load(state.folder()).map_err(|e| refused(&e))?;
     let trust = TrustFile::of(state.folder());
     let store = trust.load().map_err(|e| e.failure())?;
     let trusted = TrustedKeys::new(store.keys_of(&config.peer.name));
-    let shares = config.shares.iter().map(|share| Capture::open(share, &state));
+    keeps.keep_only(config.shares.iter().map(|share| share.name.as_str()));
+    let shares = config.shares.iter().map(|share| Capture::open(share, &state, &keeps, &log));
     let captures = shares.collect::<Result<Vec<_>, _>>()?;
     let stopping = AtomicBool::new(false);
     let node = Node { config, state, trust, trusted, log, stopping };
@@ -102,13 +106,14 @@ pub fn run(options: DaemonOptions, words: &Queue<Word>, ready: &dyn Fn()) -> Res
         notifier.ready();
         ready();
         node.until_stopped(words, &notifier);
+        captures.iter().for_each(|capture| capture.watcher.go_on());
     });
     node.say(Level::Info, "stopped", "in order".into());
     Ok(Exit::Done)
 }
 
 impl Capture {
-    fn open(share: &Share, state: &State) -> Result<Self, Failure> {
+    fn open(share: &Share, state: &State, keeps: &Arc<Store>, log: &Log) -> Result<Self, Failure> {
         let failed = |step: &str, e: std::io::Error| Failure {
             exit: Exit::Refused,
             message: format!("share '{}': {step}: {e}", share.name),
@@ -116,7 +121,12 @@ impl Capture {
         };
         let folder = state.folder().join("capture").join(&share.name);
         std::fs::create_dir_all(&folder).map_err(|e| failed("making its folder", e))?;
-        let (dirty, watcher) = watched(share, &folder)?;
+        let (dirty, watcher, resumed) = watched(share, &folder, keeps.keeper(&share.name))?;
+        let text = match dirty.status().whole {
+            Some((why, _)) => format!("reports that all is to be looked at: {why}"),
+            None => format!("resumes: {} journaled paths, nothing is lost", resumed.directories),
+        };
+        log.say(&Record::new(Level::Info, "watch", text).share(&share.name));
         Ok(Self { share: share.name.clone(), dirty, watcher })
     }
 }

@@ -77,6 +77,12 @@ impl Notifier {
         self.say("WATCHDOG=1");
     }
 
+    /// A way of one's own to the manager, if there is one.
+    #[must_use]
+    pub fn manager(&self) -> Option<UnixDatagram> {
+        self.socket.as_ref()?.try_clone().ok()
+    }
+
     fn say(&self, words: &str) {
         if let Some(socket) = &self.socket {
             // Nobody to tell it to.

@@ -12,7 +12,8 @@
 //! survives a restart.
 //!
 //! Refuses to give anything out while the root is not there. After a crash: the dirty set is read from
-//! its journal, and what nobody watched is found by a rotation, while what is known goes first.
+//! its journal, and what nobody watched is found by a rotation, while what is known goes first. Where the kernel
+//! watched meanwhile (`farshore_engine::capture`) there is nothing to be found, and no rotation (`sender/start.rs`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use farshore_core::path::RelPath;
 use farshore_core::policy::Policy;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::capture::{
-    DirtySet, DirtyStatus, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher,
+    DirtySet, DirtyStatus, Resumed, Synced, TakeFilter, Taken, Taking, WatchKind, Watcher,
 };
 use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
@@ -56,6 +57,7 @@ mod cuts;
 mod drain;
 mod held;
 mod live;
+mod start;
 mod waits;
 
 use brakes::Brakes;
@@ -126,6 +128,8 @@ pub struct Sender {
     distrusts: AtomicBool,
     heart: Mutex<Heart>,
     stopping: AtomicBool,
+    /// How it began, in words.
+    start: Mutex<String>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -231,6 +235,12 @@ struct Inner {
     lags: ahead::Lags,
     found_by_event: u64,
     found: u64,
+    /// What the ends were found to differ in, until a cut mends it.
+    differing: Option<Look>,
+    /// Times everything was looked at, or begun to be, since the start.
+    whole_looks: u64,
+    /// Entries looked at since the start.
+    looked_at: u64,
     marks_sealed: u64,
     version: u64,
 }
@@ -244,7 +254,7 @@ impl Sender {
         config: SenderConfig,
         storage: Arc<UringStorage>,
         catalog: Arc<Catalog>,
-        (dirty, watcher): (DirtySet, Watcher),
+        (dirty, watcher, resumed): (DirtySet, Watcher, Resumed),
         policies: Box<MakePolicy>,
         board: ShareBoard,
         log: Log,
@@ -279,6 +289,9 @@ impl Sender {
             lags,
             found_by_event: 0,
             found: 0,
+            differing: None,
+            whole_looks: 0,
+            looked_at: 0,
             marks_sealed: 0,
             version: 0,
         };
@@ -305,7 +318,9 @@ impl Sender {
             distrusts: AtomicBool::new(false),
             heart: Mutex::default(),
             stopping: AtomicBool::new(false),
+            start: Mutex::default(),
         };
+        sender.go_on_from(&resumed)?;
         sender.show_holds();
         Ok(sender)
     }
@@ -456,6 +471,9 @@ impl Sender {
                 .last_look
                 .map(|(_, took)| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             overflows: watch.overflows,
+            start: self.start.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            whole_looks: inner.whole_looks,
+            looked_at: inner.looked_at,
             nodes: self.config.nodes.status(),
         });
         drop(inner);
@@ -501,6 +519,10 @@ impl Sender {
             inner.covered = false;
             inner.rotation = None;
             let taken = self.dirty.take(&filter(false, left_out, &[]));
+            if let Some((why, _)) = &dirty.whole {
+                let text = format!("looks at everything: {why}");
+                self.log.say(&Record::new(Level::Info, "look", text).share(&self.config.share));
+            }
             // The look that begins now covers what the one before was to.
             if let Some(former) = std::mem::replace(&mut inner.whole, taken) {
                 self.dirty.done(former);
@@ -517,6 +539,7 @@ impl Sender {
         // What is changed from here on is told from what nobody announced.
         drop(self.watcher.sync());
         self.dirty.look_began();
+        inner.whole_looks += 1;
         inner.rotation = Some(Rotation::begin(now_ms(), total));
         Ok(())
     }

@@ -243,13 +243,7 @@ impl Server {
 
     /// Resident memory in bytes, now and at its highest.
     pub fn memory(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|l| l.starts_with(name)).unwrap_or("0");
-            let digits: String = line.chars().filter(char::is_ascii_digit).collect();
-            digits.parse::<u64>().unwrap() * 1024
-        };
-        (field("VmRSS:"), field("VmHWM:"))
+        memory_of(self.child.id())
     }
 
     pub fn is_alive(&mut self) -> bool {
@@ -263,6 +257,17 @@ impl Drop for Server {
         self.child.kill().unwrap_or(());
         drop(self.child.wait());
     }
+}
+
+/// Resident memory of a process in bytes, now and at its highest.
+pub fn memory_of(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|l| l.starts_with(name)).unwrap_or("0");
+        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+        digits.parse::<u64>().unwrap() * 1024
+    };
+    (field("VmRSS:"), field("VmHWM:"))
 }
 
 /// Kills `child` with SIGKILL, after a look at what its number stands for.

@@ -162,7 +162,7 @@ impl Cuts for Script {
         self.tell(Told::Began);
     }
 
-    fn differ(&self, entries: u64) {
+    fn differ(&self, entries: u64, _: &Look) {
         self.state.lock().unwrap().differ = entries;
     }
 

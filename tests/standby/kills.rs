@@ -11,7 +11,7 @@ use crate::truth::now_ns;
 /// What is proven here is not the brake.
 pub(crate) const NO_BRAKE: &str = "brake = { entries = 1000000, percent = 100 }";
 
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 

@@ -19,7 +19,7 @@ fn pair() -> (Pair, Vec<Site>) {
 }
 
 /// A node that mounts the production site's share, and is trusted there.
-fn node(pair: &Pair, name: &'static str) -> Site {
+pub(crate) fn node(pair: &Pair, name: &'static str) -> Site {
     let folder = pair.production.tree.parent().unwrap().parent().unwrap().join(name);
     let (tree, state, config) =
         (folder.join("homes"), folder.join("state"), folder.join("farshore.toml"));

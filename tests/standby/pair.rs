@@ -56,9 +56,16 @@ impl Pair {
 
     /// A pair; `more` goes into both configs' share.
     pub(crate) fn with(dials: Dials, more: &str) -> Self {
+        Self::of_size(dials, more, "2g")
+    }
+
+    /// One on a disk in memory of this size.
+    pub(crate) fn of_size(dials: Dials, more: &str, size: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("farshore-pair").tempdir().unwrap();
         let mounted = rustix::process::geteuid().is_root() && {
-            let (flags, data) = (rustix::mount::MountFlags::empty(), c"size=2g");
+            let flags = rustix::mount::MountFlags::empty();
+            let data = std::ffi::CString::new(format!("size={size},nr_inodes=0")).unwrap();
+            let data = Some(data.as_c_str());
             rustix::mount::mount("tmpfs", folder.path(), "tmpfs", flags, data).is_ok()
         };
         // Bound for a moment to find one that is free.

@@ -266,6 +266,10 @@ impl SiteKey {
         blake3::derive_key("farshore stateless reset v1", &self.pair.serialize_der())
     }
 
+    pub(crate) const fn pair(&self) -> &KeyPair {
+        &self.pair
+    }
+
     /// The public identity of this key.
     #[must_use]
     pub const fn key_id(&self) -> KeyId {

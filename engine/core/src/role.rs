@@ -405,6 +405,8 @@ pub struct Role {
     started_ms: u64,
     lease_until: u64,
     promised_until: u64,
+    /// The epoch that was claimed while the peer kept its gate open by our echoes alone.
+    claimed_over_lease: Option<Epoch>,
     wish: Option<Wish>,
     /// The point was asked for.
     asked: bool,
@@ -465,6 +467,7 @@ impl Role {
             started_ms: now.ms,
             lease_until: 0,
             promised_until: now.ms.saturating_add(promise),
+            claimed_over_lease: None,
             wish: None,
             asked: false,
             hook: None,
@@ -574,7 +577,7 @@ impl Role {
             }
             true => u64::MAX,
         };
-        beat.min(lapse)
+        beat.min(lapse).min(self.lapse_confirms().unwrap_or(u64::MAX))
     }
 
     /// When a lease that the run before this one may have held has lapsed.

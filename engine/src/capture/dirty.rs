@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use farshore_core::path::RelPath;
 
-use super::journal::{self, JournalFile};
+use super::journal::{self, JournalFile, ReadBack};
+use super::keeper::Disbelief;
+use super::ledger::Ledger;
 use super::marks::Bounds;
 use super::state::{Resumed, State};
 use crate::plan::Scope;
@@ -155,12 +157,44 @@ impl DirtySet {
     /// # Errors
     /// The file system's own: a set whose journal cannot be written is not begun.
     pub fn resume(config: DirtyConfig, folder: &Path, now_ms: i64) -> io::Result<(Self, Resumed)> {
-        let read = journal::read(folder)?;
-        let (mut state, resumed) = State::resume(bounds(config), read, now_ms);
+        Self::resume_with(config, folder, journal::read(folder)?, None, now_ms)
+    }
+
+    /// The same of a journal that was read, beside a watch that was kept and belongs to it, or why that is not
+    /// believed.
+    pub(super) fn resume_with(
+        config: DirtyConfig,
+        folder: &Path,
+        read: Option<ReadBack>,
+        kept: Option<Result<Ledger, Disbelief>>,
+        now_ms: i64,
+    ) -> io::Result<(Self, Resumed)> {
+        let frame = read.as_ref().map_or(0, ReadBack::frame);
+        let (ledger, kept) = match kept {
+            Some(Ok(ledger)) => (Some(ledger), Some(Ok(()))),
+            Some(Err(why)) => (None, Some(Err(why))),
+            None => (None, None),
+        };
+        let (mut state, resumed) = State::resume(bounds(config), read, kept, now_ms);
         state.pending = Some(Vec::new());
-        let set = Self::build(state, Some(JournalFile::new(folder, config.sync_every)));
+        let mut journal = JournalFile::new(folder, config.sync_every, frame);
+        ledger.into_iter().for_each(|ledger| journal.note_in(ledger));
+        let set = Self::build(state, Some(journal));
         set.flush()?;
         Ok((set, resumed))
+    }
+
+    /// The watch that began may be kept when the process ends; `ledger` is its own.
+    pub(super) fn may_be_kept(&self, ledger: &Ledger) -> io::Result<()> {
+        if let Some(journal) = &self.0.journal {
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            journal.note_in(ledger.clone());
+        }
+        self.change(|state| {
+            state.may_be_kept(ledger.id());
+            false
+        });
+        self.flush()
     }
 
     fn build(state: State, journal: Option<JournalFile>) -> Self {
@@ -292,6 +326,26 @@ impl DirtySet {
         taken.set.flush_noting();
     }
 
+    /// A complete look at everything is over that began at `began_ms`, and every change since was announced. Said
+    /// when nothing of it is in flight any more.
+    pub fn looked(&self, began_ms: i64, took_ms: u64) {
+        self.change(|state| {
+            state.looked(began_ms, took_ms);
+            false
+        });
+        self.flush_noting();
+    }
+
+    /// What the next process is to look at in any case, deep or not, is this alone: what is known to be otherwise
+    /// than it should be, and waits for something else than an event. `whole` says why that is everything. In the
+    /// journal before what is said of a cut after it.
+    pub fn owe(&self, owed: BTreeMap<RelPath, bool>, whole: Option<&str>) {
+        self.change(|state| {
+            state.owe(owed, whole);
+            false
+        });
+    }
+
     /// A look at everything begins: [`Self::was_announced`] tells of what is marked from here on, and of
     /// what waits now.
     pub fn look_began(&self) {
@@ -378,6 +432,7 @@ impl DirtySet {
             drop(locked);
             journal.append(&pending)
         };
+        journal.note_failure(written.is_err());
         let mut locked = self.lock();
         locked.journal_error = written.as_ref().err().map(ToString::to_string);
         locked.journal_len = journal.len();

@@ -6,22 +6,26 @@
 //! directory moves. What cannot be put into a path because it is gone was reported by the event of its
 //! parent, that came after.
 //!
+//! A queue that was kept from the process before is read on, what that had read last first ([`super::ledger`]):
+//! late is as good as soon, by the same reason.
+//!
 //! Refuses: file systems whose handles cannot be opened, see [`Fanotify::open`]. A change whose place
 //! cannot be told (through a handle, as NFS servers make them, of a file nobody looked for by name) marks
 //! everything.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 
 use super::handles::{self, Handle};
+use super::keeper::Disbelief;
+use super::ledger::Ledger;
+use super::map::{BUFFER_LEN, Buffer};
 use super::place::{Place, Root, check_proc, is_own};
 use super::watcher::Batch;
 
-/// Bytes read at once.
-const BUFFER_LEN: usize = 256 << 10;
 /// Places remembered; beyond, all are forgotten.
 const PLACES_MAX: usize = 16_384;
 /// Bytes of an event before its records, and of each as FIONREAD counts them.
@@ -38,15 +42,58 @@ const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_CLOSE_WRITE
     | libc::FAN_ONDIR;
 
+const FLAGS: u32 =
+    libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_DFID_NAME;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Fanotify {
     queue: OwnedFd,
-    buffer: Vec<u8>,
+    /// None while it is read from.
+    buffer: Option<Space>,
     /// By kind and bytes of the handle.
     places: HashMap<Box<[u8]>, Place>,
     /// Handles put into paths, for the report.
     pub(super) resolved: u64,
+}
+
+/// Where events are read to.
+#[derive(Debug)]
+enum Space {
+    Own(Vec<u8>),
+    /// Memory that outlives the process, and how much of it is not zero.
+    Kept(Ledger, Buffer, usize),
+}
+
+impl Space {
+    fn read(&mut self, queue: BorrowedFd<'_>) -> io::Result<usize> {
+        match self {
+            Self::Own(bytes) => Ok(retry_on_intr(|| rustix::io::read(queue, &mut bytes[..]))?),
+            Self::Kept(ledger, buffer, dirty) => {
+                buffer.clear(std::mem::take(dirty));
+                ledger.begins_read();
+                let read = loop {
+                    match buffer.read(queue) {
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        read => break read,
+                    }
+                };
+                match &read {
+                    Ok(len @ 1..) => *dirty = *len,
+                    Err(e) if e.kind() != io::ErrorKind::WouldBlock => {}
+                    _ => ledger.ends_read(),
+                }
+                read
+            }
+        }
+    }
+
+    fn bytes(&self, len: usize) -> &[u8] {
+        match self {
+            Self::Own(bytes) => &bytes[..len],
+            Self::Kept(_, buffer, _) => &buffer.bytes()[..len],
+        }
+    }
 }
 
 /// One event.
@@ -65,13 +112,9 @@ impl Fanotify {
     pub(super) fn open(root: &Root, unlimited_queue: bool) -> io::Result<Self> {
         let at = |step: &str, e: io::Error| io::Error::new(e.kind(), format!("{step}: {e}"));
         check_proc()?;
-        let base = libc::FAN_CLASS_NOTIF
-            | libc::FAN_CLOEXEC
-            | libc::FAN_NONBLOCK
-            | libc::FAN_REPORT_DFID_NAME;
-        let queue = match handles::fanotify_init(base | libc::FAN_UNLIMITED_QUEUE) {
+        let queue = match handles::fanotify_init(FLAGS | libc::FAN_UNLIMITED_QUEUE) {
             Ok(queue) if unlimited_queue => Ok(queue),
-            _ => handles::fanotify_init(base),
+            _ => handles::fanotify_init(FLAGS),
         };
         let queue = queue.map_err(|e| at("fanotify_init", e))?;
         handles::fanotify_mark_filesystem(queue.as_fd(), MASK, root.fd())
@@ -83,8 +126,53 @@ impl Fanotify {
             Place::Inside { path, deep: false } if path.is_empty() => {}
             _ => return Err(io::Error::other("the root is not found by its handle")),
         }
-        let (buffer, places) = (vec![0; BUFFER_LEN], HashMap::new());
-        Ok(Self { queue, buffer, places, resolved: 0 })
+        Ok(Self::of(queue, Space::Own(vec![0; BUFFER_LEN])))
+    }
+
+    fn of(queue: OwnedFd, into: Space) -> Self {
+        Self { queue, buffer: Some(into), places: HashMap::new(), resolved: 0 }
+    }
+
+    /// Has events read into memory that outlives the process, from now on.
+    pub(super) fn read_into(&mut self, ledger: Ledger, buffer: Buffer) {
+        self.buffer = Some(Space::Kept(ledger, buffer, BUFFER_LEN));
+    }
+
+    /// Goes on with a queue that was kept, if it still tells of all of the file system that `root` is on: a mark
+    /// vanishes when its file system is unmounted. To be followed by [`Self::replay`].
+    pub(super) fn resume(
+        queue: OwnedFd,
+        root: &Root,
+        (ledger, buffer): (Ledger, Buffer),
+    ) -> Result<Self, Disbelief> {
+        let shown = format!("/proc/self/fdinfo/{}", queue.as_raw_fd());
+        let shown = std::fs::read_to_string(shown).map_err(|_| Disbelief::Unknown)?;
+        let device = rustix::fs::fstat(root.fd()).map_err(|_| Disbelief::OtherRoot)?.st_dev;
+        is_marked(&shown, (rustix::fs::major(device), rustix::fs::minor(device)))?;
+        Ok(Self::of(queue, Space::Kept(ledger, buffer, BUFFER_LEN)))
+    }
+
+    /// What the process before had read, and maybe not journaled.
+    pub(super) fn replay(&mut self, root: &Root, batch: &mut Batch) {
+        let Some(into) = self.buffer.take() else { return };
+        if let Space::Kept(ledger, buffer, _) = &into
+            && ledger.is_reading()
+        {
+            self.take_events(root, filled(buffer.bytes()), batch);
+        }
+        self.buffer = Some(into);
+    }
+
+    /// Whether what is read outlives the process.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.buffer, Some(Space::Kept(..)))
+    }
+
+    /// What was read last is in the journal.
+    pub(super) fn journaled(&self) {
+        if let Some(Space::Kept(ledger, ..)) = &self.buffer {
+            ledger.ends_read();
+        }
     }
 
     pub(super) fn queue(&self) -> BorrowedFd<'_> {
@@ -96,17 +184,17 @@ impl Fanotify {
     /// # Errors
     /// The queue cannot be read.
     pub(super) fn read(&mut self, root: &Root, batch: &mut Batch) -> io::Result<bool> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = retry_on_intr(|| rustix::io::read(&self.queue, &mut buffer[..]));
+        let Some(mut into) = self.buffer.take() else { return Ok(false) };
+        let read = into.read(self.queue.as_fd());
         let read = match read {
             Ok(len) => {
-                self.take_events(root, &buffer[..len], batch);
+                self.take_events(root, into.bytes(len), batch);
                 Ok(len > 0)
             }
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            Err(e) => Err(e.into()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
         };
-        self.buffer = buffer;
+        self.buffer = Some(into);
         read
     }
 
@@ -201,6 +289,36 @@ fn resolve(root: &Root, key: &[u8]) -> io::Result<Place> {
     }
 }
 
+/// Whether a queue that the kernel describes as `shown` is one of ours, and tells of the file system of `device`.
+fn is_marked(shown: &str, device: (u32, u32)) -> Result<(), Disbelief> {
+    let of = |line: &str, name: &str| {
+        let word = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix(':'));
+        word.and_then(|word| u64::from_str_radix(word, 16).ok())
+    };
+    let mut lines = shown.lines().filter_map(|line| line.strip_prefix("fanotify "));
+    let flags = lines.next().and_then(|line| of(line, "flags"));
+    if flags.is_none_or(|flags| flags & u64::from(FLAGS) != u64::from(FLAGS)) {
+        return Err(Disbelief::Unknown);
+    }
+    // The kernel's own form of a device number.
+    let device = u64::from(device.0) << 20 | u64::from(device.1);
+    let is_it = |line: &str| {
+        of(line, "sdev") == Some(device)
+            && of(line, "mask").is_some_and(|mask| mask & MASK == MASK)
+            && of(line, "ignored_mask") == Some(0)
+    };
+    if lines.any(is_it) { Ok(()) } else { Err(Disbelief::Unmarked) }
+}
+
+/// The bytes before the first event of no length: no event is there, and none behind it.
+fn filled(bytes: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(len @ 1..) = u32_at(bytes, end).and_then(|len| usize::try_from(len).ok()) {
+        end = (end + len).min(bytes.len());
+    }
+    &bytes[..end]
+}
+
 /// The event at the front, and what follows it.
 fn parse(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
     let len = usize::try_from(u32_at(bytes, 0)?).ok()?;
@@ -277,6 +395,37 @@ mod tests {
         for cut in 0..one.len() {
             assert_eq!(parse(&one[..cut]), None, "cut to {cut}");
         }
+    }
+
+    #[test]
+    fn a_queue_is_ours_and_marked_or_not_believed() {
+        let mask = MASK | 0x4000_0000;
+        let flags = format!("{FLAGS:x}");
+        let shown = |flags: &str, device: &str, mask: u64| {
+            format!(
+                "pos:\t0\nflags:\t02004002\nfanotify flags:{flags} event-flags:88000\n\
+                 fanotify sdev:{device} mflags:0 mask:{mask:x} ignored_mask:0\n"
+            )
+        };
+        let at = (0xfe, 0x1b);
+        assert_eq!(is_marked(&shown(&flags, "fe0001b", mask), at), Ok(()));
+        assert_eq!(is_marked(&shown(&flags, "1b", mask), at), Err(Disbelief::Unmarked));
+        assert_eq!(is_marked(&shown(&flags, "fe0001b", mask & !2), at), Err(Disbelief::Unmarked));
+        assert_eq!(is_marked(&shown("3", "fe0001b", mask), at), Err(Disbelief::Unknown));
+        assert_eq!(is_marked("pos:\t0\nflags:\t02\n", at), Err(Disbelief::Unknown));
+        let unmarked = format!("fanotify flags:{flags} event-flags:88000\n");
+        assert_eq!(is_marked(&unmarked, at), Err(Disbelief::Unmarked));
+    }
+
+    #[test]
+    fn what_is_filled_ends_at_the_first_event_of_no_length() {
+        let one = event(libc::FAN_CREATE, b"handle", b"name");
+        let mut both = [one.clone(), one.clone()].concat();
+        both.extend([0; 100]);
+        assert_eq!(filled(&both).len(), 2 * one.len());
+        assert_eq!(filled(&[0; 100]).len(), 0);
+        // One that was cut is told, and not taken for the end.
+        assert_eq!(filled(&both[..one.len() + 30]).len(), one.len() + 30);
     }
 
     proptest::proptest! {

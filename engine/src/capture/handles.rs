@@ -1,7 +1,7 @@
 //! The system calls of fanotify and of file handles, which no crate of ours has as safe ones.
 //!
 //! Guarantees: descriptors are owned; a handle of any bytes is refused by the kernel or opens what it
-//! names. The only `unsafe` of the capture is here.
+//! names. The only `unsafe` of the capture is here and in `map.rs`.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_uint};
@@ -53,6 +53,12 @@ impl Handle {
             )
         };
         if done == 0 { Ok(handle) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Its kind and bytes.
+    pub(super) fn parts(&self) -> (i32, &[u8]) {
+        let len = usize::try_from(self.len).unwrap_or(HANDLE_MAX);
+        (self.kind, &self.bytes[..len.min(HANDLE_MAX)])
     }
 
     /// Opens what the handle names on the file system of `mount`, for its place and facts alone; with

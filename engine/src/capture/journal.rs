@@ -11,6 +11,9 @@
 //! What survives: a kill of the process, all that was appended; a power cut, what was synced, at most
 //! [`super::DirtyConfig::sync_every`] less than that. No more is needed: nobody watched while the
 //! machine was down, so everything is looked at afterwards anyway, and the journal only says where first.
+//!
+//! Frames are numbered, over rewrites and processes. Beside a queue of events that is kept, the ledger of that
+//! notes the number before and after each is written: so a journal that lacks what was read is told.
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::entry::decode_path;
 use farshore_core::path::RelPath;
+
+use super::ledger::{Ledger, WatchId};
 
 /// The file's name in the state folder.
 pub const NAME: &str = "capture.journal";
@@ -53,6 +58,18 @@ pub(super) enum Record<'a> {
     PutBack(u64),
     /// 8, 9: changes are watched from this moment on; no longer.
     Watch { on: bool, ms: i64 },
+    /// 10: the number of this frame.
+    Frame(u64),
+    /// 11: that watch may be kept, and is this one.
+    Kept(WatchId),
+    /// 12: everything was looked at, from then on and for so long, and every change since was announced.
+    Looked { began_ms: i64, took_ms: u64 },
+    /// 13, 14 (deep): a directory is to be looked at by the next process, whatever it is told.
+    Owed { path: Cow<'a, [u8]>, deep: bool },
+    /// 15: it is not any more.
+    Paid(Cow<'a, [u8]>),
+    /// 16: everything is to be looked at by the next process; of an empty reason, it is not any more.
+    OwedWhole(Cow<'a, str>),
 }
 
 impl Record<'_> {
@@ -92,6 +109,31 @@ impl Record<'_> {
                 e.put_u8(if *on { 8 } else { 9 });
                 e.put_i64(*ms);
             }
+            Self::Frame(number) => {
+                e.put_u8(10);
+                e.put_u64(*number);
+            }
+            Self::Kept(id) => {
+                e.put_u8(11);
+                e.put_raw(id);
+            }
+            Self::Looked { began_ms, took_ms } => {
+                e.put_u8(12);
+                e.put_i64(*began_ms);
+                e.put_u64(*took_ms);
+            }
+            Self::Owed { path, deep } => {
+                e.put_u8(13 + u8::from(*deep));
+                e.put_bytes(path);
+            }
+            Self::Paid(path) => {
+                e.put_u8(15);
+                e.put_bytes(path);
+            }
+            Self::OwedWhole(why) => {
+                e.put_u8(16);
+                e.put_bytes(&why.as_bytes()[..why.floor_char_boundary(REASON_MAX)]);
+            }
         }
         *into = e.finish();
     }
@@ -128,6 +170,18 @@ impl Record<'_> {
             6 => Record::Done(d.take_u64("cut")?),
             7 => Record::PutBack(d.take_u64("cut")?),
             tag @ (8 | 9) => Record::Watch { on: tag == 8, ms: d.take_i64("time of a watch")? },
+            10 => Record::Frame(d.take_u64("frame")?),
+            11 => Record::Kept(d.take_array("identity of a watch")?),
+            12 => {
+                let began_ms = d.take_i64("time of a look")?;
+                Record::Looked { began_ms, took_ms: d.take_u64("length of a look")? }
+            }
+            tag @ (13 | 14) => {
+                let path = decode_path(d, "owed directory")?;
+                Record::Owed { path: path.as_bytes().to_vec().into(), deep: tag == 14 }
+            }
+            15 => Record::Paid(decode_path(d, "owed directory")?.as_bytes().to_vec().into()),
+            16 => Record::OwedWhole(d.take_text("reason", REASON_MAX)?.into()),
             other => {
                 let found = u64::from(other);
                 return Err(DecodeError::Invalid { what: "capture record", found });
@@ -143,6 +197,27 @@ pub(super) struct ReadBack {
     pub(super) records: Vec<Record<'static>>,
     /// From this byte on it is not believed.
     pub(super) damaged_at: Option<usize>,
+}
+
+impl ReadBack {
+    /// The watch that may have been kept, if it was on to the end.
+    pub(super) fn watch(&self) -> Option<WatchId> {
+        let watch = |record: &Record<'_>| match record {
+            Record::Kept(id) => Some(Some(*id)),
+            Record::Watch { .. } => Some(None),
+            _ => None,
+        };
+        self.records.iter().rev().find_map(watch).flatten()
+    }
+
+    /// The number of the last frame; 0 of one that has none.
+    pub(super) fn frame(&self) -> u64 {
+        let number = |record: &Record<'_>| match record {
+            Record::Frame(number) => Some(*number),
+            _ => None,
+        };
+        self.records.iter().rev().find_map(number).unwrap_or(0)
+    }
 }
 
 /// Reads the journal of `folder`; `None` when there is none.
@@ -254,11 +329,16 @@ pub(super) struct JournalFile {
     has_unsynced: bool,
     /// The last rewrite failed, then.
     failed: Option<Instant>,
+    /// The number of the last frame.
+    frame: u64,
+    /// Of a watch that may be kept.
+    ledger: Option<Ledger>,
 }
 
 impl JournalFile {
     /// Nothing is written before the first [`Self::rewrite`].
-    pub(super) fn new(folder: &Path, sync_every: Duration) -> Self {
+    /// `frame` is the number of the last frame that was there before.
+    pub(super) fn new(folder: &Path, sync_every: Duration, frame: u64) -> Self {
         Self {
             folder: folder.to_path_buf(),
             file: None,
@@ -268,6 +348,40 @@ impl JournalFile {
             synced: Instant::now(),
             has_unsynced: false,
             failed: None,
+            frame,
+            ledger: None,
+        }
+    }
+
+    /// From now on `ledger` is told of every frame.
+    pub(super) fn note_in(&mut self, ledger: Ledger) {
+        // Of a frame that was cut off it says the same until that is written over.
+        if ledger.written() != self.frame {
+            ledger.journal_is_at(self.frame);
+        }
+        self.ledger = Some(ledger);
+    }
+
+    /// A frame is about to be written; its number.
+    fn begin_frame(&mut self) -> u64 {
+        let number = self.frame + 1;
+        if let Some(ledger) = &self.ledger {
+            ledger.begins_frame(number);
+        }
+        number
+    }
+
+    fn end_frame(&mut self, number: u64) {
+        self.frame = number;
+        if let Some(ledger) = &self.ledger {
+            ledger.journal_is_at(number);
+        }
+    }
+
+    /// Whether the last flush wrote all there was.
+    pub(super) fn note_failure(&self, failed: bool) {
+        if let Some(ledger) = &self.ledger {
+            ledger.journal_failed(failed);
         }
     }
 
@@ -287,14 +401,18 @@ impl JournalFile {
     }
 
     /// Replaces the file, durably.
-    pub(super) fn rewrite(&mut self, snapshot: Snapshot) -> io::Result<()> {
+    pub(super) fn rewrite(&mut self, mut snapshot: Snapshot) -> io::Result<()> {
         (self.file, self.failed) = (None, Some(Instant::now()));
+        let number = self.begin_frame();
+        // Last, so that one that is cut off lacks it.
+        snapshot.put(&Record::Frame(number));
         let bytes = snapshot.finish();
         let fresh = self.folder.join(FRESH);
         let mut file = File::create(&fresh)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, self.folder.join(NAME))?;
+        self.end_frame(number);
         File::open(&self.folder)?.sync_all()?;
         self.len = bytes.len() as u64;
         self.len_rewritten = self.len;
@@ -305,10 +423,14 @@ impl JournalFile {
 
     /// Appends records, synced when that is due.
     pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        let number = if records.is_empty() { self.frame } else { self.begin_frame() };
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         if !records.is_empty() {
-            let mut frame = Vec::with_capacity(records.len() + 4 + CHECK_LEN);
-            let written = put_frame(records, &mut frame).and_then(|()| file.write_all(&frame));
+            let mut body = Vec::with_capacity(records.len() + 16);
+            Record::Frame(number).encode(&mut body);
+            body.extend(records);
+            let mut frame = Vec::with_capacity(body.len() + 4 + CHECK_LEN);
+            let written = put_frame(&body, &mut frame).and_then(|()| file.write_all(&frame));
             if written.is_err() {
                 // Part of a frame may be there: nothing that follows it would be believed.
                 self.file = None;
@@ -316,7 +438,9 @@ impl JournalFile {
             }
             self.len += frame.len() as u64;
             self.has_unsynced = true;
+            self.end_frame(number);
         }
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         if self.has_unsynced && self.synced.elapsed() >= self.sync_every {
             let synced = file.sync_data();
             if synced.is_err() {
@@ -345,6 +469,13 @@ mod tests {
             Record::PutBack(10),
             Record::Watch { on: true, ms: 1 },
             Record::Watch { on: false, ms: 2 },
+            Record::Frame(3),
+            Record::Kept([7; 16]),
+            Record::Looked { began_ms: 5, took_ms: 6 },
+            Record::Owed { path: b"a".to_vec().into(), deep: false },
+            Record::Owed { path: b"b".to_vec().into(), deep: true },
+            Record::Paid(b"a".to_vec().into()),
+            Record::OwedWhole("why".into()),
         ]
     }
 
@@ -393,7 +524,7 @@ mod tests {
     #[test]
     fn a_file_grows_by_appends_and_a_rewrite_is_asked_for_in_time() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut journal = JournalFile::new(folder.path(), Duration::ZERO);
+        let mut journal = JournalFile::new(folder.path(), Duration::ZERO, 0);
         assert!(journal.wants_rewrite());
         let mut snapshot = Snapshot::new();
         snapshot.put(&Record::Depth(1));
@@ -405,6 +536,8 @@ mod tests {
             assert!(journal.len() < 2 * REWRITE_MIN);
         }
         let back = read(folder.path()).expect("read").expect("there");
-        assert_eq!((back.records.len() % 30_000, back.damaged_at), (1, None));
+        // The depth and a number, and a number before each 30,000.
+        assert_eq!((back.records.len() % 30_001, back.damaged_at), (2, None));
+        assert_eq!(back.frame(), 1 + (back.records.len() / 30_001) as u64);
     }
 }

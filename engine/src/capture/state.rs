@@ -10,6 +10,8 @@ use farshore_core::path::RelPath;
 
 use super::announced::Announced;
 use super::journal::{ReadBack, Record, Snapshot};
+use super::keeper::Disbelief;
+use super::ledger::WatchId;
 use super::marks::{Bounds, Marked, Marks, Selection};
 
 /// What is said of a share nothing was looked at yet.
@@ -28,6 +30,10 @@ pub enum Gap {
     Damaged(usize),
     /// Nobody watched between then and now.
     Unwatched,
+    /// What was watched between then and now is not believed.
+    Disbelieved(Disbelief),
+    /// Nothing: the kernel kept the events, and they are read.
+    None,
 }
 
 /// What a resumed set began with.
@@ -41,6 +47,9 @@ pub struct Resumed {
     pub last_ms: Option<i64>,
     /// The watch had been ended in order.
     pub ended: bool,
+    /// The last complete look at everything, since which every change was announced: when it began, and how many
+    /// milliseconds it took. Of a watch without a gap alone.
+    pub looked: Option<(i64, u64)>,
 }
 
 /// See the module.
@@ -53,6 +62,14 @@ pub(super) struct State {
     next_id: u64,
     /// Watched from, or until, this moment.
     watch: Option<(bool, i64)>,
+    /// By this watch, if it may be kept.
+    pub(super) kept: Option<WatchId>,
+    /// The last complete look at everything, since which every change was announced.
+    looked: Option<(i64, u64)>,
+    /// What the next process is to look at, whatever it is told; deep or not.
+    owed: BTreeMap<RelPath, bool>,
+    /// That is everything, and why.
+    owed_whole: Option<String>,
     /// Marks made, repeated ones too.
     pub(super) marks: u64,
     /// Times directories were collapsed.
@@ -70,18 +87,31 @@ impl State {
             announced: Announced::default(),
             next_id: 1,
             watch: None,
+            kept: None,
+            looked: None,
+            owed: BTreeMap::new(),
+            owed_whole: None,
             marks: 0,
             collapses: 0,
             pending: None,
         }
     }
 
-    /// What a journal tells, and that nobody watched since.
-    pub(super) fn resume(bounds: Bounds, read: Option<ReadBack>, now_ms: i64) -> (Self, Resumed) {
-        let gap = match &read {
-            None => Gap::New,
-            Some(ReadBack { damaged_at: Some(at), .. }) => Gap::Damaged(*at),
-            Some(_) => Gap::Unwatched,
+    /// What a journal tells. That nobody watched since, unless `kept` says that the kernel did, or why that is not
+    /// believed.
+    pub(super) fn resume(
+        bounds: Bounds,
+        read: Option<ReadBack>,
+        kept: Option<Result<(), Disbelief>>,
+        now_ms: i64,
+    ) -> (Self, Resumed) {
+        let gap = match (&read, kept) {
+            (None, _) => Gap::New,
+            // A frame that was cut off by a kill is nothing to a watch that was kept.
+            (Some(_), Some(Ok(()))) => Gap::None,
+            (Some(ReadBack { damaged_at: Some(at), .. }), _) => Gap::Damaged(*at),
+            (Some(_), Some(Err(why))) => Gap::Disbelieved(why),
+            (Some(_), None) => Gap::Unwatched,
         };
         let records = read.unwrap_or_default().records;
         // The accounts of the records are those of its own depth.
@@ -102,14 +132,29 @@ impl State {
         }
         let since_ms = last_ms.unwrap_or(now_ms).min(now_ms);
         let why = match gap {
-            Gap::New => NEVER,
-            Gap::Damaged(_) => DAMAGED,
-            Gap::Unwatched => UNWATCHED,
+            Gap::New => Some(NEVER.to_owned()),
+            Gap::Damaged(_) => Some(DAMAGED.to_owned()),
+            Gap::Unwatched => Some(UNWATCHED.to_owned()),
+            Gap::Disbelieved(why) => Some(why.to_string()),
+            Gap::None => old.owed_whole.take(),
         };
-        state.waiting.mark_whole(why, since_ms);
+        for (path, deep) in &old.owed {
+            state.waiting.mark(path.as_bytes(), *deep, since_ms, bounds);
+        }
+        let mut looked = None;
+        match why {
+            Some(why) => {
+                state.waiting.mark_whole(&why, since_ms);
+            }
+            None => {
+                (state.kept, state.watch) = (old.kept, old.watch);
+                looked = old.looked.filter(|_| state.waiting.whole().is_none());
+                state.looked = looked;
+            }
+        }
         let directories = state.waiting.directories();
         let ended = old.watch.is_none_or(|(on, _)| !on);
-        (state, Resumed { gap, directories, last_ms, ended })
+        (state, Resumed { gap, directories, last_ms, ended, looked })
     }
 
     fn replay(&mut self, record: &Record<'_>) {
@@ -136,7 +181,19 @@ impl State {
             Record::PutBack(id) => {
                 self.put_back(*id);
             }
-            Record::Watch { on, ms } => self.watch = Some((*on, *ms)),
+            Record::Watch { on, ms } => (self.watch, self.kept) = (Some((*on, *ms)), None),
+            Record::Frame(_) => {}
+            Record::Kept(id) => self.kept = Some(*id),
+            Record::Looked { began_ms, took_ms } => self.looked = Some((*began_ms, *took_ms)),
+            Record::Owed { path, deep } => {
+                self.owed.insert(RelPath::new(&**path).unwrap_or_default(), *deep);
+            }
+            Record::Paid(path) => {
+                self.owed.remove(&RelPath::new(&**path).unwrap_or_default());
+            }
+            Record::OwedWhole(why) => {
+                self.owed_whole = Some(why.to_string()).filter(|why| !why.is_empty());
+            }
         }
     }
 
@@ -162,6 +219,7 @@ impl State {
     /// Whether that is news.
     pub(super) fn mark_whole(&mut self, why: &str, now_ms: i64) -> bool {
         let new = self.waiting.mark_whole(why, now_ms);
+        self.looked = None;
         if new {
             self.note(&Record::Whole { why: why.into(), ms: now_ms });
         }
@@ -217,13 +275,49 @@ impl State {
             let since_ms = self.watch.map_or(now_ms, |(_, ms)| ms.min(now_ms));
             self.mark_whole(UNWATCHED, since_ms);
         }
-        self.watch = Some((true, now_ms));
+        (self.watch, self.kept) = (Some((true, now_ms)), None);
         self.note(&Record::Watch { on: true, ms: now_ms });
     }
 
     pub(super) fn watch_ended(&mut self, now_ms: i64) {
-        self.watch = Some((false, now_ms));
+        (self.watch, self.kept) = (Some((false, now_ms)), None);
         self.note(&Record::Watch { on: false, ms: now_ms });
+    }
+
+    /// The watch that began may outlive the process, and is this one.
+    pub(super) fn may_be_kept(&mut self, id: WatchId) {
+        self.kept = Some(id);
+        self.note(&Record::Kept(id));
+    }
+
+    /// A complete look at everything is over, and every change since it began was announced. It is not when
+    /// everything waits to be looked at again.
+    pub(super) fn looked(&mut self, began_ms: i64, took_ms: u64) {
+        let is_known = |marks: &Marks| marks.whole().is_none();
+        if is_known(&self.waiting) && self.in_flight.values().all(is_known) {
+            self.looked = Some((began_ms, took_ms));
+            self.note(&Record::Looked { began_ms, took_ms });
+        }
+    }
+
+    /// What the next process is to look at is this, and nothing else. What is new is noted first: a crash in
+    /// between leaves more, not less.
+    pub(super) fn owe(&mut self, owed: BTreeMap<RelPath, bool>, whole: Option<&str>) {
+        if self.owed_whole.as_deref() != whole {
+            self.owed_whole = whole.map(str::to_owned);
+            self.note(&Record::OwedWhole(whole.unwrap_or_default().into()));
+        }
+        for (path, deep) in &owed {
+            if self.owed.get(path) != Some(deep) {
+                self.note(&Record::Owed { path: path.as_bytes().into(), deep: *deep });
+            }
+        }
+        let former = std::mem::replace(&mut self.owed, owed);
+        for path in former.keys() {
+            if !self.owed.contains_key(path) {
+                self.note(&Record::Paid(path.as_bytes().into()));
+            }
+        }
     }
 
     /// A look at everything begins: what is announced counts from here. What waits or is in flight was
@@ -247,8 +341,20 @@ impl State {
             snapshot.put(&Record::Take { id: *id, whole, accounts: accounts.into() });
         }
         put_marks(&mut snapshot, &self.waiting);
+        for (path, deep) in &self.owed {
+            snapshot.put(&Record::Owed { path: path.as_bytes().into(), deep: *deep });
+        }
+        if let Some(why) = &self.owed_whole {
+            snapshot.put(&Record::OwedWhole(why.into()));
+        }
         if let Some((on, ms)) = self.watch {
             snapshot.put(&Record::Watch { on, ms });
+        }
+        if let Some(id) = self.kept {
+            snapshot.put(&Record::Kept(id));
+        }
+        if let Some((began_ms, took_ms)) = self.looked {
+            snapshot.put(&Record::Looked { began_ms, took_ms });
         }
         snapshot
     }

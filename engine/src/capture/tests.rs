@@ -1,6 +1,6 @@
 //! The set against a model that remembers every mark.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,8 +8,12 @@ use farshore_core::account::account_of;
 use farshore_core::path::RelPath;
 use proptest::prelude::*;
 
+use super::journal;
+use super::ledger::Ledger;
 use super::marks::account_bytes;
+use super::place::Root;
 use super::*;
+use crate::plan::{Part, Scope};
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("valid")
@@ -431,4 +435,95 @@ fn who_waits_is_woken_by_news_alone() {
         scope.spawn(move || other.mark(&path("b"), false, 3));
         assert_ne!(set.wait(version, long), version);
     });
+}
+
+/// A set whose watch is kept, everything looked at and one directory marked, with the frame of the mark last.
+fn kept_set(folder: &Path, root: &Path) -> (DirtySet, Ledger) {
+    let root = Root::open(root).expect("opened");
+    let (ledger, _buffer) = Ledger::create(&root).expect("made");
+    let (set, _) = DirtySet::resume(config(100), folder, 0).expect("begun");
+    set.may_be_kept(&ledger).expect("written");
+    set.done(set.take(&TakeFilter::default()).expect("whole"));
+    set.looked(5, 6);
+    set.mark(&path("a"), false, 7);
+    set.flush().expect("written");
+    (set, ledger)
+}
+
+fn resume_kept(folder: &Path, ledger: &Ledger) -> (DirtySet, Resumed) {
+    let read = journal::read(folder).expect("read").expect("there");
+    let belongs = ledger.belongs(read.watch(), read.frame(), read.damaged_at.is_some());
+    let kept = belongs.map(|()| ledger.clone());
+    DirtySet::resume_with(config(100), folder, Some(read), Some(kept), 9).expect("resumed")
+}
+
+#[test]
+fn a_watch_that_was_kept_resumes_what_waited_and_what_is_owed_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (set, ledger) = kept_set(folder.path(), folder.path());
+    set.owe(BTreeMap::from([(path("b"), false), (path("c"), true)]), None);
+    set.owe(BTreeMap::from([(path("c"), true)]), None);
+    set.done(set.take(&TakeFilter::default()).expect("a"));
+    drop(set);
+    let (set, resumed) = resume_kept(folder.path(), &ledger);
+    assert_eq!((resumed.gap, resumed.looked, resumed.directories), (Gap::None, Some((5, 6)), 1));
+    let taken = set.take(&TakeFilter::default()).expect("what is owed");
+    let owed = Part { directory: path("c"), deep: true };
+    assert_eq!(taken.scope, Taking::Parts(Scope::new([owed])));
+    // What is to be looked at as a whole is no complete look any more, done or not.
+    set.done(taken);
+    set.mark_whole("lost", 10);
+    set.looked(11, 1);
+    let whole = set.take(&TakeFilter::default()).expect("whole");
+    set.looked(11, 1);
+    set.done(whole);
+    let (set, resumed) = resume_kept(folder.path(), &ledger);
+    assert_eq!((resumed.gap, resumed.looked, set.status().whole), (Gap::None, None, None));
+    set.looked(12, 1);
+    set.owe(BTreeMap::new(), Some("much is owed"));
+    set.flush().expect("written");
+    let (set, resumed) = resume_kept(folder.path(), &ledger);
+    let why = set.status().whole.expect("whole").0;
+    assert_eq!((resumed.looked, why.as_str()), (None, "much is owed"));
+}
+
+#[test]
+fn a_journal_is_believed_when_it_has_all_that_was_read_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join(JOURNAL_NAME);
+    let (set, ledger) = kept_set(folder.path(), folder.path());
+    let before = std::fs::read(&file).expect("read");
+    set.mark(&path("b"), false, 8);
+    set.flush().expect("written");
+    let after = std::fs::read(&file).expect("read");
+    drop(set);
+    let gap = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).expect("written");
+        let read = journal::read(folder.path()).expect("read").expect("there");
+        ledger.belongs(read.watch(), read.frame(), read.damaged_at.is_some())
+    };
+    assert_eq!(gap(&after), Ok(()));
+    // At rest one that lacks its last frame, or part of it, is older.
+    for cut in before.len()..after.len() {
+        assert_eq!(gap(&after[..cut]), Err(Disbelief::OlderJournal), "cut to {cut}");
+    }
+    assert_eq!(gap(&[&after[..], b"more"].concat()), Err(Disbelief::OtherJournal));
+    // Killed while it was written: what it was to say is in the buffer.
+    let last = ledger.written();
+    ledger.journal_is_at(last - 1);
+    ledger.begins_frame(last);
+    for cut in before.len()..=after.len() {
+        assert_eq!(gap(&after[..cut]), Ok(()), "cut to {cut}");
+    }
+    for cut in 8..before.len() {
+        assert!(gap(&before[..cut]).is_err(), "cut to {cut}");
+    }
+    // Another watch's.
+    let root = Root::open(folder.path()).expect("opened");
+    let (other, _) = Ledger::create(&root).expect("made");
+    other.journal_is_at(last);
+    std::fs::write(&file, &after).expect("written");
+    let read = journal::read(folder.path()).expect("read").expect("there");
+    let belongs = other.belongs(read.watch(), read.frame(), false);
+    assert_eq!(belongs, Err(Disbelief::OtherJournal));
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +12,14 @@ use farshore_core::path::RelPath;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::dirty::DirtySet;
+use super::dirty::{DirtyConfig, DirtySet};
 use super::fanotify::Fanotify;
 use super::inotify::Inotify;
+use super::journal;
+use super::keeper::{Disbelief, Keeper};
+use super::ledger::Ledger;
 use super::place::{Root, remote_name};
+use super::state::Resumed;
 
 /// Events come together for so long before they are read, so that a burst costs few wakes and the kernel
 /// joins what repeats.
@@ -194,6 +198,10 @@ struct Reader {
     notices: Sender<Notice>,
     /// The file system went away under the watch, which does not come back by itself.
     unmounted: bool,
+    /// Who may keep the watch.
+    keeper: Option<Arc<dyn Keeper>>,
+    /// It goes on when this process ends: whoever comes next reads what happened.
+    goes_on: bool,
 }
 
 #[derive(Debug)]
@@ -221,18 +229,25 @@ impl Watcher {
     /// # Errors
     /// The root cannot be opened, or no thread be had. That events are refused is no error.
     pub fn start(config: &WatchConfig, set: DirtySet) -> io::Result<Self> {
-        let root = Arc::new(Root::open(&config.root)?);
+        let root = Root::open(&config.root)?;
         let mut batch = Batch::default();
         let (source, refused) = open_source(&root, config, &mut batch);
-        let kind = match &source {
-            Source::Fanotify(_) => WatchKind::Fanotify,
-            Source::Inotify(_) => WatchKind::Inotify,
-            Source::None => WatchKind::None,
-        };
         set.root_back((config.now_ms)());
-        if kind != WatchKind::None {
+        if !matches!(source, Source::None) {
             set.watch_began((config.now_ms)());
         }
+        Self::begin(config, (root, source, refused), set, None, batch)
+    }
+
+    fn begin(
+        config: &WatchConfig,
+        (root, source, refused): (Root, Source, Vec<String>),
+        set: DirtySet,
+        keeper: Option<Arc<dyn Keeper>>,
+        batch: Batch,
+    ) -> io::Result<Self> {
+        let root = Arc::new(root);
+        let kind = source.kind();
         let remote = root.file_system().ok().and_then(remote_name);
         let report = WatchReport { kind, refused, remote, ..WatchReport::default() };
         let (notices, fetched) = crossbeam_channel::bounded(NOTICES_MAX);
@@ -244,9 +259,15 @@ impl Watcher {
             checked: Instant::now(),
             notices,
             unmounted: false,
+            keeper,
+            goes_on: false,
         };
         let shared = Arc::new(Shared { reader: Mutex::new(reader), report: Mutex::new(report) });
-        shared.lock().settle(batch, &shared.report);
+        {
+            let mut reader = shared.lock();
+            reader.settle(batch, &shared.report);
+            reader.journal();
+        }
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
         let (end, ended) = crossbeam_channel::bounded(1);
         let (its_shared, its_stop) = (Arc::clone(&shared), Arc::clone(&stop));
@@ -256,6 +277,12 @@ impl Watcher {
             end.send(()).unwrap_or(());
         })?;
         Ok(Self { shared, stop, ended, notices: fetched })
+    }
+
+    /// The watch goes on when this is dropped, if its keeper has it: the kernel queues what happens until the next
+    /// process reads it. Else the end of it is noted, and the next one looks at everything.
+    pub fn go_on(&self) {
+        self.shared.lock().goes_on = true;
     }
 
     /// Returns when every change that was completed before the call is in the set, and in its journal, or
@@ -312,6 +339,90 @@ impl Drop for Watcher {
     }
 }
 
+impl Source {
+    fn kind(&self) -> WatchKind {
+        match self {
+            Self::Fanotify(_) => WatchKind::Fanotify,
+            Self::Inotify(_) => WatchKind::Inotify,
+            Self::None => WatchKind::None,
+        }
+    }
+}
+
+/// The set of what waits as its journal in `folder` has it, and a watch that fills it: the one that `keeper` kept,
+/// where it can be shown that nothing was lost since the process before, and a new one otherwise; then everything
+/// waits to be looked at, and the keeper is given the new one.
+///
+/// # Errors
+/// The root cannot be opened, the journal not be written, or no thread be had.
+pub fn resume(
+    config: &WatchConfig,
+    set: DirtyConfig,
+    folder: &Path,
+    keeper: Option<Arc<dyn Keeper>>,
+) -> io::Result<(DirtySet, Watcher, Resumed)> {
+    let root = Root::open(&config.root)?;
+    let now_ms = (config.now_ms)();
+    let read = journal::read(folder)?;
+    let kept = keeper.as_ref().and_then(|keeper| open_kept(&root, &**keeper, read.as_ref()));
+    let (kept, why) = match kept {
+        Some(Ok(kept)) => (Some(kept), None),
+        Some(Err(why)) => (None, Some(Err(why))),
+        None => (None, None),
+    };
+    let believed = kept.as_ref().map(|(_, ledger)| Ok(ledger.clone()));
+    let (set, resumed) = DirtySet::resume_with(set, folder, read, believed.or(why), now_ms)?;
+    let mut batch = Batch::default();
+    if let Some((mut source, _)) = kept {
+        source.replay(&root, &mut batch);
+        let source = Source::Fanotify(Box::new(source));
+        let watcher =
+            Watcher::begin(config, (root, source, Vec::new()), set.clone(), keeper, batch)?;
+        return Ok((set, watcher, resumed));
+    }
+    if let Some(keeper) = &keeper {
+        keeper.forget();
+    }
+    // A queue that nobody may read for a week must have a bound.
+    let config = &WatchConfig {
+        unlimited_queue: config.unlimited_queue && keeper.is_none(),
+        ..config.clone()
+    };
+    let (mut source, mut refused) = open_source(&root, config, &mut batch);
+    if !matches!(source, Source::None) {
+        set.watch_began(now_ms);
+    }
+    if let (Source::Fanotify(source), Some(keeper)) = (&mut source, &keeper) {
+        match Ledger::create(&root) {
+            Ok((ledger, buffer)) => {
+                set.may_be_kept(&ledger)?;
+                source.read_into(ledger.clone(), buffer);
+                keeper.keep(source.queue(), ledger.file());
+            }
+            Err(e) => refused.push(format!("what is read cannot be kept: {e}")),
+        }
+    }
+    let watcher = Watcher::begin(config, (root, source, refused), set.clone(), keeper, batch)?;
+    Ok((set, watcher, resumed))
+}
+
+/// The watch that was kept, and its ledger; none where nothing was.
+fn open_kept(
+    root: &Root,
+    keeper: &dyn Keeper,
+    read: Option<&journal::ReadBack>,
+) -> Option<Result<(Fanotify, Ledger), Disbelief>> {
+    let kept = keeper.given()?;
+    let open = || {
+        let (ledger, buffer) = Ledger::open(kept.ledger, root)?;
+        let read = read.ok_or(Disbelief::OtherJournal)?;
+        ledger.belongs(read.watch(), read.frame(), read.damaged_at.is_some())?;
+        let source = Fanotify::resume(kept.events, root, (ledger.clone(), buffer))?;
+        Ok((source, ledger))
+    };
+    Some(open())
+}
+
 fn open_source(root: &Root, config: &WatchConfig, batch: &mut Batch) -> (Source, Vec<String>) {
     let mut refused = Vec::new();
     if config.best == WatchKind::Fanotify {
@@ -350,10 +461,7 @@ fn run(shared: &Shared, stop: BorrowedFd<'_>) {
         let mut reader = shared.lock();
         reader.drain(&shared.report);
         if stopped {
-            if !matches!(reader.source, Source::None) {
-                reader.set.watch_ended((reader.now_ms)());
-            }
-            reader.source = Source::None;
+            reader.end();
             return;
         }
         if reader.checked.elapsed() >= TICK {
@@ -411,6 +519,7 @@ impl Reader {
                 Source::None => Ok(0),
             };
             self.settle(batch, report);
+            self.journal();
             match read {
                 Ok(0) => break,
                 Ok(read) => left = left.saturating_sub(read),
@@ -422,6 +531,34 @@ impl Reader {
         }
         // The set goes on without a journal that fails, and says so.
         self.set.flush().unwrap_or(());
+    }
+
+    /// Before more is read into memory that outlives the process: what is there is journaled.
+    fn journal(&self) {
+        if let Source::Fanotify(source) = &self.source
+            && source.is_kept()
+            && self.set.flush().is_ok()
+        {
+            source.journaled();
+        }
+    }
+
+    /// Nobody reads any more: the watch is over, or goes on without us.
+    fn end(&mut self) {
+        let goes_on = matches!(&self.source, Source::Fanotify(s) if s.is_kept()) && self.goes_on;
+        if !goes_on {
+            if !matches!(self.source, Source::None) {
+                self.set.watch_ended((self.now_ms)());
+            }
+            self.forget();
+        }
+        self.source = Source::None;
+    }
+
+    fn forget(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.forget();
+        }
     }
 
     /// Marks what was gathered, and reports it.
@@ -461,6 +598,7 @@ impl Reader {
     fn fail(&mut self, why: &io::Error, report: &Mutex<WatchReport>) {
         let why = format!("events cannot be read: {why}");
         self.source = Source::None;
+        self.forget();
         self.set.watch_ended((self.now_ms)());
         self.set.mark_whole(&why, (self.now_ms)());
         report.lock().unwrap_or_else(PoisonError::into_inner).failed = Some(why.clone());

@@ -3,34 +3,52 @@
 //! The procedure, at each site:
 //!
 //! 1. Every path the plan touches here is looked at, by content: it is as the plan says, or already as it is to
-//!    be. Is one neither, nothing is done and all such are named: the site moved since the plan.
-//! 2. The manifest of the quarantine is written whole and synced: what will be in it, why, and where it was.
+//!    be. Is one neither, nothing is done and all such are named: the site moved since the plan. A plan with a merge
+//!    that needs bytes nobody keeps, or with content that did not come, is refused.
+//! 2. The manifest of the quarantine is written whole: what will be in it, why, and where it was. It is durable,
+//!    with its folders, before anything moves; that it is there says that the plan was begun.
 //! 3. At production: what wins gets a further name in `outgoing`; what loses is renamed into the quarantine.
-//!    At recovery: what loses and goes is renamed into the quarantine, what is replaced is kept there by a
-//!    further name first; what wins is made beside and renamed into place, directories before what is in them;
-//!    then what goes, directories last, from the deepest up.
-//! 4. All of it is synced.
+//!    At recovery: what is to be replaced gets a further name in the quarantine, or the new name that it keeps.
+//!    That is made durable; then what wins is made beside, compared with the plan's content, synced, and renamed
+//!    into place, directories before what is in them; then what goes is renamed into the quarantine, directories
+//!    last, from the deepest up; then what something was in the way of is placed; and, when all that is durable,
+//!    further names.
+//! 4. All of it is synced. Versions in the quarantine that share their inode with a live path become files of
+//!    their own.
 //!
-//! Guarantees: nothing is deleted: a version that leaves its path is in the quarantine first. A live path has its
-//! former or its new version at every moment. After a crash at any point the same call goes on: what is done is
-//! known by its state. Refuses to touch anything that is not what the plan recorded.
+//! Guarantees: nothing is deleted: a version that leaves its path is in the quarantine first, durably. A live path
+//! has its former or its new version at every moment, but where a file becomes a directory or a directory a file.
+//! After a crash at any point the same call goes on: what is done is known by its state.
+//!
+//! At recovery services work meanwhile. A file that is kept is kept by a further name and not by a copy, so that
+//! what is written to it until it is replaced, and by whoever has it open afterwards, is in the quarantine. What
+//! somebody put at a path after it was looked at is not replaced and not moved: it stays, and is named as late;
+//! production's version is then in production's history. Content is never copied into place over a live file whose
+//! content stays: its owner, mode, time and attributes are changed where it is.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
 use farshore_core::conflict::{Outcome, Piece, Side, Site};
 use farshore_core::entry::{Entry, EntryKind};
-use farshore_core::failback::action::{End, Source, Steps, steps};
+use farshore_core::failback::action::{Steps, steps};
 use farshore_core::failback::{Divergence, ListError, outcome_name};
 use farshore_core::path::RelPath;
 
-use super::place::Tree;
+use super::place::{Put, Tree};
 use crate::OWN_FOLDER;
-use crate::io::Storage;
+use crate::io::{Object, Storage};
 use crate::metadata::Degraded;
 use crate::own_folder::{ensure_directory, remove_tree};
 
+mod recovery;
+
+pub use recovery::apply_at_recovery;
+
+/// The name of what says what is in a quarantine.
+const MANIFEST: &[u8] = b"manifest";
 /// Paths that are named in a report; more are counted.
 const NAMED_MAX: usize = 1_000;
 
@@ -82,6 +100,10 @@ pub struct Applied {
     pub removed: u64,
     /// Directories that stay since something is in them.
     pub kept_directories: u64,
+    /// Paths at which somebody put something else while the plan was carried out, the first of them: that stays.
+    pub late: Vec<RelPath>,
+    /// How many there are.
+    pub late_total: u64,
 }
 
 /// Why a plan could not be carried out here.
@@ -100,6 +122,14 @@ pub enum ApplyPlanError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// A merge copies from the common point, of which no site keeps the bytes.
+    #[error(
+        "{path}: it is to be merged from the version of the common point, which is kept nowhere: decide it again"
+    )]
+    Merge {
+        /// Which.
+        path: RelPath,
     },
     /// Farshore's own folders.
     #[error("{step}")]
@@ -125,12 +155,14 @@ struct Applying<'a, 'p, S: Storage> {
     tree: Tree<'a, S>,
     site: Site,
     plan: Plan<'p>,
-    /// The versions that lose.
-    kept: Arc<S::Directory>,
     /// The quarantine itself.
     quarantine: S::Directory,
     /// What is sent, or came.
     carried: Arc<S::Directory>,
+    /// Whether an earlier call moved something, or may have.
+    is_begun: bool,
+    /// Paths that somebody else has now.
+    late: HashSet<RelPath>,
     applied: Applied,
 }
 
@@ -145,6 +177,7 @@ pub fn apply_at_production<S: Storage>(
     made_unix_ms: i64,
 ) -> Result<Applied> {
     let mut applying = Applying::open(storage, plan, folders, Site::Production)?;
+    applying.check_merges()?;
     if applying.has_moved()? {
         return Ok(applying.applied);
     }
@@ -154,86 +187,16 @@ pub fn apply_at_production<S: Storage>(
         let steps = steps(&divergence);
         let path = &divergence.path;
         if steps.carry {
-            let linked = applying.tree.name_aside(path, &applying.carried);
-            linked.map_err(at(path, "laying it out to be sent"))?;
+            let laid = applying.tree.lay_out(path, &applying.carried);
+            laid.map_err(at(path, "laying it out to be sent"))?;
             applying.applied.carried += 1;
         }
         if steps.quarantine_production {
-            let moved = applying.tree.move_aside(path, &applying.kept);
-            moved.map_err(at(path, "moving it to the quarantine"))?;
-            applying.count(divergence.production.entry.as_ref());
-        }
-    }
-    applying.finish()
-}
-
-/// Carries a plan out at the site called recovery, where what production sent has come.
-///
-/// # Errors
-/// [`ApplyPlanError`]; the same call goes on.
-pub fn apply_at_recovery<S: Storage>(
-    storage: &S,
-    plan: Plan<'_>,
-    folders: &Folders,
-    made_unix_ms: i64,
-) -> Result<Applied> {
-    let mut applying = Applying::open(storage, plan, folders, Site::Recovery)?;
-    if applying.has_moved()? {
-        return Ok(applying.applied);
-    }
-    applying.write_manifest(made_unix_ms)?;
-    let mut late = Vec::new();
-    let mut directories = Vec::new();
-    for divergence in (applying.plan)()? {
-        let divergence = divergence?;
-        let steps = steps(&divergence);
-        if let Some(beside) = &steps.beside {
-            let entry = match beside.site {
-                Site::Production => divergence.production.entry.clone(),
-                Site::Recovery => divergence.recovery.entry.clone(),
-            };
-            if let Some(entry) = entry
-                && !applying.stands(&beside.path, &entry)?
-            {
-                applying.place(&divergence, &beside.path, &entry, &beside.source)?;
+            let moved = applying.tree.move_aside(path);
+            match moved.map_err(at(path, "moving it to the quarantine"))? {
+                Put::Late => applying.is_late(path),
+                _ => applying.count(divergence.production.entry.as_ref()),
             }
-        }
-        if let End::Placed(source) = &steps.end
-            && !applying.try_place(&divergence, &steps, source)?
-        {
-            late.push(divergence);
-        }
-    }
-    // What goes: after what is copied from it.
-    for divergence in (applying.plan)()? {
-        let divergence = divergence?;
-        if steps(&divergence).end != End::Goes {
-            continue;
-        }
-        let path = divergence.path.clone();
-        if divergence.recovery.entry.as_ref().is_some_and(|e| e.kind() == EntryKind::Directory) {
-            directories.push(path);
-            continue;
-        }
-        let moved = applying.tree.move_aside(&path, &applying.kept);
-        if moved.map_err(at(&path, "moving it to the quarantine"))? {
-            applying.count(divergence.recovery.entry.as_ref());
-        }
-        applying.applied.removed += 1;
-    }
-    for path in directories.iter().rev() {
-        let removed = applying.tree.remove_directory(path);
-        match removed.map_err(at(path, "removing it"))? {
-            true => applying.applied.removed += 1,
-            false => applying.applied.kept_directories += 1,
-        }
-    }
-    // What could not be placed while something was in the way.
-    for divergence in late {
-        if let End::Placed(source) = &steps(&divergence).end
-            && let Some(entry) = divergence.production.entry.clone()
-        {
-            applying.place(&divergence, &divergence.path, &entry, source)?;
         }
     }
     applying.finish()
@@ -265,24 +228,41 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         };
         let opened = || -> io::Result<_> {
             let kept = [OWN_FOLDER, b"quarantine", quarantine.as_bytes(), b"tree"];
-            Ok((
-                open(&[OWN_FOLDER, b"failback", short, b"scratch"])?,
-                open(&kept)?,
-                open(&kept[..3])?,
-                open(&[OWN_FOLDER, b"failback", short, side])?,
-            ))
+            let quarantine = open(&kept[..3])?;
+            let is_begun = match storage.stat(Object::Named(&quarantine, MANIFEST)) {
+                Ok(_) => true,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+                Err(e) => return Err(e),
+            };
+            let tree = Tree {
+                storage,
+                scratch: Arc::new(open(&[OWN_FOLDER, b"failback", short, b"scratch"])?),
+                kept: Arc::new(open(&kept)?),
+                unplanned: Arc::new(open(&[kept[0], kept[1], kept[2], b"unplanned"])?),
+                chunker: None,
+                degraded: Degraded::default(),
+            };
+            tree.recover()?;
+            let carried = Arc::new(open(&[OWN_FOLDER, b"failback", short, side])?);
+            Ok((tree, quarantine, is_begun, carried))
         };
-        let (scratch, kept, quarantine, carried) =
+        let (tree, quarantine, is_begun, carried) =
             opened().map_err(own("opening the folders of the plan"))?;
-        let (kept, carried) = (Arc::new(kept), Arc::new(carried));
-        let tree = Tree {
-            storage,
-            scratch: Arc::new(scratch),
-            chunker: None,
-            degraded: Degraded::default(),
-        };
-        let applied = Applied::default();
-        Ok(Self { tree, site, plan, kept, quarantine, carried, applied })
+        let (late, applied) = (HashSet::new(), Applied::default());
+        Ok(Self { tree, site, plan, quarantine, carried, is_begun, late, applied })
+    }
+
+    /// Whether every merge can be put together.
+    fn check_merges(&self) -> Result<()> {
+        for divergence in (self.plan)()? {
+            let Divergence { path, outcome, .. } = divergence?;
+            if let Outcome::Merge { pieces, .. } = outcome
+                && pieces.iter().any(|p| matches!(p, Piece::Copy { side: Side::Base, .. }))
+            {
+                return Err(ApplyPlanError::Merge { path });
+            }
+        }
+        Ok(())
     }
 
     /// Whether anything here is neither as the plan says nor as it is to be.
@@ -317,41 +297,12 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         if now.as_ref() == wanted {
             return Ok(None);
         }
-        // Moved aside before the call was broken off.
-        if now.is_none() && steps.quarantine_production && self.is_kept(&divergence.path)? {
-            return Ok(None);
-        }
-        Ok(Some(told(now.as_ref(), wanted)))
-    }
-
-    fn moved_at_recovery(
-        &mut self,
-        divergence: &Divergence,
-        steps: &Steps,
-    ) -> Result<Option<String>> {
-        let end = match &steps.end {
-            End::Stays if steps.beside.is_none() => return Ok(None),
-            End::Stays => divergence.recovery.entry.as_ref(),
-            End::Goes => None,
-            End::Placed(_) => divergence.production.entry.as_ref(),
+        // Moved aside, or its first name was, before the call was broken off.
+        let is_moved = match &now {
+            None => steps.quarantine_production && self.is_kept(&divergence.path)?,
+            Some(_) => self.is_former_name(&divergence.path, wanted)?,
         };
-        let wanted = divergence.recovery.entry.as_ref();
-        let now = self.now(&divergence.path, wanted)?;
-        let is_merge = matches!(divergence.outcome, Outcome::Merge { .. });
-        if now.as_ref() == wanted
-            || (now.as_ref() == end && !is_merge)
-            || is_directory(now.as_ref(), wanted)
-        {
-            return Ok(None);
-        }
-        // A further name is looked at as such; a placed file differs in what the mount could not keep.
-        let again = self.now(&divergence.path, end)?;
-        if again.as_ref() == end
-            || (self.is_kept(&divergence.path)? && !is_directory(now.as_ref(), now.as_ref()))
-        {
-            return Ok(None);
-        }
-        Ok(Some(told(now.as_ref(), wanted)))
+        Ok((!is_moved).then(|| told(now.as_ref(), wanted)))
     }
 
     fn now(&mut self, path: &RelPath, expected: Option<&Entry>) -> Result<Option<Entry>> {
@@ -362,24 +313,35 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         })
     }
 
-    fn stands(&mut self, path: &RelPath, entry: &Entry) -> Result<bool> {
-        Ok(self.now(path, Some(entry))?.as_ref() == Some(entry))
+    fn is_kept(&self, path: &RelPath) -> Result<bool> {
+        let found = self.tree.stat(&self.tree.kept, path);
+        Ok(found.map_err(at(path, "looking for it in the quarantine"))?.is_some())
     }
 
-    fn is_kept(&self, path: &RelPath) -> Result<bool> {
-        let found = self.tree.parent(&self.kept, path).and_then(|(directory, name)| {
-            self.tree.storage.stat(crate::io::Object::Named(&directory, &name))
-        });
-        match found {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(at(path, "looking for it in the quarantine")(e)),
+    /// Whether what stands at `path` is a further name of what the plan says it is one of, and that was moved
+    /// to the quarantine or replaced.
+    fn is_former_name(&self, path: &RelPath, wanted: Option<&Entry>) -> Result<bool> {
+        let Some(Entry::HardLink { leader }) = wanted else { return Ok(false) };
+        let inodes = || -> io::Result<_> {
+            let there = self.tree.inode(self.tree.storage.root(), path)?;
+            Ok((there, self.tree.inode(&self.tree.kept, leader)?))
+        };
+        let (there, kept) = inodes().map_err(at(path, "looking at its first name"))?;
+        Ok(there.is_some() && there == kept)
+    }
+
+    /// Somebody else has the path now: it stays.
+    fn is_late(&mut self, path: &RelPath) {
+        if self.late.insert(path.clone()) {
+            self.applied.late_total += 1;
+            if self.applied.late.len() < NAMED_MAX {
+                self.applied.late.push(path.clone());
+            }
         }
     }
 
     /// Step 2.
     fn write_manifest(&mut self, made_unix_ms: i64) -> Result<()> {
-        const NAME: &[u8] = b"manifest";
         const BESIDE: &[u8] = b"manifest.new";
         let storage = self.tree.storage;
         remove_tree(storage, &self.quarantine, BESIDE).map_err(own("writing the manifest"))?;
@@ -417,97 +379,10 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         }
         let done = storage
             .sync_file(&file)
-            .and_then(|()| storage.rename(&self.quarantine, BESIDE, &self.quarantine, NAME))
-            .and_then(|()| storage.sync_directory(&self.quarantine));
+            .and_then(|()| storage.rename(&self.quarantine, BESIDE, &self.quarantine, MANIFEST))
+            // With the folders it is in, and those of the versions.
+            .and_then(|()| storage.sync_all());
         done.map_err(own("making the manifest durable"))
-    }
-
-    /// Places what wins at its path, and keeps what was there; false when something in the way is to go first.
-    fn try_place(
-        &mut self,
-        divergence: &Divergence,
-        steps: &Steps,
-        source: &Source,
-    ) -> Result<bool> {
-        let path = &divergence.path;
-        let Some(entry) = divergence.production.entry.clone() else { return Ok(true) };
-        if *source != Source::Merged && self.stands(path, &entry)? {
-            return Ok(true);
-        }
-        if let (true, Some(recovery)) = (steps.quarantine_recovery, &divergence.recovery.entry) {
-            let is_kept = self.is_kept(path)?;
-            let kept = if is_kept { Ok(()) } else { self.tree.keep(path, recovery, &self.kept) };
-            kept.map_err(at(path, "keeping it in the quarantine"))?;
-            if !is_kept {
-                self.count(Some(recovery));
-            }
-        }
-        match self.place(divergence, path, &entry, source) {
-            Ok(()) => Ok(true),
-            Err(ApplyPlanError::Path { source, .. }) if is_in_the_way(&source) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn place(
-        &mut self,
-        divergence: &Divergence,
-        path: &RelPath,
-        entry: &Entry,
-        source: &Source,
-    ) -> Result<()> {
-        let carried = Arc::clone(&self.carried);
-        let storage = self.tree.storage;
-        let done = match source {
-            Source::Entry => self.tree.place_node(path, entry),
-            Source::Link(first) => self.tree.place_link(first, path),
-            Source::Recovery(from) => {
-                // What went meanwhile is in the quarantine.
-                match self.tree.place_copy(storage.root(), from, path, entry) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        let kept = Arc::clone(&self.kept);
-                        self.tree.place_copy(&kept, from, path, entry)
-                    }
-                    done => done,
-                }
-            }
-            Source::Carried => self.tree.place_copy(&carried, &divergence.path, path, entry),
-            Source::Merged => self.merge(divergence, path),
-        };
-        done.map_err(at(path, "placing it"))?;
-        self.applied.placed += 1;
-        Ok(())
-    }
-
-    /// Puts a file together from the versions.
-    fn merge(&mut self, divergence: &Divergence, path: &RelPath) -> io::Result<()> {
-        let Outcome::Merge { attributes, pieces } = &divergence.outcome else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let side = |site: &Site| match site {
-            Site::Production => divergence.production.entry.as_ref(),
-            Site::Recovery => divergence.recovery.entry.as_ref(),
-        };
-        let Some(entry) = side(attributes).cloned() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let mut parts = Vec::new();
-        for piece in pieces {
-            parts.push(match piece {
-                Piece::Literal(bytes) => Part::Literal(bytes),
-                Piece::Copy { side: Side::Production, offset, length } => {
-                    Part::Copy(Arc::clone(&self.carried), *offset, *length)
-                }
-                Piece::Copy { side: Side::Recovery, offset, length } => {
-                    Part::Copy(Arc::clone(&self.kept), *offset, *length)
-                }
-                // Only the two sites' own versions are at hand.
-                Piece::Copy { side: Side::Base, .. } => {
-                    return Err(io::Error::other("the version of the base is not kept here"));
-                }
-            });
-        }
-        self.tree.place_merged(&divergence.path, path, &entry, &parts)
     }
 
     fn count(&mut self, entry: Option<&Entry>) {
@@ -516,8 +391,28 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         self.applied.quarantined_bytes = self.applied.quarantined_bytes.saturating_add(size);
     }
 
-    fn finish(self) -> Result<Applied> {
-        self.tree.storage.sync_all().map_err(own("making it durable"))?;
+    /// Step 4. A version becomes a file of its own after nothing relies on its inode any more.
+    fn finish(mut self) -> Result<Applied> {
+        let storage = self.tree.storage;
+        storage.sync_all().map_err(own("making it durable"))?;
+        let mut is_detached = false;
+        for divergence in (self.plan)()? {
+            let divergence = divergence?;
+            let steps = steps(&divergence);
+            let is_kept = match self.site {
+                Site::Production => steps.quarantine_production,
+                Site::Recovery => steps.quarantine_recovery,
+            };
+            if !is_kept {
+                continue;
+            }
+            let path = &divergence.path;
+            let detached = self.tree.detach(path);
+            is_detached |= detached.map_err(at(path, "making its version a file of its own"))?;
+        }
+        if is_detached {
+            storage.sync_all().map_err(own("making it durable"))?;
+        }
         Ok(self.applied)
     }
 }
@@ -532,11 +427,6 @@ pub(super) enum Part<'b, D> {
 fn is_directory(one: Option<&Entry>, other: Option<&Entry>) -> bool {
     let is = |entry: Option<&Entry>| entry.is_some_and(|e| e.kind() == EntryKind::Directory);
     is(one) && is(other)
-}
-
-fn is_in_the_way(e: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(e.kind(), K::IsADirectory | K::NotADirectory | K::DirectoryNotEmpty | K::AlreadyExists)
 }
 
 fn told(now: Option<&Entry>, wanted: Option<&Entry>) -> String {

@@ -1,10 +1,12 @@
 //! What a site changed since the last common recovery point, which its catalog holds.
 //!
-//! Guarantees: every path whose entry differs from the base is given once, in path order, with what the base has
-//! there and what stands there now, content hashed between two equal looks; what is not proven gone is not
+//! Guarantees: every path whose entry differs from the base, and every further name of a file that does, is given
+//! once, in path order, with what the base has there and what stands there now, content hashed between two equal looks; what is not proven gone is not
 //! given as gone. What could not be read, or kept changing, is a problem: nothing is known of it, and a plan made
-//! over problems must say so. Nothing is written but lists in the state folder; memory holds neither tree.
+//! over problems must say so. Nothing is written but lists in the state folder; memory holds neither
+//! tree, only the first names of changed files that have several.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -91,7 +93,14 @@ pub fn inventory<S: Storage>(
         Side::new(looks.into_forward())?,
         Side::new(directories.into_backward())?,
     ];
-    let mut looker = Looker { storage, catalog, parent: None, chunker: None };
+    let mut looker = Looker {
+        storage,
+        catalog,
+        parent: None,
+        chunker: None,
+        is_shared: false,
+        changed: HashSet::new(),
+    };
     let mut last: Option<RelPath> = None;
     loop {
         let first = (0..3)
@@ -171,12 +180,17 @@ struct Looker<'a, S: Storage> {
     /// The directory opened last.
     parent: Option<(RelPath, S::Directory)>,
     chunker: Option<Chunker>,
+    /// Whether what was looked at last has several names.
+    is_shared: bool,
+    /// First names of files with several that changed: their further names come later in path order.
+    changed: HashSet<RelPath>,
 }
 
 impl<S: Storage> Looker<'_, S> {
     /// What became of the path; `None` when it is as the base has it.
     fn look(&mut self, change: &Change) -> Result<Option<SideChange>, Looked> {
         let path = change.path().clone();
+        self.is_shared = false;
         let before = self.catalog.get(&path)?.map(|record| record.entry);
         let (after, moved_from) = match change {
             Change::Remove { .. } => (None, None),
@@ -185,8 +199,16 @@ impl<S: Storage> Looker<'_, S> {
                 (self.now(&path, before.as_ref())?, moved_from.clone())
             }
         };
-        if before == after {
+        if let Change::Link { leader, .. } = change {
+            // A name of a file that changed is one of another file than the other site has under it.
+            if before == after && !self.changed.contains(leader) {
+                return Ok(None);
+            }
+        } else if before == after {
             return Ok(None);
+        }
+        if self.is_shared && before != after {
+            self.changed.insert(path.clone());
         }
         let moved_from = moved_from.filter(|_| after.is_some());
         Ok(Some(SideChange { path, before, after, moved_from }))
@@ -227,6 +249,7 @@ impl<S: Storage> Looker<'_, S> {
         let Some((_, directory)) = &self.parent else { return Err(ObserveError::Changed) };
         let stat = self.storage.stat(Object::Named(directory, name));
         let stat = stat.map_err(system("looking at it"))?;
+        self.is_shared = stat.kind == FileKind::Regular && stat.links > 1;
         if stat.kind == FileKind::Regular {
             let described =
                 describe_file(self.storage, directory, name, expected, &mut self.chunker);

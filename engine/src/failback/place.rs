@@ -1,8 +1,10 @@
-//! Single steps on one tree: what stands at a path, moving it aside, putting something in its place.
+//! Single steps on one tree: what stands at a path, keeping it, putting something in its place.
 //!
-//! Guarantees: every step is one rename or makes something beside before it is renamed into place, so that a path
-//! that is live has its former or its new version at every moment, and a step that a crash cut off can be done
-//! again. Nothing is resolved by path below the root.
+//! Guarantees: what is placed is made beside first, synced, and its content compared with the plan's; a live path
+//! has its former or its new version at every moment where the file system lets two names change places, but where a
+//! directory takes the place of a file or a file that of a directory; else nothing for a moment. Nothing is replaced but the inode the caller names, which is kept elsewhere; nothing takes the
+//! place of what came where nothing was. A step that a crash cut off can be done again. Nothing is resolved by path
+//! below the root.
 
 use std::io;
 use std::sync::Arc;
@@ -10,9 +12,11 @@ use std::sync::Arc;
 use farshore_core::chunking::Chunker;
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
+use farshore_core::recipe::FileDigest;
+use rustix::io::Errno;
 
 use super::apply::Part;
-use crate::io::{FileKind, NewNode, Object, Storage};
+use crate::io::{FileKind, NewNode, Object, Stat, Storage};
 use crate::metadata::{Degraded, Present, apply_metadata};
 use crate::observe::{Expected, ObserveError, describe_file, describe_node, metadata};
 use crate::own_folder::{ensure_directory, remove_tree};
@@ -22,35 +26,88 @@ pub(super) struct Tree<'a, S: Storage> {
     pub(super) storage: &'a S,
     /// A folder of ours on the same file system, where things are made.
     pub(super) scratch: Arc<S::Directory>,
+    /// Where versions that lose are kept, at their paths.
+    pub(super) kept: Arc<S::Directory>,
+    /// What nobody planned for is kept here, by number.
+    pub(super) unplanned: Arc<S::Directory>,
     pub(super) chunker: Option<Chunker>,
     pub(super) degraded: Degraded,
 }
 
+/// What became of a path at which something was to be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It is there.
+    Done,
+    /// Something is to go first.
+    InTheWay,
+    /// Somebody put something else there since the plan was checked: that stays.
+    Late,
+}
+
+/// Content that is not what the plan says.
+#[derive(Debug, thiserror::Error)]
+#[error("its content is {found}, the plan was made with {expected}")]
+struct OtherContent {
+    expected: FileDigest,
+    found: FileDigest,
+}
+
+/// Whether content was not what the plan says.
+pub(super) fn is_other_content(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<OtherContent>())
+}
+
 /// The name under which something is made before it is placed.
 const MADE: &[u8] = b"made";
+/// The name of what was taken from its path, to make room.
+const OUT: &[u8] = b"out";
+/// Times a kept version that is being written to is looked at again.
+const TRIES: u32 = 3;
 
 fn split(path: &RelPath) -> io::Result<(RelPath, Vec<u8>)> {
     let (parent, name) = path.split().ok_or(io::ErrorKind::InvalidInput)?;
     Ok((parent, name.to_vec()))
 }
 
-fn is_gone(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// Whether something above is a symbolic link, which is not followed.
+fn is_below_link(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Whether nothing is there, or what is above is no directory.
+pub(super) fn is_gone(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is_below_link(e)
+}
+
+fn is_in_the_way(e: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(e.kind(), K::IsADirectory | K::NotADirectory | K::DirectoryNotEmpty)
+        || is_below_link(e)
+}
+
+/// Whether a file system has no further names, or not for that inode.
+fn has_no_links(e: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(e.kind(), K::PermissionDenied | K::Unsupported | K::TooManyLinks)
+}
+
+fn observed(e: ObserveError) -> io::Error {
+    match e {
+        ObserveError::System { source, .. } => source,
+        e => io::Error::other(crate::ingest::describe(&e)),
+    }
 }
 
 impl<S: Storage> Tree<'_, S> {
     /// The open parent of `path` below `at`, and its name.
-    pub(super) fn parent(
-        &self,
-        at: &S::Directory,
-        path: &RelPath,
-    ) -> io::Result<(S::Directory, Vec<u8>)> {
+    fn parent(&self, at: &S::Directory, path: &RelPath) -> io::Result<(S::Directory, Vec<u8>)> {
         let (parent, name) = split(path)?;
         Ok((self.storage.open_directory(at, parent.as_bytes())?, name))
     }
 
     /// The same, with every directory above made where there is none.
-    pub(super) fn made_parent(
+    fn made_parent(
         &self,
         at: &S::Directory,
         path: &RelPath,
@@ -61,6 +118,23 @@ impl<S: Storage> Tree<'_, S> {
             directory = ensure_directory(self.storage, &directory, component)?;
         }
         Ok((directory, name))
+    }
+
+    /// The facts of what stands at `path` below `at`, if anything does.
+    pub(super) fn stat(&self, at: &S::Directory, path: &RelPath) -> io::Result<Option<Stat>> {
+        let found = self
+            .parent(at, path)
+            .and_then(|(directory, name)| self.storage.stat(Object::Named(&directory, &name)));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The inode at `path` below `at`.
+    pub(super) fn inode(&self, at: &S::Directory, path: &RelPath) -> io::Result<Option<u64>> {
+        Ok(self.stat(at, path)?.map(|stat| stat.inode))
     }
 
     /// What stands at `path`; content is described as `expected` is.
@@ -85,92 +159,163 @@ impl<S: Storage> Tree<'_, S> {
         }
         if let Some(Entry::HardLink { leader }) = expected {
             // A further name is what it is as long as it is one.
-            let first = self
-                .parent(self.storage.root(), leader)
-                .and_then(|(directory, name)| self.storage.stat(Object::Named(&directory, &name)));
-            if first.is_ok_and(|first| first.inode == stat.inode) {
+            let first = self.inode(self.storage.root(), leader);
+            if first.map_err(system("looking at its first name"))? == Some(stat.inode) {
                 return Ok(expected.cloned());
             }
         }
-        let known = expected.and_then(|entry| {
-            entry.content().map(|content| Expected {
-                content: *content,
-                size: entry.size(),
-                chunking: None,
-            })
-        });
-        let described =
-            describe_file(self.storage, &directory, &name, known.as_ref(), &mut self.chunker);
-        match described {
-            Ok((entry, ..)) => Ok(Some(entry)),
+        match self.described(&directory, &name, expected) {
+            Ok(entry) => Ok(Some(entry)),
             Err(e) if e.is_vanished() => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Moves what stands at `path` to the same path below `to`; whether there was anything. What was moved
-    /// there before is not overwritten.
-    pub(super) fn move_aside(&self, path: &RelPath, to: &S::Directory) -> io::Result<bool> {
+    fn described(
+        &mut self,
+        directory: &S::Directory,
+        name: &[u8],
+        expected: Option<&Entry>,
+    ) -> Result<Entry, ObserveError> {
+        let known = expected.and_then(|entry| {
+            let (content, size) = (*entry.content()?, entry.size());
+            Some(Expected { content, size, chunking: None })
+        });
+        let described =
+            describe_file(self.storage, directory, name, known.as_ref(), &mut self.chunker);
+        described.map(|(entry, ..)| entry)
+    }
+
+    /// Demands that the file at `name` has the content of `entry`.
+    fn compare(&mut self, at: &S::Directory, name: &[u8], entry: &Entry) -> io::Result<()> {
+        let Some(expected) = entry.content() else { return Ok(()) };
+        let found = self.described(at, name, Some(entry)).map_err(observed)?;
+        match found.content() {
+            Some(found) if found == expected => Ok(()),
+            Some(found) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                OtherContent { expected: *expected, found: *found },
+            )),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Moves what stands at `path` to the quarantine; whether there was anything. What is there stays, and then
+    /// so does what stands at the path.
+    pub(super) fn move_aside(&self, path: &RelPath) -> io::Result<Put> {
         let (from, name) = match self.parent(self.storage.root(), path) {
             Ok(parent) => parent,
-            Err(e) if is_gone(&e) => return Ok(false),
+            Err(e) if is_gone(&e) => return Ok(Put::Done),
             Err(e) => return Err(e),
         };
-        let (into, _) = self.made_parent(to, path)?;
         if self.storage.stat(Object::Named(&from, &name)).is_err_and(|e| is_gone(&e)) {
-            return Ok(false);
+            return Ok(Put::Done);
         }
-        if self.storage.stat(Object::Named(&into, &name)).is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
+        let (into, _) = self.made_parent(&self.kept, path)?;
+        match self.storage.stat(Object::Named(&into, &name)) {
+            Ok(_) => return Ok(Put::Late),
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e),
         }
         self.storage.rename(&from, &name, &into, &name)?;
-        Ok(true)
+        Ok(Put::Done)
     }
 
-    /// Gives the file at `path` a further name at the same path below `to`; one that is there stays.
-    pub(super) fn name_aside(&self, path: &RelPath, to: &S::Directory) -> io::Result<()> {
-        let (from, name) = self.parent(self.storage.root(), path)?;
-        let (into, _) = self.made_parent(to, path)?;
-        match self.storage.link(&from, &name, &into, &name) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Keeps what stands at `path` below `to` and leaves it where it is: a further name, or a copy where a file
-    /// system has no links.
-    pub(super) fn keep(
-        &mut self,
-        path: &RelPath,
-        entry: &Entry,
-        to: &S::Directory,
-    ) -> io::Result<()> {
+    /// Lays the file at `path`, or that version of it in the quarantine, out at the same path below `to`.
+    pub(super) fn lay_out(&mut self, path: &RelPath, to: &S::Directory) -> io::Result<()> {
+        let inode = self.inode(self.storage.root(), path)?;
+        let from = match inode {
+            Some(_) => self.parent(self.storage.root(), path)?,
+            None => self.parent(&self.kept, path)?,
+        };
         let (into, name) = self.made_parent(to, path)?;
-        if self.storage.stat(Object::Named(&into, &name)).is_ok() {
+        let laid = self.storage.stat(Object::Named(&into, &name));
+        match laid {
+            Ok(laid) if self.storage.stat(Object::Named(&from.0, &name))?.inode == laid.inode => {
+                return Ok(());
+            }
+            // Of a call before this one, when another inode was there.
+            Ok(_) => self.storage.unlink(&into, &name)?,
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e),
+        }
+        self.storage.link(&from.0, &from.1, &into, &name)
+    }
+
+    /// Keeps what stands at `path` in the quarantine and leaves it where it is: a further name, so that what is
+    /// still written to it is kept as well; or a copy where a file system has no links.
+    pub(super) fn keep(&mut self, path: &RelPath, entry: &Entry) -> io::Result<()> {
+        if entry.kind() == EntryKind::Directory || self.stat(&self.kept, path)?.is_some() {
             return Ok(());
+        }
+        let (from, name) = self.parent(self.storage.root(), path)?;
+        let (into, _) = self.made_parent(&self.kept, path)?;
+        match self.storage.link(&from, &name, &into, &name) {
+            Err(e) if has_no_links(&e) => {}
+            done => return done,
         }
         match entry.kind() {
             EntryKind::File | EntryKind::HardLink => {
-                match self.name_aside(path, to) {
-                    Ok(()) => return Ok(()),
-                    // Too many names, or a file system without: a copy.
-                    Err(e) if is_gone(&e) => return Err(e),
-                    Err(_) => {
-                        let storage = self.storage;
-                        self.copy(storage.root(), path, entry)?;
-                    }
-                }
-                self.storage.rename(&self.scratch, MADE, &into, &name)
+                let storage = self.storage;
+                self.copy(storage.root(), path, entry)?;
             }
-            EntryKind::Directory => Ok(()),
-            _ => {
-                self.make_node(entry)?;
-                self.storage.rename(&self.scratch, MADE, &into, &name)
-            }
+            _ => self.make_node(entry)?,
         }
+        self.storage.rename(&self.scratch, MADE, &into, &name)
     }
 
-    /// Makes a copy of the file at `path` below `at`, with what `entry` says of owner, mode and time.
+    /// Gives what stands at `path` the further name `to`, where nothing is.
+    pub(super) fn link_new(
+        &mut self,
+        path: &RelPath,
+        to: &RelPath,
+        entry: &Entry,
+    ) -> io::Result<Put> {
+        let storage = self.storage;
+        let (from, name) = self.parent(storage.root(), path)?;
+        let (into, new_name) = self.made_parent(storage.root(), to)?;
+        match storage.link(&from, &name, &into, &new_name) {
+            Ok(()) => return Ok(Put::Done),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Put::Late),
+            Err(e) if has_no_links(&e) => {}
+            Err(e) => return Err(e),
+        }
+        match entry.kind() {
+            EntryKind::File => self.make_copy(path, entry)?,
+            _ => self.make_node(entry)?,
+        }
+        self.put(to, None)
+    }
+
+    /// Makes a version in the quarantine one that no live path shares an inode with: later writes there would
+    /// change it. Whether there was anything to do.
+    pub(super) fn detach(&mut self, path: &RelPath) -> io::Result<bool> {
+        let Some(stat) = self.stat(&self.kept, path)? else { return Ok(false) };
+        if stat.kind != FileKind::Regular || stat.links < 2 {
+            return Ok(false);
+        }
+        let kept = Arc::clone(&self.kept);
+        let (at, name) = self.parent(&kept, path)?;
+        for _ in 0..TRIES {
+            let entry = match self.described(&at, &name, None) {
+                Err(ObserveError::Changed) => continue,
+                described => described.map_err(observed)?,
+            };
+            match self.copy(&kept, path, &entry) {
+                Err(e) if is_other_content(&e) => {}
+                done => {
+                    done?;
+                    self.storage.rename(&self.scratch, MADE, &at, &name)?;
+                    return Ok(true);
+                }
+            }
+        }
+        // It is written to all the time: it stays the very file that is.
+        Ok(false)
+    }
+
+    /// Makes a copy of the file at `path` below `at`, with what `entry` says of owner, mode and time; its content
+    /// is what `entry` says, or there is none.
     fn copy(&mut self, at: &S::Directory, path: &RelPath, entry: &Entry) -> io::Result<()> {
         let (from, name) = self.parent(at, path)?;
         let source = self.storage.open_file(&from, &name)?;
@@ -184,6 +329,8 @@ impl<S: Storage> Tree<'_, S> {
             self.storage.copy_range(&source, data.start, &made, data.start, len)?;
             offset = data.end;
         }
+        let scratch = Arc::clone(&self.scratch);
+        self.compare(&scratch, MADE, entry)?;
         self.dress(Object::File(&made), FileKind::Regular, entry)?;
         self.storage.sync_file(&made)
     }
@@ -199,8 +346,17 @@ impl<S: Storage> Tree<'_, S> {
         apply_metadata(self.storage, object, kind, wanted, present, &mut self.degraded)
     }
 
+    /// Gives what stands at `path` owner, mode, time and attributes, and leaves all else as it is: a copy would
+    /// lose what is written to the file meanwhile.
+    pub(super) fn dress_live(&mut self, path: &RelPath, entry: &Entry) -> io::Result<()> {
+        let (at, name) = self.parent(self.storage.root(), path)?;
+        let object = Object::Named(&at, &name);
+        let kind = self.storage.stat(object)?.kind;
+        self.dress(object, kind, entry)
+    }
+
     /// Makes what has no content.
-    fn make_node(&mut self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn make_node(&mut self, entry: &Entry) -> io::Result<()> {
         let (storage, at) = (self.storage, Arc::clone(&self.scratch));
         remove_tree(storage, &at, MADE)?;
         let kind = match entry {
@@ -235,26 +391,53 @@ impl<S: Storage> Tree<'_, S> {
         self.dress(Object::Named(&*at, MADE), kind, entry)
     }
 
-    /// Puts a copy of the file at `from` below `at` to `path`, as `entry` has it.
-    pub(super) fn place_copy(
-        &mut self,
-        at: &S::Directory,
-        from: &RelPath,
-        path: &RelPath,
-        entry: &Entry,
-    ) -> io::Result<()> {
-        self.copy(at, from, entry)?;
-        self.place_made(path)
+    /// Makes a copy of the live file at `from`, or of that version of it in the quarantine when it went or is
+    /// another one now.
+    pub(super) fn make_copy(&mut self, from: &RelPath, entry: &Entry) -> io::Result<()> {
+        let storage = self.storage;
+        match self.copy(storage.root(), from, entry) {
+            Err(e) if is_gone(&e) || is_other_content(&e) => {
+                let kept = Arc::clone(&self.kept);
+                match self.copy(&kept, from, entry) {
+                    Err(other) if is_gone(&other) => Err(e),
+                    done => done,
+                }
+            }
+            done => done,
+        }
     }
 
-    /// Puts a file together from `parts` of the versions at `of`, to `path`.
-    pub(super) fn place_merged(
+    /// Makes a copy of what came at `path` below `at`. What is not the plan's is taken away there, so that it
+    /// comes anew.
+    pub(super) fn make_carried(
         &mut self,
-        of: &RelPath,
+        at: &S::Directory,
         path: &RelPath,
         entry: &Entry,
-        parts: &[Part<'_, S::Directory>],
     ) -> io::Result<()> {
+        let copied = self.copy(at, path, entry);
+        if copied.as_ref().is_err_and(is_other_content) {
+            let (from, name) = self.parent(at, path)?;
+            self.storage.unlink(&from, &name)?;
+        }
+        copied
+    }
+
+    /// Makes a further name of the file at `first`.
+    pub(super) fn make_link(&mut self, first: &RelPath) -> io::Result<()> {
+        let (from, name) = self.parent(self.storage.root(), first)?;
+        remove_tree(self.storage, &self.scratch, MADE)?;
+        self.storage.link(&from, &name, &self.scratch, MADE)
+    }
+
+    /// Puts a file together from `parts` of the versions at `of`, with what `entry` says of owner, mode and time;
+    /// what it is.
+    pub(super) fn make_merged(
+        &mut self,
+        of: &RelPath,
+        entry: &Entry,
+        parts: &[Part<'_, S::Directory>],
+    ) -> io::Result<Entry> {
         remove_tree(self.storage, &self.scratch, MADE)?;
         let made = self.storage.create_file(&self.scratch, MADE)?;
         let mut end = 0;
@@ -274,38 +457,124 @@ impl<S: Storage> Tree<'_, S> {
         }
         self.dress(Object::File(&made), FileKind::Regular, entry)?;
         self.storage.sync_file(&made)?;
-        self.place_made(path)
+        let scratch = Arc::clone(&self.scratch);
+        self.described(&scratch, MADE, None).map_err(observed)
     }
 
-    /// Makes what has no content at `path`; a directory that is there is kept and dressed.
-    pub(super) fn place_node(&mut self, path: &RelPath, entry: &Entry) -> io::Result<()> {
-        if entry.kind() == EntryKind::Directory {
-            let (into, name) = self.made_parent(self.storage.root(), path)?;
-            if self
-                .storage
-                .stat(Object::Named(&into, &name))
-                .is_ok_and(|s| s.kind == FileKind::Directory)
-            {
-                return self.dress(Object::Named(&into, &name), FileKind::Directory, entry);
-            }
+    /// Demands that the file at `path` below `at` has the content of `entry`.
+    pub(super) fn compare_at(
+        &mut self,
+        at: &S::Directory,
+        path: &RelPath,
+        entry: &Entry,
+    ) -> io::Result<()> {
+        let (from, name) = self.parent(at, path)?;
+        self.compare(&from, &name, entry)
+    }
+
+    /// Puts what was made to `path`: where nothing is, or in the place of the inode `former`.
+    pub(super) fn put(&mut self, path: &RelPath, former: Option<u64>) -> io::Result<Put> {
+        match self.try_put(path, former) {
+            Err(e) if is_in_the_way(&e) => Ok(Put::InTheWay),
+            done => done,
         }
-        self.make_node(entry)?;
-        self.place_made(path)
     }
 
-    /// Gives the file at `first` the further name `path`.
-    pub(super) fn place_link(&mut self, first: &RelPath, path: &RelPath) -> io::Result<()> {
-        let (from, name) = self.parent(self.storage.root(), first)?;
-        remove_tree(self.storage, &self.scratch, MADE)?;
-        self.storage.link(&from, &name, &self.scratch, MADE)?;
-        self.place_made(path)
+    fn try_put(&mut self, path: &RelPath, former: Option<u64>) -> io::Result<Put> {
+        let (storage, scratch) = (self.storage, Arc::clone(&self.scratch));
+        let (into, name) = self.made_parent(storage.root(), path)?;
+        let made = storage.stat(Object::Named(&*scratch, MADE))?;
+        let is_directory = made.kind == FileKind::Directory;
+        let there = match storage.stat(Object::Named(&into, &name)) {
+            Ok(there) => there,
+            Err(e) if is_gone(&e) => return self.put_new(&into, &name, is_directory),
+            Err(e) => return Err(e),
+        };
+        if there.kind == FileKind::Directory {
+            return Ok(Put::InTheWay);
+        }
+        if Some(there.inode) != former {
+            return Ok(Put::Late);
+        }
+        if !is_directory && storage.may_exchange() {
+            // Out of the way of what makes the next one: what it changes places with is looked at there.
+            storage.rename(&scratch, MADE, &scratch, OUT)?;
+            if storage.exchange(&scratch, OUT, &into, &name)? {
+                return self.exchanged(&into, &name, former);
+            }
+            storage.rename(&scratch, OUT, &scratch, MADE)?;
+        }
+        self.put_after_taking(&into, &name, is_directory, former)
     }
 
-    fn place_made(&self, path: &RelPath) -> io::Result<()> {
-        let (into, name) = self.made_parent(self.storage.root(), path)?;
-        self.storage.rename(&self.scratch, MADE, &into, &name)?;
-        // Two names of one inode: the rename does nothing then.
-        remove_tree(self.storage, &self.scratch, MADE)
+    /// What was replaced is looked at when nobody else has it any more: was it another one, it goes back.
+    fn exchanged(&self, into: &S::Directory, name: &[u8], former: Option<u64>) -> io::Result<Put> {
+        let (storage, scratch) = (self.storage, &self.scratch);
+        let out = storage.stat(Object::Named(&**scratch, OUT))?;
+        if Some(out.inode) == former {
+            storage.unlink(scratch, OUT)?;
+            return Ok(Put::Done);
+        }
+        storage.exchange(scratch, OUT, into, name)?;
+        // Ours, or what somebody put in its place meanwhile: that is kept.
+        self.recover()?;
+        Ok(Put::Late)
+    }
+
+    /// Nothing is replaced, whatever comes meanwhile.
+    fn put_new(&self, into: &S::Directory, name: &[u8], is_directory: bool) -> io::Result<Put> {
+        let (storage, scratch) = (self.storage, &self.scratch);
+        if is_directory {
+            // An empty one that came meanwhile is all that a directory takes the place of.
+            storage.rename(scratch, MADE, into, name)?;
+            return Ok(Put::Done);
+        }
+        match storage.link(scratch, MADE, into, name) {
+            Ok(()) => storage.unlink(scratch, MADE)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Put::Late),
+            Err(e) if has_no_links(&e) => storage.rename(scratch, MADE, into, name)?,
+            Err(e) => return Err(e),
+        }
+        Ok(Put::Done)
+    }
+
+    /// Where names cannot change places, as a file and a directory never can: what is there is taken away first,
+    /// looked at, and nothing is replaced. For a moment nothing is at the path.
+    fn put_after_taking(
+        &self,
+        into: &S::Directory,
+        name: &[u8],
+        is_directory: bool,
+        former: Option<u64>,
+    ) -> io::Result<Put> {
+        let (storage, scratch) = (self.storage, &self.scratch);
+        storage.rename(into, name, scratch, OUT)?;
+        if Some(storage.stat(Object::Named(&**scratch, OUT))?.inode) == former {
+            let put = self.put_new(into, name, is_directory)?;
+            storage.unlink(scratch, OUT)?;
+            return Ok(put);
+        }
+        // Somebody was faster: back with it, unless they were so again.
+        match storage.link(scratch, OUT, into, name) {
+            Ok(()) => storage.unlink(scratch, OUT)?,
+            Err(_) => self.recover()?,
+        }
+        Ok(Put::Late)
+    }
+
+    /// Nothing that a crash left in our folder is lost: what has no other name is kept.
+    pub(super) fn recover(&self) -> io::Result<()> {
+        let (storage, scratch) = (self.storage, &self.scratch);
+        let stat = match storage.stat(Object::Named(&**scratch, OUT)) {
+            Ok(stat) => stat,
+            Err(e) if is_gone(&e) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        if stat.links > 1 {
+            return storage.unlink(scratch, OUT);
+        }
+        let name = stat.inode.to_string();
+        storage.rename(scratch, OUT, &self.unplanned, name.as_bytes())
     }
 
     /// Takes an empty directory away; one that is not empty stays.

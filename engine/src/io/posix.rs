@@ -443,6 +443,29 @@ impl Storage for PosixStorage {
         Ok(retry_on_intr(|| rustix::fs::renameat(&from.fd, from_name, &to.fd, to_name))?)
     }
 
+    fn may_exchange(&self) -> bool {
+        true
+    }
+
+    fn exchange(
+        &self,
+        one: &PosixDirectory,
+        one_name: &[u8],
+        other: &PosixDirectory,
+        other_name: &[u8],
+    ) -> io::Result<bool> {
+        resolve::check_name(one_name)?;
+        resolve::check_name(other_name)?;
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        let exchange =
+            || rustix::fs::renameat_with(&one.fd, one_name, &other.fd, other_name, flags);
+        match retry_on_intr(exchange) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn unlink(&self, at: &PosixDirectory, name: &[u8]) -> io::Result<()> {
         resolve::check_name(name)?;
         Ok(retry_on_intr(|| rustix::fs::unlinkat(&at.fd, name, AtFlags::empty()))?)

@@ -225,6 +225,14 @@ impl SimDisk {
         state.note(format!("crash {seed}"));
     }
 
+    /// The processes end and the machine goes on: what was done is there, durable or not as it was.
+    /// Faults are disarmed, the power is back, handles and mounts are dead (EIO).
+    pub fn end_processes(&self) {
+        let mut state = self.lock();
+        state.close_all();
+        state.note("processes ended".to_owned());
+    }
+
     /// Lets the `n`-th operation from now fail, 1 being the next. Operations are mutating calls and
     /// syncs, whether they succeed or not.
     pub fn fail_at(&self, n: u64, fault: Fault) {

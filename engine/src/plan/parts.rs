@@ -175,6 +175,7 @@ impl<S: Storage> Planner<'_, S> {
             }
             at = Some(from);
         }
+        progress(join.met);
         Ok(PartialPlan::Plan(Box::new(join.finish_parts(is_root_listed))))
     }
 

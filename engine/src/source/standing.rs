@@ -161,9 +161,10 @@ pub struct CutReport {
 pub trait Cuts: Sync {
     /// The session began; so it found the target.
     fn began(&self, welcome: &Welcome, first_contact: bool);
-    /// The two ends differ in so many entries, which the next cut mends: it is not to wait for somebody to
-    /// change something. Said again until there is one.
-    fn differ(&self, entries: u64);
+    /// The two ends differ in so many entries, in what `look` looks at; the next cut mends that: it is not to wait
+    /// for somebody to change something. Said again until there is one, and before the belief of what the target
+    /// holds is durable: then nobody else knows of it.
+    fn differ(&self, entries: u64, look: &Look);
     /// What to do next; waits for it, not much longer than `at_most`.
     fn next(&self, at_most: Duration) -> Next;
     /// The account that is left out of cuts while a file of so many bytes is carried to the target ahead of
@@ -286,8 +287,8 @@ impl<S: Storage> Source<'_, S> {
             if std::mem::take(&mut self.foreign) > 0 {
                 self.find_differences(standing)?;
             }
-            if standing.differing.is_some() {
-                cuts.differ(standing.differences);
+            if let Some(look) = &standing.differing {
+                cuts.differ(standing.differences, look);
             }
             if let Some(said) = self.keys.take() {
                 cuts.heard_keys(&said);
@@ -448,7 +449,11 @@ impl<S: Storage> Source<'_, S> {
         }
         let mut report = CutReport {
             point: self.next_point(cut, standing),
-            looked_at: plan.tally.found,
+            looked_at: match (&look, widened) {
+                (Look::Whole, _) | (_, Some(_)) => plan.tally.found,
+                // Of a plan of parts the tally is of the whole tree.
+                _ => self.progress.scanned.load(std::sync::atomic::Ordering::Relaxed),
+            },
             applied: AppliedTotals::default(),
             problems: std::mem::take(&mut plan.problems).into_iter().chain(failing).collect(),
             excluded: plan.excluded,
@@ -474,6 +479,9 @@ impl<S: Storage> Source<'_, S> {
                 return Err(SourceError::NoAgreement);
             }
             self.find_differences(standing)?;
+            if let Some(look) = &standing.differing {
+                cuts.differ(standing.differences, look);
+            }
             report.compared = Some(standing.differences);
             let look = widest(&look, standing.differing.as_ref());
             let (again, failing) = self.plan_of_cut(&look, cut, &mut report.widened, cuts)?;

@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) forged: Forged,
     /// Whether somebody changes what is shared at the target, and changes it back.
     pub(crate) meddles: bool,
+    /// Whether an operator let the run pass that the guard holds.
+    pub(crate) approved: bool,
 }
 
 /// How the disks of a fork behave.
@@ -77,6 +79,7 @@ impl World {
             history_bytes_max: u64::MAX,
             forged: Forged::Not,
             meddles: false,
+            approved: false,
         };
         drop(world.catalog(CatalogRole::Source).expect("catalog"));
         drop(world.catalog(CatalogRole::Target).expect("catalog"));
@@ -169,7 +172,7 @@ impl World {
             epoch: Epoch(1),
             policy: &ReplicateAll,
             threshold: Threshold { entries: 1_000, percent: 10 },
-            approved: false,
+            approved: self.approved,
             trust_target: false,
             dry_run: false,
             workers: 1,
@@ -444,7 +447,7 @@ fn heard_seal(record: &Record) -> bool {
 }
 
 /// Without Farshore's folder; names of one inode are told by the first that is left.
-fn clean(tree: Tree) -> Tree {
+pub(crate) fn clean(tree: Tree) -> Tree {
     let mut first: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut out = Tree::new();
     for (path, mut entry) in tree {

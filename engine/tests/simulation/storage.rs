@@ -1,6 +1,7 @@
 //! The simulated file system with a witness, and with syncs that can be left out, reads that lie, and
 //! calls that panic on purpose.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -27,7 +28,6 @@ pub(crate) enum Careless {
 }
 
 /// A [`SimStorage`] that notes what changes below its root.
-#[derive(Debug)]
 pub(crate) struct Watched {
     inner: SimStorage,
     careless: Careless,
@@ -35,12 +35,20 @@ pub(crate) struct Watched {
     meddles: AtomicBool,
     changes: Mutex<Vec<String>>,
     lied: AtomicBool,
+    /// What somebody else does right before the call of that number, counted from 1.
+    pub(crate) before: Option<(u64, Box<dyn Fn() + Send + Sync>)>,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
 }
 
 impl Watched {
     pub(crate) fn new(inner: SimStorage, careless: Careless, meddles: bool) -> Self {
         let (meddles, lied) = (AtomicBool::new(meddles), AtomicBool::new(false));
-        Self { inner, careless, meddles, changes: Mutex::default(), lied }
+        Self { inner, careless, meddles, changes: Mutex::default(), lied, before: None }
     }
 
     /// Somebody else turns a bit of `from`, a file with this content that stands at `file`.
@@ -61,7 +69,13 @@ impl Watched {
     fn note(&self, call: &str, name: &[u8]) {
         assert!(!matches!(self.careless, Careless::Panics(at) if at == call), "as it was told to");
         let line = format!("{call} {}", name.escape_ascii());
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.push(line);
+        if let Some((at, act)) = &self.before
+            && *at == changes.len() as u64
+        {
+            act();
+        }
     }
 
     fn note_object(&self, call: &str, object: Object<'_, Self>) {

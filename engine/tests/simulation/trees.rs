@@ -24,12 +24,12 @@ pub(crate) fn noise(number: u64, len: usize) -> Vec<u8> {
 pub(crate) struct Hands<'s>(pub(crate) &'s SimStorage);
 
 impl Hands<'_> {
-    fn at<'p>(&self, path: &'p str) -> io::Result<(SimDirectory, &'p [u8])> {
+    pub(crate) fn at<'p>(&self, path: &'p str) -> io::Result<(SimDirectory, &'p [u8])> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         Ok((self.0.open_directory(self.0.root(), parent.as_bytes())?, name.as_bytes()))
     }
 
-    fn directory(&self, path: &str) -> io::Result<()> {
+    pub(crate) fn directory(&self, path: &str) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         self.0.make_directory(&at, name)?;
         self.0.set_mode(Object::Named(&at, name), 0o755)
@@ -48,7 +48,7 @@ impl Hands<'_> {
     }
 
     /// Changes a file in place.
-    fn patch(&self, path: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn patch(&self, path: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         let file = self.0.open_file_writable(&at, name)?;
         self.0.write_at(&file, offset, bytes)
@@ -59,27 +59,27 @@ impl Hands<'_> {
         self.0.set_len(&file, CLOSER)
     }
 
-    fn symlink(&self, path: &str, target: &str) -> io::Result<()> {
+    pub(crate) fn symlink(&self, path: &str, target: &str) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         self.0.make_symlink(&at, name, target.as_bytes())
     }
 
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let ((a, from), (b, to)) = (self.at(from)?, self.at(to)?);
         self.0.link(&a, from, &b, to)
     }
 
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let ((a, from), (b, to)) = (self.at(from)?, self.at(to)?);
         self.0.rename(&a, from, &b, to)
     }
 
-    fn unlink(&self, path: &str) -> io::Result<()> {
+    pub(crate) fn unlink(&self, path: &str) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         self.0.unlink(&at, name)
     }
 
-    fn remove_directory(&self, path: &str) -> io::Result<()> {
+    pub(crate) fn remove_directory(&self, path: &str) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         self.0.remove_directory(&at, name)
     }
@@ -89,17 +89,17 @@ impl Hands<'_> {
         self.0.set_owner(Object::Named(&at, name), uid, gid)
     }
 
-    fn mode(&self, path: &str, mode: u32) -> io::Result<()> {
+    pub(crate) fn mode(&self, path: &str, mode: u32) -> io::Result<()> {
         let (at, name) = self.at(path)?;
         self.0.set_mode(Object::Named(&at, name), mode)
     }
 
-    fn xattr(&self, path: &str, name: &str, value: &[u8]) -> io::Result<()> {
+    pub(crate) fn xattr(&self, path: &str, name: &str, value: &[u8]) -> io::Result<()> {
         let (at, file) = self.at(path)?;
         self.0.set_xattr(Object::Named(&at, file), name.as_bytes(), value)
     }
 
-    fn time(&self, path: &str, seconds: i64) -> io::Result<()> {
+    pub(crate) fn time(&self, path: &str, seconds: i64) -> io::Result<()> {
         let time = Timestamp { seconds, nanos: 123_456_789 };
         if path.is_empty() {
             return self.0.set_mtime(Object::Directory(self.0.root()), time);

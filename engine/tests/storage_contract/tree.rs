@@ -377,6 +377,23 @@ pub(crate) fn rename_moves_links_and_directories<S: Storage>(s: &S) {
     assert_eq!(content(s, &moved, b"f"), b"moved");
 }
 
+pub(crate) fn exchange_swaps_or_says_it_cannot<S: Storage>(s: &S) {
+    let root = s.root();
+    let d = directory(s, root, b"d");
+    drop(put(s, root, b"a", b"one"));
+    drop(put(s, &d, b"b", b"other"));
+    let inodes = (stat(s, root, b"a").inode, stat(s, &d, b"b").inode);
+    let is_done = s.exchange(root, b"a", &d, b"b").expect("exchange");
+    assert!(s.may_exchange() || !is_done);
+    let (a, b): (&[u8], &[u8]) = if is_done { (b"other", b"one") } else { (b"one", b"other") };
+    assert_eq!((content(s, root, b"a"), content(s, &d, b"b")), (a.to_vec(), b.to_vec()));
+    let now = (stat(s, root, b"a").inode, stat(s, &d, b"b").inode);
+    assert_eq!(now, if is_done { (inodes.1, inodes.0) } else { inodes });
+    if is_done {
+        refused(s.exchange(root, b"a", root, b"none").map(drop), &[Errno::NOENT]);
+    }
+}
+
 pub(crate) fn further_names<S: Storage>(s: &S) {
     let root = s.root();
     let d = directory(s, root, b"d");

@@ -452,6 +452,12 @@ pub struct Capture {
     pub last_look_took_ms: Option<u64>,
     /// How often events were lost and everything was looked at again.
     pub overflows: u64,
+    /// How the sending end began: where it resumed, or why it looked at everything.
+    pub start: String,
+    /// How often everything was looked at, or begun to be, since then.
+    pub whole_looks: u64,
+    /// Entries looked at since then.
+    pub looked_at: u64,
     /// Other nodes that report changes of this share.
     pub nodes: Vec<NodeStatus>,
 }

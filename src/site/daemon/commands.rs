@@ -5,6 +5,7 @@
 
 use farshore_core::role::{Command, Phase};
 
+use super::drilling::{Achieved, about_roles};
 use super::failback::Decided as FailbackDecided;
 use super::receiving::Standby;
 use super::roles::ShareRole;
@@ -12,6 +13,8 @@ use super::sending::Outgoing;
 use super::*;
 use crate::rehearse;
 use crate::site::control::SwitchStep;
+use crate::site::drills::{self, DrillKind, DrillPoint};
+use crate::site::failover::LossManifest;
 use crate::site::sender::Decided;
 
 /// How long a command waits for ends that are just being opened.
@@ -110,7 +113,7 @@ impl Daemon {
 
     /// Hands a share over, and waits until the other site has it.
     fn switch_over(&self, role: &ShareRole, step: SwitchStep) -> Result<Value, Failure> {
-        let began = std::time::Instant::now();
+        let begun = self.begins();
         match step {
             SwitchStep::Abort => return self.simple(role, Command::AbortSwitchover),
             SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
@@ -118,7 +121,12 @@ impl Daemon {
         }
         let before = role.view().map_or(0, |view| view.record.epoch.0);
         self.command(role, Command::Switchover)?;
+        let mut handed = None;
         let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
+            Phase::Handed { point } => {
+                handed = Some(point);
+                None
+            }
             Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
             // The site was asked to go on, or something came in between.
             Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
@@ -134,14 +142,32 @@ impl Daemon {
                 self.config().peer.name,
                 view.record.epoch.0
             ),
-            format!("nothing was lost; it took {:.1} s", began.elapsed().as_secs_f64()),
+            format!("nothing was lost; it took {:.1} s", begun.at().elapsed().as_secs_f64()),
         ];
-        Ok(json!({
+        let took_ms = begun.elapsed_ms();
+        let mut result = json!({
             "share": role.share,
             "epoch": view.record.epoch.0,
-            "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "took_ms": took_ms,
             "lines": lines,
-        }))
+        });
+        let achieved = Achieved {
+            kind: DrillKind::Switchover,
+            share: role.share.clone(),
+            epoch: view.record.epoch.0,
+            well: true,
+            // What was handed over is what the other site compared its own with, by R.
+            point: handed.map(|point| DrillPoint {
+                sequence: point.sequence,
+                time_unix_ms: point.time_unix_ms,
+                root: point.root.to_string(),
+            }),
+            rpo_ms: Some(0),
+            rto_ms: Some(took_ms),
+            files: Vec::new(),
+        };
+        self.report_drill(&begun, achieved, &mut result);
+        Ok(result)
     }
 }
 
@@ -211,6 +237,17 @@ impl Commands for Daemon {
             Ok(answer) => return answer,
             Err(request) => request,
         };
+        let about = about_roles(&request);
+        let done = self.carry_out_request(request);
+        if let (Err(failure), Some((command, share))) = (&done, about) {
+            self.record_refusal(command, share.as_deref(), failure);
+        }
+        done
+    }
+}
+
+impl Daemon {
+    fn carry_out_request(&self, request: Request) -> Result<Value, Failure> {
         match request {
             Request::BrakeApprove { share, account: only, id } => {
                 let only = only.as_deref().map(account).transpose()?;
@@ -262,12 +299,21 @@ impl Commands for Daemon {
                 let made = rehearse::making::make(&standby.receiver, &standby.over, &at, &id)?;
                 serde_json::to_value(made).map_err(|e| Failure::new(Exit::Internal, &e))
             }
+            Request::Rehearsed { share, mut report } => {
+                let role = self.role_of(share.as_deref())?;
+                let begun = self.begins();
+                self.rehearsed(role, &begun, &mut report);
+                Ok(report)
+            }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
             Request::Switchover { share, step } => {
                 self.switch_over(self.role_of(share.as_deref())?, step)
             }
             Request::Failover { share, at, peer_is_off } => {
                 let role = self.role_of(share.as_deref())?;
+                let begun = self.begins();
+                // Typed again it is the same failover.
+                let is_first = role.view().is_some_and(|view| view.record.phase != Phase::Alone);
                 let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
                 let mut lines = manifest.lines();
                 if let Err(why) = &gate {
@@ -280,6 +326,27 @@ impl Commands for Daemon {
                     .map_err(|e| Failure::new(Exit::Internal, &e))?;
                 value["open"] = gate.is_ok().into();
                 value["lines"] = lines.into();
+                if is_first {
+                    let rto_ms = gate.is_ok().then(|| begun.elapsed_ms());
+                    let file = LossManifest::file(&self.state, &role.share, manifest.epoch);
+                    let age = begun.unix_ms.saturating_sub(manifest.time_unix_ms);
+                    let achieved = Achieved {
+                        kind: DrillKind::Failover,
+                        share: role.share.clone(),
+                        epoch: manifest.epoch,
+                        well: gate.is_ok(),
+                        point: Some(DrillPoint {
+                            sequence: manifest.point,
+                            time_unix_ms: manifest.time_unix_ms,
+                            root: manifest.root.clone(),
+                        }),
+                        // The lost site did nothing after it was lost, whenever that was.
+                        rpo_ms: Some(u64::try_from(age).unwrap_or(0)),
+                        rto_ms,
+                        files: vec![drills::file("loss manifest", &file)],
+                    };
+                    self.report_drill(&begun, achieved, &mut value);
+                }
                 Ok(value)
             }
             Request::OpenAlone { share } => {
@@ -292,6 +359,8 @@ impl Commands for Daemon {
                 self.simple(self.role_of(share.as_deref())?, Command::RetryHook)
             }
             Request::FailbackApply { plan, accept_held } => {
+                let begun = self.begins();
+                let of_plan = drills::file("plan", &plan);
                 let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
                 let folder =
                     format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
@@ -308,7 +377,18 @@ impl Commands for Daemon {
                     "restore one: copy it from tree/ there to its path".to_owned(),
                     "replication goes the other way now; 'farshore switchover' brings the share home".to_owned(),
                 ];
-                Ok(json!({
+                let text = format!(
+                    "{} (BLAKE3 {}): {} placed, {} gone, {} came over, {} in quarantine at production, {} here",
+                    of_plan.path,
+                    of_plan.blake3,
+                    recovery.placed,
+                    recovery.removed,
+                    production.carried,
+                    production.quarantined,
+                    recovery.quarantined
+                );
+                self.record(&header.share, "applied", text);
+                let mut value = json!({
                     "share": header.share,
                     "placed": recovery.placed,
                     "removed": recovery.removed,
@@ -316,17 +396,53 @@ impl Commands for Daemon {
                     "quarantined": { "production": production.quarantined, "recovery": recovery.quarantined },
                     "quarantine": folder,
                     "lines": lines,
-                }))
+                });
+                let manifest = self.config().share(&header.share).map(|share| {
+                    drills::file(
+                        "quarantine's manifest",
+                        &share.path.join(&folder).join("manifest"),
+                    )
+                });
+                let achieved = Achieved {
+                    kind: DrillKind::Failback,
+                    share: header.share.clone(),
+                    epoch: self
+                        .role(&header.share)
+                        .and_then(|role| role.view())
+                        .map_or(header.epoch.0, |view| view.record.epoch.0),
+                    well: true,
+                    point: header.base.map(|base| DrillPoint {
+                        sequence: base.sequence,
+                        time_unix_ms: base.time_unix_ms,
+                        root: base.root.to_string(),
+                    }),
+                    // Nothing is missing, and services went on meanwhile.
+                    rpo_ms: None,
+                    rto_ms: None,
+                    files: std::iter::once(of_plan).chain(manifest).collect(),
+                };
+                self.report_drill(&begun, achieved, &mut value);
+                Ok(value)
             }
             Request::FailbackDecide { plan, select, outcome, reason, new_name } => {
                 let (plan, new_name) = (&*plan, new_name.as_deref());
-                let edited = self.decide_failback(&FailbackDecided {
+                let (share, edited) = self.decide_failback(&FailbackDecided {
                     plan,
                     select: &select,
                     outcome: &outcome,
                     reason: &reason,
                     new_name,
                 })?;
+                let file = drills::file("plan", plan);
+                let text = format!(
+                    "{} (BLAKE3 {}), revision {}: {outcome} for {select}: {} paths, {} still held; {reason}",
+                    file.path,
+                    file.blake3,
+                    edited.revision,
+                    edited.changed,
+                    edited.summary.held()
+                );
+                self.record(&share, "decided", text);
                 let mut lines = vec![format!(
                     "revision {}: {} paths decided, {} still wait for a person",
                     edited.revision,
@@ -349,6 +465,16 @@ impl Commands for Daemon {
             Request::FailbackPlan { share } => {
                 let role = self.role_of(share.as_deref())?;
                 let (file, summary) = self.plan_failback(role)?;
+                let of_plan = drills::file("plan", &file);
+                let text = format!(
+                    "{} (BLAKE3 {}): {} paths differ, {} conflicts, {} held",
+                    of_plan.path,
+                    of_plan.blake3,
+                    summary.paths(),
+                    summary.conflicts(),
+                    summary.held()
+                );
+                self.record(&role.share, "planned", text);
                 let file = file.display().to_string();
                 let mut lines = vec![
                     format!(

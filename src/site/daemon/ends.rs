@@ -16,6 +16,8 @@ use std::time::Instant;
 use super::receiving::Standby;
 use super::root::{self, Closed};
 use super::sending::Outgoing;
+use farshore_core::role::Phase;
+use farshore_engine::capture::Keeper;
 use farshore_engine::catalog::Turning;
 use farshore_proto::message::StoreId;
 
@@ -313,11 +315,28 @@ impl Daemon {
         let Some(share) = config.share(share) else { return Ok(None) };
         let board = self.board.share(&shown_share(share, wanted));
         let ids = self.joined_with(&share.name);
-        open_end(share, wanted, &config, &self.state, self.io, (board, &self.log), (ids, approved))
+        let keeper = self.keeps.keeper(&share.name);
+        let shown = (board, &self.log);
+        let opened = open_end(
+            share,
+            wanted,
+            &config,
+            &self.state,
+            self.io,
+            shown,
+            keeper.clone(),
+            (ids, approved),
+        );
+        if let (Ok(Some(End::Receives(_))), Some(keeper)) = (&opened, keeper) {
+            // Nobody reads what is queued of a share that is received.
+            keeper.forget();
+        }
+        opened
     }
 
     /// Runs the end of a share, and the one after it, for as long as the daemon runs.
     pub(super) fn tend(&self, slot: &Slot) {
+        let mut left_alone = false;
         while !self.is_stopping() {
             let (wanted, renewals, approved) = {
                 let state = slot.lock();
@@ -331,6 +350,7 @@ impl Daemon {
             let end = match opened {
                 Ok(Some(end)) => end,
                 Ok(None) => {
+                    left_alone = left_alone || self.shows_left_alone(slot.share(), wanted);
                     slot.is_turned(wanted, renewals, LOOK);
                     continue;
                 }
@@ -350,8 +370,11 @@ impl Daemon {
                     continue;
                 }
             };
-            if slot.opened() {
+            let was_closed = slot.opened();
+            if was_closed {
                 self.say_of(slot.share(), Level::Info, "open", "it is there: opened".into());
+            }
+            if std::mem::take(&mut left_alone) || was_closed {
                 if let Some(share) = self.config().share(slot.share()) {
                     let board = self.board.share(&shown_share(share, wanted));
                     board.state(facts::ShareState::Connecting, None);
@@ -360,12 +383,35 @@ impl Daemon {
             slot.put(Some(end.clone()));
             self.run_end(slot, &end, renewals);
             slot.put(None);
+            if let End::Sends(outgoing) = &end
+                && self.is_stopping()
+            {
+                // Also of one that was opened while the daemon was told to stop.
+                outgoing.sender.go_on_watching();
+            }
             end.close(&|| {
                 let text = "its former end is still in use, and waited for".to_owned();
                 self.say_of(slot.share(), Level::Warn, "open", text);
             });
             slot.closed();
         }
+    }
+
+    /// Shows that a share is neither sent nor received as long as the two sites are to be reconciled; whether
+    /// that is so.
+    fn shows_left_alone(&self, share: &str, wanted: Want) -> bool {
+        let view = self.role(share).and_then(|role| role.view());
+        let Some(view) = view.filter(super::failback::is_to_be_reconciled) else { return false };
+        let config = self.config();
+        let Some(of) = config.share(share) else { return false };
+        let text =
+            format!("neither sent nor received while it is {} here", view.record.phase.name());
+        let text = match view.record.phase {
+            Phase::Active => "nothing is sent while the other site is stranded".to_owned(),
+            _ => text,
+        };
+        self.board.share(&shown_share(of, wanted)).state(facts::ShareState::Stopped, Some(&text));
+        true
     }
 
     /// Runs an open end until another one is wanted.
@@ -451,6 +497,7 @@ pub(super) fn open_end(
     state: &State,
     io: IoMode,
     shown: (crate::site::board::ShareBoard, &Log),
+    keeper: Option<Arc<dyn Keeper>>,
     (peer, approved): (PeerIds, bool),
 ) -> Result<Option<End>, Closed> {
     let names = site_catalog(share, config);
@@ -459,7 +506,8 @@ pub(super) fn open_end(
     Ok(match wanted {
         Want::Source(epoch) => {
             let opened = opened(CatalogRole::Source, peer.tree)?;
-            let outgoing = Outgoing::open(share, opened, state, io, shown, (epoch, approved))?;
+            let outgoing =
+                Outgoing::open(share, opened, state, io, shown, keeper, (epoch, approved))?;
             Some(End::Sends(Arc::new(outgoing)))
         }
         Want::Target(epoch) => {

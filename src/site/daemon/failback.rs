@@ -114,10 +114,22 @@ impl Daemon {
         let base = view.record.base.filter(|base| base.root == root);
         self.compared(&share.name, &opened)?;
         let work = tempfile_folder(&opened.folder)?;
-        let theirs = work.join("theirs.list");
-        let head = self.fetch_inventory(&share.name, base.is_some(), &theirs)?;
-        let ours = work.join("ours.list");
-        let own_head = self.write_inventory(&opened, base.is_some(), &ours)?;
+        let (theirs, ours) = (work.join("theirs.list"), work.join("ours.list"));
+        let began = std::time::Instant::now();
+        // Each looks at its own tree meanwhile.
+        let (head, own_head) = std::thread::scope(|scope| {
+            let fetch = || self.fetch_inventory(&share.name, base.is_some(), &theirs);
+            let fetch = scope.spawn(fetch);
+            let own_head = self.write_inventory(&opened, base.is_some(), &ours);
+            (fetch.join(), own_head)
+        });
+        let head = head.map_err(|_| Failure {
+            exit: Exit::Internal,
+            message: format!("share '{}': fetching what the other site changed broke", share.name),
+            hint: None,
+        })??;
+        let own_head = own_head?;
+        let looked = began.elapsed();
         if head.policies != own_head.policies {
             return Err(held(
                 "the two sites decide by different policies: what one of them leaves out the other one would \
@@ -144,7 +156,16 @@ impl Daemon {
                 "plan again; if it stays so, see the log of the other site",
             ));
         }
-        self.write_plan(&share, &view, &opened, base, &work)
+        let began = std::time::Instant::now();
+        let (file, summary) = self.write_plan(&share, &view, &opened, base, &work)?;
+        let text = format!(
+            "planned: {} paths differ; both sites looked for {:.1} s, the plan took {:.1} s",
+            summary.paths(),
+            looked.as_secs_f64(),
+            began.elapsed().as_secs_f64()
+        );
+        self.say_of(&share.name, Level::Info, "failback", text);
+        Ok((file, summary))
     }
 
     /// Has the other site correct what it believes to what is here.
@@ -368,9 +389,24 @@ impl Daemon {
 
 /// Whether this site is the one that goes on, and the other one is there to be reconciled.
 fn is_alone(view: &RoleView) -> bool {
+    // Active: the other one was its standby, and lost its state or came back with an old copy.
+    matches!(
+        view.record.phase,
+        Phase::Alone | Phase::Active | Phase::Reconciling { open: true, .. }
+    ) && is_peer_stranded(view)
+}
+
+/// Whether the other site is stranded, as it said last.
+pub(super) fn is_peer_stranded(view: &RoleView) -> bool {
     let peer = view.peer.as_ref().map(|peer| &peer.said.phase);
-    matches!(view.record.phase, Phase::Alone | Phase::Reconciling { open: true, .. })
-        && matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+    matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+}
+
+/// Whether neither site sends or receives before a plan is carried out, or a person says which one is active.
+pub(super) fn is_to_be_reconciled(view: &RoleView) -> bool {
+    use Phase::{Alone, Reconciling, Split, Stranded};
+    let apart = matches!(view.record.phase, Alone | Split | Stranded { .. } | Reconciling { .. });
+    apart || is_peer_stranded(view)
 }
 
 /// What the site configures of a merge.

@@ -93,6 +93,12 @@ impl Daemon {
             // Its disk failed: it is opened anew.
             slot.renew();
         }
+        if let (Err(TargetError::Session(e)), Some(role)) = (&ended, self.role(receiver.share()))
+            && is_of_another_epoch(e)
+            && role.is_news(&text)
+        {
+            self.record(receiver.share(), "refused", format!("a session of {remote}: {text}"));
+        }
         self.board.disconnected(&text, None);
         // It may leave while it is being answered.
         let in_order = [CloseCode::Stopped as u32, CloseCode::Done as u32];
@@ -146,6 +152,11 @@ impl Daemon {
         self.receive(receiver, &link, &hello, "the peer");
         Ok(())
     }
+}
+
+fn is_of_another_epoch(e: &SessionError) -> bool {
+    use SessionError::{EpochFenced, EpochOfBatch, EpochUnknown};
+    matches!(e, EpochFenced { .. } | EpochUnknown { .. } | EpochOfBatch { .. })
 }
 
 fn target_options(share: &Share, epoch: Epoch) -> TargetOptions {

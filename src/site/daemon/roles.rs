@@ -21,6 +21,8 @@ use farshore_core::role::{
 use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
 
+mod showing;
+
 use super::ends::{PeerIds, Want, site_catalog};
 use super::marker::{NoRole, is_empty, read_marker, write_marker};
 use super::root::{self, Closed};
@@ -57,6 +59,8 @@ pub(super) struct ShareRole {
     draining: AtomicBool,
     /// What a drain waits for.
     waits: Mutex<Option<String>>,
+    /// What was refused last of what the other site sent: it may dial again and again.
+    refused: Mutex<String>,
     /// One operator's command at a time.
     pub(super) commanding: Mutex<()>,
 }
@@ -88,6 +92,7 @@ impl ShareRole {
             items,
             draining: AtomicBool::new(false),
             waits: Mutex::default(),
+            refused: Mutex::default(),
             commanding: Mutex::default(),
         })
     }
@@ -99,6 +104,11 @@ impl ShareRole {
     /// Adds to what waits for the machine; a machine that takes nothing is told again by the next word.
     pub(super) fn input(&self, input: Input) {
         self.tell.try_send(Item::Input(input)).unwrap_or(());
+    }
+
+    /// As [`Self::input`] for what is said once: waits for room, so not on the machine's own thread.
+    fn report(&self, input: Input) {
+        self.tell.send(Item::Input(input)).unwrap_or(());
     }
 
     /// What there is to show, if the root could be read.
@@ -113,6 +123,14 @@ impl ShareRole {
             Some(Gate::Closed(why)) => Err(why.to_string()),
             None => Err("its root could not be read yet".into()),
         }
+    }
+
+    /// Whether this is not what was refused last.
+    pub(super) fn is_news(&self, refused: &str) -> bool {
+        let mut last = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *last != refused;
+        refused.clone_into(&mut last);
+        is_news
     }
 
     fn waits_for(&self, what: Option<String>) {
@@ -480,7 +498,7 @@ impl Daemon {
                         root: point.root,
                         time_unix_ms: point.time_unix_ms,
                     };
-                    role.input(Input::Drained { point });
+                    role.report(Input::Drained { point });
                     break;
                 }
             }
@@ -528,7 +546,7 @@ impl Daemon {
                 }
             };
             if let Some(role) = daemon.role(&share) {
-                role.input(Input::HookDone { hook, ok });
+                role.report(Input::HookDone { hook, ok });
             }
         });
     }
@@ -669,81 +687,13 @@ impl Daemon {
         manifest.epoch = view.record.epoch.0;
         manifest.opened_unix_ms = now_ms();
         manifest.write(&self.state)?;
-        // The gate opens a moment after its record is durable.
-        let opens = self
-            .await_role(role, GATE_PATIENCE, |view| (view.gate == Gate::Open).then_some(Ok(())));
+        // The gate opens a moment after its record is durable, or when the other site's lease has lapsed.
+        let lapse = share.lease.map_or(Duration::ZERO, |lease| lease + lease / 5);
+        let opens = self.await_role(role, GATE_PATIENCE + lapse, |view| {
+            (view.gate == Gate::Open).then_some(Ok(()))
+        });
         Ok((manifest, opens.map(drop).or_else(|_| role.gate())))
     }
-
-    fn show_no_role(&self, role: &ShareRole, why: &NoRole) {
-        let closed = match why {
-            NoRole::State(text) => {
-                Closed::Failure(Failure { exit: Exit::Disk, message: text.clone(), hint: None })
-            }
-            NoRole::Root(text) => Closed::Gone(text.clone()),
-            NoRole::Emptied => root::emptied(&role.share),
-        };
-        let config = self.config();
-        let Some(share) = config.share(&role.share) else { return };
-        let board = self.board.share(&shown_share(share, Want::Nothing));
-        board.state(closed.state(), Some(closed.text()));
-        if self.slot(&role.share).is_some_and(|slot| slot.cannot_open(&closed)) {
-            self.say_of(&role.share, Level::Error, "role", closed.text().to_owned());
-        }
-    }
-
-    fn show_role(&self, role: &ShareRole) {
-        let Some(view) = role.view() else { return };
-        let config = self.config();
-        let Some(share) = config.share(&role.share) else { return };
-        let wanted = self.slot(&role.share).map_or(Want::Nothing, |slot| slot.wanted());
-        let board = self.board.share(&shown_share(share, wanted));
-        let gate = match view.gate {
-            Gate::Open => None,
-            Gate::Closed(why) => Some(why.to_string()),
-        };
-        let failed = view.failed_hook.map(|hook| {
-            let name = match hook {
-                Hook::Start => Which::Start.name(),
-                Hook::Stop => Which::Stop.name(),
-            };
-            format!("hook '{name}' failed, see the log")
-        });
-        let text = failed.or_else(|| role.waiting()).or_else(|| told(&view.record.phase));
-        let said = view.peer.as_ref().map(|peer| &peer.said);
-        if let Some(said) = said {
-            self.keep_peer_head(&role.share, said);
-        }
-        let status = facts::RoleStatus {
-            phase: view.record.phase.name().to_owned(),
-            text,
-            gate_open: gate.is_none(),
-            gate_text: gate,
-            next: view.legal.iter().map(|command| format!("farshore {}", command.name())).collect(),
-            peer_phase: said.map(|said| said.phase.name().to_owned()),
-            peer_epoch: said.map(|said| said.stamp.epoch.0),
-        };
-        board.roles(status, view.record.epoch.0);
-    }
-}
-
-/// What is to be said of a phase besides its name.
-fn told(phase: &Phase) -> Option<String> {
-    use farshore_core::role::Strand;
-    Some(match phase {
-        Phase::Stranded { why, .. } => match why {
-            Strand::Overtaken => {
-                "the other site was opened in a later epoch; nothing is sent or applied until a plan is".into()
-            }
-            Strand::MarkerAhead => "its state folder is an old copy".into(),
-            Strand::StateLost => "its state was lost".into(),
-            Strand::PeerAhead => "its state is an old copy: the other site knows more of it".into(),
-        },
-        Phase::Alone => "opened without the other site, which is to be reconciled".into(),
-        Phase::Handed { .. } => "handed over; the other site has not taken it yet".into(),
-        Phase::Split => "both sites say that they are active".into(),
-        _ => return None,
-    })
 }
 
 /// The last point of a catalog whose entries are that point's.
@@ -763,10 +713,13 @@ fn point_of(catalog: &farshore_engine::catalog::Catalog) -> Result<Option<Point>
 
 /// What the end of a share is to be.
 fn wanted(role: &ShareRole, data: DataRole) -> Want {
-    let phase = role.view().map(|view| view.record.phase);
-    match (data, phase) {
+    let view = role.view();
+    let peer_is_stranded = view.as_ref().is_some_and(super::failback::is_peer_stranded);
+    match (data, view.map(|view| view.record.phase)) {
         (DataRole::Sends(epoch), _) => Want::Source(Some(epoch)),
         (DataRole::Receives(epoch), _) => Want::Target(epoch),
+        // The two are reconciled first, and whoever plans that opens the share for itself.
+        (DataRole::Neither, _) if peer_is_stranded => Want::Nothing,
         // It may not send yet, and what changes is watched for the time it may.
         (DataRole::Neither, Some(Phase::Active | Phase::Opening { .. } | Phase::Draining)) => {
             Want::Source(None)

@@ -5,6 +5,7 @@
 
 use super::root::{self, Closed};
 use super::*;
+use farshore_engine::capture::Keeper;
 
 /// How often an end that may not send looks whether it may.
 const WAIT_FOR_ROLE: Duration = Duration::from_millis(20);
@@ -70,6 +71,10 @@ impl Daemon {
                     break;
                 }
             };
+            if !dials {
+                // It was offered while the session before was being ended, which was said since.
+                self.board.connected(&link.remote_address().to_string());
+            }
             self.say_of(share, Level::Info, "session", "begins".into());
             let began = std::time::Instant::now();
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
@@ -251,12 +256,14 @@ impl Outgoing {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // what an end is made of
     pub(super) fn open(
         share: &Share,
         (catalog, folder): (farshore_engine::catalog::Catalog, PathBuf),
         state: &State,
         io: IoMode,
         (board, log): (crate::site::board::ShareBoard, &Log),
+        keeper: Option<Arc<dyn Keeper>>,
         (epoch, approved): (Option<Epoch>, bool),
     ) -> Result<Self, Closed> {
         let storage = root::open("source", share, io)?;
@@ -268,7 +275,7 @@ impl Outgoing {
             let text = format!("removing what was carried here when it was a standby: {e}");
             log.say(&Record::new(Level::Warn, "ahead", text).share(&share.name));
         }
-        let (dirty, watcher) = watched(share, &folder)?;
+        let (dirty, watcher, resumed) = watched(share, &folder, keeper)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
         let policies = move || policies::in_force(&own, &at, system_wall_clock());
@@ -285,7 +292,7 @@ impl Outgoing {
             },
             Arc::clone(&storage),
             Arc::clone(&catalog),
-            (dirty, watcher),
+            (dirty, watcher, resumed),
             Box::new(policies),
             board,
             log.clone(),

@@ -6,7 +6,7 @@
 //! directories that changed in the accounts that wait.
 //!
 //! After a restart it is not known what was not looked at: an account that the last point names is named until
-//! everything was looked at.
+//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -28,6 +28,13 @@ pub(super) struct Waiting {
     /// Directories to be looked at, and whether with all below.
     parts: BTreeMap<RelPath, bool>,
     trouble: Option<String>,
+}
+
+impl Waiting {
+    /// What is to be looked at when it is over.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (RelPath, bool)> {
+        self.parts.iter().map(|(directory, deep)| (directory.clone(), *deep))
+    }
 }
 
 /// An account that the last point does not have as at its time.

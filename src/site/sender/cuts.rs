@@ -61,6 +61,16 @@ impl Cuts for Sender {
 
     fn began(&self, welcome: &Welcome, first_contact: bool) {
         self.told.store(false, Relaxed);
+        // The session before had corrected its belief of these, and did not come to mend them.
+        let differing = self.lock().differing.take();
+        match differing {
+            Some(Look::Parts(scope)) => {
+                let parts = scope.parts().iter();
+                parts.for_each(|part| self.dirty.mark(&part.directory, part.deep, now_ms()));
+            }
+            Some(Look::Whole) => self.dirty.mark_whole("the ends differed in much", now_ms()),
+            Some(Look::Nothing) | None => {}
+        }
         if let Some(point) = &welcome.recovery_point {
             self.board.peer_recovery_point(point);
         }
@@ -94,8 +104,16 @@ impl Cuts for Sender {
         self.is_released(accounts);
     }
 
-    fn differ(&self, entries: u64) {
-        self.lock().differ = entries.max(1);
+    fn differ(&self, entries: u64, look: &Look) {
+        let mut inner = self.lock();
+        inner.differ = entries.max(1);
+        if inner.differing.as_ref() != Some(look) {
+            inner.differing = Some(look.clone());
+            self.owe(&inner);
+            // Before the corrected catalog is durable; that the journal fails is in the status.
+            self.dirty.flush().unwrap_or(());
+        }
+        drop(inner);
         self.brakes.forget_known();
     }
 
@@ -207,7 +225,12 @@ impl Cuts for Sender {
         let shown = !inner.lags.is_empty() || !lags.is_empty();
         inner.lags = lags;
         self.note_deferred(&mut inner, &cut, &waits, &report);
+        inner.looked_at += report.looked_at;
+        inner.whole_looks += u64::from(report.widened.is_some() || cut.look == Look::Whole);
         let point = report.point;
+        inner.differing = None;
+        // Before what was taken is done.
+        self.owe(&inner);
         if let Some(taken) = taken {
             self.dirty.done(taken);
         }
@@ -226,6 +249,10 @@ impl Cuts for Sender {
         if was_seeding {
             // A first copy looks at everything.
             inner.last_look = Some((point.time_unix_ms, Duration::ZERO));
+        }
+        if let (true, Some((began_ms, took))) = (completes, inner.last_look) {
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            self.dirty.looked(began_ms, took_ms);
         }
         inner.last_seal = Some(Instant::now());
         inner.marks_sealed = marks;
@@ -265,6 +292,7 @@ impl Cuts for Sender {
         }
         drop(inner);
         self.board.cut_ended();
+        self.owe(&self.lock());
         if let Some(taken) = under_way.taken {
             self.dirty.put_back(taken);
         }

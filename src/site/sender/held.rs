@@ -213,7 +213,11 @@ impl Sender {
 
     fn look_again(&self, hold: &Hold, why: &str) {
         match &hold.account {
-            Some(account) => self.dirty.mark(account, true, now_ms()),
+            Some(account) => {
+                self.dirty.mark(account, true, now_ms());
+                // In memory it is as good, until the process ends.
+                self.dirty.flush().unwrap_or(());
+            }
             None => self.dirty.mark_whole(why, now_ms()),
         }
     }

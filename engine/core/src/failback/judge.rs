@@ -11,7 +11,7 @@ use super::index::{Key, Left, SideIndex, content_key, key};
 use super::list::ListError;
 use super::merge::{BaseTree, Resolve};
 use super::{AtSite, Class, Config, DecidedBy, Rule};
-use crate::conflict::{self, Conflict, Decision, Outcome, Piece, Site, State, Version};
+use crate::conflict::{self, Conflict, Decision, Outcome, Piece, Side, Site, State, Version};
 use crate::entry::{Entry, EntryKind};
 use crate::path::RelPath;
 
@@ -275,6 +275,9 @@ impl<'a> Judge<'a> {
         let checked = conflict::check(conflict, &outcome, &|path| self.is_free(path));
         let refused = match (&outcome, checked) {
             (_, Err(e)) => Some(e.to_string()),
+            (Outcome::Merge { pieces, .. }, Ok(())) if copies_from_base(pieces) => Some(
+                "it copies from the version of the common point, which is kept nowhere".to_owned(),
+            ),
             (Outcome::Merge { pieces, .. }, Ok(())) if !self.holds_literals(pieces) => {
                 Some(format!("merged files of more than {LITERALS_MAX} literal bytes in one plan"))
             }
@@ -322,6 +325,10 @@ impl<'a> Judge<'a> {
     pub(super) fn claim(&self, path: &RelPath) {
         self.claimed.borrow_mut().insert(key(path));
     }
+}
+
+fn copies_from_base(pieces: &[Piece]) -> bool {
+    pieces.iter().any(|piece| matches!(piece, Piece::Copy { side: Side::Base, .. }))
 }
 
 /// An answer that cannot be carried out.

@@ -321,6 +321,18 @@ impl Role {
         }
     }
 
+    /// Whether the peer, active in our epoch, keeps its gate open by our echoes alone. That must have been heard by
+    /// this run: an operator who opened the peer alone did so while this site was off.
+    pub(super) fn peer_needs_our_echo(&self) -> bool {
+        let Some(lease) = self.config.lease else { return false };
+        self.said.as_ref().is_some_and(|said| {
+            said.bound
+                && said.lease_ms == lease.ms
+                && said.stamp.epoch == self.durable.epoch
+                && matches!(said.phase, Phase::Active | Phase::Draining)
+        })
+    }
+
     fn check_failover(&self, peer_is_off: bool, now_ms: u64) -> Result<Legal, Why> {
         if peer_is_off {
             return Ok(Legal::Now);
@@ -332,18 +344,10 @@ impl Role {
         if self.durable.phase != Phase::Standby {
             return Err(Why::NeedsWord);
         }
-        let Some(lease) = self.config.lease else {
+        if self.config.lease.is_none() {
             return Ok(Legal::Now);
-        };
-        // That the peer's gate needs our echo must have been heard by this run: an operator who opened
-        // the peer alone did so while this site was off.
-        let bound = self.said.as_ref().is_some_and(|said| {
-            said.bound
-                && said.lease_ms == lease.ms
-                && said.stamp.epoch == self.durable.epoch
-                && matches!(said.phase, Phase::Active | Phase::Draining)
-        });
-        if !bound {
+        }
+        if !self.peer_needs_our_echo() {
             return Err(Why::NeedsWord);
         }
         match self.promised_until.saturating_sub(now_ms) {

@@ -15,7 +15,7 @@ use super::{AuditEvent, Closed, Command, DataRole, Effect, Gate, Hook, Now, Pend
 impl Role {
     /// Does what is due, and tells what changed.
     pub(super) fn settle(&mut self, now: Now) -> Vec<Effect> {
-        self.confirm();
+        self.confirm(now.ms);
         if self.remark && self.due.is_none() && self.pending.is_none() {
             self.mark();
         }
@@ -28,12 +28,21 @@ impl Role {
         self.tell(now)
     }
 
-    /// The peer gave way, in this run.
-    fn confirm(&mut self) {
+    /// The peer gave way, in this run, or its lease has lapsed since this site claimed the epoch.
+    fn confirm(&mut self, now_ms: u64) {
         let Some(said) = self.said.as_ref().filter(|_| self.pending.is_none()) else { return };
-        if self.durable.phase.claims() && decide::consents(&self.durable, said) {
+        let gave_way = self.durable.phase.claims() && decide::consents(&self.durable, said);
+        if gave_way || self.lapse_confirms().is_some_and(|at| now_ms >= at) {
             self.confirmed = Some(self.durable.epoch);
         }
+    }
+
+    /// When the gate needs nobody's word any more: the peer that was asked to give way does not answer, and had its
+    /// gate open by our echoes alone.
+    pub(super) fn lapse_confirms(&self) -> Option<u64> {
+        let claimed = self.claimed_over_lease == Some(self.durable.epoch);
+        (claimed && self.confirmed.is_none() && self.durable.phase == Phase::Alone)
+            .then_some(self.promised_until)
     }
 
     /// What is to be made durable next, and whether the gate needs nobody's word afterwards.
@@ -261,6 +270,8 @@ impl Role {
             _ => self.durable.base.or(said).or(point),
         };
         let alone = Record { base, ..self.raised(Phase::Alone, self.is_odd()) };
+        let over_lease = self.durable.phase == Phase::Standby && self.peer_needs_our_echo();
+        self.claimed_over_lease = over_lease.then_some(alone.epoch);
         self.begin(alone, !consent);
     }
 
@@ -316,7 +327,9 @@ impl Role {
         match record.phase {
             Phase::Standby => DataRole::Receives(record.epoch),
             Phase::Active | Phase::Opening { .. } | Phase::Draining
-                if self.confirmed == Some(record.epoch) && !self.is_contested() =>
+                if self.confirmed == Some(record.epoch)
+                    && !self.is_contested()
+                    && !self.is_peer_stranded() =>
             {
                 DataRole::Sends(record.epoch)
             }
@@ -332,6 +345,12 @@ impl Role {
                 matches!(said.phase, Phase::Active | Phase::Opening { .. } | Phase::Draining);
             sends && said.stamp.epoch == record.epoch && decide::is_believed(record, said)
         })
+    }
+
+    /// A peer that is stranded takes nothing before a plan is carried out.
+    fn is_peer_stranded(&self) -> bool {
+        let said = self.said.as_ref().map(|said| &said.phase);
+        matches!(said, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
     }
 
     fn is_contested(&self) -> bool {

@@ -88,6 +88,15 @@ impl State {
         self.mount_points.retain(|id| visible.get(*id).is_some());
     }
 
+    /// Whoever had something open is gone; what is done stays as durable as it was.
+    pub(super) fn close_all(&mut self) {
+        self.faults.restart();
+        self.epoch += 1;
+        for id in std::mem::take(&mut self.opens).into_keys() {
+            self.collect(id);
+        }
+    }
+
     /// A disk of its own in this state, made and to be crashed as `config` says; nothing is open.
     pub(super) fn fork(&self, config: SimConfig) -> Self {
         let trace = VecDeque::new();

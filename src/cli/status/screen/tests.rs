@@ -77,6 +77,9 @@ fn ready() -> Scene {
         last_look_unix_ms: Some(THREE_AM - 2_400_000),
         last_look_took_ms: Some(720_000),
         overflows: 0,
+        start: "resumes: 3 journaled paths, no look at the whole tree".into(),
+        whole_looks: 0,
+        looked_at: 12,
         nodes: ["node1", "node2"]
             .map(|name| NodeStatus {
                 name: name.into(),

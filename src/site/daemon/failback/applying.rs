@@ -91,6 +91,16 @@ impl Daemon {
         if applied.moved_total > 0 {
             return Err(moved("this site", &applied));
         }
+        if applied.late_total > 0 {
+            let named = applied.late.iter().take(TOLD_MAX).map(ToString::to_string);
+            let text = format!(
+                "plan {}: somebody changed {} paths while it was carried out, they stay as they are now: {}",
+                header.id().short(),
+                applied.late_total,
+                named.collect::<Vec<_>>().join("; ")
+            );
+            self.say_of(&share.name, Level::Warn, "failback", text);
+        }
         drop_folders(&*opened.storage, &folders);
         // Its catalog goes back to whoever opens it next.
         drop(opened);

@@ -64,11 +64,11 @@ fn rel_path(text: &str) -> Result<RelPath, Failure> {
 }
 
 impl Daemon {
-    /// Writes the next revision of a plan in its place.
+    /// Writes the next revision of a plan in its place; of which share it is.
     pub(in crate::site::daemon) fn decide_failback(
         &self,
         decided: &Decided<'_>,
-    ) -> Result<Edited, Failure> {
+    ) -> Result<(String, Edited), Failure> {
         let file = decided.plan;
         let held = |text: &str| Failure {
             exit: Exit::Held,
@@ -85,7 +85,7 @@ impl Daemon {
         let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         let view = role.view().filter(is_alone);
         let view = view.ok_or_else(|| held("this site is not alone with a stranded one"))?;
-        if !matches!(view.record.phase, Phase::Alone) {
+        if !matches!(view.record.phase, Phase::Alone | Phase::Active) {
             return Err(held("it is being carried out: nothing of it can be decided any more"));
         }
         let share = self.share_of(role)?;
@@ -119,6 +119,6 @@ impl Daemon {
         if edited.changed > 0 {
             write_durably(file, &revised).map_err(|e| disk(file, &e))?;
         }
-        Ok(edited)
+        Ok((share.name, edited))
     }
 }

@@ -293,7 +293,10 @@ impl World {
     }
 
     pub(super) fn moment(&self, site: usize) -> super::super::Now {
-        super::super::Now { ms: self.local(site), wall_ms: 0 }
+        // Their clocks are two hours apart, and one is set back each quarter of an hour: nothing is decided by them.
+        let ms = self.local(site);
+        let wall_ms = i64::try_from(if site == 0 { ms } else { ms % 900_000 }).unwrap_or(0);
+        super::super::Now { ms, wall_ms: wall_ms + [0, 7_200_000][site] }
     }
 
     fn push(&mut self, delay: u64, event: Event) {
