@@ -11,5 +11,6 @@
 //! plan out at one site; [`place`] has the steps it is made of.
 
 pub mod apply;
+mod base;
 pub mod inventory;
 mod place;

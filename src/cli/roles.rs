@@ -116,3 +116,41 @@ fn show(daemon: &DaemonArgs, value: &Value) {
         print(&format!("{}\n", escape_text(line)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use farshore_core::role::CommandName;
+
+    #[test]
+    fn every_command_that_is_offered_can_be_typed() {
+        use CommandName::{
+            AbortSwitchover, BeginReconcile, Failover, FailoverPeerIsOff, OpenAlone, ResolveSplit,
+            RetryHook, Switchover, TakeBack,
+        };
+        let all = [
+            Switchover,
+            AbortSwitchover,
+            TakeBack,
+            Failover,
+            FailoverPeerIsOff,
+            OpenAlone,
+            BeginReconcile,
+            ResolveSplit,
+            RetryHook,
+        ];
+        for name in all {
+            let mut command = super::super::Cli::command();
+            let (words, options): (Vec<_>, Vec<_>) =
+                name.name().split(' ').partition(|word| !word.starts_with("--"));
+            for word in words {
+                let found = command.find_subcommand(word).cloned();
+                command = found.unwrap_or_else(|| panic!("{name}: no '{word}'"));
+            }
+            for option in options {
+                let long = option.strip_prefix("--");
+                assert!(command.get_arguments().any(|a| a.get_long() == long), "{name}: {option}");
+            }
+        }
+    }
+}

@@ -283,9 +283,16 @@ pub fn file(what: &str, path: &Path) -> DrillFile {
 /// [`DrillError`] when it was changed, or is none.
 pub fn read(path: &Path) -> Result<(Drill, KeyId), DrillError> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let failed = |source| DrillError::File { path: path.into(), step: "reading it", source };
     let form = || DrillError::Form { path: path.into() };
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // Not blocking, so that a pipe put there cannot hold us.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(form());
+    }
     let mut bytes = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| form())?;
@@ -298,7 +305,7 @@ pub fn read(path: &Path) -> Result<(Drill, KeyId), DrillError> {
     Ok((serde_json::from_str(report).map_err(|_| form())?, by))
 }
 
-/// The reports of a state folder, the oldest first.
+/// The reports of a state folder, by share, the oldest first.
 ///
 /// # Errors
 /// [`DrillError`] when the folder cannot be read; one that is not there has none.
@@ -314,12 +321,12 @@ pub fn list(state: &Path) -> Result<Vec<PathBuf>, DrillError> {
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            let time = path.metadata().and_then(|m| m.modified()).map_err(failed)?;
-            found.push((time, path));
+            found.push(path);
         }
     }
+    // Their names have the time.
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -378,10 +385,17 @@ mod tests {
             let mut changed = good.clone();
             changed[at] ^= 1;
             std::fs::write(&path, &changed).expect("write");
-            // Only its own key's name can change: then it is by nobody.
             assert!(read(&path).is_err(), "byte {at} was changed: {:?}", good[at] as char);
         }
         std::fs::write(&path, &good[..good.len() - 1]).expect("write");
         assert!(matches!(read(&path), Err(DrillError::Form { .. })));
+        // What is no file holds nobody up, and hides no other.
+        let pipe = path.with_extension("pipe.drill");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("made");
+        assert!(matches!(read(&pipe), Err(DrillError::Form { .. })));
+        std::os::unix::fs::symlink("nowhere", path.with_extension("link.drill")).expect("made");
+        assert_eq!(super::list(folder.path()).expect("listed").len(), 3);
     }
 }

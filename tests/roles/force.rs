@@ -73,9 +73,10 @@ fn opened_at_any_instant_it_is_its_point_and_what_is_missing_was_at_risk() {
         undone += manifest["undone"].as_u64().unwrap();
         slowest = slowest.max(took);
         println!(
-            "round {round}: point {}, {} ms old, {} undone, open after {took:?}; {} paths as at T, {} \
-             changed since, {} wrong",
+            "round {round}: point {} ({} exceptions), {} ms old, {} undone, open after {took:?}; {} paths as \
+             at T, {} changed since, {} wrong",
             manifest["point"],
+            manifest["exceptions"],
             lost_at - time,
             manifest["undone"],
             found.exact,

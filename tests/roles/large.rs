@@ -1,7 +1,6 @@
 //! Over by force and home again beside many files: what either takes does not grow with what did not change.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -148,6 +147,4 @@ fn it_opens_at_once_and_the_plan_is_of_what_diverged_however_many_files_there_ar
     assert!(home.status.success(), "{}", shown(&home));
     wait_phase(&pair, production, "active", true);
     println!("switchover: {:?}", began.elapsed());
-    let mode = fs::metadata(production.tree.join("acct0000/first")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o400, 0o400);
 }

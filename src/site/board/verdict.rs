@@ -112,16 +112,16 @@ pub(super) fn of_share(
         let why = roles.gate_text.as_deref().unwrap_or("its gate is closed");
         reasons.push(format!("services may not work with it here: {why}"));
     }
-    let to_be_reconciled = share.roles.as_ref().is_some_and(|roles| {
-        let there = roles.peer_phase.as_deref();
-        if roles.phase == "active" && matches!(there, Some("stranded" | "reconciling")) {
-            reasons.push(format!(
-                "{} is stranded: nothing goes there before farshore failback plan and apply",
-                peer.name
-            ));
-        }
-        !is_ordinary(&roles.phase) || there == Some("stranded")
+    let peer_is_stranded = share.roles.as_ref().is_some_and(|roles| {
+        roles.phase == "active"
+            && matches!(roles.peer_phase.as_deref(), Some("stranded" | "reconciling"))
     });
+    if peer_is_stranded {
+        reasons.push(format!(
+            "{} is stranded: nothing goes there before farshore failback plan and apply",
+            peer.name
+        ));
+    }
     let percent = share.capture.as_ref().and_then(|capture| capture.whole_look_percent);
     match share.state {
         ShareState::Looking => reasons.push(match percent {
@@ -130,7 +130,8 @@ pub(super) fn of_share(
         }),
         // What is held is said below, by account.
         ShareState::Held if !share.holds.is_empty() => {}
-        ShareState::Stopped if to_be_reconciled => {}
+        // Said above, by the role.
+        ShareState::Stopped if !reasons.is_empty() => {}
         // The peer has rules of its own.
         ShareState::Replicating | ShareState::Idle | ShareState::WaitingForPeer => {}
         state => reasons.push(words(state)),

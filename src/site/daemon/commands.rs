@@ -135,6 +135,7 @@ impl Daemon {
             }
             _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
         })?;
+        let took_ms = begun.elapsed_ms();
         let lines = [
             format!(
                 "share '{}': handed over to '{}', which is active in epoch {}",
@@ -142,9 +143,8 @@ impl Daemon {
                 self.config().peer.name,
                 view.record.epoch.0
             ),
-            format!("nothing was lost; it took {:.1} s", begun.at().elapsed().as_secs_f64()),
+            format!("nothing was lost; it took {}.{} s", took_ms / 1_000, took_ms % 1_000 / 100),
         ];
-        let took_ms = begun.elapsed_ms();
         let mut result = json!({
             "share": role.share,
             "epoch": view.record.epoch.0,

@@ -21,10 +21,6 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    pub(super) const fn at(&self) -> Instant {
-        self.at
-    }
-
     pub(super) fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

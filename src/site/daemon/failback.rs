@@ -20,14 +20,12 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use farshore_core::entry::Entry;
 use farshore_core::failback::list::ListFile;
 use farshore_core::failback::plan::{BasePoint, Header, PlanReader, PlanWriter, Summary};
 use farshore_core::failback::{Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase};
 use farshore_core::policy::Policy;
-use farshore_core::recipe::FileDigest;
 use farshore_core::role::{Command, Phase, PlanId, Point, RoleView};
-use farshore_engine::catalog::{Catalog, CatalogReader, Turning};
+use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;
@@ -286,8 +284,7 @@ impl Daemon {
         };
         let merge_config = merge_config(base.is_some(), share);
         let reader = opened.catalog.reader().map_err(|e| internal(&e))?;
-        let known = InCatalog(&reader);
-        let base_tree: &dyn BaseTree = if base.is_some() { &known } else { &NoBase };
+        let base_tree: &dyn BaseTree = if base.is_some() { &reader } else { &NoBase };
         let merge = Merge {
             production: &theirs,
             recovery: &ours,
@@ -329,8 +326,7 @@ impl Daemon {
         let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         let share = self.share_of(role)?;
         let phase = role.view().map(|view| view.record.phase);
-        let is_its_turn =
-            matches!(phase, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }));
+        let is_its_turn = phase.is_some_and(|phase| phase.awaits_a_plan());
         if !is_its_turn {
             let name = phase.map_or("not known yet", |phase| phase.name());
             return Err(Failure {
@@ -398,8 +394,7 @@ fn is_alone(view: &RoleView) -> bool {
 
 /// Whether the other site is stranded, as it said last.
 pub(super) fn is_peer_stranded(view: &RoleView) -> bool {
-    let peer = view.peer.as_ref().map(|peer| &peer.said.phase);
-    matches!(peer, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
+    view.peer.as_ref().is_some_and(|peer| peer.said.phase.awaits_a_plan())
 }
 
 /// Whether neither site sends or receives before a plan is carried out, or a person says which one is active.
@@ -415,27 +410,6 @@ fn merge_config(is_based: bool, share: &Share) -> MergeConfig {
         base: if is_based { Base::Known } else { Base::Unknown },
         account_depth: share.account_depth,
         ..MergeConfig::default()
-    }
-}
-
-/// The base as the catalog has it.
-struct InCatalog<'r>(&'r CatalogReader);
-
-impl BaseTree for InCatalog<'_> {
-    fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError> {
-        let record = self.0.get(path).map_err(|e| ListError::Source(Box::new(e)))?;
-        Ok(record.map(|record| record.entry))
-    }
-
-    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
-        let source = |e| ListError::Source(Box::new(e));
-        for record in self.0.records_below(&RelPath::root()).map_err(source)? {
-            let (path, record) = record.map_err(source)?;
-            if let Some(content) = record.entry.content() {
-                visit(&path, content);
-            }
-        }
-        Ok(())
     }
 }
 

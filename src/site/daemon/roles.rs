@@ -567,11 +567,7 @@ impl Daemon {
     }
 
     pub(super) fn refused(&self, share: &str, refused: &Refused) -> Failure {
-        let legal: Vec<String> = refused
-            .legal
-            .iter()
-            .map(|c| format!("farshore {} --share {share}", c.name()))
-            .collect();
+        let legal = showing::typed(&refused.legal);
         Failure {
             exit: Exit::Held,
             message: format!(

@@ -69,7 +69,7 @@ pub enum CommandName {
 }
 
 impl CommandName {
-    /// As a person types it.
+    /// As a person types it; `failback finish` is the end of an apply, and nobody's to type.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -81,8 +81,8 @@ impl CommandName {
             Self::OpenAlone => "open --alone",
             Self::BeginReconcile => "failback apply",
             Self::FinishReconcile => "failback finish",
-            Self::ResolveSplit => "resolve-split",
-            Self::RetryHook => "hook retry",
+            Self::ResolveSplit => "open --resolve-split",
+            Self::RetryHook => "open --retry-hook",
         }
     }
 }
@@ -259,7 +259,7 @@ impl Role {
                 Command::BeginReconcile { .. },
                 Phase::Alone | Phase::Active | Phase::Reconciling { open: true, .. },
             ) => match self.peer_in_epoch()? {
-                Phase::Stranded { .. } | Phase::Reconciling { open: false, .. } => Ok(Legal::Now),
+                lost if lost.awaits_a_plan() => Ok(Legal::Now),
                 other => Err(Why::Peer(other.name())),
             },
             (Command::FinishReconcile { plan }, Phase::Reconciling { plan: ours, .. }) => {

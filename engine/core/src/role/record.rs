@@ -141,6 +141,12 @@ impl Phase {
         )
     }
 
+    /// Whether the site is the lost one, which takes nothing before a plan is carried out.
+    #[must_use]
+    pub fn awaits_a_plan(&self) -> bool {
+        matches!(self, Self::Stranded { .. } | Self::Reconciling { open: false, .. })
+    }
+
     /// Whether it was found out that the record was not the last: nothing it said holds.
     pub(super) fn is_an_old_copy(&self) -> bool {
         matches!(self, Self::Stranded { why, .. } if *why != Strand::Overtaken)

@@ -329,7 +329,7 @@ impl Role {
             Phase::Active | Phase::Opening { .. } | Phase::Draining
                 if self.confirmed == Some(record.epoch)
                     && !self.is_contested()
-                    && !self.is_peer_stranded() =>
+                    && !self.said.as_ref().is_some_and(|said| said.phase.awaits_a_plan()) =>
             {
                 DataRole::Sends(record.epoch)
             }
@@ -345,12 +345,6 @@ impl Role {
                 matches!(said.phase, Phase::Active | Phase::Opening { .. } | Phase::Draining);
             sends && said.stamp.epoch == record.epoch && decide::is_believed(record, said)
         })
-    }
-
-    /// A peer that is stranded takes nothing before a plan is carried out.
-    fn is_peer_stranded(&self) -> bool {
-        let said = self.said.as_ref().map(|said| &said.phase);
-        matches!(said, Some(Phase::Stranded { .. } | Phase::Reconciling { open: false, .. }))
     }
 
     fn is_contested(&self) -> bool {

@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use farshore_core::conflict::{Conflict, Decision, Outcome, Piece, Side as Of, Site};
-use farshore_core::entry::Entry;
 use farshore_core::failback::list::ListDigest;
 use farshore_core::failback::plan::{BasePoint, Edit, Header, PlanReader, PlanWriter, edit};
-use farshore_core::failback::{BaseTree, Config, Divergence, ListError, Merge, SideChange};
+use farshore_core::failback::{Config, Divergence, ListError, Merge, SideChange};
 use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
-use farshore_core::recipe::FileDigest;
 use farshore_core::recovery_point::Epoch;
-use farshore_engine::catalog::{CatalogReader, CatalogRole};
+use farshore_engine::catalog::CatalogRole;
 use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
 use farshore_engine::failback::inventory::inventory;
 use farshore_engine::ingest::describe;
@@ -37,27 +35,6 @@ pub(crate) struct Home {
     pub(crate) production: Tree,
     pub(crate) recovery: Tree,
     pub(crate) plan: Vec<u8>,
-}
-
-/// The base as a catalog has it.
-struct InCatalog<'r>(&'r CatalogReader);
-
-impl BaseTree for InCatalog<'_> {
-    fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError> {
-        let record = self.0.get(path).map_err(|e| ListError::Source(Box::new(e)))?;
-        Ok(record.map(|record| record.entry))
-    }
-
-    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
-        let source = |e| ListError::Source(Box::new(e));
-        for record in self.0.records_below(&RelPath::root()).map_err(source)? {
-            let (path, record) = record.map_err(source)?;
-            if let Some(content) = record.entry.content() {
-                visit(&path, content);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A policy that merges what is called so.
@@ -102,7 +79,7 @@ fn plan(world: &World, kinds: &[Kind], each: usize) -> Vec<u8> {
     let catalog = world.catalog(CatalogRole::Target).expect("catalog");
     let reader = catalog.reader().expect("reader");
     let root = catalog.sealed_root().expect("root");
-    let (base, config) = (InCatalog(&reader), Config::default());
+    let (base, config) = (reader, Config::default());
     let merge = Merge {
         production: &production,
         recovery: &recovery,
@@ -209,7 +186,10 @@ impl Home {
 pub(crate) use crate::Side;
 
 /// Both sites under way, and what somebody does before the n-th changing call of a part.
-pub(crate) struct Sites(pub(crate) World, pub(crate) Option<(Side, u64, fn(&Hands<'_>))>);
+pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>);
+
+/// At whose part, before which call, what.
+pub(crate) type Meanwhile = (Side, u64, fn(&Hands<'_>));
 
 impl Sites {
     pub(crate) fn disk(&self, site: Side) -> &SimDisk {
@@ -358,7 +338,7 @@ fn bare(tree: Tree) -> Tree {
     for entry in tree.values_mut() {
         entry.hard_link_of = None;
     }
-    tree.remove(&b".farshore/quarantine/5-0badcafe/manifest".to_vec());
+    tree.remove(&b".farshore/quarantine/5-0badcafe/manifest"[..]);
     tree
 }
 
@@ -402,7 +382,9 @@ impl End {
             let differ = paths.into_iter().filter(|path| a.get(*path) != b.get(*path));
             for path in differ.take(3) {
                 let (a, b) = (a.get(path), b.get(path));
-                text.push_str(&format!("{name}: {}\n  {a:?}\n  {b:?}\n", path.escape_ascii()));
+                let lines = [format!("{a:?}"), format!("{b:?}")].join("\n  ");
+                text +=
+                    &["\n", name, ": ", &path.escape_ascii().to_string(), "\n  ", &lines].concat();
             }
         }
         (!text.is_empty()).then_some(text)

@@ -91,8 +91,7 @@ impl Daemon {
         let share = self.share_of(role)?;
         let opened = self.open_for_plan(&share)?;
         let reader = opened.catalog.reader().map_err(|e| crate::replicate::catalog_failure(&e))?;
-        let known = InCatalog(&reader);
-        let base: &dyn BaseTree = if header.base.is_some() { &known } else { &NoBase };
+        let base: &dyn BaseTree = if header.base.is_some() { &reader } else { &NoBase };
         let config = merge_config(header.base.is_some(), &share);
         let select = |divergence: &farshore_core::failback::Divergence| {
             one.as_ref() == Some(&divergence.path) || pattern.matches(divergence)

@@ -49,7 +49,7 @@ impl Daemon {
             text,
             gate_open: gate.is_none(),
             gate_text: gate,
-            next: view.legal.iter().flat_map(|command| shown_command(*command)).collect(),
+            next: typed(&view.legal),
             peer_phase: said.map(|said| said.phase.name().to_owned()),
             peer_epoch: said.map(|said| said.stamp.epoch.0),
         };
@@ -57,13 +57,23 @@ impl Daemon {
     }
 }
 
-/// A legal command as it is typed; before a plan is carried out one is made.
-fn shown_command(name: CommandName) -> Vec<String> {
-    let typed = format!("farshore {}", name.name());
-    match name {
-        CommandName::BeginReconcile => vec!["farshore failback plan".into(), typed],
-        _ => vec![typed],
+/// The legal commands as they are typed: before a plan is carried out one is made, and one that is under way goes on.
+pub(super) fn typed(legal: &[CommandName]) -> Vec<String> {
+    let is_under_way = legal.contains(&CommandName::FinishReconcile);
+    let mut typed = Vec::new();
+    for name in legal {
+        match name {
+            CommandName::FinishReconcile => {}
+            CommandName::BeginReconcile => {
+                if !is_under_way {
+                    typed.push("farshore failback plan".to_owned());
+                }
+                typed.push("farshore failback apply --plan FILE".to_owned());
+            }
+            name => typed.push(format!("farshore {}", name.name())),
+        }
     }
+    typed
 }
 
 /// What is to be said of a phase besides its name.
