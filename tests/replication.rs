@@ -6,6 +6,8 @@
 
 #[path = "replication/ahead.rs"]
 mod ahead;
+#[path = "replication/carried.rs"]
+mod carried;
 #[path = "replication/catalogs.rs"]
 mod catalogs;
 #[path = "replication/changing.rs"]

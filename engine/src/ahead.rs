@@ -10,8 +10,8 @@
 //!
 //! Guarantees: content counts as whole only when every chunk of it was checked as it came, and its bytes
 //! were synced before its log said so. Anything else is checked again by whoever copies from it. What is
-//! never used goes: what another content begins with, what the source no longer wants, what is
-//! older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`] or [`EXTENTS_MAX`]. It refuses to begin what would leave
+//! never used goes: what another content begins with, what earlier attempts at a file left but for the longest, what
+//! the source no longer wants, what is older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`] or [`EXTENTS_MAX`]. It refuses to begin what would leave
 //! less than [`ROOM_KEPT`] for changes. A site that opens its tree to services keeps none of it: [`discard`].
 //!
 //! After a crash of either end: a log that does not begin as one, or says nothing, is removed with its
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use farshore_core::path::RelPath;
 use farshore_core::recipe::{FileDigest, Recipe};
 use farshore_proto::message::AHEAD_MAX;
 
@@ -62,6 +63,8 @@ pub struct Held {
     pub whole: bool,
     /// What it is made of, as far as it arrived.
     pub recipe: Arc<Recipe>,
+    /// The file it was of when it came, where that is known: another one may be given it.
+    path: Option<RelPath>,
 }
 
 /// A place to write content to.
@@ -169,9 +172,16 @@ impl<S: Storage> OwnFolder<S> {
     ///
     /// # Errors
     /// The file system's own; the slot is as it was then.
-    pub(crate) fn end_ahead(&self, storage: &S, slot: &Slot<S>, recipe: Recipe) -> io::Result<()> {
+    pub(crate) fn end_ahead(
+        &self,
+        storage: &S,
+        slot: &Slot<S>,
+        path: &RelPath,
+        recipe: Recipe,
+    ) -> io::Result<()> {
         storage.sync_file(&storage.open_file_writable(&slot.folder, BYTES)?)?;
-        let log = log::Writer::begin(storage.create_file(&slot.folder, LOG_NEW)?);
+        let mut log = log::Writer::begin(storage.create_file(&slot.folder, LOG_NEW)?);
+        log.is_of(path);
         log.whole(storage, &recipe)?;
         storage.rename(&slot.folder, LOG_NEW, &slot.folder, LOG)?;
         storage.sync_directory(&slot.folder)?;
@@ -180,7 +190,8 @@ impl<S: Storage> OwnFolder<S> {
             // The folder's own name: the first content made it.
             storage.sync_directory(&self.top)?;
         }
-        let held = Held { content: recipe.digest(), whole: true, recipe: Arc::new(recipe) };
+        let (content, path) = (recipe.digest(), Some(path.clone()));
+        let held = Held { content, whole: true, recipe: Arc::new(recipe), path };
         self.hold(storage, slot.number, held)
     }
 
@@ -299,16 +310,31 @@ impl<S: Storage> OwnFolder<S> {
 }
 
 impl Slots {
-    /// What another content begins with, and the oldest beyond the bound.
+    /// Whether it broke off, and a later attempt at the same file, and a longer one, are held: whoever keeps
+    /// changing a file would fill the disk.
+    fn is_past(&self, number: u64, held: &Held) -> bool {
+        let size = held.recipe.size();
+        let is_known = !held.whole && held.path.is_some();
+        let of_same = self.held.iter().filter(|(_, by)| is_known && by.path == held.path);
+        let (mut is_last, mut is_longest) = (true, true);
+        for (other, by) in of_same {
+            is_last &= *other <= number;
+            is_longest &= (by.recipe.size(), *other) <= (size, number);
+        }
+        !is_last && !is_longest
+    }
+
+    /// What another content begins with, earlier attempts, and the oldest beyond the bound.
     fn surplus(&self) -> Vec<u64> {
         let is_within = |(number, held): (&u64, &Held)| {
-            self.held.iter().any(|(other, by)| {
-                let mine = &held.recipe.extents;
-                let begins = !held.whole && by.recipe.extents.starts_with(mine);
-                let same = held.content == by.content && held.whole == by.whole;
-                // Of two that are the same the later one goes.
-                other != number && if same { other < number } else { begins }
-            })
+            self.is_past(*number, held)
+                || self.held.iter().any(|(other, by)| {
+                    let mine = &held.recipe.extents;
+                    let begins = !held.whole && by.recipe.extents.starts_with(mine);
+                    let same = held.content == by.content && held.whole == by.whole;
+                    // Of two that are the same the later one goes.
+                    other != number && if same { other < number } else { begins }
+                })
         };
         let (within, rest): (Vec<_>, Vec<_>) = self.held.iter().partition(|item| is_within(*item));
         let mut left: usize = rest.iter().map(|(_, held)| held.recipe.extents.len()).sum();
@@ -346,9 +372,10 @@ fn read_slot<S: Storage>(
     if now_ms.saturating_sub(written_ms) > AGE_MAX_MS {
         return Ok(None);
     }
-    let Some((recipe, whole)) = log::read(storage, &file, stat.size)? else { return Ok(None) };
+    let Some(logged) = log::read(storage, &file, stat.size)? else { return Ok(None) };
+    let log::Logged { path, recipe, whole } = logged;
     let fits = if whole { recipe.size() == bytes.size } else { recipe.size() <= bytes.size };
-    let held = Held { content: recipe.digest(), whole, recipe: Arc::new(recipe) };
+    let held = Held { content: recipe.digest(), whole, recipe: Arc::new(recipe), path };
     Ok((fits && !held.recipe.extents.is_empty()).then_some(held))
 }
 

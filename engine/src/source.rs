@@ -228,8 +228,8 @@ struct Source<'a, S: Storage> {
     carries: bool,
     /// What was carried for the cut under way.
     carried: Arc<Carried>,
-    /// What of it goes before all else.
-    first: Vec<RelPath>,
+    /// What goes before all else: what was carried, and files that this cut reads, with their length.
+    first: Vec<(RelPath, Option<u64>)>,
     index: RunIndex,
     degraded: BTreeMap<String, u64>,
     next_batch: u64,

@@ -13,29 +13,29 @@ use farshore_test_support::Rng;
 use crate::sites::Sites;
 use crate::standing::{Standing, parts, path, standing, whole, write};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 /// Of the file that is carried.
-const HUGE: usize = 16 * MIB;
+pub(crate) const HUGE: usize = 16 * MIB;
 /// Bytes a second, where a file is to take some seconds.
-const SLOW: u64 = 4 << 20;
+pub(crate) const SLOW: u64 = 4 << 20;
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     Rng::new(seed).bytes(len)
 }
 
-fn begun(sites: &Sites) {
+pub(crate) fn begun(sites: &Sites) {
     for account in ["acct1", "acct2"] {
         write(&sites.a, &format!("{account}/in/first"), "1");
     }
 }
 
 /// A session whose first cut is made, in which files of a MiB go ahead.
-fn first_cut(at: &Standing<'_>) {
+pub(crate) fn first_cut(at: &Standing<'_>) {
     at.script.cut(whole(1_000));
     at.script.carries_from(MIB as u64);
 }
 
-fn put_huge(sites: &Sites, content: &[u8]) -> PathBuf {
+pub(crate) fn put_huge(sites: &Sites, content: &[u8]) -> PathBuf {
     let huge = sites.a.join("acct1/in/huge");
     fs::write(&huge, content).unwrap();
     // Sorted before it, and worthless without it.
@@ -51,7 +51,7 @@ fn logged(sites: &Sites) -> u64 {
     slots.filter_map(log).map(|log| log.len()).sum()
 }
 
-fn wait(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < until, "never {what}");
@@ -60,15 +60,15 @@ fn wait(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Waits until so much of the file is at the target: a chunk of 64 KiB takes some 35 bytes of log.
-fn wait_for_carried(sites: &Sites, bytes: usize) {
+pub(crate) fn wait_for_carried(sites: &Sites, bytes: usize) {
     wait("carried", || logged(sites) >= (bytes / (64 << 10) * 30) as u64);
 }
 
-fn is_empty(folder: &Path) -> bool {
+pub(crate) fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut names| names.next().is_none())
 }
 
-fn ahead_bytes(at: &Standing<'_>) -> u64 {
+pub(crate) fn ahead_bytes(at: &Standing<'_>) -> u64 {
     at.progress.ahead_bytes.load(Relaxed)
 }
 

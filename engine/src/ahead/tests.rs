@@ -34,21 +34,34 @@ fn recipe(chunks: &[u8]) -> Recipe {
     Recipe { chunking: ChunkingId::Gear64K, extents: chunks.iter().map(chunk).collect() }
 }
 
-/// Writes a content of these chunks; broken off, or whole.
+/// Writes a content of these chunks, each of another file; broken off, or whole.
 fn put(
     storage: &SimStorage,
     own: &OwnFolder<SimStorage>,
     chunks: &[u8],
     whole: bool,
 ) -> FileDigest {
+    let path = format!("acct/{chunks:?}");
+    put_of(storage, own, &path, chunks, whole)
+}
+
+fn put_of(
+    storage: &SimStorage,
+    own: &OwnFolder<SimStorage>,
+    path: &str,
+    chunks: &[u8],
+    whole: bool,
+) -> FileDigest {
+    let path = RelPath::new(path.as_bytes()).expect("valid");
     let recipe = recipe(chunks);
     let slot = own.begin_ahead(storage).expect("a slot");
     let file = storage.create_file(&slot.folder, BYTES).expect("created");
     storage.set_len(&file, recipe.size()).expect("its length");
     let mut log = slot.log(storage).expect("a log");
+    log.is_of(&path);
     log.write(storage, &recipe).expect("written");
     match whole {
-        true => own.end_ahead(storage, &slot, recipe.clone()),
+        true => own.end_ahead(storage, &slot, &path, recipe.clone()),
         false => own.break_ahead(storage, &slot),
     }
     .expect("held");
@@ -97,6 +110,27 @@ fn what_is_of_no_use_is_not_held() {
     // Its log is of the simulated disk's time, long before.
     own.find_ahead(&storage, i64::MAX).expect("found");
     assert_eq!(held(&own), [], "too old");
+}
+
+#[test]
+fn of_attempts_at_a_file_the_last_and_the_longest_are_held() {
+    let (storage, own) = disk();
+    let put = |chunks: &[u8]| put_of(&storage, &own, "acct/file", chunks, false);
+    let other = put_of(&storage, &own, "acct/other", &[9, 1], false);
+    put(&[1, 2]);
+    put(&[2, 2]);
+    let longest = put(&[3, 2, 4]);
+    assert_eq!(held(&own), [(other, false), (longest, false)]);
+    put(&[4]);
+    let last = put(&[5]);
+    assert_eq!(held(&own), [(other, false), (longest, false), (last, false)]);
+    // It is known of what an earlier session left as well.
+    own.find_ahead(&storage, 0).expect("found");
+    let longer = put(&[6, 2, 4]);
+    assert_eq!(held(&own), [(other, false), (longer, false)]);
+    let whole = put_of(&storage, &own, "acct/file", &[7, 2, 4, 5], true);
+    let last = put(&[8, 2, 4, 5, 6]);
+    assert_eq!(held(&own), [(other, false), (whole, true), (last, false)]);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: of one account one file is under way at a time, and the account that was served least has the next
 //! turn; an account is left out of cuts as long as a file of its is on its way, and its owner is told
-//! when that is over; a file that keeps changing, cannot be read, or has no room at the target, is left out
-//! by itself, not with its account; of the last its owner decides when it is tried again. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
+//! when that is over; a file that keeps changing while it is read, cannot be read, or has no room at the
+//! target, is left out by itself, not with its account; of the last its owner decides when it is tried again. One
+//! that is another one whenever its cut comes goes with its cut. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
 //! survives a session: what the target holds is asked for at each attempt, and nothing of it is sent
 //! again.
 
@@ -27,6 +28,8 @@ const CHANGES_MAX: u32 = 3;
 const LACKS_MAX: u32 = 4;
 /// Refusals after which a file no longer keeps its account waiting.
 const REFUSALS_MAX: u32 = 4;
+/// Cuts that find a file to be another one than was carried for them, after which it goes with its cut.
+const OVERTAKEN_MAX: u32 = 3;
 /// How long until a file that changed is read again.
 const CHANGED_AGAIN: Duration = Duration::from_secs(1);
 /// How long until one that cannot be read, or does not rest, is tried again.
@@ -95,6 +98,10 @@ struct Job {
     changes: u32,
     lacks: u32,
     refusals: u32,
+    /// Cuts that found it to be another one by then.
+    overtaken: u32,
+    /// Whether it is wanted is to be found out anew: what is under way is given up.
+    dismissed: bool,
     trouble: Option<String>,
     no_room: Option<NoRoom>,
 }
@@ -292,6 +299,21 @@ impl AheadDesk {
         state.untidy |= over > 0;
     }
 
+    /// Other policies decide what travels: what is not carried yet is planned again, and what is under way is
+    /// given up. What came of it is of use if it is wanted all the same.
+    pub(super) fn dismiss(&self) {
+        self.let_go(|_| true);
+        self.lock().jobs.values_mut().for_each(|job| {
+            job.dismissed = matches!(job.state, JobState::UnderWay);
+        });
+    }
+
+    /// Whether an attempt at a file is to be given up.
+    pub(super) fn is_dismissed(&self, path: &RelPath) -> bool {
+        let state = self.lock();
+        state.over || state.jobs.get(path).is_none_or(|job| job.dismissed)
+    }
+
     /// The account of a file that was, or is being, carried.
     pub(super) fn account_of(&self, path: &RelPath) -> Option<RelPath> {
         self.lock().jobs.get(path).map(|job| job.account.clone())
@@ -317,6 +339,8 @@ impl AheadDesk {
             changes: 0,
             lacks: 0,
             refusals: 0,
+            overtaken: 0,
+            dismissed: false,
             trouble: None,
             no_room: None,
         });
@@ -336,6 +360,34 @@ impl AheadDesk {
         drop(state);
         self.moved.notify_all();
         Known::Waits(withholds)
+    }
+
+    /// A file that was carried is another one by now, or gone: once more, and this is left out meanwhile. `None`
+    /// when that was so time and again: a file that changes at every turn would keep its account waiting for
+    /// ever. It goes with its cut, which has little to send of it.
+    pub(super) fn is_overtaken(&self, path: &RelPath) -> Option<RelPath> {
+        {
+            let mut state = self.lock();
+            let job = state.jobs.get_mut(path)?;
+            job.overtaken += 1;
+            if job.overtaken >= OVERTAKEN_MAX {
+                return None;
+            }
+        }
+        self.is_stale(path)
+    }
+
+    /// Files that went with their cut, which had trouble with them: they wait by themselves.
+    pub(super) fn had_trouble(&self, why: impl Fn(&RelPath) -> Option<String>) {
+        let mut state = self.lock();
+        for (path, job) in &mut state.jobs {
+            let went_with_cut = job.overtaken >= OVERTAKEN_MAX;
+            if went_with_cut && let Some(why) = why(path) {
+                job.overtaken = 0;
+                job.withholds = path.clone();
+                job.fails(why);
+            }
+        }
     }
 
     /// A file that was carried is another one by now, or the target has it no longer: once more.
@@ -424,7 +476,8 @@ impl AheadDesk {
     /// How an attempt ended.
     pub(super) fn ended(&self, path: &RelPath, outcome: Outcome) {
         let mut state = self.lock();
-        if matches!(outcome, Outcome::Gone) {
+        let dismissed = state.jobs.get(path).is_some_and(|job| job.dismissed);
+        if dismissed || matches!(outcome, Outcome::Gone) {
             state.jobs.remove(path);
             state.gone = Gone::Unsaid;
         }

@@ -157,7 +157,7 @@ impl<S: Storage> Carrier<'_, S> {
             gone.store(matches!(there, Ok(None)), Relaxed);
             // Another one in its place is a change.
             let same = there.is_ok_and(|stat| stat.is_some_and(|s| s.inode == before.inode));
-            !same || self.desk.is_over()
+            !same || self.desk.is_dismissed(path)
         };
         let own = Progress::default();
         let reader = self.catalog.reader()?;
@@ -171,7 +171,8 @@ impl<S: Storage> Carrier<'_, S> {
         let read = read?;
         let bytes = writer.finish()?;
         let Some(receipt) = self.desk.receipt(number) else { return Ok(None) };
-        if bytes >= RATED_MIN {
+        // Of a file that was mostly there already it says how fast that was read.
+        if bytes >= RATED_MIN.max(before.size / 2) {
             let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let rate = bytes.saturating_mul(1_000) / millis.max(1);
             self.progress.line_rate.store(rate, Relaxed);

@@ -3,7 +3,7 @@
 //! Guarantees: of what the owner withholds nothing is carried, and all of it is planned, for the owner to judge.
 //! Of the rest, a file that its owner wants carried is neither read nor sent by a cut: until it was
 //! carried, its account is left out of all cuts; then it is placed as it was carried, if it is still
-//! that, before anything else of its account. What was left out is said, with what was looked at, so
+//! that, before anything else of its account. If it is not, time and again, its cut reads it. What was left out is said, with what was looked at, so
 //! that its owner looks there again when it is over.
 
 use std::collections::{HashMap, HashSet};
@@ -36,8 +36,16 @@ struct Huge {
     moved_from: Option<RelPath>,
 }
 
-/// Files that are placed by a cut, and what is left out of it for others.
-type ToldApart = (Vec<(Huge, Placing)>, Vec<RelPath>);
+/// What is to become of the files of a plan.
+#[derive(Default)]
+struct ToldApart {
+    /// Placed by this cut as they were carried.
+    carried: Vec<(Huge, Placing)>,
+    /// What is left out of it for others.
+    waits: Vec<RelPath>,
+    /// Read and sent by it.
+    with_cut: Vec<Huge>,
+}
 
 impl<S: Storage> Source<'_, S> {
     /// The plan of a cut without what has to be carried first, and what cannot be.
@@ -55,8 +63,10 @@ impl<S: Storage> Source<'_, S> {
         if !self.carries || cut.only_judged {
             return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
         }
-        let probed = self.ahead.probed(|path| look.covers(path));
         let mut ahead = self.ahead.stays_out();
+        // Nothing of an account that is left out is planned: whether its files are there cannot be seen.
+        let is_seen = |path: &RelPath| !ahead.iter().any(|a| a != path && path.starts_with(a));
+        let probed = self.ahead.probed(|path| look.covers(path) && is_seen(path));
         ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
         let mut met = HashSet::new();
         let mut plan;
@@ -66,10 +76,12 @@ impl<S: Storage> Source<'_, S> {
             plan = self.planned(look, &policy, &withheld, widened)?;
             let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
             met.extend(huge.iter().map(|huge| huge.path.clone()));
-            let (carried, waits) = self.told_apart(huge)?;
+            let ToldApart { carried, waits, with_cut } = self.told_apart(huge);
             rounds += 1;
             if waits.is_empty() || rounds > ROUNDS {
-                self.goes_first(&carried)?;
+                let placed = carried.iter().map(|(huge, _)| (huge, None));
+                let read = with_cut.iter().map(|huge| (huge, Some(huge.size)));
+                self.goes_first(placed.chain(read))?;
                 self.carried = Arc::new(carried.into_iter().map(|(h, p)| (h.path, p)).collect());
                 break;
             }
@@ -91,22 +103,31 @@ impl<S: Storage> Source<'_, S> {
         Ok((plan, problems.collect()))
     }
 
-    /// Which of the files are placed by this cut, and what is left out of it for the others.
-    fn told_apart(&self, huge: Vec<Huge>) -> Result<ToldApart, SourceError> {
-        let (mut carried, mut waits) = (Vec::new(), Vec::new());
-        for huge in huge {
+    fn told_apart(&self, files: Vec<Huge>) -> ToldApart {
+        let mut told = ToldApart::default();
+        for huge in files {
             let rests = self.rests(&huge.path);
             let of = (huge.size, huge.moved_from.as_ref());
             match self.ahead.wants(&huge.path, &huge.account, of, rests) {
-                Known::Waits(withholds) => waits.push(withholds),
+                Known::Waits(withholds) => told.waits.push(withholds),
                 Known::Ready(read) => match self.placing(&huge.path, &read) {
-                    Ok(Some(placing)) => carried.push((huge, placing)),
-                    // It is another one by now, or gone: the carrier finds out.
-                    Ok(None) | Err(_) => waits.extend(self.ahead.is_stale(&huge.path)),
+                    Ok(Some(placing)) => told.carried.push((huge, placing)),
+                    // The carrier finds out.
+                    Ok(None) | Err(_) => match self.ahead.is_overtaken(&huge.path) {
+                        Some(withholds) => told.waits.push(withholds),
+                        None => {
+                            if let (Some(content), Some(recipe)) =
+                                (read.entry.content(), &read.recipe)
+                            {
+                                self.index.hold(*content, recipe);
+                            }
+                            told.with_cut.push(huge);
+                        }
+                    },
                 },
             }
         }
-        Ok((carried, waits))
+        told
     }
 
     fn looked_at(&self, path: &RelPath) -> Result<Option<(S::File, Stat)>, ObserveError> {
@@ -141,16 +162,19 @@ impl<S: Storage> Source<'_, S> {
         Ok(Some(Placing { record, recipe: read.recipe.clone(), stat }))
     }
 
-    /// What was carried goes before all else of the cut, where the directory it comes into is there
-    /// already: else it comes with that.
-    fn goes_first(&mut self, carried: &[(Huge, Placing)]) -> Result<(), SourceError> {
+    /// These go before all else of the cut, where the directory they come into is there already: else they come
+    /// with that. Of those that are read by it this is the length.
+    fn goes_first<'h>(
+        &mut self,
+        files: impl Iterator<Item = (&'h Huge, Option<u64>)>,
+    ) -> Result<(), SourceError> {
         let reader = self.catalog.reader()?;
         let kind = |path: &RelPath| reader.get(path).map(|r| r.map(|r| r.entry.kind()));
-        for (huge, _) in carried.iter().filter(|(huge, _)| huge.moved_from.is_none()) {
+        for (huge, read) in files.filter(|(huge, _)| huge.moved_from.is_none()) {
             let Some((parent, _)) = huge.path.split() else { continue };
             let comes_into = kind(&parent)? == Some(EntryKind::Directory);
             if comes_into && matches!(kind(&huge.path)?, None | Some(EntryKind::File)) {
-                self.first.push(huge.path.clone());
+                self.first.push((huge.path.clone(), read));
             }
         }
         Ok(())
@@ -164,6 +188,8 @@ impl<S: Storage> Source<'_, S> {
             cut.withheld.covers(path) || accounts.into_iter().any(|a| path.starts_with(a))
         };
         self.ahead.given_up(|path| troubled.contains(path));
+        let why = |path: &RelPath| problems.iter().find(|problem| problem.path == *path);
+        self.ahead.had_trouble(|path| why(path).map(|problem| problem.text.clone()));
         self.ahead.settled(|path| look.covers(path) && !troubled.contains(path) && !left_out(path));
     }
 }

@@ -30,11 +30,12 @@ impl<S: Storage> Source<'_, S> {
         }
         let mut changes = plan.into_changes()?;
         let first = std::mem::take(&mut self.first);
-        // Nothing of it is read or sent: it closes no batch, and what comes after it is in the same one.
-        let placed = |path: &RelPath| Change::Look {
+        // Of what is only placed nothing is read or sent: it closes no batch, and what comes after it is in the
+        // same one.
+        let placed = |(path, read): &(RelPath, Option<u64>)| Change::Look {
             path: path.clone(),
-            size: 0,
-            is_file: false,
+            size: read.unwrap_or(0),
+            is_file: read.is_some(),
             kind: LookKind::Content,
             moved_from: None,
         };
@@ -45,7 +46,7 @@ impl<S: Storage> Source<'_, S> {
             }
             loop {
                 match changes.next_change()? {
-                    Some(Change::Look { path, .. }) if first.contains(&path) => {}
+                    Some(Change::Look { path, .. }) if first.iter().any(|(f, _)| *f == path) => {}
                     next => return Ok(next),
                 }
             }

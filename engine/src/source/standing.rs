@@ -426,6 +426,9 @@ impl<S: Storage> Source<'_, S> {
         let chosen = Arc::clone(&cut.policy);
         let policy = &*chosen;
         let are_others = self.tell_policies(policy, standing)?;
+        if are_others {
+            self.ahead.dismiss();
+        }
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());

@@ -75,6 +75,9 @@ impl<S: Storage> Stager<'_, S> {
         match created {
             Ok(file) => {
                 assembly.log = self.log.take();
+                if let Some(log) = &mut assembly.log {
+                    log.is_of(&path);
+                }
                 assembly.file = Some((file, slot));
             }
             // Its extents still arrive, and are passed over.

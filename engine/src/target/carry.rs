@@ -76,7 +76,7 @@ impl<S: Storage> Session<'_, S> {
                     return Ok(Some(batch.failures));
                 }
                 let ended = match whole {
-                    Some(recipe) => own.end_ahead(storage, slot, recipe),
+                    Some((path, recipe)) => own.end_ahead(storage, slot, &path, recipe),
                     None => own.break_ahead(storage, slot),
                 };
                 let ended =
@@ -142,10 +142,10 @@ impl<S: Storage> Session<'_, S> {
     }
 }
 
-/// The recipe of the file that was staged whole, if one was.
-fn whole_of(batch: &mut StagedBatch) -> Option<Recipe> {
-    let [Staged::Place { entry, .. }] = &batch.staged[..] else { return None };
-    batch.recipes.remove(entry.content()?)
+/// The file that was staged whole, if one was, and its recipe.
+fn whole_of(batch: &mut StagedBatch) -> Option<(RelPath, Recipe)> {
+    let [Staged::Place { path, entry, .. }] = &batch.staged[..] else { return None };
+    Some((path.clone(), batch.recipes.remove(entry.content()?)?))
 }
 
 /// Reads what still comes of a stream that came to nothing: one that is stopped would end the session. Whether

@@ -1,9 +1,11 @@
 //! Turns, what is left out meanwhile, and what the target may say.
 
 use farshore_core::chunking::ChunkingId;
+use farshore_core::entry::{DeviceNumber, Entry, Metadata, Timestamp};
 use farshore_core::recipe::Extent;
 
 use super::*;
+use crate::io::{FileKind, Stat};
 
 fn path(s: &str) -> RelPath {
     RelPath::new(s.as_bytes()).expect("a path")
@@ -15,6 +17,26 @@ fn wants(desk: &AheadDesk, file: &str, size: u64) -> RelPath {
         Known::Waits(withholds) => withholds,
         Known::Ready(_) => panic!("ready"),
     }
+}
+
+fn read() -> ReadAhead {
+    let time = Timestamp { seconds: 0, nanos: 0 };
+    let nowhere = DeviceNumber { major: 0, minor: 0 };
+    let stat = Stat {
+        kind: FileKind::Regular,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        allocated: 0,
+        mtime: time,
+        ctime: time,
+        inode: 1,
+        links: 1,
+        device: nowhere,
+        number: nowhere,
+    };
+    ReadAhead { entry: Entry::Fifo { meta: Metadata::default() }, recipe: None, stat }
 }
 
 fn next(desk: &AheadDesk) -> String {
@@ -58,6 +80,42 @@ fn a_file_that_keeps_changing_waits_by_itself_and_its_account_goes_on() {
     assert!(failing[0].why.contains("unstable"), "{}", failing[0].why);
     assert!(desk.probed(|_| true).is_empty(), "too soon");
     assert!(desk.take_untidy().is_none(), "what came is of use to the next attempt");
+}
+
+#[test]
+fn a_file_that_is_overtaken_time_and_again_goes_with_its_cut() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    for _ in 1..OVERTAKEN_MAX {
+        assert_eq!(next(&desk), "a/1");
+        desk.ended(&path("a/1"), Outcome::Ready(read()));
+        assert_eq!(desk.is_overtaken(&path("a/1")), Some(path("a")));
+    }
+    assert_eq!(next(&desk), "a/1");
+    desk.ended(&path("a/1"), Outcome::Ready(read()));
+    assert_eq!((desk.is_overtaken(&path("a/1")), desk.withheld()), (None, vec![]));
+    // Its cut could not read it either.
+    desk.had_trouble(|path| (path.to_string() == "a/1").then(|| "unstable".into()));
+    assert_eq!(desk.withheld(), [path("a/1")], "by itself");
+    assert_eq!(desk.failing(|_| true)[0].why, "unstable");
+}
+
+#[test]
+fn what_other_policies_may_exclude_is_planned_again_and_given_up_meanwhile() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    wants(&desk, "b/1", 600);
+    assert_eq!(next(&desk), "a/1");
+    desk.left_out(desk.withheld());
+    assert!(!desk.is_dismissed(&path("a/1")));
+    desk.dismiss();
+    assert!(desk.is_dismissed(&path("a/1")));
+    assert_eq!(desk.take_released(), [path("b")]);
+    desk.ended(&path("a/1"), Outcome::Changed);
+    assert_eq!((desk.take_released(), desk.withheld()), (vec![path("a")], vec![]));
+    wants(&desk, "a/1", 500);
+    assert_eq!(next(&desk), "a/1");
+    assert!(!desk.is_dismissed(&path("a/1")));
 }
 
 #[test]
