@@ -706,24 +706,6 @@ impl Sender {
         self.heart().free
     }
 
-    /// Notes where a policy deferred something; what the standby has no room for waits by itself, and what a
-    /// cut left out is looked at when it is over.
-    fn note_deferred(&self, inner: &mut Inner, cut: &Cut, waits: &[RelPath], report: &CutReport) {
-        let again = Instant::now() + DEFERRED_AGAIN;
-        let left_out = |path: &RelPath| {
-            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
-        };
-        let waits = |path: &RelPath| waits.contains(path) || left_out(path);
-        for path in report.deferred_first.iter().filter(|path| !waits(path)) {
-            if inner.deferred.len() >= TROUBLED_MAX {
-                break;
-            }
-            if let Some((parent, _)) = path.split() {
-                inner.deferred.entry(parent).or_insert(again);
-            }
-        }
-    }
-
     /// Notes what a cut could not replicate, and forgets what it could.
     fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
         let left_out = |path: &RelPath| {

@@ -310,6 +310,7 @@ fn what_counts_as_whole_after_a_power_cut_is_whole() {
     let content: Vec<u8> = (0..2_000u32).flat_map(u32::to_le_bytes).collect();
     let recipe = recipe(&[1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(recipe.size(), content.len() as u64);
+    let path = RelPath::new(*b"acct/file").expect("valid");
     let mut cuts = 0;
     for crash_model in [CrashModel::Ordered, CrashModel::Hostile] {
         for seed in 0..20 {
@@ -323,7 +324,7 @@ fn what_counts_as_whole_after_a_power_cut_is_whole() {
                 storage.write_at(&file, 0, &content).expect("written");
                 slot.log(&storage).and_then(|mut log| log.write(&storage, &recipe)).expect("said");
                 disk.cut_power_at(at);
-                let told = own.end_ahead(&storage, &slot, recipe.clone()).is_ok();
+                let told = own.end_ahead(&storage, &slot, &path, recipe.clone()).is_ok();
                 drop(own);
                 disk.crash(seed);
                 let storage = disk.mount("").expect("mounted again");

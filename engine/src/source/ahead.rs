@@ -251,14 +251,20 @@ impl AheadDesk {
     }
 
     /// Files that fail and whose time has come: they are planned again. Those of them that no plan meets
-    /// any more are to be [`Self::forgotten`].
-    pub(super) fn probed(&self, covers: impl Fn(&RelPath) -> bool) -> Vec<RelPath> {
+    /// any more are to be [`Self::forgotten`]. None of those that lie in what is left out: nothing of that is
+    /// planned, so that no plan could meet them.
+    pub(super) fn probed(
+        &self,
+        left_out: &[RelPath],
+        covers: impl Fn(&RelPath) -> bool,
+    ) -> Vec<RelPath> {
+        let is_seen = |path: &RelPath| !left_out.iter().any(|a| a != path && path.starts_with(a));
         let now = Instant::now();
         let mut state = self.lock();
         let mut probed = Vec::new();
         for (path, job) in &mut state.jobs {
             let may_go = job.no_room.is_none() && job.again <= now;
-            if matches!(job.state, JobState::Failed) && may_go && covers(path) {
+            if matches!(job.state, JobState::Failed) && may_go && covers(path) && is_seen(path) {
                 job.state = JobState::Waits;
                 job.again = now + FAILED_AGAIN;
                 probed.push(path.clone());

@@ -64,9 +64,7 @@ impl<S: Storage> Source<'_, S> {
             return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
         }
         let mut ahead = self.ahead.stays_out();
-        // Nothing of an account that is left out is planned: whether its files are there cannot be seen.
-        let is_seen = |path: &RelPath| !ahead.iter().any(|a| a != path && path.starts_with(a));
-        let probed = self.ahead.probed(|path| look.covers(path) && is_seen(path));
+        let probed = self.ahead.probed(&ahead, |path| look.covers(path));
         ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
         let mut met = HashSet::new();
         let mut plan;

@@ -1,4 +1,4 @@
-//! Files that the standby has no room for, left out of a cut.
+//! What is left out of a cut, and waits: files that the standby has no room for, and what a policy defers.
 
 use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
 
@@ -23,6 +23,30 @@ impl Sender {
             Some(self.storage.stat(Object::Named(&parent, name)).ok()?.size)
         };
         has_no_room && size() == Some(needed)
+    }
+
+    /// Notes where a policy deferred something; what the standby has no room for waits by itself, and what a
+    /// cut left out is looked at when it is over.
+    pub(super) fn note_deferred(
+        &self,
+        inner: &mut Inner,
+        cut: &Cut,
+        waits: &[RelPath],
+        report: &CutReport,
+    ) {
+        let again = Instant::now() + DEFERRED_AGAIN;
+        let left_out = |path: &RelPath| {
+            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
+        };
+        let waits = |path: &RelPath| waits.contains(path) || left_out(path);
+        for path in report.deferred_first.iter().filter(|path| !waits(path)) {
+            if inner.deferred.len() >= TROUBLED_MAX {
+                break;
+            }
+            if let Some((parent, _)) = path.split() {
+                inner.deferred.entry(parent).or_insert(again);
+            }
+        }
     }
 }
 

@@ -78,7 +78,7 @@ fn a_file_that_keeps_changing_waits_by_itself_and_its_account_goes_on() {
     assert_eq!(desk.take_released(), []);
     let failing = desk.failing(|_| true);
     assert!(failing[0].why.contains("unstable"), "{}", failing[0].why);
-    assert!(desk.probed(|_| true).is_empty(), "too soon");
+    assert!(desk.probed(&[], |_| true).is_empty(), "too soon");
     assert!(desk.take_untidy().is_none(), "what came is of use to the next attempt");
 }
 
@@ -119,6 +119,20 @@ fn what_other_policies_may_exclude_is_planned_again_and_given_up_meanwhile() {
 }
 
 #[test]
+fn a_file_that_fails_is_not_looked_for_where_its_account_is_left_out() {
+    let desk = AheadDesk::default();
+    wants(&desk, "a/1", 500);
+    (0..CHANGES_MAX).for_each(|_| desk.ended(&path("a/1"), Outcome::Changed));
+    desk.lock().jobs.get_mut(&path("a/1")).expect("a job").again = Instant::now();
+    wants(&desk, "a/2", 500);
+    assert_eq!(desk.stays_out(), [path("a"), path("a/1")]);
+    assert_eq!(desk.probed(&desk.stays_out(), |_| true), []);
+    assert_eq!(desk.failing(|_| true).len(), 1, "it is known to fail");
+    desk.forgotten(&path("a/2"));
+    assert_eq!(desk.probed(&desk.stays_out(), |_| true), [path("a/1")]);
+}
+
+#[test]
 fn a_refusal_keeps_the_account_waiting_and_not_for_ever() {
     let desk = AheadDesk::default();
     wants(&desk, "a/1", 500);
@@ -132,7 +146,7 @@ fn a_refusal_keeps_the_account_waiting_and_not_for_ever() {
     desk.ended(&path("a/1"), Outcome::Refused("too long".into()));
     assert_eq!((desk.withheld(), desk.take_released()), (vec![path("a/1")], vec![path("a")]));
     assert!(desk.failing(|_| true)[0].why.contains("too long"));
-    assert!(desk.probed(|_| true).is_empty(), "too soon");
+    assert!(desk.probed(&[], |_| true).is_empty(), "too soon");
 }
 
 #[test]
@@ -167,7 +181,7 @@ fn what_there_is_no_room_for_is_left_to_its_owner_and_its_account_goes_on() {
     assert_eq!(desk.take_released(), [path("a")]);
     std::thread::sleep(Duration::from_millis(2));
     desk.lock().jobs.get_mut(&path("a/1")).expect("a job").again = Instant::now();
-    assert!(desk.probed(|_| true).is_empty(), "it is not tried again from here");
+    assert!(desk.probed(&[], |_| true).is_empty(), "it is not tried again from here");
     let failing = desk.failing(|_| true);
     assert!(failing[0].no_room.is_some_and(|room| (room.needed, room.free) == (500, 7)));
     desk.given_up(|path| path.to_string() == "b/1");
