@@ -256,6 +256,14 @@ impl Standby {
         Ok(RolledBack { point, batch, report })
     }
 
+    /// Removes what came ahead of cuts that will not come.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub fn discard_ahead(&self) -> std::io::Result<()> {
+        farshore_engine::ahead::discard(&self.storage)
+    }
+
     fn own_failure(&self, e: &std::io::Error) -> Failure {
         let root = self.root.display();
         if e.kind() == std::io::ErrorKind::ResourceBusy {

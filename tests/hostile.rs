@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "hostile/ahead.rs"]
+mod ahead;
 mod common;
 #[path = "hostile/source.rs"]
 mod source;

@@ -4,6 +4,10 @@
 //! engine. `FARSHORE_TEST_SEEDS=n` multiplies the random rounds, `FARSHORE_TEST_MIB=n` is the size of
 //! the large files (128 by default). As root part of the trees lie on a tmpfs, else all in `/tmp`.
 
+#[path = "replication/ahead.rs"]
+mod ahead;
+#[path = "replication/carried.rs"]
+mod carried;
 #[path = "replication/catalogs.rs"]
 mod catalogs;
 #[path = "replication/changing.rs"]

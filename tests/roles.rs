@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "roles/ahead.rs"]
+mod ahead;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "roles/decided.rs"]

@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "standby/ahead.rs"]
+mod ahead;
 #[path = "standby/bad.rs"]
 mod bad;
 #[path = "standby/churn.rs"]

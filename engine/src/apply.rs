@@ -27,8 +27,9 @@
 //!    and a second one of the same bytes proves nothing; then it is done again from step 4. Each
 //!    action tells by inode or by the staged name whether it happened; nothing is lost by doing it
 //!    twice.
-//! D. Staging folders left over are removed: those no record needs before anything is done again,
-//!    since they may be what fills the disk.
+//! D. Staging folders left over are removed; those no record needs first, before anything is done again: they
+//!    may be what fills the disk, and what was held ahead for them has but that one name again then. What
+//!    has two then is of a batch that is done now, and is no longer held ahead (see [`crate::ahead`]).
 //!
 //! A failed sync ends the session; the batch is done again after the next start, from its journal
 //! record or, before step 3, by the source.
@@ -140,6 +141,8 @@ struct Performed {
     recipes: HashMap<FileDigest, Recipe>,
     failures: Vec<Failure>,
     degraded: Degraded,
+    /// See [`StagedBatch::adopted`].
+    adopted: Vec<(RelPath, FileDigest)>,
     /// See [`StagedBatch::keeps_displaced`].
     careful: bool,
     /// By path: operations that failed in step 4.
@@ -214,6 +217,10 @@ impl<S: Storage> Applier<'_, S> {
         let needed = intents.iter().filter(|i| i.batch > applied);
         let needed: HashSet<Vec<u8>> = needed.map(|i| folder_name(i.batch).into_bytes()).collect();
         self.clear_staging(&needed)?;
+        self.own
+            .find_ahead(self.storage, (self.now_ms)())
+            .and_then(|()| self.own.forget_placed(self.storage))
+            .map_err(disk(ApplyStep::CleanUp))?;
         for intent in intents {
             if intent.batch <= applied {
                 journal::clear(self.storage, self.own, intent.batch)
@@ -227,6 +234,7 @@ impl<S: Storage> Applier<'_, S> {
                 recipes: HashMap::new(),
                 failures: Vec::new(),
                 degraded: Degraded::default(),
+                adopted: Vec::new(),
                 // Whichever kind of batch it was.
                 careful: true,
                 failed: BTreeMap::new(),
@@ -311,13 +319,12 @@ impl<S: Storage> Applier<'_, S> {
 
     /// Step 2 for one batch.
     fn prepared(&self, staged: StagedBatch) -> Result<Performed, ApplyError> {
-        let StagedBatch { batch, staged, mut failures, degraded, recipes, keeps_displaced } =
-            staged;
+        let careful = staged.keeps_displaced;
+        let StagedBatch { batch, staged, mut failures, degraded, recipes, adopted, .. } = staged;
         let (actions, made) = self.prepare(batch, staged, &mut failures)?;
         let intent = Intent { batch, actions };
         let failed = BTreeMap::new();
-        let careful = keeps_displaced;
-        Ok(Performed { intent, made, recipes, failures, degraded, careful, failed })
+        Ok(Performed { intent, made, recipes, failures, degraded, adopted, careful, failed })
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -446,6 +453,8 @@ impl<S: Storage> Applier<'_, S> {
             let (batch, root) = (first.intent.batch, RelPath::root());
             synced.map_err(Self::disk(batch, ApplyStep::SyncTree, &root))?;
         }
+        // Before the facts of inodes are looked at: it moves a change time.
+        performed.iter().try_for_each(|batch| self.forget_adopted(batch))?;
         self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
         let _cleaning = self.profile.enter(Stage::CleanUp);
         let mut receipts = Vec::with_capacity(performed.len());
@@ -455,6 +464,19 @@ impl<S: Storage> Applier<'_, S> {
             receipts.push(Receipt { batch: intent.batch, failures, degraded: degraded.counts() });
         }
         Ok(receipts)
+    }
+
+    /// What was held ahead and stands in the tree is held there alone.
+    fn forget_adopted(&self, batch: &Performed) -> Result<(), ApplyError> {
+        let placed = batch.adopted.iter().filter(|(path, _)| !batch.failed.contains_key(path));
+        for (path, content) in placed {
+            self.own.forget_ahead(self.storage, content).map_err(Self::disk(
+                batch.intent.batch,
+                ApplyStep::CleanUp,
+                path,
+            ))?;
+        }
+        Ok(())
     }
 
     fn clean_up(&self, batch: u64) -> Result<(), ApplyError> {

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use farshore_core::recipe::FileDigest;
 
+use crate::ahead::BYTES;
 use crate::catalog::{Catalog, CatalogError, LocalFacts, Location};
 use crate::io::{Object, Storage};
 use crate::own_folder::{OwnFolder, set_name};
@@ -54,7 +55,7 @@ impl Applied {
     }
 }
 
-/// Opens `content` from the tree or from history.
+/// Opens `content` from the tree, from history, or from what arrived ahead of its cut.
 ///
 /// # Errors
 /// [`CatalogError`]; a place that does not hold it any more is passed over.
@@ -94,5 +95,6 @@ pub fn open_content<S: Storage>(
             return Ok(Some(file));
         }
     }
-    Ok(None)
+    let ahead = own.open_ahead(storage, content);
+    Ok(ahead.and_then(|folder| storage.open_file(&folder, BYTES).ok()))
 }

@@ -180,6 +180,8 @@ pub struct FrameWriter<'g> {
     stored_bytes: u64,
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// Whether it goes behind all other streams from its next frame on.
+    yields: bool,
 }
 
 impl std::fmt::Debug for FrameWriter<'_> {
@@ -221,7 +223,23 @@ impl<'g> FrameWriter<'g> {
             stored_bytes,
             zstd: zstd::bulk::Compressor::default(),
             level: 0,
+            yields: false,
         })
+    }
+
+    /// Begins what goes ahead of its cut, behind all that other streams have to send. Its beginning does not:
+    /// who accepts streams takes them in their order, and waits for each to begin.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn begin_ahead(
+        link: &dyn Link,
+        header: BatchHeader,
+        gauge: &'g LineGauge,
+        profile: &'g Profile,
+    ) -> Result<Self, LinkError> {
+        let writer = Self::begin(link, header, 1, gauge, profile)?;
+        Ok(Self { yields: true, ..writer })
     }
 
     /// Appends an operation; sends a frame when one is full.
@@ -295,6 +313,9 @@ impl<'g> FrameWriter<'g> {
         self.stored_bytes += len;
         let start = Instant::now();
         self.profile.time(Stage::Send, || self.streams.frame(Bytes::from(sent)))?;
+        if std::mem::take(&mut self.yields) {
+            self.streams.yields();
+        }
         let end = Instant::now();
         self.gauge.sent(len, end.saturating_duration_since(start), end);
         self.payload = empty_frame(kept.unwrap_or_else(|| Vec::with_capacity(FRAME_ROOM)));
@@ -318,6 +339,12 @@ impl<'g> FrameWriter<'g> {
         let len = self.profile.time(Stage::Compress, compress).ok()?;
         packed.truncate(FRAME_HEADER_LEN + len);
         (len < payload.len() - payload.len() / 16).then_some(packed)
+    }
+
+    /// Bytes of all frames so far.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
     }
 
     /// Ends the batch; bytes of all its frames.

@@ -6,7 +6,7 @@
 //! such claim. What a batch will have changed once it is acknowledged is its [`BatchRecord`]; nothing
 //! enters the catalog before.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ use crate::profile::Profile;
 use crate::progress::Progress;
 
 mod ahead;
+mod carry;
 mod delta;
 mod index;
 mod large;
@@ -39,6 +40,7 @@ mod queue;
 mod signing;
 
 use ahead::{Ahead, SmallRead, is_plain_small};
+pub use carry::{Placing, ReadAhead};
 pub use index::RunIndex;
 use large::LargeSender;
 use large_ahead::read_ahead;
@@ -145,6 +147,10 @@ pub struct Ingest<'a, S: Storage> {
     /// Where the time of further threads is counted; without it there are none, and all is read in one
     /// order.
     pub helped: Option<&'a Profile>,
+    /// What was carried ahead, and is only given its place.
+    pub carried: Option<&'a HashMap<RelPath, Placing>>,
+    /// Asked at each chunk of a larger file, whether to go on reading makes no sense any more.
+    pub is_over: Option<&'a (dyn Fn() -> bool + Sync)>,
     /// The directory opened last.
     parent: Option<(RelPath, S::Directory)>,
     chunker: Option<Chunker>,
@@ -221,6 +227,8 @@ impl<'a, S: Storage> Ingest<'a, S> {
             now,
             racy_ns,
             helped: None,
+            carried: None,
+            is_over: None,
             parent: None,
             chunker: None,
             older_held: None,
@@ -294,6 +302,9 @@ impl<'a, S: Storage> Ingest<'a, S> {
                 Ok(batch.put(&op, path, record, None, EffectKind::Written)?)
             }
             Change::Look { path, moved_from, .. } => {
+                if let Some(placing) = self.carried.and_then(|carried| carried.get(&path)) {
+                    return self.place(&path, moved_from.as_ref(), placing, batch);
+                }
                 let mut tries = 1;
                 loop {
                     // At first as the walk saw it; a race with a change of kind is seen in opening.
@@ -590,14 +601,14 @@ impl<'a, S: Storage> Ingest<'a, S> {
             && self.catalog.recipe(content)?.is_none())
     }
 
-    /// Reads a larger file to its end before anything of it is sent; done when it is what the target
-    /// holds.
+    /// Reads a larger file to its end before anything of it is sent; done, with its facts, when it is what
+    /// the target holds.
     fn is_held_already(
         &mut self,
         path: &RelPath,
         known: &Entry,
         batch: &mut Batch<'_, '_, '_>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<Stat>, Failure> {
         let storage = self.storage;
         let expected = self.catalog.expected(known)?;
         let mut chunker = self.chunker.take();
@@ -606,15 +617,15 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let described = (stat.size == known.size())
             .then(|| describe_file(storage, directory, &name, expected.as_ref(), &mut chunker));
         self.chunker = chunker;
-        let Some((entry, recipe, stat)) = described.transpose()? else { return Ok(false) };
+        let Some((entry, recipe, stat)) = described.transpose()? else { return Ok(None) };
         Progress::add(&self.progress.read_bytes, stat.size);
         if !known.same_but_metadata(&entry) {
-            return Ok(false);
+            return Ok(None);
         }
         Progress::add(&self.progress.reused_bytes, stat.size);
         let record = Record { entry, facts: self.facts(&stat) };
         self.unchanged_content(path, known, record, recipe.map(Arc::new), batch)?;
-        Ok(true)
+        Ok(Some(stat))
     }
 
     /// What cuts a larger file: what cut its former version, so that they share chunks; for a file
@@ -651,10 +662,22 @@ impl<'a, S: Storage> Ingest<'a, S> {
         known: Option<Entry>,
         batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
+        self.large_file_seen(path, known, batch, &mut None)
+    }
+
+    /// The same; `seen` are its facts before and after, when it was read whole.
+    fn large_file_seen(
+        &mut self,
+        path: &RelPath,
+        known: Option<Entry>,
+        batch: &mut Batch<'_, '_, '_>,
+        seen: &mut Option<Stat>,
+    ) -> Result<(), Failure> {
         if let Some(known) = &known
             && self.lacks_recipe(known, batch.number)?
-            && self.is_held_already(path, known, batch)?
+            && let Some(stat) = self.is_held_already(path, known, batch)?
         {
+            *seen = Some(stat);
             return Ok(());
         }
         let storage = self.storage;
@@ -693,6 +716,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
                 return Err(e);
             }
         };
+        *seen = Some(stat);
         let content = recipe.digest();
         let entry = Entry::File { size: before.size, content, meta };
         let recipe = Arc::new(recipe);

@@ -1,5 +1,6 @@
 //! Everything of Farshore that touches a disk: scan, catalog, ingest, stage, journal, apply, history.
 
+pub mod ahead;
 pub mod apply;
 pub mod capture;
 pub mod catalog;

@@ -6,6 +6,7 @@
 //! .farshore/staging/b<N>/   what batch N will place; nothing in it is worth keeping without its journal
 //! .farshore/journal/<N>     batch N is being applied; removed when the catalog has it
 //! .farshore/history/<N>/    what batch N displaced, and its manifest
+//! .farshore/ahead/<n>/      content that arrived ahead of its cut, see [`crate::ahead`]
 //! .farshore/role            how far the site's role in this share was when it was last written
 //! .farshore/rehearsal/<id>/ what a rehearsal works in; nothing of it outlives the rehearsal
 //! ```
@@ -19,6 +20,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use farshore_proto::message::StoreId;
 
 use crate::OWN_FOLDER;
+use crate::ahead::HeldAhead;
 use crate::io::{FileKind, Object, Storage};
 use crate::stage::left_to_small;
 
@@ -35,6 +37,8 @@ pub struct OwnFolder<S: Storage> {
     pub history: S::Directory,
     /// The tree's identity.
     pub identity: StoreId,
+    /// What is held ahead of its cut.
+    pub ahead: HeldAhead,
     /// Of what is free, what large files leave to others.
     pub(crate) left_to_small: u64,
     /// Held while room is looked for and taken.
@@ -81,6 +85,7 @@ impl<S: Storage> OwnFolder<S> {
             journal,
             history,
             identity,
+            ahead: HeldAhead::default(),
             left_to_small: left_to_small(storage.free_bytes().unwrap_or(0)),
             room: Mutex::new(()),
             fresh: OnceLock::new(),

@@ -45,6 +45,10 @@ pub struct Progress {
     pub reused_bytes: AtomicU64,
     /// Bytes of frames as stored on the wire.
     pub frame_bytes: AtomicU64,
+    /// Bytes of content sent ahead of the cut it is for.
+    pub ahead_bytes: AtomicU64,
+    /// Bytes a second that the last of these travelled at, from its first to its receipt; 0 when none did.
+    pub line_rate: AtomicU64,
     /// Operations acknowledged, by kind.
     pub applied: AppliedCounts,
     problems: Mutex<Vec<Problem>>,

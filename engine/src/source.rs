@@ -10,6 +10,7 @@
 //! compared, and nothing acknowledged is sent again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,9 +26,9 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    BATCH_NAMES_MAX, Beat, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION, STRIPES_VERSION, StoreId,
-    Welcome,
+    BATCH_NAMES_MAX, Beat, Behind, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION,
+    STRIPES_VERSION, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -42,7 +43,10 @@ use crate::plan::{Change, Plan, Problem, plan};
 use crate::profile::Stage;
 use crate::progress::{Phase, Progress};
 
+mod ahead;
+mod carrier;
 mod config;
+mod huge;
 mod inbox;
 mod receipts;
 mod rounds;
@@ -50,7 +54,9 @@ mod sealing;
 pub mod standing;
 mod worker;
 
+use ahead::AheadDesk;
 pub use config::{Outcome, SourceConfig, SourceError, SourceReport};
+use huge::Carried;
 use inbox::Inbox;
 use sealing::Sealing;
 use worker::{Turnstile, Worker};
@@ -86,26 +92,29 @@ pub fn run<S: Storage>(
     config: &SourceConfig<'_>,
     progress: &Progress,
 ) -> Result<SourceReport, SourceError> {
-    with_source(storage, catalog, link, config, progress, |source| source.run())
+    let workers = config.workers;
+    with_source(storage, catalog, link, config, progress, workers, |source| source.run())
 }
 
-/// Runs `work` with the source's end of a session over `link`.
+/// Runs `work` with the source's end of a session over `link`, in which so many ask for signatures.
 fn with_source<S: Storage, T>(
     storage: &S,
     catalog: &Catalog,
     link: &dyn Link,
     config: &SourceConfig<'_>,
     progress: &Progress,
+    askers: usize,
     work: impl FnOnce(&mut Source<'_, S>) -> Result<T, SourceError>,
 ) -> Result<T, SourceError> {
     let (events, from_workers) = unbounded();
     let (messages, from_target) = bounded(MESSAGES_MAX);
-    let desk = SignDesk::new(link, config.workers);
+    let (desk, ahead) = (SignDesk::new(link, askers), AheadDesk::default());
     std::thread::scope(|scope| {
-        let desk = &desk;
+        let (desk, ahead) = (&desk, &ahead);
         scope.spawn(move || {
-            receive(link, desk, &messages);
+            receive(link, desk, ahead, &messages);
             desk.close();
+            ahead.close();
         });
         let mut source = Source {
             storage,
@@ -117,6 +126,10 @@ fn with_source<S: Storage, T>(
             inbox: Inbox::new(from_workers, from_target),
             events,
             desk,
+            ahead,
+            carries: false,
+            carried: Arc::default(),
+            first: Vec::new(),
             index: RunIndex::default(),
             degraded: BTreeMap::new(),
             next_batch: 1,
@@ -149,7 +162,7 @@ pub fn compare<S: Storage>(
     config: &SourceConfig<'_>,
 ) -> Result<u64, SourceError> {
     let progress = Progress::default();
-    with_source(storage, catalog, link, config, &progress, |source| {
+    with_source(storage, catalog, link, config, &progress, config.workers, |source| {
         source.hello()?;
         let belief = source.catalog.sealed_root()?;
         let welcome = source.welcome()?;
@@ -174,8 +187,8 @@ fn caught<T>(run: impl FnOnce() -> Result<T, SourceError>) -> Result<T, SourceEr
 }
 
 /// Passes on what arrives on the control stream until it ends: signatures to the workers that wait
-/// for them, the rest to the coordinator.
-fn receive(link: &dyn Link, desk: &SignDesk<'_>, events: &Sender<Event>) {
+/// for them, what is said of content ahead to those that carry it, the rest to the coordinator.
+fn receive(link: &dyn Link, desk: &SignDesk<'_>, ahead: &AheadDesk, events: &Sender<Event>) {
     loop {
         let event = match link.recv_control() {
             Ok(Some(bytes)) => match Message::from_bytes(&bytes) {
@@ -183,7 +196,11 @@ fn receive(link: &dyn Link, desk: &SignDesk<'_>, events: &Sender<Event>) {
                     Ok(()) => continue,
                     Err(e) => Event::Failed(e.into()),
                 },
-                Ok(message) => Event::Message(message),
+                Ok(message) => match ahead.hear(message) {
+                    Ok(None) => continue,
+                    Ok(Some(message)) => Event::Message(message),
+                    Err(e) => Event::Failed(e.into()),
+                },
                 Err(e) => Event::Failed(SessionError::Decode(e).into()),
             },
             Ok(None) => Event::Ended,
@@ -206,6 +223,13 @@ struct Source<'a, S: Storage> {
     inbox: Inbox,
     events: Sender<Event>,
     desk: &'a SignDesk<'a>,
+    ahead: &'a AheadDesk,
+    /// Whether the session has files carried ahead of their cuts.
+    carries: bool,
+    /// What was carried for the cut under way.
+    carried: Arc<Carried>,
+    /// What goes before all else: what was carried, and files that this cut reads, with their length.
+    first: Vec<(RelPath, Option<u64>)>,
     index: RunIndex,
     degraded: BTreeMap<String, u64>,
     next_batch: u64,

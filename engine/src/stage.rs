@@ -19,6 +19,7 @@ use farshore_proto::message::{BATCH_OPS_MAX, Failure, FailureKind, PROTOCOL_VERS
 use farshore_proto::op::Op;
 
 use crate::OWN_FOLDER;
+use crate::ahead::log;
 use crate::catalog::{Catalog, CatalogError, LocalFacts};
 use crate::contents::{Applied, open_content};
 use crate::frames::{FrameError, FrameReader};
@@ -27,8 +28,10 @@ use crate::metadata::{Degraded, Present, apply_metadata};
 use crate::own_folder::{OwnFolder, remove_tree};
 use crate::profile::{Profile, Stage};
 
+mod adopt;
 mod assembly;
 mod bounds;
+mod carry;
 mod laid;
 mod patch;
 pub(crate) mod restore;
@@ -154,6 +157,10 @@ pub struct StagedBatch {
     pub degraded: Degraded,
     /// Recipes of the larger files in it.
     pub recipes: HashMap<FileDigest, Recipe>,
+    /// What of the content held ahead was copied from.
+    pub built_on: Vec<FileDigest>,
+    /// Content that was held ahead and has a name in the batch's folder now, by the path it is for.
+    pub adopted: Vec<(RelPath, FileDigest)>,
     /// Whether what it displaces is durable in history before anything takes its place: at the cost of a
     /// sync no power cut loses a version then, whatever order a file system keeps names in.
     pub keeps_displaced: bool,
@@ -226,6 +233,10 @@ pub struct Stager<'a, S: Storage> {
     /// The recipe used last.
     parts: Option<Parts>,
     assembly: Option<Assembly<S>>,
+    /// The log of content that arrives ahead of its cut; taken by its file.
+    log: Option<log::Writer<S>>,
+    /// Whether this is no batch, but content that arrives ahead of its cut.
+    carries: bool,
     /// The version of the protocol that is spoken.
     version: u16,
     /// What a receipt takes to name all operations so far, in bytes.
@@ -294,6 +305,23 @@ impl<'a, S: Storage> Stager<'a, S> {
             .and_then(|()| storage.make_directory(&own.staging, name.as_bytes()))
             .and_then(|()| storage.open_directory(&own.staging, name.as_bytes()))
             .map_err(fail)?;
+        Self::within(storage, catalog, own, applied, config, (folder, batch))
+    }
+
+    /// One that stages in `folder`.
+    fn within(
+        storage: &'a S,
+        catalog: &'a Catalog,
+        own: &'a OwnFolder<S>,
+        applied: &'a Applied,
+        config: StageConfig,
+        (folder, batch): (S::Directory, u64),
+    ) -> Result<Self, StageError> {
+        let fail = |source| StageError::Disk {
+            path: RelPath::root(),
+            step: "asking for its file system",
+            source,
+        };
         let times_settle = times_settle(storage.file_system().map_err(fail)?);
         Ok(Self {
             storage,
@@ -311,6 +339,8 @@ impl<'a, S: Storage> Stager<'a, S> {
             former_basis: None,
             parts: None,
             assembly: None,
+            log: None,
+            carries: false,
             version: PROTOCOL_VERSION,
             names: 0,
             told: 0,
@@ -395,6 +425,7 @@ impl<'a, S: Storage> Stager<'a, S> {
         }
         self.count_names(&op)?;
         self.number += 1;
+        self.check_carried(&op)?;
         let path = path_of(&op);
         match self.entry_op(op, waiting) {
             Ok(()) => Ok(()),
@@ -588,7 +619,8 @@ impl<'a, S: Storage> Stager<'a, S> {
         entry: &Entry,
         degraded: &mut Degraded,
     ) -> Result<Option<LocalFacts>, OpError> {
-        let Some(meta) = entry.meta() else { return Ok(None) };
+        // What arrives ahead gets its metadata when it is placed.
+        let Some(meta) = entry.meta().filter(|_| !self.carries) else { return Ok(None) };
         self.set_metadata(Object::File(file), FileKind::Regular, meta, mode, degraded)
             .map_err(Self::failed(path, "setting its metadata"))?;
         if slot.parent.is_none() || !self.times_settle {
@@ -615,7 +647,10 @@ impl<'a, S: Storage> Stager<'a, S> {
 
     /// Opens content staged in this batch or held by the target; waits for earlier batches that may
     /// bring it.
-    fn open_basis(&self, content: &FileDigest) -> Result<Option<S::File>, CatalogError> {
+    fn open_basis(&mut self, content: &FileDigest) -> Result<Option<S::File>, CatalogError> {
+        if self.carries && self.own.ahead.get(content).is_some() {
+            self.out.built_on.push(*content);
+        }
         if let Some((parent, name)) = self.contents.get(content) {
             let slot = Slot { parent: parent.clone(), name: name.clone() };
             return Ok(self.storage.open_file(self.slot_directory(&slot), &slot.name).ok());
@@ -627,8 +662,12 @@ impl<'a, S: Storage> Stager<'a, S> {
         if self.applied.wait_for(self.out.batch - 1) { open() } else { Ok(None) }
     }
 
-    /// Removes a staged object that came to nothing. What stays behind goes with the folder.
+    /// Removes a staged object that came to nothing. What stays behind goes with the folder. What
+    /// arrived ahead stays, as far as its log says.
     fn discard(&self, slot: &Slot) {
+        if self.carries {
+            return;
+        }
         drop(self.storage.unlink(self.slot_directory(slot), &slot.name));
     }
 }

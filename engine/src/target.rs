@@ -5,6 +5,7 @@
 //! bulk    ──► stagers: one batch each                 (write staging, read history and tree)
 //!               └──► applier: batches in order        (alone writes the tree and the catalog)
 //!                      └──► receipts
+//!             ├──► carries: content ahead of its cut  (write .farshore/ahead)
 //!             └──► signer                             (reads the tree)
 //! ```
 //! Guarantees: a receipt is sent when its batch is durable, never before; one session at a time has a
@@ -25,10 +26,10 @@ use farshore_proto::close::CloseCode;
 use farshore_proto::compare::TreeView;
 use farshore_proto::link::{BulkReceive, Link, LinkError};
 use farshore_proto::message::{
-    ANSWER_CHILDREN_MAX, Answer, Beat, Holds, Message, POLICIES_VERSION, Query, Receipt, Sign,
-    StoreId, WIDE, Welcome,
+    AHEAD_VERSION, ANSWER_CHILDREN_MAX, Answer, Beat, Behind, Holds, Message, POLICIES_VERSION,
+    Query, Receipt, Sign, StoreId, WIDE, Welcome,
 };
-use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
+use farshore_proto::session::{CARRIES_MAX, SIGNS_UNDER_WAY_MAX, SessionError, TargetSession};
 use redb::Durability;
 
 use crate::apply::group::Waiting;
@@ -45,6 +46,7 @@ use crate::plan::{PlanError, Problem};
 use crate::profile::{Profile, Stage};
 use crate::stage::{StageConfig, StageError, StagedBatch, Stager, is_fatal, is_full};
 
+mod carry;
 mod control;
 mod signer;
 
@@ -92,6 +94,8 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn sealed(&self, point: &RecoveryPoint);
     /// What the source says that its brake holds is durable.
     fn holds(&self, _: &Holds) {}
+    /// Accounts that the point recorded last does not have as at its time; said before the point.
+    fn behind(&self, _: &Behind) {}
     /// What the source said of its keys; what is to be answered.
     fn keys(&self, said: &[u8]) -> Option<Vec<u8>>;
     /// What the source said of itself, and how long a way there and back takes; what is to be answered.
@@ -144,6 +148,9 @@ pub enum TargetError {
     /// A batch cannot be applied.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// What is held ahead of its cut cannot be used.
+    #[error("target folder .farshore/ahead: using it")]
+    Ahead(#[source] io::Error),
     /// A rollback that was interrupted cannot be finished.
     #[error("finishing an interrupted rollback")]
     Rollback(#[from] HistoryError),
@@ -171,6 +178,7 @@ impl TargetError {
             Self::Stage(StageError::Disk { .. }) | Self::Apply(ApplyError::Disk { .. }) => {
                 CloseCode::Disk
             }
+            Self::Ahead(e) if is_fatal(e) => CloseCode::Disk,
             Self::Rollback(e) if e.file_system().is_some_and(is_fatal) => CloseCode::Disk,
             Self::OwnFolder(e) if is_fatal(e) => CloseCode::Disk,
             _ if self.catalog().and_then(CatalogError::file_system).is_some_and(is_fatal) => {
@@ -197,7 +205,8 @@ impl TargetError {
         let disk = match self {
             Self::Stage(StageError::Disk { source, .. })
             | Self::Apply(ApplyError::Disk { source, .. })
-            | Self::OwnFolder(source) => Some(source),
+            | Self::OwnFolder(source)
+            | Self::Ahead(source) => Some(source),
             Self::Rollback(e) => e.file_system(),
             other => other.catalog().and_then(CatalogError::file_system),
         };
@@ -360,6 +369,8 @@ struct Session<'a, S: Storage> {
     epoch: Epoch,
     /// What decides at the source; `None` when it cannot say.
     policies: Mutex<Option<PolicySet>>,
+    /// Accounts that the next point does not have as at its time.
+    behind: Mutex<Behind>,
     report: TargetReport,
     next_batch: u64,
 }
@@ -445,6 +456,7 @@ impl<'a, S: Storage> Session<'a, S> {
             source: *source,
             epoch: *theirs,
             policies: Mutex::new(policies),
+            behind: Mutex::default(),
             report,
             next_batch: applied_batch + 1,
         };
@@ -477,8 +489,16 @@ impl<'a, S: Storage> Session<'a, S> {
         };
         let (streams, incoming) = bounded(0);
         let (staged, to_apply) = bounded::<StagedBatch>(STAGED_MAX);
+        // As many as the session's machine lets pass: batches never wait for what goes ahead.
+        let (carries, carried) = bounded::<(FrameReader, u64)>(CARRIES_MAX);
         let control = std::thread::scope(|scope| {
-            scope.spawn(|| part(&fail, || self.accept(streams)));
+            scope.spawn(|| part(&fail, || self.accept(streams, carries)));
+            let carriers = if self.machine().version() >= AHEAD_VERSION { CARRIES_MAX } else { 0 };
+            for _ in 0..carriers {
+                let (session, fail, carried) = (&self, &fail, carried.clone());
+                scope.spawn(move || part(fail, || session.carry(own, &carried)));
+            }
+            drop(carried);
             for _ in 0..self.config.stagers.max(1) {
                 let (incoming, staged) = (incoming.clone(), staged.clone());
                 let (fail, applied) = (&fail, &applied);
@@ -546,7 +566,11 @@ impl<'a, S: Storage> Session<'a, S> {
     }
 
     /// Hands each stream to a stager, in the order they were opened.
-    fn accept(&self, streams: Sender<(FrameReader, u64)>) -> Result<(), TargetError> {
+    fn accept(
+        &self,
+        streams: Sender<(FrameReader, u64)>,
+        carries: Sender<(FrameReader, u64)>,
+    ) -> Result<(), TargetError> {
         loop {
             let stream: Box<dyn BulkReceive> = match self.link.accept_bulk() {
                 Ok(Some(stream)) => stream,
@@ -554,6 +578,13 @@ impl<'a, S: Storage> Session<'a, S> {
                 Ok(None) | Err(_) => return Ok(()),
             };
             let (mut reader, header) = FrameReader::begin(stream).map_err(StageError::from)?;
+            if header.ahead {
+                self.machine().carry_began(&header)?;
+                if carries.send((reader, header.batch)).is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
             self.machine().batch_began(&header)?;
             // The streams of a batch are opened one after another.
             while reader.is_missing_streams() {

@@ -499,7 +499,7 @@ impl ShareBoard {
         self.post(|share| (share.holds, share.holds_total) = (holds, total));
     }
 
-    /// T of every account. Only those with the oldest are kept by name.
+    /// T of every account that is behind its share. Only those with the oldest are kept by name.
     pub fn accounts<'a>(&self, all: impl IntoIterator<Item = (&'a RelPath, i64)>) {
         let mut count = 0_u64;
         let mut worst: Vec<(&RelPath, i64)> = Vec::with_capacity(NAMED_MAX + 1);

@@ -15,12 +15,14 @@ use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::history::Wanted;
+use farshore_proto::message::Held;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
 use crate::history::Standby;
 use crate::replicate::catalog_failure;
 use crate::report::utc;
+use crate::site::board::account_name;
 use crate::state::State;
 
 /// Files that came or changed within this time before T may have been picked up at the lost site after it: 95 of
@@ -82,6 +84,8 @@ pub fn settle(state: &State, root: &Path, at: Option<&Wanted>) -> Result<Settled
             ),
         });
     }
+    // What cannot be removed now is of no harm, and goes when the site sends: opening waits for nothing.
+    drop(standby.discard_ahead());
     if point.sequence != last.sequence {
         // What comes after it never was, here.
         let update = standby.catalog.update(farshore_engine::catalog::Durability::Immediate, |t| {
@@ -104,6 +108,17 @@ pub struct Listed {
     pub size: u64,
     /// Its modification time, in milliseconds since 1970-01-01 UTC.
     pub mtime_unix_ms: i64,
+}
+
+/// An account that the point does not have as at T.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Escaped.
+    pub account: String,
+    /// The time up to which it is in.
+    pub time_unix_ms: i64,
+    /// The same as text.
+    pub time: String,
 }
 
 /// Paths, and how many there are.
@@ -142,7 +157,7 @@ pub struct LossManifest {
     pub point: u64,
     /// Its R.
     pub root: String,
-    /// T: every change the lost site made after this is at risk, and no other.
+    /// T: every change the lost site made after this is at risk, and no other but those of `held` and `behind`.
     pub time_unix_ms: i64,
     /// The same as text.
     pub time: String,
@@ -152,6 +167,9 @@ pub struct LossManifest {
     pub undone: u64,
     /// Accounts that were held: their changes since their own T are at risk too.
     pub held: Vec<String>,
+    /// Accounts that waited for a large file, which is not here: their changes since their own T are at risk too.
+    #[serde(default)]
+    pub behind: Vec<Behind>,
     /// Files that came or changed shortly before T: the lost site may have delivered them afterwards, and this
     /// one will deliver them again.
     pub redelivery_risk: List,
@@ -181,6 +199,7 @@ impl LossManifest {
             undone: settled.undone,
             ..Self::default()
         };
+        manifest.name(settled, reader).map_err(|e| catalog_failure(&e))?;
         manifest.list(settled, reader).map_err(|e| catalog_failure(&e))?;
         Ok(manifest)
     }
@@ -248,11 +267,37 @@ impl LossManifest {
         for account in &self.held {
             lines.push(format!("account {account} was held: its changes are at risk too"));
         }
+        for Behind { account, time, .. } in &self.behind {
+            lines.push(format!(
+                "account {account} waited for a large file: its changes after {time} are at risk"
+            ));
+        }
         lines.push(format!(
             "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
             self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
         ));
         lines
+    }
+
+    /// Names the accounts that were behind. An earlier point that was gone back to had those that were behind
+    /// already then; of others that it did not have it says how many.
+    fn name(
+        &mut self,
+        settled: &Settled,
+        reader: &farshore_engine::catalog::CatalogReader,
+    ) -> Result<(), farshore_engine::catalog::CatalogError> {
+        let holds = reader.holds()?;
+        let sequence = settled.point.sequence;
+        let was_held = |held: &&Held| held.point.is_none_or(|(good, _)| good <= sequence);
+        let held = holds.first.iter().filter(was_held);
+        self.held = held.map(|held| account_name(&held.account)).collect();
+        for (account, time) in reader.behind()?.first {
+            if time <= settled.point.time_unix_ms {
+                let account = account_name(&account);
+                self.behind.push(Behind { account, time_unix_ms: time, time: utc(time) });
+            }
+        }
+        Ok(())
     }
 
     fn list(

@@ -14,14 +14,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver as Queue, Sender as Told, bounded};
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
-use farshore_engine::catalog::Catalog;
+use farshore_engine::catalog::{Catalog, CatalogError, CatalogReader};
 use farshore_engine::io::Storage;
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, Observer, TargetConfig, TargetError, TargetReport};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    Beat, Failure as Failed, FailureKind, Holds, Message, Receipt, Unsealed, Welcome,
+    Beat, Behind, Failure as Failed, FailureKind, Holds, Message, Receipt, Unsealed, Welcome,
 };
 
 use crate::exit::{Exit, Failure};
@@ -65,6 +65,8 @@ struct Posts {
     storage: Arc<UringStorage>,
     root: Vec<u8>,
     too_large: Mutex<BTreeMap<RelPath, u64>>,
+    /// As was shown last.
+    behind: Mutex<Option<Behind>>,
     mended: Arc<Mended>,
     talk: KeyTalk,
 }
@@ -91,6 +93,17 @@ impl Observer for Posts {
     fn holds(&self, holds: &Holds) {
         self.board.heard_from_source();
         show_holds(&self.board, holds);
+        self.show_behind();
+    }
+
+    fn behind(&self, behind: &Behind) {
+        let mut shown = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = shown.as_ref() != Some(behind);
+        *shown = Some(behind.clone());
+        drop(shown);
+        if is_other {
+            self.show_behind();
+        }
     }
 
     fn beat(&self, beat: &Beat, round_trip: Duration) -> Option<Beat> {
@@ -161,11 +174,28 @@ fn show_holds(board: &ShareBoard, holds: &Holds) {
         ..Hold::default()
     });
     board.holds_elsewhere(shown.collect(), holds.total);
-    let behind = holds.first.iter().filter_map(|held| Some((&held.account, held.point?.1)));
-    board.accounts(behind);
+}
+
+/// Shows which accounts are behind, as the catalog has it: what is held, and what the last point lacks for a
+/// large file.
+fn show_behind(board: &ShareBoard, reader: &CatalogReader) -> Result<(), CatalogError> {
+    let (holds, behind) = (reader.holds()?, reader.behind()?);
+    let held = holds.first.iter().filter_map(|held| Some((&held.account, held.point?.1)));
+    let mut all: BTreeMap<&RelPath, i64> = BTreeMap::new();
+    for (account, time) in held.chain(behind.first.iter().map(|(account, time)| (account, *time))) {
+        let since = all.entry(account).or_insert(time);
+        *since = time.min(*since);
+    }
+    board.accounts(all);
+    Ok(())
 }
 
 impl Posts {
+    fn show_behind(&self) {
+        // What cannot be read ends the session by itself.
+        drop(self.catalog.reader().and_then(|reader| show_behind(&self.board, &reader)));
+    }
+
     fn lock_too_large(&self) -> MutexGuard<'_, BTreeMap<RelPath, u64>> {
         self.too_large.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,6 +237,7 @@ impl Receiver {
         }
         // As the source said last: it may be lost with its word.
         show_holds(&board, &reader.holds().map_err(failed)?);
+        show_behind(&board, &reader).map_err(failed)?;
         drop(reader);
         let (tell, foreign) = bounded(FOREIGN_MAX);
         let (share, root) = (share.to_owned(), path_bytes(root).to_vec());
@@ -292,6 +323,7 @@ impl Receiver {
                 storage: Arc::clone(&self.storage),
                 root: self.root.clone(),
                 too_large: Mutex::default(),
+                behind: Mutex::default(),
                 mended: Arc::clone(&self.mended),
                 talk,
             })),

@@ -37,7 +37,7 @@ use farshore_engine::io::{Object, Storage};
 use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
 use farshore_engine::progress::{Phase, Progress, TooLarge};
 use farshore_engine::source::SourceError;
-use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next};
+use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, LeftOut, Look, Next};
 use farshore_proto::close::CloseCode;
 use farshore_proto::message::Welcome;
 use farshore_proto::session::SessionError;
@@ -51,6 +51,7 @@ use crate::site::look::{Rotation, Slice};
 use crate::site::nodes::Nodes;
 use crate::state::now_ms;
 
+mod ahead;
 mod brakes;
 mod cuts;
 mod drain;
@@ -118,6 +119,7 @@ pub struct Sender {
     progress: Arc<Progress>,
     inner: Mutex<Inner>,
     pace: Mutex<Pace>,
+    ahead_limit: ahead::Limit,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
     /// The other end was told what is held now.
@@ -178,6 +180,8 @@ struct UnderWay {
     began: Option<Instant>,
     /// Files left out of it that the standby has no room for; they are in trouble already.
     waits: Vec<RelPath>,
+    /// Accounts that its point will not have.
+    lags: ahead::Lags,
 }
 
 impl Trouble {
@@ -225,6 +229,10 @@ struct Inner {
     approve_guard: bool,
     /// When what is held was looked at.
     looks: Looks,
+    /// What waits for a large file.
+    ahead: BTreeMap<RelPath, ahead::Waiting>,
+    /// What the last point does not have because of that.
+    lags: ahead::Lags,
     found_by_event: u64,
     found: u64,
     /// What the ends were found to differ in, until a cut mends it.
@@ -255,6 +263,10 @@ impl Sender {
         let pace = Pace { settle: config.settle, scan: config.scan };
         let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let behind = reader.behind().map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let lag = |since_ms| ahead::Lag { since_ms, is_unknown: true };
+        let lags = behind.first.into_iter().map(|(account, since)| (account, lag(since)));
+        let lags = lags.collect();
         let brakes = Brakes::open(&config.folder, config.brake.clone(), &catalog)?;
         let inner = Inner {
             seeding: last_point.is_none(),
@@ -273,6 +285,8 @@ impl Sender {
             guard_hold: None,
             approve_guard: false,
             looks: Looks::default(),
+            ahead: BTreeMap::new(),
+            lags,
             found_by_event: 0,
             found: 0,
             differing: None,
@@ -298,6 +312,7 @@ impl Sender {
             progress: Arc::default(),
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
+            ahead_limit: ahead::Limit::default(),
             talk: Mutex::default(),
             told: AtomicBool::new(false),
             distrusts: AtomicBool::new(false),
@@ -414,11 +429,14 @@ impl Sender {
         let (dirty, watch) = (self.dirty.status(), self.watcher.report());
         let inner = self.lock();
         let whole = dirty.whole.is_some() || inner.whole.is_some() || !inner.covered;
-        let files = dirty.marks.saturating_sub(inner.marks_sealed);
+        // Of an account that waits for a large file it is one file at least.
+        let files = dirty.marks.saturating_sub(inner.marks_sealed) + inner.lags.len() as u64;
         let bound = match whole {
             true => Bound::Unknown,
             // A mark is a directory, of one change or more; what is held is not counted at all.
-            false if files > 0 || !self.withheld().accounts().is_empty() => Bound::AtLeast,
+            false if files > 0 || !self.left_out(&self.withheld(), &inner).is_empty() => {
+                Bound::AtLeast
+            }
             false => Bound::AtMost,
         };
         let cut = inner.under_way.taken.is_some()
@@ -492,7 +510,7 @@ impl Sender {
         &self,
         inner: &mut Inner,
         dirty: &DirtyStatus,
-        withheld: &Withheld,
+        left_out: &BTreeSet<RelPath>,
     ) -> Result<(), CatalogError> {
         if dirty.gone.is_some() {
             return Ok(());
@@ -500,7 +518,7 @@ impl Sender {
         if dirty.whole.is_some() {
             inner.covered = false;
             inner.rotation = None;
-            let taken = self.dirty.take(&filter(false, withheld, &[]));
+            let taken = self.dirty.take(&filter(false, left_out, &[]));
             if let Some((why, _)) = &dirty.whole {
                 let text = format!("looks at everything: {why}");
                 self.log.say(&Record::new(Level::Info, "look", text).share(&self.config.share));
@@ -526,14 +544,14 @@ impl Sender {
         Ok(())
     }
 
-    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, withheld: &Withheld) -> bool {
+    fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, left_out: &BTreeSet<RelPath>) -> bool {
         if !inner.wanted.is_empty() || inner.seeding || inner.differ > 0 {
             return true;
         }
         let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
         let before = now_ms().saturating_sub(settle);
-        let waits = |account: &RelPath| !withheld.accounts().contains(account);
-        dirty.accounts.iter().any(|a| a.first_ms <= before && waits(&a.account))
+        let is_in = |account: &RelPath| !left_out.contains(account);
+        dirty.accounts.iter().any(|a| a.first_ms <= before && is_in(&a.account))
     }
 
     /// The next cut, if one is due.
@@ -554,8 +572,9 @@ impl Sender {
         self.retry(&mut inner);
         let waits = waits(&inner.troubled);
         let dirty = self.dirty.status();
+        let left_out = self.left_out(&withheld, &inner);
         if !inner.seeding {
-            self.begin_rotation(&mut inner, &dirty, &withheld)?;
+            self.begin_rotation(&mut inner, &dirty, &left_out)?;
         }
         let pace = match inner.whole {
             Some(_) => Duration::ZERO,
@@ -571,7 +590,7 @@ impl Sender {
             slice.parts.retain(|part| !withheld.covers(&part.directory));
         }
         let beat = inner.covered && inner.last_seal.is_none_or(|at| at.elapsed() >= BEAT);
-        let is_due = !held.is_empty() || self.is_due(&inner, &dirty, &withheld);
+        let is_due = !held.is_empty() || self.is_due(&inner, &dirty, &left_out);
         if slice.is_none() && !beat && !is_due {
             return Ok(None);
         }
@@ -586,7 +605,7 @@ impl Sender {
         // A time may be vouched for by events: then those of other hosts are needed too.
         let by_events = watched && (completes || inner.covered);
         let reported = by_events && self.config.nodes.sync().is_none();
-        let taken = self.dirty.take(&filter(!inner.seeding, &withheld, &held));
+        let taken = self.dirty.take(&filter(!inner.seeding, &left_out, &held));
         // What was lost since a rotation began is lost for what it completes.
         let known = self.dirty.status().whole.is_none();
         let complete = reported && known;
@@ -621,8 +640,9 @@ impl Sender {
         let marks = dirty.marks;
         let (judged, began) = (None, Some(Instant::now()));
         let policy = Without::of(self.policy(), &waits);
+        let lags = BTreeMap::new();
         inner.under_way =
-            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits };
+            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits, lags };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -633,11 +653,14 @@ impl Sender {
         if look != Look::Nothing {
             self.board.cut_began(Arc::clone(&self.progress));
         }
-        Ok(Some(Cut { look, time_unix_ms, policy, withheld, approved, labels }))
+        let (left_out, only_judged) = (LeftOut::default(), false);
+        let cut =
+            Cut { look, time_unix_ms, policy, withheld, approved, only_judged, labels, left_out };
+        Ok(Some(cut))
     }
 
     /// A cut that looks at everything, to judge it: of a share that is held as a whole nothing is sent before
-    /// it is judged again. What waits goes on waiting.
+    /// it is judged again, and with this cut nothing at all. What waits goes on waiting.
     fn look_at_held(&self, inner: &mut Inner, withheld: Withheld) -> Cut {
         let wanted = std::mem::take(&mut inner.wanted);
         let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
@@ -645,7 +668,9 @@ impl Sender {
         inner.under_way =
             UnderWay { wanted, held, began: Some(Instant::now()), ..UnderWay::default() };
         let (policy, look) = (self.policy(), Look::Whole);
-        Cut { look, time_unix_ms: None, policy, withheld, approved: false, labels }
+        let (approved, only_judged, left_out) = (false, true, LeftOut::default());
+        let time_unix_ms = None;
+        Cut { look, time_unix_ms, policy, withheld, approved, only_judged, labels, left_out }
     }
 
     /// Accounts of which nothing is sent.
@@ -681,39 +706,13 @@ impl Sender {
         self.heart().free
     }
 
-    /// Whether the standby is known to have no room for a file that is as it was: to send it again would
-    /// be for nothing.
-    fn is_still_too_large(&self, path: &RelPath, needed: u64) -> bool {
-        let has_no_room = self.standby_free().is_some_and(|free| free < needed);
-        let size = || {
-            let (parent, name) = path.split()?;
-            let parent =
-                self.storage.open_directory(self.storage.root(), parent.as_bytes()).ok()?;
-            Some(self.storage.stat(Object::Named(&parent, name)).ok()?.size)
-        };
-        has_no_room && size() == Some(needed)
-    }
-
-    /// Notes where a policy deferred something; what the standby has no room for waits by itself.
-    fn note_deferred(&self, inner: &mut Inner, waits: &[RelPath], report: &CutReport) {
-        let again = Instant::now() + DEFERRED_AGAIN;
-        for path in report.deferred_first.iter().filter(|path| !waits.contains(path)) {
-            if inner.deferred.len() >= TROUBLED_MAX {
-                break;
-            }
-            if let Some((parent, _)) = path.split() {
-                inner.deferred.entry(parent).or_insert(again);
-            }
-        }
-    }
-
     /// Notes what a cut could not replicate, and forgets what it could.
     fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
-        let covered = |path: &RelPath| match &cut.look {
-            Look::Whole => true,
-            Look::Nothing => false,
-            Look::Parts(scope) => scope.covers(path),
+        let left_out = |path: &RelPath| {
+            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
         };
+        // Of what it left out nothing is concluded.
+        let covered = |path: &RelPath| cut.look.covers(path) && !left_out(path);
         let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
         let former: HashMap<RelPath, u32> = inner
             .troubled
@@ -771,9 +770,9 @@ impl Sender {
     }
 }
 
-/// What is held waits, but for what is looked at now.
-fn filter(parts_only: bool, withheld: &Withheld, held: &[RelPath]) -> TakeFilter {
-    let left_out = withheld.accounts().iter().filter(|a| !held.contains(a)).cloned().collect();
+/// What is left out waits, but for what is held and looked at now.
+fn filter(parts_only: bool, left_out: &BTreeSet<RelPath>, held: &[RelPath]) -> TakeFilter {
+    let left_out = left_out.iter().filter(|a| !held.contains(a)).cloned().collect();
     TakeFilter { parts_only, left_out, settled_before_ms: None }
 }
 

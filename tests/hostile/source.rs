@@ -25,9 +25,9 @@ use farshore_transport::{KeySet, QuicLink, SiteKey, TransportConfig, dial};
 use crate::common::{Server, Site, assert_equal_trees, expect, shown};
 
 /// A server answers a broken rule within this.
-const SOON: Duration = Duration::from_secs(9);
+pub(crate) const SOON: Duration = Duration::from_secs(9);
 /// What a hostile session may add to the server's memory.
-const MEMORY: u64 = 400 << 20;
+pub(crate) const MEMORY: u64 = 400 << 20;
 
 /// What the server did about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +42,9 @@ enum Outcome {
 use Outcome::{Ended, Failed, Fine};
 
 /// An attacker's end of a session.
-struct Attack {
-    link: QuicLink,
-    welcome: Welcome,
+pub(crate) struct Attack {
+    pub(crate) link: QuicLink,
+    pub(crate) welcome: Welcome,
 }
 
 fn key(site: &Site) -> SiteKey {
@@ -68,16 +68,16 @@ fn hello(share: &str, versions: (u16, u16), epoch: u64) -> Message {
     }
 }
 
-fn say(link: &QuicLink, message: &Message) {
+pub(crate) fn say(link: &QuicLink, message: &Message) {
     raw_control(link, message.to_bytes());
 }
 
 /// A link that is gone already is an outcome, not an error of the test.
-fn raw_control(link: &QuicLink, bytes: Vec<u8>) {
+pub(crate) fn raw_control(link: &QuicLink, bytes: Vec<u8>) {
     link.send_control(Bytes::from(bytes)).unwrap_or(());
 }
 
-fn hear(link: &QuicLink) -> Option<Message> {
+pub(crate) fn hear(link: &QuicLink) -> Option<Message> {
     let bytes = link.recv_control().ok().flatten()?;
     Some(Message::from_bytes(&bytes).expect("the server speaks the protocol"))
 }
@@ -89,7 +89,7 @@ impl Attack {
     }
 
     /// The same, of a source that speaks up to `version`.
-    fn speaking(version: u16, site: &Site, server: &Server) -> Self {
+    pub(crate) fn speaking(version: u16, site: &Site, server: &Server) -> Self {
         let start = Instant::now();
         loop {
             let link = connect(site, server);
@@ -111,7 +111,7 @@ impl Attack {
         }
     }
 
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.welcome.applied_batch + 1
     }
 
@@ -121,7 +121,7 @@ impl Attack {
     }
 
     /// Sends bytes on a bulk stream; not finished, the stream is reset.
-    fn stream(&self, bytes: Vec<u8>, finish: bool) {
+    pub(crate) fn stream(&self, bytes: Vec<u8>, finish: bool) {
         let Ok(mut stream) = self.link.open_bulk() else { return };
         if stream.write(Bytes::from(bytes)).is_ok() && finish {
             stream.finish().unwrap_or(());
@@ -165,7 +165,7 @@ fn striped(a: &Attack, index: u8, of: u8, frames: usize) -> Vec<u8> {
     [header.to_bytes(), frame(&[]).repeat(frames)].concat()
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     raw_frame(payload, payload.len(), 0)
 }
 
@@ -177,21 +177,21 @@ fn raw_frame(stored: &[u8], payload_len: usize, flags: u8) -> Vec<u8> {
     out
 }
 
-fn encoded(ops: &[Op<'_>]) -> Vec<u8> {
+pub(crate) fn encoded(ops: &[Op<'_>]) -> Vec<u8> {
     let mut e = Encoder::new();
     ops.iter().for_each(|op| op.encode(&mut e));
     e.finish()
 }
 
-fn closed(ops: &[Op<'_>]) -> Vec<u8> {
+pub(crate) fn closed(ops: &[Op<'_>]) -> Vec<u8> {
     [encoded(ops), encoded(&[Op::Close { ops: ops.len() as u64 }])].concat()
 }
 
-fn path(text: &str) -> RelPath {
+pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
 
-fn meta() -> Metadata {
+pub(crate) fn meta() -> Metadata {
     Metadata {
         mode: 0o644,
         mtime: Timestamp { seconds: 1_700_000_000, nanos: 0 },
@@ -199,7 +199,7 @@ fn meta() -> Metadata {
     }
 }
 
-fn file(content: &[u8]) -> Entry {
+pub(crate) fn file(content: &[u8]) -> Entry {
     Entry::File { size: content.len() as u64, content: FileDigest::of_small(content), meta: meta() }
 }
 
@@ -212,7 +212,7 @@ fn link_to(leader: &str) -> Entry {
 }
 
 const NOWHERE: EntryDigest = EntryDigest([7; 32]);
-const NO_CONTENT: FileDigest = FileDigest([8; 32]);
+pub(crate) const NO_CONTENT: FileDigest = FileDigest([8; 32]);
 
 /// An operation with a path no honest encoder writes: a small file `x` there.
 fn with_path(raw: &[u8]) -> Vec<u8> {
@@ -234,7 +234,7 @@ fn with_leader(raw: &[u8]) -> Vec<u8> {
     [e.finish(), encoded(&[Op::Close { ops: 1 }])].concat()
 }
 
-fn point(root: RootDigest) -> RecoveryPoint {
+pub(crate) fn point(root: RootDigest) -> RecoveryPoint {
     RecoveryPoint {
         sequence: u64::MAX,
         time_unix_ms: i64::MIN,
@@ -261,7 +261,7 @@ macro_rules! built {
     };
 }
 
-fn end(content: FileDigest, size: u64) -> Op<'static> {
+pub(crate) fn end(content: FileDigest, size: u64) -> Op<'static> {
     let entry = Entry::File { size, content, meta: meta() };
     Op::End { entry, chunking: ChunkingId::FastCdc64K }
 }
@@ -930,12 +930,12 @@ const CASES: &[Case] = &[
     ("control stream ended", Ended, |a| a.link.finish_control().unwrap()),
 ];
 
-fn put_dir() -> Op<'static> {
+pub(crate) fn put_dir() -> Op<'static> {
     // As it is already, so that it would change nothing were it applied.
     Op::Put { path: path("in"), entry: directory() }
 }
 
-fn site() -> Site {
+pub(crate) fn site() -> Site {
     let site = Site::new();
     std::fs::create_dir(site.path("outside")).unwrap();
     std::fs::write(site.path("outside/victim"), "v").unwrap();
@@ -950,7 +950,7 @@ fn site() -> Site {
 
 /// The honest source, which may have to wait a moment for the share.
 #[track_caller]
-fn honest(site: &Site, server: &Server) {
+pub(crate) fn honest(site: &Site, server: &Server) {
     let start = Instant::now();
     loop {
         let out = site.remote(server.port(), &["--approve", "--json"]);
@@ -966,7 +966,7 @@ fn honest(site: &Site, server: &Server) {
 }
 
 #[track_caller]
-fn assert_sound(site: &Site, server: &mut Server, memory: u64) {
+pub(crate) fn assert_sound(site: &Site, server: &mut Server, memory: u64) {
     assert!(server.is_alive(), "{}", server.log());
     let log = server.log();
     assert!(!log.contains("panicked") && !log.contains('\u{1b}'), "{log}");

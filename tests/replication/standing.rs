@@ -25,13 +25,13 @@ use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
 use farshore_proto::message::{Held, Holds, Receipt, Welcome};
-use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
+use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::sites::Sites;
 
 /// What a test asks for, and what it is told.
 #[derive(Default)]
-struct Script {
+pub(crate) struct Script {
     state: Mutex<State_>,
     moved: Condvar,
 }
@@ -47,6 +47,13 @@ struct State_ {
     meanwhile: Option<Box<dyn FnOnce() + Send>>,
     holds: Option<Holds>,
     ended: bool,
+    /// Files from so many bytes on go ahead of their cut.
+    ahead_min: Option<u64>,
+    /// What the last cut left out, and what was released since the session began.
+    left_out: Vec<RelPath>,
+    released: Vec<RelPath>,
+    /// What the next points do not have.
+    behind: Vec<(RelPath, i64)>,
 }
 
 enum Told {
@@ -74,13 +81,51 @@ impl Script {
         }
     }
 
-    fn want(&self, cut: Cut) {
+    pub(crate) fn want(&self, cut: Cut) {
         self.state.lock().unwrap().wanted.push_back(cut);
         self.moved.notify_all();
     }
 
+    /// Files from so many bytes on go ahead of their cut.
+    pub(crate) fn carries_from(&self, bytes: u64) {
+        self.state.lock().unwrap().ahead_min = Some(bytes);
+    }
+
+    /// The next points do not have these accounts as at their time.
+    pub(crate) fn are_behind(&self, behind: Vec<(RelPath, i64)>) {
+        self.state.lock().unwrap().behind = behind;
+    }
+
+    /// What the last cut left out.
+    pub(crate) fn left_out(&self) -> Vec<RelPath> {
+        self.state.lock().unwrap().left_out.clone()
+    }
+
+    /// Whether something was left out and is no longer.
+    pub(crate) fn take_released(&self) -> Vec<RelPath> {
+        std::mem::take(&mut self.state.lock().unwrap().released)
+    }
+
+    /// Waits until that is so.
+    pub(crate) fn released(&self) -> Vec<RelPath> {
+        let patience = Duration::from_secs(60);
+        let state = self.state.lock().unwrap();
+        let waited = self.moved.wait_timeout_while(state, patience, |s| s.released.is_empty());
+        let (mut state, over) = waited.unwrap();
+        assert!(!over.timed_out(), "never released");
+        std::mem::take(&mut state.released)
+    }
+
+    /// Waits until the session has ended.
+    pub(crate) fn ended(&self) {
+        let patience = Duration::from_secs(60);
+        let state = self.state.lock().unwrap();
+        let over = self.moved.wait_timeout_while(state, patience, |state| !state.ended);
+        assert!(!over.unwrap().1.timed_out(), "the source does not notice");
+    }
+
     /// A cut that is sealed.
-    fn cut(&self, cut: Cut) -> Box<CutReport> {
+    pub(crate) fn cut(&self, cut: Cut) -> Box<CutReport> {
         self.want(cut);
         match self.told() {
             Told::Sealed(report) => report,
@@ -91,6 +136,20 @@ impl Script {
 }
 
 impl Cuts for Script {
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        let min = self.state.lock().unwrap().ahead_min?;
+        (size >= min).then(|| farshore_core::account::account_of(path, 1))
+    }
+
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        self.state.lock().unwrap().behind.clone()
+    }
+
+    fn released(&self, accounts: &[RelPath]) {
+        self.state.lock().unwrap().released.extend_from_slice(accounts);
+        self.moved.notify_all();
+    }
+
     fn keys(&self) -> Option<Vec<u8>> {
         None
     }
@@ -133,7 +192,9 @@ impl Cuts for Script {
         problems.len() as u64 + faults
     }
 
-    fn sealed(&self, _: Cut, report: CutReport) {
+    fn sealed(&self, cut: Cut, report: CutReport) {
+        let left_out = cut.left_out.accounts.into_iter().map(|(account, _)| account);
+        self.state.lock().unwrap().left_out = left_out.collect();
         self.tell(Told::Sealed(Box::new(report)));
     }
 
@@ -149,7 +210,7 @@ impl Cuts for Script {
     }
 }
 
-fn whole(time: i64) -> Cut {
+pub(crate) fn whole(time: i64) -> Cut {
     Cut { look: Look::Whole, time_unix_ms: Some(time), ..nothing(time) }
 }
 
@@ -160,11 +221,13 @@ fn nothing(time: i64) -> Cut {
         policy: Arc::new(ReplicateAll),
         withheld: Withheld::default(),
         approved: false,
+        only_judged: false,
         labels: Vec::new(),
+        left_out: Default::default(),
     }
 }
 
-fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
+pub(crate) fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
     let part = |d: &str| Part { directory: path(d), deep: false };
     Cut { look: Look::Parts(Scope::new(directories.map(part))), ..nothing(time) }
 }
@@ -173,12 +236,19 @@ fn withheld(account: &str) -> Withheld {
     Withheld::new([path(account)].into(), 1)
 }
 
-fn path(text: &str) -> RelPath {
+pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a path")
 }
 
 #[derive(Debug, Default)]
-struct Seen(Mutex<Vec<RecoveryPoint>>);
+pub(crate) struct Seen(Mutex<Vec<RecoveryPoint>>, Mutex<Option<QuicLink>>);
+
+impl Seen {
+    /// That link breaks when the target has recorded a point, before its source is told.
+    pub(crate) fn breaks(&self, link: &QuicLink) {
+        *self.1.lock().unwrap() = Some(link.clone());
+    }
+}
 
 impl Observer for Seen {
     fn keys(&self, _: &[u8]) -> Option<Vec<u8>> {
@@ -189,15 +259,19 @@ impl Observer for Seen {
     fn applied(&self, _: &Receipt) {}
     fn sealed(&self, point: &RecoveryPoint) {
         self.0.lock().unwrap().push(*point);
+        if let Some(link) = &*self.1.lock().unwrap() {
+            link.close(5, "pulled");
+        }
     }
 }
 
 /// What is at hand while a session stands.
-struct Standing<'a> {
-    script: &'a Script,
+pub(crate) struct Standing<'a> {
+    pub(crate) script: &'a Script,
     /// The source's end of the link.
-    link: &'a dyn Link,
-    seen: Arc<Seen>,
+    pub(crate) link: &'a QuicLink,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// Ends the session, however what goes on meanwhile does.
@@ -211,7 +285,7 @@ impl Drop for Leaves<'_> {
 }
 
 /// Runs one session that stands between the two trees while `work` goes on; how the source ended.
-fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
+pub(crate) fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
     standing_with(sites, None, work)
 }
 
@@ -249,6 +323,8 @@ fn standing_with(
             dial(listener.local_addr(), &source_key, KeySet::from(target_key.key_id()), &config)
                 .unwrap();
         let (script, near) = (&script, link.clone());
+        let counters = Arc::new(Progress::default());
+        let progress = Arc::clone(&counters);
         let sending = scope.spawn(move || {
             let state = State::open(Some(&sites.state)).unwrap();
             let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
@@ -270,7 +346,6 @@ fn standing_with(
                 racy_ns: 20_000_000,
                 profile: &Default::default(),
             };
-            let progress = Progress::default();
             let ended = stand(&storage, &catalog, &near, &config, &progress, script);
             script.state.lock().unwrap().ended = true;
             script.moved.notify_all();
@@ -278,7 +353,8 @@ fn standing_with(
         });
         let leaves = Leaves(script);
         assert!(matches!(script.told(), Told::Began));
-        work(&Standing { script, link: &link, seen: Arc::clone(&seen) });
+        let seen = Arc::clone(&seen);
+        work(&Standing { script, link: &link, seen, progress: counters });
         drop(leaves);
         let ended = sending.join().unwrap();
         drop(serving.join().unwrap());
@@ -286,7 +362,7 @@ fn standing_with(
     })
 }
 
-fn write(folder: &std::path::Path, name: &str, content: &str) -> PathBuf {
+pub(crate) fn write(folder: &std::path::Path, name: &str, content: &str) -> PathBuf {
     let path = folder.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, content).unwrap();

@@ -14,7 +14,7 @@ use crate::churn::Churn;
 use crate::common::{PATIENCE, is_root};
 use crate::kills::{NO_BRAKE, copy, number};
 use crate::manager::Manager;
-use crate::pair::{Daemon, Dials, Pair};
+use crate::pair::{Daemon, Dials, Pair, there};
 use crate::room::Small;
 
 const EVENTS: &str = "capture-homes-events";
@@ -355,6 +355,91 @@ fn what_could_not_be_replicated_is_an_exception_after_a_restart_too() {
     exceptions(0);
     kept.resumed(&sender, FEW);
     drop(kept.standby);
+}
+
+/// An account waits for one large file that is half carried and another that has not begun: nothing of it is
+/// forgotten by a restart, and no point passes for having it.
+#[test]
+fn what_waits_for_a_large_file_is_owed_to_the_next_run() {
+    const FILES: [(&str, usize); 2] = [("first", 24 << 20), ("second", 28 << 20)];
+    let line = format!("{NO_BRAKE}\n[bandwidth]\nlimit = \"8M\"");
+    let Some((kept, mut sender)) = Kept::with(&line) else { return };
+    let pair = &kept.pair;
+    let is_named = |share: &Value| {
+        let mut worst = share["accounts"]["worst"].as_array().into_iter().flatten();
+        worst.any(|account| account["account"] == "acct01")
+    };
+    // Killed when it waits, when half of it came, and ended in order then.
+    for (round, carried) in [0, 6 << 20, 6 << 20].into_iter().enumerate() {
+        let name = |file: &str| format!("acct01/folder1/{round}-{file}");
+        let made = pair.production.tree.with_file_name("made");
+        let mut contents = Vec::new();
+        for (n, (file, len)) in FILES.into_iter().enumerate() {
+            contents.push(Rng::new((round * 2 + n) as u64).bytes(len));
+            fs::write(&made, &contents[n]).unwrap();
+            fs::rename(&made, pair.production.tree.join(name(file))).unwrap();
+        }
+        let trigger = name("a.ready");
+        pair.write(&trigger, b"go");
+        let share = pair.wait(&pair.production, "named", is_named);
+        let since = share["accounts"]["worst"][0]["time_unix_ms"].as_i64().unwrap();
+        // A chunk of 64 KiB takes some 35 bytes of log.
+        let until = Instant::now() + PATIENCE;
+        while logged(pair) * (64 << 10) / 35 < carried {
+            assert!(Instant::now() < until, "nothing is carried");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if round == 2 {
+            assert!(sender.stop().success());
+        } else {
+            sender.kill();
+        }
+        let meanwhile = format!("acct01/folder2/{round}-meanwhile");
+        pair.write(&meanwhile, b"while nobody ran");
+        let is_there = |file: &str| there(pair, &name(file)).exists();
+        assert!(!is_there("first") || !is_there("second"), "too early to test anything");
+        sender = kept.start();
+        let mut seen = 0;
+        loop {
+            pair.write("acct02/folder1/other", format!("{round} {seen}").as_bytes());
+            pair.point();
+            let share = pair.status(&pair.recovery)["shares"][0].clone();
+            let both = is_there("first") && is_there("second");
+            assert!(both || !there(pair, &trigger).exists(), "the trigger before its files");
+            assert!(both || !there(pair, &meanwhile).exists(), "what came behind them");
+            if is_named(&share) {
+                let time = share["accounts"]["worst"][0]["time_unix_ms"].as_i64().unwrap();
+                assert!(time <= since, "{time} after {since}");
+                assert!(share["recovery_point"]["exceptions"].as_u64() > Some(0), "{share:#}");
+                seen += 1;
+            } else if is_there("first") && is_there("second") {
+                break;
+            } else {
+                // Looked at after the point: one that names nothing has all.
+                assert!(both, "a point without its account: {share:#}");
+            }
+        }
+        assert!(seen > 0, "too late to test anything");
+        kept.resumed(&sender, u64::MAX);
+        for ((file, _), content) in FILES.into_iter().zip(contents) {
+            assert!(fs::read(there(pair, &name(file))).unwrap() == content, "{file}");
+        }
+        assert!(there(pair, &trigger).exists() && there(pair, &meanwhile).exists());
+        for site in [&pair.production, &pair.recovery] {
+            pair.wait(site, "level again", |share| {
+                !is_named(share) && share["recovery_point"]["exceptions"] == 0
+            });
+        }
+    }
+    drop(kept.standby);
+}
+
+/// Bytes of the log of what is held ahead.
+fn logged(pair: &Pair) -> u64 {
+    let slots = fs::read_dir(there(pair, ".farshore/ahead")).into_iter().flatten();
+    let log =
+        |slot: std::io::Result<fs::DirEntry>| slot.ok()?.path().join("recipe").metadata().ok();
+    slots.filter_map(log).map(|log| log.len()).max().unwrap_or(0)
 }
 
 #[test]

@@ -43,6 +43,9 @@ use crate::{
     stream::{QuicBulkReceive, QuicBulkSend, Reader, write_all},
 };
 
+/// Smallest piece that a stream behind others books under a limit of the rate.
+const BEHIND_PIECE_BYTES: usize = 4 << 10;
+
 /// How long a drop waits for the close to leave this machine.
 const CLOSE_SENT_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -327,14 +330,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Splits off what may be sent next, and waits until it may.
-    pub(crate) fn pace(&self, chunk: &mut Bytes, step: &'static str) -> Result<Bytes, LinkError> {
+    /// Splits off what may be sent next, and waits until it may. Who goes `behind` others books little
+    /// at a time: bookings are served in order, and others should not wait for many bytes of it.
+    pub(crate) fn pace(
+        &self,
+        chunk: &mut Bytes,
+        behind: bool,
+        step: &'static str,
+    ) -> Result<Bytes, LinkError> {
         let wait;
         let piece;
         {
             let mut pacer = lock(&self.pacer);
             let Some(pacer) = pacer.as_mut() else { return Ok(std::mem::take(chunk)) };
-            piece = chunk.split_to(chunk.len().min(pacer.piece_bytes()));
+            let most = pacer.piece_bytes();
+            let most = if behind { (most / 16).max(BEHIND_PIECE_BYTES).min(most) } else { most };
+            piece = chunk.split_to(chunk.len().min(most));
             wait = pacer.reserve(self.opened_at.elapsed(), piece.len());
         }
         if !wait.is_zero() {

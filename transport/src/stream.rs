@@ -25,16 +25,21 @@ const MESSAGE_BYTES_FIRST: usize = 64 << 10;
 /// Code of a stream given up; it means nothing but that.
 const ABANDONED: VarInt = VarInt::from_u32(1);
 
+/// The priority of a stream that goes behind all others, which have 0.
+const BEHIND: i32 = -1;
+
 /// The sending end of a bulk stream of a [`crate::QuicLink`].
 pub(crate) struct QuicBulkSend {
     link: Arc<Shared>,
     stream: SendStream,
     finished: bool,
+    /// Goes behind all others.
+    behind: bool,
 }
 
 impl QuicBulkSend {
     pub(crate) const fn new(link: Arc<Shared>, stream: SendStream) -> Self {
-        Self { link, stream, finished: false }
+        Self { link, stream, finished: false, behind: false }
     }
 }
 
@@ -43,10 +48,15 @@ impl BulkSend for QuicBulkSend {
         const STEP: &str = "send bulk data";
         self.link.check_open(STEP)?;
         while !chunk.is_empty() {
-            let piece = self.link.pace(&mut chunk, STEP)?;
+            let piece = self.link.pace(&mut chunk, self.behind, STEP)?;
             write_all(&self.link.net.handle, &mut self.stream, &mut [piece], STEP)?;
         }
         Ok(())
+    }
+
+    fn yields(&mut self) {
+        // Fails only for a stream that is over, and the next write says so.
+        self.behind = self.stream.set_priority(BEHIND).is_ok();
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), LinkError> {

@@ -8,7 +8,7 @@
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::recovery_point::RecoveryPoint;
-use farshore_proto::message::{Holds, Message};
+use farshore_proto::message::{Behind, Holds, Message};
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{CatalogReader, CatalogTables, Result, Step, damaged};
@@ -148,6 +148,8 @@ impl CatalogReader {
 
 /// Where what the source holds is kept: as the message that said it.
 const HOLDS: &str = "holds";
+/// Likewise, which accounts the last point does not have as at its time.
+const BEHIND: &str = "behind";
 
 impl CatalogReader {
     /// What the source said last that it holds.
@@ -156,6 +158,14 @@ impl CatalogReader {
     /// [`super::CatalogError`].
     pub fn holds(&self) -> Result<Holds> {
         self.meta(HOLDS)?.map_or_else(|| Ok(Holds::default()), |bytes| held(&bytes))
+    }
+
+    /// Accounts that the last point does not have as at its time, and up to when it has them.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn behind(&self) -> Result<Behind> {
+        self.meta(BEHIND)?.map_or_else(|| Ok(Behind::default()), |bytes| behind(&bytes))
     }
 
     /// The last batch whose set of history may be pruned, as far as points are to be kept for holds.
@@ -185,7 +195,29 @@ fn held(bytes: &[u8]) -> Result<Holds> {
     }
 }
 
+fn behind(bytes: &[u8]) -> Result<Behind> {
+    match Message::from_bytes(bytes).map_err(damaged("meta"))? {
+        Message::Behind(behind) => Ok(behind),
+        _ => Err(damaged("meta")(DecodeError::Invalid { what: "accounts behind", found: 0 })),
+    }
+}
+
 impl CatalogTables<'_> {
+    /// Keeps which accounts a point that is being sealed does not have as at its time.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn set_behind(&mut self, accounts: &Behind) -> Result<()> {
+        let stored = self.stored_bytes(BEHIND)?;
+        let bytes = Message::Behind(accounts.clone()).to_bytes();
+        // With most points it is as with the one before: nobody is.
+        let is_as_before = match stored {
+            Some(stored) => stored == bytes,
+            None => accounts.total == 0,
+        };
+        if is_as_before { Ok(()) } else { self.set_meta(BEHIND, &bytes) }
+    }
+
     /// Keeps what the source says that it holds, and from now on the points that names.
     ///
     /// # Errors
@@ -288,8 +320,11 @@ impl CatalogTables<'_> {
 #[cfg(test)]
 mod tests {
     use farshore_core::digest::RootDigest;
+    use farshore_core::path::RelPath;
+    use farshore_proto::message::StoreId;
 
     use super::*;
+    use crate::catalog::{Catalog, CatalogConfig, CatalogRole, Durability};
 
     fn kept(sequence: u64) -> KeptPoint {
         let (time_unix_ms, root) = (-5, RootDigest([7; 32]));
@@ -306,6 +341,23 @@ mod tests {
         assert_eq!(KeptPoint::from_bytes(&bytes), Ok(one));
         for len in 0..bytes.len() {
             assert!(KeptPoint::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn accounts_that_are_behind_are_those_said_last() {
+        let config = CatalogConfig {
+            role: CatalogRole::Target,
+            cache_bytes: 1 << 20,
+            fresh_id: StoreId([1; 16]),
+        };
+        let backend = redb::backends::InMemoryBackend::new();
+        let catalog = Catalog::open_on(backend, &config).expect("in memory");
+        let kept = || catalog.reader().and_then(|reader| reader.behind()).expect("read");
+        let one = Behind::of([(RelPath::new(*b"acct1").expect("valid"), 7)]);
+        for behind in [Behind::default(), one, Behind::default()] {
+            catalog.update(Durability::Immediate, |t| t.set_behind(&behind)).expect("kept");
+            assert_eq!(kept(), behind);
         }
     }
 

@@ -84,6 +84,11 @@ impl StripedSend {
         Ok(())
     }
 
+    /// Goes behind all other streams from now on.
+    pub(super) fn yields(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.yields());
+    }
+
     pub(super) fn finish(self) -> Result<(), LinkError> {
         self.streams.into_iter().try_for_each(BulkSend::finish)
     }

@@ -97,6 +97,11 @@ impl RunIndex {
         state.contents.insert(content, (batch, Some(Arc::clone(recipe))));
     }
 
+    /// The target holds `content`, of which the catalog knows nothing.
+    pub fn hold(&self, content: FileDigest, recipe: &Arc<Recipe>) {
+        self.add_recipe(content, recipe, 0);
+    }
+
     pub(super) fn chunk(&self, id: &ChunkId, batch: u64) -> Option<(FileDigest, u64)> {
         let state = self.lock();
         let (holder, content, offset) = state.chunks.get(id)?;

@@ -13,6 +13,7 @@ use super::index::LargeGuard;
 use super::{Batch, Failure, Ingest};
 use crate::catalog::CatalogError;
 use crate::io::{Stat, Storage};
+use crate::observe::ObserveError;
 use crate::progress::Progress;
 
 /// Sends one larger file extent by extent; sends nothing while the file is, so far, content the
@@ -97,6 +98,9 @@ impl<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S> 
     }
 
     pub(super) fn extent(&mut self, extent: Extent, bytes: &[u8]) -> Result<(), Failure> {
+        if self.ingest.is_over.is_some_and(|is_over| is_over()) {
+            return Err(ObserveError::Changed.into());
+        }
         if let (true, Extent::Chunk { id, .. }) = (self.recipe.extents.is_empty(), extent) {
             self.ingest.index.await_twins(self.guard.ticket, id);
             self.find_twin(&id)?;

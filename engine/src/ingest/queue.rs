@@ -214,6 +214,12 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
         Ok(())
     }
 
+    /// Takes the answers nobody waits for any more: of a file that was given up.
+    pub(super) fn take_all_answers(&mut self) {
+        let Some(delta) = &mut self.delta else { return };
+        while delta.take_answers(true) {}
+    }
+
     /// Searches, in their order, the sections whose signatures are there.
     fn search(&mut self) -> Result<(), LinkError> {
         let Some(delta) = &mut self.delta else { return Ok(()) };

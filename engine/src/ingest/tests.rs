@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use farshore_core::entry::Metadata;
 use farshore_core::recovery_point::Epoch;
-use farshore_proto::batch::{BatchHeader, Stripe};
+use farshore_proto::batch::BatchHeader;
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkStats};
 use farshore_proto::message::StoreId;
 use redb::Durability;
@@ -113,7 +113,7 @@ fn batch_for(
     let (index, progress, profile) = (RunIndex::default(), Progress::default(), Profile::default());
     let desk = SignDesk::new(&Sink, 1);
     let gauge = LineGauge::new(Compression::Never, Duration::ZERO, Instant::now());
-    let header = BatchHeader { batch: 1, epoch: Epoch(0), stripe: Stripe::ONLY };
+    let header = BatchHeader::of(1, Epoch(0));
     let mut writer = FrameWriter::begin(&Sink, header, 1, &gauge, &profile).expect("begun");
     let reader = catalog.reader().expect("a reader");
     let mut ingest = Ingest::new(storage, reader, &index, &desk, &progress, now, racy_ns);

@@ -123,6 +123,15 @@ impl<S: Storage> Source<'_, S> {
     /// What to do about an operation the target did not apply.
     fn failed(&self, effect: &Effect, failure: &Failure, index: &RunIndex) -> Vec<Change> {
         match (&failure.kind, effect) {
+            (FailureKind::Basis(_), Effect::Put { path, .. })
+                if self.carried.contains_key(path) =>
+            {
+                self.ahead.is_stale(path);
+                let text =
+                    "what was carried of it is not at the target any more; it is carried again";
+                self.progress.problem(Problem { path: path.clone(), text: text.into() });
+                Vec::new()
+            }
             (FailureKind::Basis(chunks), Effect::Put { path, record, kind, .. }) => {
                 index.distrust(chunks.iter().copied());
                 if let (true, Some(content)) = (chunks.is_empty(), record.entry.content()) {

@@ -5,6 +5,7 @@
 //! session, and the target's own account of it is the one that counts.
 
 use super::*;
+use crate::plan::LookKind;
 
 /// Changes in one batch, at most.
 const BATCH_CHANGES: usize = 4_096;
@@ -28,7 +29,28 @@ impl<S: Storage> Source<'_, S> {
             return Ok(());
         }
         let mut changes = plan.into_changes()?;
-        let mut again = self.round(&mut || Ok(changes.next_change()?))?;
+        let first = std::mem::take(&mut self.first);
+        // Of what is only placed nothing is read or sent: it closes no batch, and what comes after it is in the
+        // same one.
+        let placed = |(path, read): &(RelPath, Option<u64>)| Change::Look {
+            path: path.clone(),
+            size: read.unwrap_or(0),
+            is_file: read.is_some(),
+            kind: LookKind::Content,
+            moved_from: None,
+        };
+        let mut placing = first.iter().map(placed);
+        let mut again = self.round(&mut || {
+            if let Some(change) = placing.next() {
+                return Ok(Some(change));
+            }
+            loop {
+                match changes.next_change()? {
+                    Some(Change::Look { path, .. }) if first.iter().any(|(f, _)| *f == path) => {}
+                    next => return Ok(next),
+                }
+            }
+        })?;
         for _ in 1..ROUNDS {
             if again.is_empty() {
                 return Ok(());
@@ -53,6 +75,7 @@ impl<S: Storage> Source<'_, S> {
         let index = std::mem::take(&mut self.index);
         let turnstile = Turnstile::new(self.next_batch);
         let (jobs, queue) = bounded::<(u64, Vec<Change>)>(1);
+        let carried = Arc::clone(&self.carried);
         let result = std::thread::scope(|scope| {
             for _ in 0..self.config.workers.max(1) {
                 let worker = Worker {
@@ -63,6 +86,8 @@ impl<S: Storage> Source<'_, S> {
                     progress: self.progress,
                     index: &index,
                     desk: self.desk,
+                    ahead: self.ahead,
+                    carried: &carried,
                     gauge: &gauge,
                     turnstile: &turnstile,
                     striping: self.striping,
@@ -237,7 +262,6 @@ mod tests {
     use farshore_core::entry::EntryDigest;
 
     use super::*;
-    use crate::plan::LookKind;
 
     /// Whatever the paths are, a receipt can name all of a batch, sent three times over.
     #[test]

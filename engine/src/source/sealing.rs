@@ -25,6 +25,8 @@ pub(super) struct Recorded<'a> {
     /// The target's tree.
     pub(super) tree: StoreId,
     pub(super) by_policy: &'a mut DetachedChange,
+    /// Accounts that the point does not have as at its time.
+    pub(super) behind: &'a Behind,
 }
 
 impl<S: Storage> Source<'_, S> {
@@ -40,7 +42,9 @@ impl<S: Storage> Source<'_, S> {
             RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
         let Some(sealed) = self.ask_for_seal(point)? else { return Ok(None) };
         let SourceReport { policies, by_policy, .. } = report;
-        self.record_point(&sealed, Recorded { identity, policies, tree, by_policy })?;
+        // A run of its own has everything, or names what it has not.
+        let behind = &Behind::default();
+        self.record_point(&sealed, Recorded { identity, policies, tree, by_policy, behind })?;
         Ok(Some(sealed))
     }
 
@@ -77,13 +81,14 @@ impl<S: Storage> Source<'_, S> {
         sealed: &RecoveryPoint,
         recorded: Recorded<'_>,
     ) -> Result<(), SourceError> {
-        let Recorded { identity, policies, tree, by_policy } = recorded;
+        let Recorded { identity, policies, tree, by_policy, behind } = recorded;
         let detached = by_policy.take_rows(&self.config.spool_folder)?;
         self.catalog.update(Durability::Immediate, |t| {
             t.set_root_identity(identity)?;
             t.set_epoch(self.config.epoch)?;
             t.set_policies(Some(policies))?;
             detached.write(t, sealed.sequence)?;
+            t.set_behind(behind)?;
             t.set_recovery_point(sealed, tree)
         })?;
         Ok(())

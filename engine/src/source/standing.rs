@@ -8,7 +8,9 @@
 //! Guarantees: nothing of a cut is sent before the guard and its owner have judged the whole plan of it;
 //! a recovery point is recorded only when both ends have computed the same root digest, and its time is
 //! the one its owner vouches for, never a later one. What the target finds to be other than it was
-//! applied is compared and sent again with the next cut. Refuses: a target that cannot stand.
+//! applied is compared and sent again with the next cut. A file that its owner takes for too large for a
+//! cut travels beside the cuts first, see `huge.rs`: into no tree, so that nobody has to judge it yet.
+//! Refuses: a target that cannot stand.
 //!
 //! After a crash of either end the next session compares the two roots, and goes on; nothing that was
 //! acknowledged is sent again. Which directories wait to be looked at is the owner's to remember.
@@ -19,15 +21,22 @@ use std::time::Duration;
 
 use farshore_core::guard::Hold;
 
-use farshore_proto::message::{BEATS_VERSION, Holds};
+use farshore_proto::message::{AHEAD_VERSION, BEATS_VERSION, Holds};
+use farshore_proto::session::CARRIES_MAX;
 
+use super::carrier::Carrier;
 use super::sealing::Recorded;
 use super::*;
+use crate::frames::LineGauge;
 use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
 use crate::progress::AppliedTotals;
 
 /// How long a source that waits for a cut goes without looking whether its target is still there.
 const LOOK_AT_LINK: Duration = Duration::from_millis(100);
+
+/// How long a session stands until it has what an earlier one carried removed, if no file is carried: it
+/// has been looked for by then.
+const LEFT_BEFORE: Duration = Duration::from_secs(3_600);
 
 /// Differing paths that are looked at one by one; of more than these the whole tree is.
 const DIFFERENCES_MAX: usize = 100_000;
@@ -43,6 +52,18 @@ pub enum Look {
     Nothing,
 }
 
+impl Look {
+    /// Whether it looks at `path`.
+    #[must_use]
+    pub fn covers(&self, path: &RelPath) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Nothing => false,
+            Self::Parts(scope) => scope.covers(path),
+        }
+    }
+}
+
 /// What is to be made a recovery point of.
 pub struct Cut {
     /// What is looked at.
@@ -56,19 +77,35 @@ pub struct Cut {
     pub withheld: Withheld,
     /// Whether an operator approved what the guard would hold.
     pub approved: bool,
+    /// Whether nothing of it is sent, however it is judged: all of it is planned, and nothing carried ahead.
+    pub only_judged: bool,
     /// Labels for the point.
     pub labels: Vec<String>,
+    /// What the session leaves out of it; begins empty.
+    pub left_out: LeftOut,
+}
+
+/// What a cut leaves out because files are on their way to the target ahead of it: nothing is sent of it
+/// and nothing concluded. It is not what is withheld: nothing of it is planned, so there is nothing to judge.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    /// Accounts, or single files, and what trouble there is with them.
+    pub accounts: Vec<(RelPath, Option<String>)>,
+    /// What the cut looked at, and not there: to be looked at again when it is over.
+    pub look: Option<Look>,
 }
 
 impl std::fmt::Debug for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { look, time_unix_ms, withheld, approved, labels, policy: _ } = self;
+        let Self { look, time_unix_ms, withheld, approved, labels, left_out, .. } = self;
         f.debug_struct("Cut")
             .field("look", look)
             .field("time_unix_ms", time_unix_ms)
             .field("withheld", withheld)
             .field("approved", approved)
+            .field("only_judged", &self.only_judged)
             .field("labels", labels)
+            .field("left_out", left_out)
             .finish_non_exhaustive()
     }
 }
@@ -130,11 +167,22 @@ pub trait Cuts: Sync {
     fn differ(&self, entries: u64, look: &Look);
     /// What to do next; waits for it, not much longer than `at_most`.
     fn next(&self, at_most: Duration) -> Next;
+    /// The account that is left out of cuts while a file of so many bytes is carried to the target ahead of
+    /// its cut; `None` for a file that goes with its cut.
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath>;
+    /// What cuts left out is no longer: it is to be looked at again.
+    fn released(&self, accounts: &[RelPath]);
     /// Whether a cut of which this is planned is to be sent. Nothing of it has been.
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool;
     /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
     /// this cut, `faults` those entries of it about which a policy had no answer.
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64;
+    /// Accounts that this point will not have as at its time, each with the time up to which it has them: those
+    /// left out of the cut, and those of which what was left out of an earlier one is not in yet. Asked behind
+    /// the exceptions, among which each of them is counted.
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        Vec::new()
+    }
     /// The cut is sealed at both ends.
     fn sealed(&self, cut: Cut, report: CutReport);
     /// Nothing of the cut was sent.
@@ -170,7 +218,8 @@ pub fn stand<S: Storage>(
     progress: &Progress,
     cuts: &dyn Cuts,
 ) -> Result<(), SourceError> {
-    with_source(storage, catalog, link, config, progress, |source| source.stand(cuts))
+    let askers = config.workers + CARRIES_MAX;
+    with_source(storage, catalog, link, config, progress, askers, |source| source.stand(cuts))
 }
 
 /// What a standing session knows of its target.
@@ -183,15 +232,60 @@ struct Standing {
     /// What the ends were found to differ in, to be looked at with the next cut.
     differing: Option<Look>,
     differences: u64,
+    /// Accounts of which the target was told last that they are behind.
+    behind: Behind,
 }
 
 impl<S: Storage> Source<'_, S> {
     fn stand(&mut self, cuts: &dyn Cuts) -> Result<(), SourceError> {
         let mut standing = self.open_standing()?;
+        self.carries = standing.welcome.version >= AHEAD_VERSION;
+        let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
+        std::thread::scope(|scope| {
+            let carriers = if self.carries { CARRIES_MAX } else { 0 };
+            for _ in 0..carriers {
+                let carrier = Carrier {
+                    storage: self.storage,
+                    catalog: self.catalog,
+                    link: self.link,
+                    config: self.config,
+                    progress: self.progress,
+                    sign_desk: self.desk,
+                    desk: self.ahead,
+                    gauge: &gauge,
+                    events: self.events.clone(),
+                };
+                scope.spawn(move || carrier.run());
+            }
+            let ended = caught(|| self.cut_after_cut(&mut standing, cuts));
+            self.ahead.close();
+            match &ended {
+                Ok(()) => self.leave_sealed(),
+                // Carriers that are blocked on the link must end too.
+                Err(_) => {
+                    self.link.close(CloseCode::Internal as u32, "the source stopped");
+                    self.desk.close();
+                }
+            }
+            ended
+        })
+    }
+
+    fn cut_after_cut(
+        &mut self,
+        standing: &mut Standing,
+        cuts: &dyn Cuts,
+    ) -> Result<(), SourceError> {
         cuts.began(&standing.welcome, standing.first_contact);
+        let mut tidied = Some(Instant::now());
         loop {
+            if tidied.is_some_and(|at| at.elapsed() >= LEFT_BEFORE) {
+                tidied = None;
+                self.ahead.may_be_untidy();
+            }
+            self.tell_of_ahead(cuts)?;
             if std::mem::take(&mut self.foreign) > 0 {
-                self.find_differences(&mut standing)?;
+                self.find_differences(standing)?;
             }
             if let Some(look) = &standing.differing {
                 cuts.differ(standing.differences, look);
@@ -214,12 +308,22 @@ impl<S: Storage> Source<'_, S> {
                 self.send(&Message::Beat(beat))?;
             }
             match cuts.next(LOOK_AT_LINK) {
-                Next::Cut(cut) => self.cut(*cut, &mut standing, cuts)?,
+                Next::Cut(cut) => self.cut(*cut, standing, cuts)?,
                 Next::Idle => self.look_at_link()?,
-                Next::Leave => break,
+                Next::Leave => return Ok(()),
             }
         }
-        self.leave_sealed();
+    }
+
+    /// Tells the owner what is no longer left out, and the target what it need not hold any more.
+    fn tell_of_ahead(&self, cuts: &dyn Cuts) -> Result<(), SourceError> {
+        let released = self.ahead.take_released();
+        if !released.is_empty() {
+            cuts.released(&released);
+        }
+        if let Some(wanted) = self.ahead.take_untidy().filter(|_| self.carries) {
+            self.ahead.ask(self.link, Some(wanted))?;
+        }
         Ok(())
     }
 
@@ -240,9 +344,9 @@ impl<S: Storage> Source<'_, S> {
         let theirs = welcome.recovery_point.filter(|_| !first_contact);
         let last = later(reader.recovery_point()?, theirs);
         drop(reader);
-        let differing = None;
+        let (differing, behind) = (None, Behind::default());
         let mut standing =
-            Standing { welcome, first_contact, policies, last, differing, differences: 0 };
+            Standing { welcome, first_contact, policies, last, differing, differences: 0, behind };
         if belief != standing.welcome.root {
             self.find_differences(&mut standing)?;
         }
@@ -294,11 +398,11 @@ impl<S: Storage> Source<'_, S> {
     /// Makes one cut, and tells its owner what became of it.
     fn cut(
         &mut self,
-        cut: Cut,
+        mut cut: Cut,
         standing: &mut Standing,
         cuts: &dyn Cuts,
     ) -> Result<(), SourceError> {
-        let made = self.look_at_link().and_then(|()| self.make(&cut, standing, cuts));
+        let made = self.look_at_link().and_then(|()| self.make(&mut cut, standing, cuts));
         // What was sent is in the catalog, or is sent again.
         self.index = RunIndex::default();
         match made {
@@ -314,13 +418,17 @@ impl<S: Storage> Source<'_, S> {
 
     fn make(
         &mut self,
-        cut: &Cut,
+        cut: &mut Cut,
         standing: &mut Standing,
         cuts: &dyn Cuts,
     ) -> Result<Made, SourceError> {
         self.progress.begin_cut();
-        let policy = &*cut.policy;
+        let chosen = Arc::clone(&cut.policy);
+        let policy = &*chosen;
         let are_others = self.tell_policies(policy, standing)?;
+        if are_others {
+            self.ahead.dismiss();
+        }
         let identity = self.identity()?;
         let before = self.progress.applied.totals();
         let mut look = widest(&cut.look, standing.differing.as_ref());
@@ -329,7 +437,7 @@ impl<S: Storage> Source<'_, S> {
             look = Look::Whole;
         }
         let mut widened = None;
-        let mut plan = self.planned(&look, cut, &mut widened)?;
+        let (mut plan, failing) = self.plan_of_cut(&look, cut, &mut widened, cuts)?;
         let reader = self.catalog.reader()?;
         let expected = reader.root_identity()?;
         let proven = standing.last.map_or(0, |point| point.entries);
@@ -339,7 +447,7 @@ impl<S: Storage> Source<'_, S> {
         if let Some(hold) = hold.filter(|_| !cut.approved) {
             return Ok(Made::Dropped(Dropped::Guard(hold)));
         }
-        if !cuts.judge(cut, &mut plan) {
+        if !cuts.judge(cut, &mut plan) || cut.only_judged {
             return Ok(Made::Dropped(Dropped::Owner));
         }
         let mut report = CutReport {
@@ -350,7 +458,7 @@ impl<S: Storage> Source<'_, S> {
                 _ => self.progress.scanned.load(std::sync::atomic::Ordering::Relaxed),
             },
             applied: AppliedTotals::default(),
-            problems: std::mem::take(&mut plan.problems),
+            problems: std::mem::take(&mut plan.problems).into_iter().chain(failing).collect(),
             excluded: plan.excluded,
             deferred: plan.deferred,
             deferred_first: std::mem::take(&mut plan.deferred_first),
@@ -365,6 +473,7 @@ impl<S: Storage> Source<'_, S> {
             self.replicate(plan)?;
             report.problems.extend(self.progress.take_problems());
             report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
+            self.tell_of_behind(cuts.behind(cut), standing)?;
             self.progress.enter(Phase::Sealing);
             if self.seal_cut(&mut report, identity, standing, policy)? {
                 break;
@@ -378,11 +487,17 @@ impl<S: Storage> Source<'_, S> {
             }
             report.compared = Some(standing.differences);
             let look = widest(&look, standing.differing.as_ref());
-            plan = self.planned(&look, cut, &mut report.widened)?;
+            let (again, failing) = self.plan_of_cut(&look, cut, &mut report.widened, cuts)?;
+            plan = again;
+            let told: HashSet<RelPath> = report.problems.iter().map(|p| p.path.clone()).collect();
+            let new = failing.into_iter().filter(|problem| !told.contains(&problem.path));
+            report.problems.extend(new);
             faults = faults.max(plan.faults.count);
             report.problems.append(&mut plan.problems);
             report.by_policy = self.by_policy(&mut plan, policy, &self.catalog.reader()?)?;
         }
+        let looked = if report.widened.is_some() { &Look::Whole } else { &look };
+        self.settle_carried(cut, looked, &report.problems);
         (standing.differing, standing.differences) = (None, 0);
         standing.first_contact = false;
         standing.last = Some(report.point);
@@ -413,14 +528,15 @@ impl<S: Storage> Source<'_, S> {
 
     /// The plan of what is looked at, without what is withheld; `widened` says why it is of the whole tree if
     /// only parts were asked for.
-    fn planned(
+    pub(super) fn planned(
         &mut self,
         look: &Look,
-        cut: &Cut,
+        policy: &dyn Policy,
+        withheld: &Withheld,
         widened: &mut Option<&'static str>,
     ) -> Result<Plan, SourceError> {
-        let mut plan = self.planned_all(look, &*cut.policy, widened)?;
-        plan.withhold(&cut.withheld)?;
+        let mut plan = self.planned_all(look, policy, widened)?;
+        plan.withhold(withheld)?;
         Ok(plan)
     }
 
@@ -476,6 +592,29 @@ impl<S: Storage> Source<'_, S> {
         Ok(are_others)
     }
 
+    /// Names the accounts that the next point does not have, if they are others than those of the one before.
+    /// They are recorded here first: a source that ends before it hears that its point was sealed says in the
+    /// next session what that point lacks.
+    fn tell_of_behind(
+        &self,
+        behind: Vec<(RelPath, i64)>,
+        standing: &mut Standing,
+    ) -> Result<(), SourceError> {
+        let behind = Behind::of(behind);
+        if !self.carries || behind == standing.behind {
+            return Ok(());
+        }
+        let known = self.catalog.reader()?.behind()?;
+        let new = behind.first.iter().filter(|account| !known.first.contains(account));
+        let both: Vec<_> = new.cloned().chain(known.first.iter().cloned()).collect();
+        if both.len() > known.first.len() {
+            self.catalog.update(Durability::Immediate, |t| t.set_behind(&Behind::of(both)))?;
+        }
+        self.send(&Message::Behind(behind.clone()))?;
+        standing.behind = behind;
+        Ok(())
+    }
+
     /// Agrees on the recovery point of the report; whether the target has the same root.
     fn seal_cut(
         &mut self,
@@ -492,6 +631,7 @@ impl<S: Storage> Source<'_, S> {
             policies: &policy.identity(),
             tree: standing.welcome.target,
             by_policy: &mut report.by_policy,
+            behind: &standing.behind,
         };
         self.record_point(&sealed, sealing)?;
         Ok(true)

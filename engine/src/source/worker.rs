@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use farshore_proto::batch::BatchHeader;
 use farshore_proto::link::Link;
 
-use super::{Event, SourceConfig, SourceError, caught};
+use super::{AheadDesk, Carried, Event, SourceConfig, SourceError, caught};
 use crate::catalog::Catalog;
 use crate::frames::{FrameWriter, LineGauge, Striping};
 use crate::ingest::{Ingest, RunIndex, SignDesk};
@@ -58,6 +58,8 @@ pub(super) struct Worker<'a, S: Storage> {
     pub(super) progress: &'a Progress,
     pub(super) index: &'a RunIndex,
     pub(super) desk: &'a SignDesk<'a>,
+    pub(super) ahead: &'a AheadDesk,
+    pub(super) carried: &'a Carried,
     pub(super) gauge: &'a LineGauge,
     pub(super) turnstile: &'a Turnstile,
     pub(super) striping: Striping,
@@ -82,7 +84,9 @@ impl<S: Storage> Worker<'_, S> {
         let header = BatchHeader::of(batch, self.config.epoch);
         let stripes = self.striping.streams(bytes_of(&changes));
         let opened = self.turnstile.pass(batch, || {
-            FrameWriter::begin(self.link, header, stripes, self.gauge, self.config.profile)
+            let profile = self.config.profile;
+            let begin = || FrameWriter::begin(self.link, header, stripes, self.gauge, profile);
+            self.ahead.opening(begin)
         });
         let mut writer = opened.ok_or(SourceError::WorkerGone)??;
         // In this order: what is acknowledged meanwhile is in the catalog or still in the index.
@@ -98,6 +102,7 @@ impl<S: Storage> Worker<'_, S> {
             self.config.racy_ns,
         );
         ingest.helped = (self.config.workers > 1).then_some(self.config.profile);
+        ingest.carried = Some(self.carried);
         let _reading = self.config.profile.enter(Stage::Ingest);
         let record = ingest.write_batch(batch, changes, &mut writer)?;
         // Before the batch can be acknowledged, the coordinator knows what it holds.

@@ -14,6 +14,7 @@ use super::laid::Laid;
 use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
 };
+use crate::ahead::log;
 use crate::catalog::CatalogError;
 use crate::io::Storage;
 
@@ -46,27 +47,14 @@ pub(super) struct Assembly<S: Storage> {
     refused: Option<(FailureKind, String)>,
     /// What it shares with content held here.
     pub(super) laid: Laid<S>,
+    /// The log of what arrives ahead of its cut.
+    pub(super) log: Option<log::Writer<S>>,
 }
 
 impl<S: Storage> Stager<'_, S> {
     pub(super) fn begin(&mut self, path: RelPath, size: u64, sparse: bool) -> Result<(), OpError> {
         let slot = self.slot(&path);
-        let created = self
-            .storage
-            .create_file(self.slot_directory(&slot), &slot.name)
-            .map_err(Self::failed(&path, "creating it"))
-            .and_then(|file| {
-                // First, while nothing is written: XFS writes a file back and waits when its length
-                // is set over data.
-                let set = self.storage.set_len(&file, size);
-                match set {
-                    Ok(()) => Ok(file),
-                    Err(e) => {
-                        self.discard(&slot);
-                        Err(self.no_room(&path, "setting its length", size, e))
-                    }
-                }
-            });
+        let created = self.created(&path, &slot, size);
         let mut assembly = Assembly {
             path: path.clone(),
             file: None,
@@ -82,9 +70,16 @@ impl<S: Storage> Stager<'_, S> {
             missing: Missing::default(),
             refused: None,
             laid: Laid::default(),
+            log: None,
         };
         match created {
-            Ok(file) => assembly.file = Some((file, slot)),
+            Ok(file) => {
+                assembly.log = self.log.take();
+                if let Some(log) = &mut assembly.log {
+                    log.is_of(&path);
+                }
+                assembly.file = Some((file, slot));
+            }
             // Its extents still arrive, and are passed over.
             Err(OpError::Failure(kind, text)) => assembly.refused = Some((kind, text)),
             Err(fatal) => return Err(fatal),
@@ -93,11 +88,28 @@ impl<S: Storage> Stager<'_, S> {
         Ok(())
     }
 
+    fn created(&self, path: &RelPath, slot: &Slot, size: u64) -> Result<S::File, OpError> {
+        let file = self
+            .storage
+            .create_file(self.slot_directory(slot), &slot.name)
+            .map_err(Self::failed(path, "creating it"))?;
+        // First, while nothing is written: XFS writes a file back and waits when its length is set over
+        // data.
+        match self.storage.set_len(&file, size) {
+            Ok(()) => Ok(file),
+            Err(e) => {
+                self.discard(slot);
+                Err(self.no_room(path, "setting its length", size, e))
+            }
+        }
+    }
+
     pub(super) fn file_op(&mut self, op: Op<'_>) -> Result<(), StageError> {
         let Some(mut assembly) = self.assembly.take() else { return Ok(()) };
         let path = assembly.path.clone();
         let result = match op {
             Op::Abort => {
+                self.logged_all(&mut assembly);
                 if let Some((_, slot)) = &assembly.file {
                     self.discard(slot);
                 }
@@ -138,6 +150,8 @@ impl<S: Storage> Stager<'_, S> {
                 if let Some((_, slot)) = assembly.file.take() {
                     self.discard(&slot);
                 }
+                // Nothing is there that it could tell of.
+                assembly.log = None;
                 assembly.refused.get_or_insert((kind, text));
             }
         }
@@ -272,6 +286,7 @@ impl<S: Storage> Stager<'_, S> {
         }
         assembly.offset += extent.len();
         assembly.recipe.push(extent);
+        self.logged(assembly)?;
         if let Some((file, _)) = &assembly.file
             && assembly.offset - assembly.flushed >= WRITEBACK
         {

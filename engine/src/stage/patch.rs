@@ -83,7 +83,10 @@ impl<S: Storage> Stager<'_, S> {
         }
         let stored = match self.out.recipes.get(&content) {
             Some(recipe) => Some(recipe.clone()),
-            None => self.catalog.reader()?.recipe(&content)?,
+            None => match self.own.ahead.get(&content) {
+                Some(held) => Some(held.recipe.as_ref().clone()),
+                None => self.catalog.reader()?.recipe(&content)?,
+            },
         };
         self.parts = stored.map(|recipe| {
             let mut offset = 0;

@@ -17,6 +17,12 @@ use crate::observe::{Expected, ObserveError, chunker_for, read_extents};
 impl<S: Storage> Stager<'_, S> {
     pub(super) fn reuse(&mut self, path: RelPath, entry: Entry) -> Result<(), OpError> {
         let Some(content) = entry.content().copied() else { return Err(refused("no content")) };
+        if self.is_carried(&content) || self.adopt(&path, &entry)? {
+            return Ok(());
+        }
+        if self.carries {
+            self.may_go_on(entry.size())?;
+        }
         let Some(basis) = self.open_basis(&content)? else {
             return Err(basis_missing(Vec::new()));
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_core::recovery_point::Epoch;
-use farshore_proto::batch::{BatchHeader, Stripe};
+use farshore_proto::batch::BatchHeader;
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats, ReadSome};
 use farshore_proto::message::StoreId;
 use redb::backends::InMemoryBackend;
@@ -102,7 +102,7 @@ fn stage(
     let stream = Kept::default();
     let (profile, gauge) =
         (Profile::default(), LineGauge::new(Compression::Never, Duration::ZERO, Instant::now()));
-    let header = BatchHeader { batch: 1, epoch: Epoch(0), stripe: Stripe::ONLY };
+    let header = BatchHeader::of(1, Epoch(0));
     let mut writer = FrameWriter::begin(&stream, header, 1, &gauge, &profile).expect("begun");
     for op in ops {
         writer.op(op).expect("written");

@@ -48,6 +48,8 @@ impl<S: Storage> Session<'_, S> {
                         t.put_mark(Some(sequence), &label, now)
                     })?);
                 }
+                Message::Ahead { keep } => self.list_ahead(own, keep.as_deref())?,
+                Message::Behind(behind) => *lock(&self.behind) = behind,
                 Message::Holds(holds) => {
                     self.catalog.update(Durability::Immediate, |t| t.set_holds(&holds))?;
                     if let Some(observer) = &self.config.observer {
@@ -79,10 +81,12 @@ impl<S: Storage> Session<'_, S> {
     /// Records the point, and says so, if the root is as the source says; whether it is.
     fn seal(&self, point: &RecoveryPoint) -> Result<bool, TargetError> {
         let _sealing = self.config.profile.enter(Stage::Seal);
+        let behind = lock(&self.behind).clone();
         let root = self.catalog.update(Durability::Immediate, |t| {
             let root = t.seal()?;
             t.settle()?;
             if root == point.root {
+                t.set_behind(&behind)?;
                 t.set_recovery_point(point, self.source)?;
                 t.put_point(point, (self.config.now_ms)())?;
                 t.set_policies(lock(&self.policies).as_ref())?;
@@ -96,6 +100,7 @@ impl<S: Storage> Session<'_, S> {
         }
         self.machine().sealed(point.sequence);
         if let Some(observer) = &self.config.observer {
+            observer.behind(&behind);
             observer.sealed(point);
         }
         self.send(&Message::Sealed(*point))?;

@@ -23,7 +23,7 @@ use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, SourceConfig};
 use farshore_engine::stage::{StageConfig, StageError, StagedBatch, Stager};
-use farshore_proto::batch::{BatchHeader, FrameHeader, Stripe};
+use farshore_proto::batch::{BatchHeader, FrameHeader};
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
 use farshore_proto::message::{
     BATCH_NAMES_MAX, FailureKind, MISSING_CHUNKS_MAX, Message, Receipt, StoreId, Welcome,
@@ -90,8 +90,7 @@ impl Bench {
 
     fn stage(&self, version: u16, ops: &[Op<'_>]) -> Result<StagedBatch, StageError> {
         let batch = 1;
-        let mut bytes =
-            BatchHeader { batch, epoch: Epoch(0), stripe: Stripe::ONLY }.to_bytes().to_vec();
+        let mut bytes = BatchHeader::of(batch, Epoch(0)).to_bytes();
         let close = Op::Close { ops: ops.len() as u64 };
         let all = ops.iter().chain([&close]);
         let mut e = Encoder::new();

@@ -78,6 +78,27 @@ fn a_site_is_ready_when_nothing_stands_against_it() {
     assert_eq!(reasons[1], "the lag of 64 s is over the objective of 30 s");
 }
 
+#[test]
+fn an_account_that_waits_longer_than_the_objective_is_named_though_the_share_goes_on() {
+    let (clock, board) = board();
+    let share = homes(&board, Role::Standby);
+    board.connected("192.0.2.7:7411");
+    share.state(ShareState::Idle, None);
+    let account = path("acct1");
+    share.accounts([(&account, T0)]);
+    for ready in [true, false] {
+        clock.advance(20_000);
+        share.recovery_point(&point(1, T0 + 20_000));
+        let status = board.snapshot();
+        assert_eq!(status.verdict.ready, ready, "{:?}", status.verdict);
+        assert!(status.verdict.text.contains("of account acct1 "), "{}", status.verdict.text);
+    }
+    let reasons = board.snapshot().shares[0].reasons.clone();
+    let wanted =
+        "account acct1 waits for a large file: its lag of 40 s is over the objective of 30 s";
+    assert_eq!(reasons, [wanted]);
+}
+
 /// Two hours between the sites' clocks: what is told by the other's clock is taken by it.
 #[test]
 fn clocks_far_apart_are_warned_of_and_the_lag_is_what_it_is() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use farshore_core::size::HumanBytes;
 
 use super::facts::{
-    AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role, ShareState,
-    ShareStatus, SiteStatus, Stall,
+    AccountStatus, AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role,
+    ShareState, ShareStatus, SiteStatus, Stall,
 };
 use super::snapshot::millis;
 use crate::report::utc;
@@ -161,6 +161,18 @@ pub(super) fn of_share(
         let stale = if hold.stale { ", as was heard last" } else { "" };
         reasons.push(format!("held: the brake holds {whose}{rejected}{stale}{why}"));
     }
+    if let Some(objective) = share.objective.objective_ms {
+        // What is held is said; of what waits for a large file the one that waits longest is.
+        let is_held = |name: &str| share.holds.iter().any(|hold| hold.account == name);
+        let mut waits = behind(share).filter(|a| a.lag_ms > objective && !is_held(&a.account));
+        if let Some(AccountStatus { account, lag_ms, .. }) = waits.next() {
+            let (lag, objective) = (span(*lag_ms), span(objective));
+            reasons.push(format!(
+                "account {account} waits for a large file: its lag of {lag} is over the objective \
+                 of {objective}"
+            ));
+        }
+    }
     if share.recovery_point.is_none() {
         reasons.push("there is no recovery point yet".into());
     }
@@ -174,6 +186,13 @@ pub(super) fn of_share(
         ));
     }
     reasons
+}
+
+/// Accounts that are further behind than their share.
+fn behind(share: &ShareStatus) -> impl Iterator<Item = &AccountStatus> {
+    let of_share = share.lag.now_ms.unwrap_or(0);
+    let worst = share.accounts.worst.iter();
+    worst.filter(move |account| !account.account.is_empty() && account.lag_ms > of_share)
 }
 
 /// A state in which the pair replicates.
@@ -246,6 +265,14 @@ fn loss(status: &SiteStatus) -> String {
             format!("nothing known of would be lost; all before {lag} ago is proven")
         }
         _ => format!("{lag} of changes ({}) would be lost", at_risk_text(&sum)),
+    };
+    // An account that is held or waits for a large file has a T of its own.
+    let accounts = status.shares.iter().flat_map(behind);
+    let lost = match accounts.max_by_key(|account| account.lag_ms) {
+        Some(AccountStatus { account, lag_ms, .. }) => {
+            format!("{lost}; of account {account} {} of changes", span(*lag_ms))
+        }
+        None => lost,
     };
     match without {
         0 => lost,

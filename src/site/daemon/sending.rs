@@ -80,6 +80,7 @@ impl Daemon {
             let Some(_present) = self.sessions.enter(Arc::new(link.clone())) else { break };
             let limit = self.config().bandwidth.limit_at(now_ms());
             link.set_bandwidth_limit(limit);
+            outgoing.sender.limited_to(limit);
             outgoing.set_line(Some((link.clone(), limit)));
             if outgoing.epoch() != Some(epoch) {
                 // It turned while the link was opened.
@@ -270,6 +271,10 @@ impl Outgoing {
         if !approved {
             root::is_former_source(&share.name, &storage, &catalog)?;
         }
+        if let Err(e) = farshore_engine::ahead::discard(&*storage) {
+            let text = format!("removing what was carried here when it was a standby: {e}");
+            log.say(&Record::new(Level::Warn, "ahead", text).share(&share.name));
+        }
         let (dirty, watcher, resumed) = watched(share, &folder, keeper)?;
         let nodes = Arc::new(Nodes::new(&share.nodes, dirty.clone()));
         let (own, at) = (share.clone(), state.clone());
@@ -341,6 +346,7 @@ impl Outgoing {
         match &mut *self.line() {
             Some((link, former)) if *former != limit => {
                 link.set_bandwidth_limit(limit);
+                self.sender.limited_to(limit);
                 *former = limit;
                 true
             }

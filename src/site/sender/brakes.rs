@@ -197,11 +197,16 @@ impl Brakes {
             Ok(())
         })
         .map_err(|e| failed(&e))?;
-        if cut.look == Look::Whole {
+        // What is left out while it is carried ahead was not looked at: of it nothing is judged.
+        let left_out = |account: &RelPath| {
+            cut.left_out.accounts.iter().any(|(left_out, _)| left_out.starts_with(account))
+        };
+        if cut.look == Look::Whole && !left_out(&RelPath::root()) {
             tally.whole();
         }
-        let looked_at_all =
-            |account: &RelPath| looks_at_all(&cut.look, account) && plan.could_see(account);
+        let looked_at_all = |account: &RelPath| {
+            looks_at_all(&cut.look, account) && plan.could_see(account) && !left_out(account)
+        };
         let held = cut.withheld.accounts().iter().filter(|account| looked_at_all(account));
         let asked: BTreeSet<RelPath> = tally.unknown().chain(held).cloned().collect();
         for account in asked {

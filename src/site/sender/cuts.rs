@@ -87,6 +87,21 @@ impl Cuts for Sender {
             self.log.say(&Record::new(Level::Warn, "standby", text).share(&self.config.share));
         }
         inner.seeding |= first_contact;
+        // What was sealed there and not recorded here any more: the next point comes behind it.
+        let is_later = |point: &RecoveryPoint| point.sequence > sequence(inner.last_point);
+        if let Some(theirs) = welcome.recovery_point.filter(|p| !first_contact && is_later(p)) {
+            inner.last_point = Some(theirs);
+        }
+        drop(inner);
+        self.release_all();
+    }
+
+    fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        self.account_ahead(path, size)
+    }
+
+    fn released(&self, accounts: &[RelPath]) {
+        self.is_released(accounts);
     }
 
     fn differ(&self, entries: u64, look: &Look) {
@@ -185,14 +200,31 @@ impl Cuts for Sender {
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
-        inner.troubled.len() as u64 + cut.withheld.accounts().len() as u64 + faults
+        let lags = self.lags(&inner, cut);
+        let held = cut.withheld.accounts();
+        let left_out = held.len() + lags.keys().filter(|a| !held.contains(a)).count();
+        inner.under_way.lags = lags;
+        let found = inner.troubled.len() as u64 + left_out as u64 + faults;
+        // What another run could not vouch for is found again by a look at everything, before which T stays.
+        let unknown = !inner.covered && !inner.under_way.completes;
+        let former = inner.last_point.filter(|_| unknown).map_or(0, |point| point.exceptions);
+        found.max(former)
+    }
+
+    fn behind(&self, _: &Cut) -> Vec<(RelPath, i64)> {
+        let inner = self.lock();
+        let lags = inner.under_way.lags.iter();
+        lags.map(|(account, lag)| (account.clone(), lag.since_ms)).collect()
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
-        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, .. } =
+        self.note_left_out(&mut inner, &cut);
+        let UnderWay { taken, slice, wanted, judged, completes, marks, waits, lags, .. } =
             std::mem::take(&mut inner.under_way);
-        self.note_deferred(&mut inner, &waits, &report);
+        let shown = !inner.lags.is_empty() || !lags.is_empty();
+        inner.lags = lags;
+        self.note_deferred(&mut inner, &cut, &waits, &report);
         inner.looked_at += report.looked_at;
         inner.whole_looks += u64::from(report.widened.is_some() || cut.look == Look::Whole);
         let point = report.point;
@@ -228,6 +260,9 @@ impl Cuts for Sender {
         // Nothing is left to approve.
         inner.approve_guard &= !was_held;
         inner.last_point = Some(point);
+        if shown {
+            self.show_behind(&inner);
+        }
         drop(inner);
         match judged {
             // What a first copy makes is not young: it was there before.

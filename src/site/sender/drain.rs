@@ -86,6 +86,10 @@ impl Sender {
                 inner.troubled.len(),
                 first.map_or_else(String::new, ToString::to_string)
             ),
+            () if !inner.ahead.is_empty() => format!(
+                "a large file is on its way, for which {} waits",
+                inner.ahead.keys().next().map_or_else(String::new, ToString::to_string)
+            ),
             () if point.exceptions > 0 => {
                 format!("the last point does not vouch for {} entries", point.exceptions)
             }

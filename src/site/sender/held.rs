@@ -237,8 +237,18 @@ impl Sender {
         let holds = self.brakes.shown(&self.config.share, self.guard_hold());
         self.board.holds(holds);
         self.told.store(false, Relaxed);
-        let fallback = self.lock().last_point.map_or(0, |point| point.time_unix_ms);
-        let behind = self.brakes.behind(fallback);
+        self.show_behind(&self.lock());
+    }
+
+    /// Accounts that are behind: what is held, and what the last point lacks for a large file.
+    pub(super) fn show_behind(&self, inner: &Inner) {
+        let fallback = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        let lags = inner.lags.iter().map(|(account, lag)| (account.clone(), lag.since_ms));
+        let mut behind: BTreeMap<RelPath, i64> = BTreeMap::new();
+        for (account, time) in self.brakes.behind(fallback).into_iter().chain(lags) {
+            let since = behind.entry(account).or_insert(time);
+            *since = time.min(*since);
+        }
         self.board.accounts(behind.iter().map(|(account, time)| (account, *time)));
     }
 

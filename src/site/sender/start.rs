@@ -3,8 +3,8 @@
 //! Guarantees: an end goes on without a look at everything only when the kernel watched since the one before, the
 //! last look at everything was complete with every change since announced, and the same policies decide. What
 //! was known to be otherwise than at the standby, and waits for no event, is on record for the next one before the
-//! cut that left it is: what could not be replicated, what a policy deferred, what is held, and what the ends were
-//! found to differ in. How it began is logged and shown.
+//! cut that left it is: what could not be replicated, what a policy deferred, what is held or waits for a large
+//! file, and what the ends were found to differ in. How it began is logged and shown.
 //!
 //! After a crash of this end the next one looks at these directories first, and at what the journal has.
 
@@ -31,6 +31,8 @@ impl Sender {
                 Some((began_ms, took_ms)) => {
                     let took = Duration::from_millis(took_ms);
                     inner.covered = true;
+                    // All of what was left out is owed, so the first cut looks at it.
+                    inner.lags.values_mut().for_each(|lag| lag.is_unknown = false);
                     inner.last_look = Some((began_ms, took));
                     let ago = u64::try_from(now.saturating_sub(began_ms)).unwrap_or(0);
                     let left = self.config.scan.saturating_sub(Duration::from_millis(ago));
@@ -69,7 +71,13 @@ impl Sender {
         let mut owed: BTreeMap<RelPath, bool> = troubled.chain(deferred).collect();
         let held = self.withheld();
         let held = held.accounts().iter().map(|account| (account.clone(), true));
-        for (directory, deep) in differing.chain(held) {
+        // What cuts left out: all of the account, or the directory of a file that waits by itself.
+        let behind = inner.ahead.keys().chain(inner.lags.keys()).map(|account| {
+            let is_account = account_of(account, self.config.account_depth) == *account;
+            if is_account { (account.clone(), true) } else { (parent(account), false) }
+        });
+        let waiting = inner.ahead.values().flat_map(ahead::Waiting::parts);
+        for (directory, deep) in differing.chain(held).chain(behind).chain(waiting) {
             *owed.entry(directory).or_default() |= deep;
         }
         if owed.len() > OWED_MAX {

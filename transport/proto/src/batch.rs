@@ -3,6 +3,7 @@
 //! ```text
 //! header  "FSB1"  batch u64 LE  epoch u64 LE                              the only stream
 //!         "FSB2"  batch u64 LE  epoch u64 LE  stripe u8  stripes u8       one of several
+//!         "FSA1"  number u64 LE  epoch u64 LE                             content ahead of its cut
 //! frame   stored length u32 LE  payload length u32 LE  flags u8   stored bytes
 //! ```
 //! Flag 1: the stored bytes are one zstd frame of the payload; else they are the payload. The last
@@ -31,6 +32,7 @@ pub const FRAME_PAYLOAD_GOAL: usize = 256 * 1024;
 
 const MAGIC: [u8; 4] = *b"FSB1";
 const MAGIC_STRIPED: [u8; 4] = *b"FSB2";
+const MAGIC_AHEAD: [u8; 4] = *b"FSA1";
 
 const _: () = assert!(FRAME_PAYLOAD_GOAL < limits::FRAME_PAYLOAD_MAX);
 
@@ -63,21 +65,34 @@ pub struct BatchHeader {
     pub epoch: Epoch,
     /// Which of the batch's streams it begins.
     pub stripe: Stripe,
+    /// Whether it is no batch: it carries content ahead of the cut that it is for, on one stream, and
+    /// its number is of those alone.
+    pub ahead: bool,
 }
 
 impl BatchHeader {
     /// The header of the only stream of `batch`.
     #[must_use]
     pub const fn of(batch: u64, epoch: Epoch) -> Self {
-        Self { batch, epoch, stripe: Stripe::ONLY }
+        Self { batch, epoch, stripe: Stripe::ONLY, ahead: false }
+    }
+
+    /// The header of a stream that carries content ahead of its cut.
+    #[must_use]
+    pub const fn ahead(number: u64, epoch: Epoch) -> Self {
+        Self { batch: number, epoch, stripe: Stripe::ONLY, ahead: true }
     }
 
     /// The bytes.
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
-        let only = self.stripe == Stripe::ONLY;
+        let only = self.stripe == Stripe::ONLY || self.ahead;
         let mut out = Vec::with_capacity(BATCH_HEADER_LEN + STRIPE_LEN);
-        out.extend(if only { MAGIC } else { MAGIC_STRIPED });
+        out.extend(match (self.ahead, only) {
+            (true, _) => MAGIC_AHEAD,
+            (false, true) => MAGIC,
+            (false, false) => MAGIC_STRIPED,
+        });
         out.extend(self.batch.to_le_bytes());
         out.extend(self.epoch.0.to_le_bytes());
         if !only {
@@ -101,11 +116,11 @@ impl BatchHeader {
         let batch = u64::from_le_bytes(d.take_array("batch number")?);
         let epoch = Epoch(u64::from_le_bytes(d.take_array("epoch")?));
         let stripe = match magic {
-            MAGIC => Stripe::ONLY,
+            MAGIC | MAGIC_AHEAD => Stripe::ONLY,
             MAGIC_STRIPED => stripe(more()?)?,
             _ => return Err(DecodeError::Invalid { what: "batch header magic", found: 0 }.into()),
         };
-        Ok(Self { batch, epoch, stripe })
+        Ok(Self { batch, epoch, stripe, ahead: magic == MAGIC_AHEAD })
     }
 }
 
@@ -186,6 +201,8 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
+        let ahead = BatchHeader::ahead(3, Epoch(7));
+        assert_eq!(parsed(&ahead.to_bytes()), Ok(ahead));
         let only = BatchHeader::of(u64::MAX, Epoch(7));
         assert_eq!(only.to_bytes().len(), BATCH_HEADER_LEN);
         assert_eq!(parsed(&only.to_bytes()), Ok(only));

@@ -104,6 +104,9 @@ pub trait BulkSend: Send {
     /// # Errors
     /// [`LinkError`] when the connection is gone or the peer stopped the stream.
     fn write(&mut self, chunk: Bytes) -> Result<(), LinkError>;
+    /// What is written from now on goes behind what other streams have to send, where the link can tell
+    /// them apart.
+    fn yields(&mut self) {}
     /// Ends the stream; everything written still arrives.
     ///
     /// # Errors

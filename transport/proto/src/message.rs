@@ -10,11 +10,13 @@ use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, FileDigest};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 
+mod ahead;
 mod beat;
 mod call;
 mod encoding;
 mod holds;
 
+pub use ahead::{AHEAD_MAX, BEHIND_MAX, Behind, HELD_LEN_MAX};
 pub use beat::{Beat, Unsealed};
 pub use call::{Call, Purpose};
 use encoding::{
@@ -28,8 +30,9 @@ pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
 /// change; 5 adds what two sites say of roles, links that one asks the other for, beats, and files that a
-/// standby has no room for. With a peer that speaks less they are left out.
-pub const PROTOCOL_VERSION: u16 = 5;
+/// standby has no room for; 6 adds content that is carried ahead of its cut. With a peer that speaks less
+/// they are left out.
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -55,6 +58,9 @@ pub const ROLES_VERSION: u16 = 5;
 
 /// The version from which on ends that stand say beats, and what a standby has no room for.
 pub const BEATS_VERSION: u16 = 5;
+
+/// The version from which on content may be carried ahead of the cut it is for.
+pub const AHEAD_VERSION: u16 = 6;
 
 /// Longest word of a site about its role in a share, in bytes.
 pub const SAY_LEN_MAX: usize = 4_096;
@@ -383,6 +389,31 @@ pub enum Message {
     Ask(Call),
     /// The site that dials, since version 5, first of all: the link that was asked for, or one of its own will.
     Call(Call),
+    /// Source, since version 6, in a session that stands: asks what content the target holds ahead.
+    Ahead {
+        /// What of it is still wanted, at most [`AHEAD_MAX`]; anything else is removed first. `None` for
+        /// all of it.
+        keep: Option<Vec<FileDigest>>,
+    },
+    /// Target: of content it holds ahead, a piece of its recipe.
+    Held {
+        /// The content: of a file that did not arrive whole, of what did.
+        content: FileDigest,
+        /// Whether it arrived whole.
+        whole: bool,
+        /// Whether the recipe ends with this piece.
+        last: bool,
+        /// At most [`HELD_LEN_MAX`] bytes of the recipe's encoding.
+        bytes: Vec<u8>,
+    },
+    /// Target: that was all it holds ahead, so many contents; the answer to one [`Message::Ahead`].
+    Listed(u64),
+    /// Target: the stream of that number, by which content was carried ahead, has ended. Without a failure
+    /// what it brought is durable.
+    Carried(Receipt),
+    /// Source, since version 6, in a session that stands, before a seal, if they are others than those of the
+    /// seal before, or of none: accounts that the point does not have as at its time.
+    Behind(Behind),
     /// Either, over a link that was called for: a piece of what is carried.
     Part {
         /// Whether it ends.
@@ -440,6 +471,11 @@ impl Message {
             Self::Ask(_) => "ask",
             Self::Call(_) => "call",
             Self::Part { .. } => "part",
+            Self::Ahead { .. } => "ahead",
+            Self::Held { .. } => "held",
+            Self::Listed(_) => "listed",
+            Self::Carried(_) => "carried",
+            Self::Behind(_) => "behind",
             Self::Beat(_) => "beat",
         }
     }
@@ -586,6 +622,26 @@ impl Message {
                 e.put_u8(25);
                 beat.encode(&mut e);
             }
+            Self::Ahead { keep } => {
+                e.put_u8(40);
+                ahead::encode_keep(keep.as_deref(), &mut e);
+            }
+            Self::Held { content, whole, last, bytes } => {
+                e.put_u8(41);
+                ahead::encode_held(content, (*whole, *last), bytes, &mut e);
+            }
+            Self::Listed(contents) => {
+                e.put_u8(42);
+                e.put_u64(*contents);
+            }
+            Self::Carried(receipt) => {
+                e.put_u8(43);
+                encode_receipt(receipt, &mut e);
+            }
+            Self::Behind(behind) => {
+                e.put_u8(44);
+                behind.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -658,6 +714,11 @@ impl Message {
                 bytes: d.take_bytes("part", PART_LEN_MAX)?.into(),
             },
             25 => Self::Beat(Beat::decode(&mut d)?),
+            40 => Self::Ahead { keep: ahead::decode_keep(&mut d)? },
+            41 => ahead::decode_held(&mut d)?,
+            42 => Self::Listed(d.take_u64("contents held ahead")?),
+            43 => Self::Carried(decode_receipt(&mut d)?),
+            44 => Self::Behind(Behind::decode(&mut d)?),
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;

@@ -18,12 +18,16 @@ use farshore_core::recovery_point::Epoch;
 
 use crate::batch::BatchHeader;
 use crate::message::{
-    Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message, POLICIES_VERSION,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION, Sign,
+    AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION,
+    Sign,
 };
 
 /// Most batches a source may have under way.
 pub const BATCHES_UNDER_WAY_MAX: usize = 64;
+
+/// Most streams that carry content ahead of its cut at once.
+pub const CARRIES_MAX: usize = 4;
 
 /// Most requests to sign a source may have under way: together up to 1 GiB of old bytes, a second's
 /// work of one thread.
@@ -330,6 +334,8 @@ pub struct TargetSession {
     version: u16,
     next_batch: u64,
     under_way: BTreeSet<u64>,
+    /// Streams that carry content ahead, by their numbers.
+    carries: BTreeSet<u64>,
     signs: usize,
     next_sign: u64,
     /// The last thing said was that all is sealed.
@@ -358,6 +364,7 @@ impl TargetSession {
             version: PROTOCOL_VERSION_MIN,
             next_batch: 0,
             under_way: BTreeSet::new(),
+            carries: BTreeSet::new(),
             signs: 0,
             next_sign: 0,
             sealed: false,
@@ -378,8 +385,13 @@ impl TargetSession {
     /// [`SessionError`]; the session is over then.
     pub fn handle(&mut self, message: &Message) -> Result<(), SessionError> {
         use TargetState as T;
-        // A label changes nothing of what is sealed.
-        self.sealed &= matches!(message, Message::Mark { .. });
+        // A label changes nothing of what is sealed, nor does what is carried for a later cut.
+        let aside = match message {
+            Message::Mark { .. } | Message::Ahead { .. } => true,
+            Message::Sign(_) => self.standing && self.version >= AHEAD_VERSION,
+            _ => false,
+        };
+        self.sealed &= aside;
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
@@ -437,7 +449,18 @@ impl TargetSession {
                 self.signs += 1;
                 Ok(())
             }
-            (T::Ready, Message::Seal(_)) if self.under_way.is_empty() && self.signs == 0 => Ok(()),
+            // What is carried ahead of a later cut may be asking.
+            (T::Ready, Message::Seal(_))
+                if self.under_way.is_empty()
+                    && (self.signs == 0 || (self.standing && self.version >= AHEAD_VERSION)) =>
+            {
+                Ok(())
+            }
+            (T::Ready, Message::Ahead { .. } | Message::Behind(_))
+                if self.standing && self.version >= AHEAD_VERSION =>
+            {
+                Ok(())
+            }
             (T::Ready | T::Done, Message::Goodbye) => {
                 self.state = T::Done;
                 Ok(())
@@ -482,7 +505,7 @@ impl TargetSession {
     /// [`SessionError`] when its epoch is over, its number was used, too many are under way, or it has
     /// several streams and the source speaks a version without.
     pub fn batch_began(&mut self, header: &BatchHeader) -> Result<(), SessionError> {
-        let BatchHeader { batch, epoch, stripe } = *header;
+        let BatchHeader { batch, epoch, stripe, .. } = *header;
         if epoch != self.epoch {
             let (ours, theirs) = (self.epoch.0, epoch.0);
             return Err(SessionError::EpochOfBatch { ours, theirs });
@@ -498,6 +521,32 @@ impl TargetSession {
         }
         self.sealed = false;
         Ok(())
+    }
+
+    /// A stream began that carries content ahead of its cut.
+    ///
+    /// # Errors
+    /// [`SessionError`] when its epoch is over, the session does not stand or speaks a version without,
+    /// or too many are under way.
+    pub fn carry_began(&mut self, header: &BatchHeader) -> Result<(), SessionError> {
+        if header.epoch != self.epoch {
+            let (ours, theirs) = (self.epoch.0, header.epoch.0);
+            return Err(SessionError::EpochOfBatch { ours, theirs });
+        }
+        let may = self.state == TargetState::Ready && self.standing;
+        if !may || self.version < AHEAD_VERSION {
+            return Err(SessionError::UnknownBatch { batch: header.batch });
+        }
+        if self.carries.len() >= CARRIES_MAX || !self.carries.insert(header.batch) {
+            let limit = CARRIES_MAX;
+            return Err(SessionError::TooMany { what: "streams of content ahead", limit });
+        }
+        Ok(())
+    }
+
+    /// What became of the stream of that number is about to be said.
+    pub fn carry_ended(&mut self, number: u64) {
+        self.carries.remove(&number);
     }
 
     /// A request to sign is about to be answered.
@@ -532,7 +581,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Stripe;
-    use crate::message::{Beat, Holds, Receipt, StoreId, Welcome};
+    use crate::message::{Beat, Behind, Holds, Receipt, StoreId, Welcome};
 
     fn hello(versions: (u16, u16), epoch: u64) -> Message {
         Message::Hello {
@@ -726,6 +775,41 @@ mod tests {
             target.handle(&policies).expect("at the border of a cut");
         }
         assert!(ready((1, 3)).handle(&Message::Standing).is_err(), "version 3");
+    }
+
+    #[test]
+    fn content_goes_ahead_in_sessions_that_stand_and_so_much_at_once() {
+        let carry = |number| BatchHeader::ahead(number, Epoch(0));
+        let list = Message::Ahead { keep: None };
+        let standing = |version| {
+            let mut target = ready((1, version));
+            target.handle(&Message::Policies(PolicySet::default())).expect("policies");
+            target.handle(&Message::Standing).expect("stands");
+            target
+        };
+        let behind = Message::Behind(Behind::default());
+        let mut older = standing(AHEAD_VERSION - 1);
+        assert!(older.carry_began(&carry(1)).is_err() && older.handle(&list).is_err());
+        assert!(older.handle(&behind).is_err());
+        let mut single = ready((1, PROTOCOL_VERSION));
+        single.handle(&Message::Policies(PolicySet::default())).expect("policies");
+        assert!(single.carry_began(&carry(1)).is_err() && single.handle(&list).is_err());
+        assert!(single.handle(&behind).is_err());
+        let mut target = standing(PROTOCOL_VERSION);
+        target.handle(&behind).expect("before a seal");
+        assert!(target.carry_began(&BatchHeader::ahead(1, Epoch(1))).is_err(), "another epoch");
+        (1..=CARRIES_MAX as u64).for_each(|n| target.carry_began(&carry(n)).expect("a stream"));
+        assert!(target.carry_began(&carry(9)).is_err(), "one too many");
+        target.carry_ended(1);
+        assert!(target.carry_began(&carry(2)).is_err(), "twice");
+        target.carry_began(&carry(9)).expect("one ended");
+        // Neither they nor what they ask for keep a cut from being sealed, or the source from leaving.
+        target.handle(&Message::Sign(sign(0))).expect("asked");
+        target.handle(&Message::Seal(point())).expect("seal");
+        target.sealed(7);
+        target.handle(&list).expect("asked");
+        target.handle(&Message::Sign(sign(1))).expect("asked");
+        assert!(target.may_be_left());
     }
 
     fn sign(id: u64) -> Sign {

@@ -110,6 +110,17 @@ fn samples() -> Vec<Message> {
         Message::Ask(call(Purpose::Inventory)),
         Message::Call(call(Purpose::Carry)),
         Message::Part { last: true, bytes: vec![9; 100] },
+        Message::Ahead { keep: None },
+        Message::Ahead { keep: Some(vec![FileDigest([1; 32]), FileDigest([2; 32])]) },
+        Message::Held {
+            content: FileDigest([3; 32]),
+            whole: true,
+            last: false,
+            bytes: vec![4; 99],
+        },
+        Message::Listed(7),
+        Message::Carried(Receipt { batch: 3, ..Receipt::default() }),
+        Message::Behind(Behind { total: 9, first: vec![(RelPath::root(), -1)] }),
     ]
 }
 
@@ -129,6 +140,15 @@ fn holds_are_bounded_and_name_the_points_that_are_to_be_kept() {
     };
     assert_eq!((read.total, read.first.len()), (99, HOLDS_MAX));
     assert_eq!(read.first[0].reason.len(), HOLD_TEXT_MAX);
+}
+
+#[test]
+fn accounts_that_are_behind_are_bounded_and_all_are_counted() {
+    let long = RelPath::new(vec![b'a'; 255]).expect("valid");
+    let behind = Behind::of((0..99).map(|n| (long.clone(), n)));
+    assert_eq!((behind.total, behind.first.len()), (99, BEHIND_MAX));
+    let read = Message::from_bytes(&Message::Behind(behind.clone()).to_bytes());
+    assert_eq!(read, Ok(Message::Behind(behind)));
 }
 
 #[test]

@@ -1,0 +1,251 @@
+//! What of a plan is too large for its cut.
+//!
+//! Guarantees: of what the owner withholds nothing is carried, and all of it is planned, for the owner to judge.
+//! Of the rest, a file that its owner wants carried is neither read nor sent by a cut: until it was
+//! carried, its account is left out of all cuts; then it is placed as it was carried, if it is still
+//! that, before anything else of its account. If it is not, time and again, its cut reads it. What was left out is said, with what was looked at, so
+//! that its owner looks there again when it is over.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::path::RelPath;
+use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+
+use super::ahead::{AheadDesk, Failing, Known};
+use super::standing::{Cut, Cuts, LeftOut, Look};
+use super::{Source, SourceError};
+use crate::catalog::{LocalFacts, Record};
+use crate::ingest::{Placing, ReadAhead};
+use crate::io::{Object, Stat, Storage};
+use crate::observe::{ObserveError, SystemStep, metadata, same_content_facts};
+use crate::plan::{Change, Plan, Problem, Withheld};
+
+/// How often a cut is planned anew, at most, because of what its plan would send: what is found after
+/// that goes with it.
+const ROUNDS: usize = 8;
+/// A file that was not changed for so long, in nanoseconds, rests.
+const RESTS_NS: i64 = 2_000_000_000;
+
+/// A file that is to be carried.
+struct Huge {
+    path: RelPath,
+    account: RelPath,
+    size: u64,
+    moved_from: Option<RelPath>,
+}
+
+/// What is to become of the files of a plan.
+#[derive(Default)]
+struct ToldApart {
+    /// Placed by this cut as they were carried.
+    carried: Vec<(Huge, Placing)>,
+    /// What is left out of it for others.
+    waits: Vec<RelPath>,
+    /// Read and sent by it.
+    with_cut: Vec<Huge>,
+}
+
+impl<S: Storage> Source<'_, S> {
+    /// The plan of a cut without what has to be carried first, and what cannot be.
+    pub(super) fn plan_of_cut(
+        &mut self,
+        look: &Look,
+        cut: &mut Cut,
+        widened: &mut Option<&'static str>,
+        cuts: &dyn Cuts,
+    ) -> Result<(Plan, Vec<Problem>), SourceError> {
+        let policy = Arc::clone(&cut.policy);
+        (self.carried, self.first) = (Arc::default(), Vec::new());
+        let withheld = cut.withheld.clone();
+        self.ahead.let_go(|path| cut.only_judged || withheld.covers(path));
+        if !self.carries || cut.only_judged {
+            return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
+        }
+        let mut ahead = self.ahead.stays_out();
+        let probed = self.ahead.probed(&ahead, |path| look.covers(path));
+        ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
+        let mut met = HashSet::new();
+        let mut plan;
+        let mut rounds = 0;
+        loop {
+            let policy = LeavingOut { policy: &*policy, left_out: &ahead };
+            plan = self.planned(look, &policy, &withheld, widened)?;
+            let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
+            met.extend(huge.iter().map(|huge| huge.path.clone()));
+            let ToldApart { carried, waits, with_cut } = self.told_apart(huge);
+            rounds += 1;
+            if waits.is_empty() || rounds > ROUNDS {
+                let placed = carried.iter().map(|(huge, _)| (huge, None));
+                let read = with_cut.iter().map(|huge| (huge, Some(huge.size)));
+                self.goes_first(placed.chain(read))?;
+                self.carried = Arc::new(carried.into_iter().map(|(h, p)| (h.path, p)).collect());
+                break;
+            }
+            ahead.extend(waits);
+        }
+        let unmet = probed.iter().filter(|path| !met.contains(*path));
+        unmet.for_each(|path| self.ahead.forgotten(path));
+        let failing = self.ahead.failing(|path| look.covers(path));
+        let is_failing = |path: &RelPath| failing.iter().any(|failing| failing.path == *path);
+        let looked = if widened.is_some() { Look::Whole } else { look.clone() };
+        ahead.retain(|path| !is_failing(path));
+        cut.left_out = LeftOut { accounts: self.ahead.left_out(ahead), look: Some(looked) };
+        let problems = failing.into_iter().map(|Failing { path, why: text, no_room }| {
+            if let Some(room) = no_room {
+                self.progress.too_large(path.clone(), room.needed, room.free);
+            }
+            Problem { path, text }
+        });
+        Ok((plan, problems.collect()))
+    }
+
+    fn told_apart(&self, files: Vec<Huge>) -> ToldApart {
+        let mut told = ToldApart::default();
+        for huge in files {
+            let rests = self.rests(&huge.path);
+            let of = (huge.size, huge.moved_from.as_ref());
+            match self.ahead.wants(&huge.path, &huge.account, of, rests) {
+                Known::Waits(withholds) => told.waits.push(withholds),
+                Known::Ready(read) => match self.placing(&huge.path, &read) {
+                    Ok(Some(placing)) => told.carried.push((huge, placing)),
+                    // The carrier finds out.
+                    Ok(None) | Err(_) => match self.ahead.is_overtaken(&huge.path) {
+                        Some(withholds) => told.waits.push(withholds),
+                        None => {
+                            if let (Some(content), Some(recipe)) =
+                                (read.entry.content(), &read.recipe)
+                            {
+                                self.index.hold(*content, recipe);
+                            }
+                            told.with_cut.push(huge);
+                        }
+                    },
+                },
+            }
+        }
+        told
+    }
+
+    fn looked_at(&self, path: &RelPath) -> Result<Option<(S::File, Stat)>, ObserveError> {
+        let Some((parent, name)) = path.split() else { return Ok(None) };
+        let storage = self.storage;
+        let opened = storage
+            .open_directory(storage.root(), parent.as_bytes())
+            .and_then(|directory| storage.open_file_and_stat(&directory, name));
+        opened.map(Some).at_step("opening it")
+    }
+
+    /// Whether a file has not changed for a while.
+    fn rests(&self, path: &RelPath) -> bool {
+        let now = (self.config.now)();
+        let rests = |(_, stat): (S::File, Stat)| now.nanos_since(stat.mtime) >= RESTS_NS;
+        self.looked_at(path).ok().flatten().is_some_and(rests)
+    }
+
+    /// What a file is to be at the target, if it is still as it was carried.
+    fn placing(&self, path: &RelPath, read: &ReadAhead) -> Result<Option<Placing>, ObserveError> {
+        let Some((file, stat)) = self.looked_at(path)? else { return Ok(None) };
+        let Some(content) = read.entry.content().copied() else { return Ok(None) };
+        let object = Object::File(&file);
+        let meta = metadata(self.storage, object, &stat)?;
+        let after = self.storage.stat(object).at_step("looking at it again")?;
+        if !same_content_facts(&read.stat, &stat) || !same_content_facts(&stat, &after) {
+            return Ok(None);
+        }
+        let settled = (self.config.now)().nanos_since(stat.ctime) >= self.config.racy_ns;
+        let entry = Entry::File { size: stat.size, content, meta };
+        let record = Record { entry, facts: settled.then(|| LocalFacts::of(&stat)) };
+        Ok(Some(Placing { record, recipe: read.recipe.clone(), stat }))
+    }
+
+    /// These go before all else of the cut, where the directory they come into is there already: else they come
+    /// with that. Of those that are read by it this is the length.
+    fn goes_first<'h>(
+        &mut self,
+        files: impl Iterator<Item = (&'h Huge, Option<u64>)>,
+    ) -> Result<(), SourceError> {
+        let reader = self.catalog.reader()?;
+        let kind = |path: &RelPath| reader.get(path).map(|r| r.map(|r| r.entry.kind()));
+        for (huge, read) in files.filter(|(huge, _)| huge.moved_from.is_none()) {
+            let Some((parent, _)) = huge.path.split() else { continue };
+            let comes_into = kind(&parent)? == Some(EntryKind::Directory);
+            if comes_into && matches!(kind(&huge.path)?, None | Some(EntryKind::File)) {
+                self.first.push((huge.path.clone(), read));
+            }
+        }
+        Ok(())
+    }
+
+    /// What of a sealed cut was carried for it is settled, but for what it had trouble with.
+    pub(super) fn settle_carried(&self, cut: &Cut, look: &Look, problems: &[Problem]) {
+        let troubled: HashSet<&RelPath> = problems.iter().map(|problem| &problem.path).collect();
+        let left_out = |path: &RelPath| {
+            let accounts = cut.left_out.accounts.iter().map(|(account, _)| account);
+            cut.withheld.covers(path) || accounts.into_iter().any(|a| path.starts_with(a))
+        };
+        self.ahead.given_up(|path| troubled.contains(path));
+        let why = |path: &RelPath| problems.iter().find(|problem| problem.path == *path);
+        self.ahead.had_trouble(|path| why(path).map(|problem| problem.text.clone()));
+        self.ahead.settled(|path| look.covers(path) && !troubled.contains(path) && !left_out(path));
+    }
+}
+
+/// The files of a plan that are to be carried, or were; none of what is withheld.
+fn huge_of(
+    plan: &mut Plan,
+    withheld: &Withheld,
+    desk: &AheadDesk,
+    cuts: &dyn Cuts,
+) -> Result<Vec<Huge>, SourceError> {
+    let mut found = Vec::new();
+    plan.for_each(&mut |change| {
+        if let Change::Look { path, size, is_file: true, moved_from, .. } = change
+            && !withheld.covers(path)
+            && let Some(account) = desk.account_of(path).or_else(|| cuts.carries(path, *size))
+        {
+            let (path, size, moved_from) = (path.clone(), *size, moved_from.clone());
+            found.push(Huge { path, account, size, moved_from });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The policy of a cut: what is left out of it is deferred, whatever it says.
+struct LeavingOut<'a> {
+    policy: &'a dyn Policy,
+    left_out: &'a [RelPath],
+}
+
+impl Policy for LeavingOut<'_> {
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
+            if self.left_out.iter().any(|account| candidate.path.starts_with(account)) {
+                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn is_trivial(&self) -> bool {
+        self.left_out.is_empty() && self.policy.is_trivial()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
+}
+
+/// What is carried for a cut, by path.
+pub(super) type Carried = HashMap<RelPath, Placing>;

@@ -1,0 +1,231 @@
+//! Accounts that wait while a large file of theirs travels beside the cuts.
+//!
+//! Guarantees: what a cut did not look at because of it is looked at when it is over, or when the session
+//! is; until a point has that, each counts the account as an exception and names it, with the time up to
+//! which it is in: to the standby as well, and through breaks of the session and restarts of either site. Memory: the
+//! directories that changed in the accounts that wait.
+//!
+//! After a restart it is not known what was not looked at: an account that the last point names is named until
+//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::*;
+
+/// A file that takes longer than about a second does not go with its cut; on a fast line, one of this
+/// many bytes ...
+const AHEAD_MOST: u64 = 64 << 20;
+/// ... and on any line none that is shorter than this.
+const AHEAD_LEAST: u64 = 4 << 20;
+
+/// From how many bytes on files travel beside the cuts.
+#[derive(Debug, Default)]
+pub(super) struct Limit(AtomicU64);
+
+/// An account, or a file by itself, that cuts leave out.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Directories to be looked at, and whether with all below.
+    parts: BTreeMap<RelPath, bool>,
+    trouble: Option<String>,
+}
+
+impl Waiting {
+    /// What is to be looked at when it is over.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (RelPath, bool)> {
+        self.parts.iter().map(|(directory, deep)| (directory.clone(), *deep))
+    }
+}
+
+/// An account that the last point does not have as at its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lag {
+    /// The time up to which it is in.
+    pub(super) since_ms: i64,
+    /// What was not looked at is not known: that was another run of the daemon.
+    pub(super) is_unknown: bool,
+}
+
+/// Accounts that are behind.
+pub(super) type Lags = BTreeMap<RelPath, Lag>;
+
+/// What a point lacks that comes behind one of `last_ms`, which lacked `former`: what its cut leaves out, and
+/// what an earlier one left out and it does not look at either. Whether everything was looked at by then says
+/// `completes`.
+fn lags_of(
+    former: &Lags,
+    left_out: &BTreeSet<&RelPath>,
+    is_held: impl Fn(&RelPath) -> bool,
+    completes: bool,
+    last_ms: i64,
+) -> Lags {
+    // All that waited of what is no longer left out was taken into the next cut.
+    let stays = |(account, lag): &(&RelPath, &Lag)| {
+        let is_in = !is_held(account) && (completes || !lag.is_unknown);
+        !is_in && !left_out.contains(account)
+    };
+    let stays = former.iter().filter(stays).map(|(account, lag)| (account.clone(), *lag));
+    let mut lags: Lags = stays.collect();
+    for account in left_out {
+        // A file that is left out by itself now was with its account before.
+        let known = former.iter().filter(|(known, _)| account.starts_with(known));
+        let new = Lag { since_ms: last_ms, is_unknown: false };
+        let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
+        lag.is_unknown &= !completes;
+        lags.insert((*account).clone(), lag);
+    }
+    lags
+}
+
+impl Sender {
+    /// The line takes so many bytes a second, if that is limited.
+    pub fn limited_to(&self, limit: Option<u64>) {
+        self.ahead_limit.0.store(limit.unwrap_or(0), Relaxed);
+    }
+
+    /// What a second of the line takes, as far as that is known.
+    fn ahead_min(&self) -> u64 {
+        let known = [self.ahead_limit.0.load(Relaxed), self.progress.line_rate.load(Relaxed)];
+        let second = known.into_iter().filter(|rate| *rate > 0).min().unwrap_or(u64::MAX);
+        second.clamp(AHEAD_LEAST, AHEAD_MOST)
+    }
+
+    pub(super) fn account_ahead(&self, path: &RelPath, size: u64) -> Option<RelPath> {
+        // A first copy is one large cut, whatever is in it.
+        if size < self.ahead_min() || self.lock().seeding {
+            return None;
+        }
+        // What cannot be held there until its cut goes with it, or waits as what is too large does.
+        let kept = size.saturating_add(farshore_engine::ahead::ROOM_KEPT);
+        if self.standby_free().is_some_and(|free| free < kept) {
+            return None;
+        }
+        let account = account_of(path, self.config.account_depth);
+        Some(if account.is_root() { path.clone() } else { account })
+    }
+
+    /// What cuts leave out: what is held, and what waits for a large file.
+    pub(super) fn left_out(&self, withheld: &Withheld, inner: &Inner) -> BTreeSet<RelPath> {
+        withheld.accounts().iter().chain(inner.ahead.keys()).cloned().collect()
+    }
+
+    /// The accounts that the point of a cut will not have.
+    pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> Lags {
+        // A file that has trouble by itself is listed as such.
+        let left_out = cut.left_out.accounts.iter().map(|(account, _)| account);
+        let left_out = left_out.filter(|account| !inner.troubled.contains_key(account)).collect();
+        let is_held = |account: &RelPath| cut.withheld.covers(account);
+        let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        lags_of(&inner.lags, &left_out, is_held, inner.under_way.completes, last_ms)
+    }
+
+    /// Remembers what a cut did not look at.
+    pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
+        for (account, trouble) in &cut.left_out.accounts {
+            let waiting = inner.ahead.entry(account.clone()).or_default();
+            if let Some(look) = &cut.left_out.look {
+                self.parts_of(look, account, &mut waiting.parts);
+            }
+            if let Some(text) = trouble.as_ref().filter(|_| waiting.trouble != *trouble) {
+                self.board.problem(account, text);
+                waiting.trouble.clone_from(trouble);
+            }
+        }
+    }
+
+    /// What of a look lies in an account, or finds out whether it is there.
+    fn parts_of(&self, look: &Look, account: &RelPath, parts: &mut BTreeMap<RelPath, bool>) {
+        let mut add = |directory: RelPath, deep: bool| {
+            *parts.entry(directory).or_default() |= deep;
+        };
+        let all = |add: &mut dyn FnMut(RelPath, bool)| {
+            // A file that waits by itself is found in its directory.
+            if account_of(account, self.config.account_depth) == *account {
+                add(account.clone(), true);
+            }
+            add(account.split().map_or_else(RelPath::root, |(parent, _)| parent), false);
+        };
+        match look {
+            Look::Whole => all(&mut add),
+            Look::Nothing => {}
+            Look::Parts(scope) => {
+                for Part { directory, deep } in scope.parts() {
+                    if directory.starts_with(account) {
+                        add(directory.clone(), *deep);
+                    } else if account.starts_with(directory) {
+                        match deep {
+                            true => all(&mut add),
+                            false => add(directory.clone(), false),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What was left out is no longer: what waited there is due.
+    pub(super) fn is_released(&self, accounts: &[RelPath]) {
+        let mut inner = self.lock();
+        for account in accounts {
+            let Some(waiting) = inner.ahead.remove(account) else { continue };
+            if waiting.trouble.is_some() {
+                self.board.solved(Some(account));
+            }
+            for (directory, deep) in waiting.parts {
+                self.dirty.mark(&directory, deep, now_ms());
+            }
+        }
+    }
+
+    /// A session begins, and knows of nothing that waits.
+    pub(super) fn release_all(&self) {
+        let waiting: Vec<RelPath> = self.lock().ahead.keys().cloned().collect();
+        self.is_released(&waiting);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    fn lag(since_ms: i64, is_unknown: bool) -> Lag {
+        Lag { since_ms, is_unknown }
+    }
+
+    fn next(former: &Lags, left_out: &[&str], completes: bool, last_ms: i64) -> Lags {
+        let left_out: Vec<RelPath> = left_out.iter().map(|account| path(account)).collect();
+        let is_held = |account: &RelPath| *account == path("held");
+        lags_of(former, &left_out.iter().collect(), is_held, completes, last_ms)
+    }
+
+    #[test]
+    fn what_waits_keeps_its_time_until_a_cut_has_it() {
+        let first = next(&Lags::new(), &["a"], false, 100);
+        assert_eq!(first, [(path("a"), lag(100, false))].into());
+        // Whatever comes between, a break of the session among it.
+        let second = next(&first, &["a", "b"], false, 200);
+        assert_eq!(second, [(path("a"), lag(100, false)), (path("b"), lag(200, false))].into());
+        assert_eq!(next(&second, &["b"], false, 300), [(path("b"), lag(200, false))].into());
+        // A file that waits by itself was with its account.
+        assert_eq!(next(&second, &["a/1"], false, 300), [(path("a/1"), lag(100, false))].into());
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_out_is_behind_until_everything_was_looked_at() {
+        let kept: Lags = [(path("a"), lag(100, true)), (path("b"), lag(50, true))].into();
+        assert_eq!(next(&kept, &[], false, 300), kept);
+        assert_eq!(next(&kept, &["a"], false, 300), kept, "of what was left out more may be");
+        assert_eq!(next(&kept, &["a"], true, 300), [(path("a"), lag(100, false))].into());
+        assert_eq!(next(&kept, &[], true, 300), Lags::new());
+    }
+
+    #[test]
+    fn what_is_held_meanwhile_stays_behind() {
+        let kept: Lags = [(path("held"), lag(100, false))].into();
+        assert_eq!(next(&kept, &[], true, 300), kept);
+    }
+}
