@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "roles/anew.rs"]
+mod anew;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "roles/decided.rs"]
