@@ -275,3 +275,31 @@ fn an_apply_that_goes_on_tells_of_the_whole_plan_and_leaves_nothing_behind() {
         assert!(!site.tree.join(OWN).exists(), "{}", site.name);
     }
 }
+
+#[test]
+fn the_lost_site_is_opened_when_the_other_one_is_lost_in_the_middle_of_a_plan() {
+    let Broken { pair, p: _p, r, plan: _, obstacle: _ } = broken();
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    r.kill();
+    let opened = json(production, &["failover", "--force", "--peer-is-off"]);
+    let lines = opened["lines"].to_string();
+    assert_eq!(opened["open"], true, "{opened:#}");
+    assert_eq!((&opened["stood"]["back"], &opened["stood"]["kept"]), (&2.into(), &0.into()));
+    assert!(lines.contains("failback plan"), "{opened:#}");
+    wait_phase(&pair, production, "alone", true);
+    for (path, content) in [("a/lost", "production's lost"), ("a/kept", "production's kept")] {
+        assert_eq!(read(production, path).as_deref(), Some(content));
+    }
+    // Who was lost waits for a plan, which knows what either site did itself.
+    let _r = recovery.start();
+    wait_phase(&pair, recovery, "stranded", false);
+    let (file, rows) = plan(production);
+    assert_eq!(rows["a/lost"]["class"], "both-modified", "{rows:#?}");
+    assert!(rows.values().all(|row| row["outcome"] != "delete"), "{rows:#?}");
+    let applied = run(production, &["failback", "apply", "--plan", &file, "--accept-held"]);
+    assert!(applied.status.success(), "{}", shown(&applied));
+    wait_phase(&pair, recovery, "standby", false);
+    point(production);
+    pair.equal("brought back");
+    assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
+}

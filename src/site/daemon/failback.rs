@@ -53,6 +53,7 @@ use super::roles::ShareRole;
 use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
 use crate::state::write_durably;
+pub(super) use abandoning::TakenBack;
 pub(super) use applying::Carried;
 use applying::{RECONCILE_PATIENCE, failed, iterated};
 pub(super) use deciding::Decided;

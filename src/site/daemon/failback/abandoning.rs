@@ -108,4 +108,20 @@ impl Daemon {
         let undone = undo_at_production(&*opened.storage, &divergences, &plan.folders);
         Ok(TakenBack::new(undone.map_err(|e| failed(&e))?, &plan.folders))
     }
+
+    /// The site is opened though a plan is under way that will not be carried out: what this site did of it is
+    /// taken back; the plan's short name, and what came of it.
+    pub(in crate::site::daemon) fn take_back_alone(
+        &self,
+        share: &Share,
+        id: PlanId,
+    ) -> Option<(String, Result<TakenBack, Failure>)> {
+        let plan = match self.plan_under_way(&share.name, id) {
+            Ok(plan) => plan?,
+            Err(failure) => return Some(("unknown".into(), Err(failure))),
+        };
+        let done =
+            self.open_for_plan(share).and_then(|opened| self.take_back(&share.name, id, &opened));
+        Some((plan.folders.plan, done))
+    }
 }
