@@ -58,6 +58,8 @@ pub use undo::{Undone, abandon_at_recovery, undo_at_production};
 
 /// The name of what says what is in a quarantine.
 const MANIFEST: &[u8] = b"manifest";
+/// Its name until it is whole.
+const BESIDE: &[u8] = b"manifest.new";
 /// Paths that are named in a report; more are counted.
 const NAMED_MAX: usize = 1_000;
 
@@ -411,7 +413,6 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
 
     /// Step 2.
     fn write_manifest(&mut self, made_unix_ms: i64) -> Result<()> {
-        const BESIDE: &[u8] = b"manifest.new";
         let storage = self.tree.storage;
         remove_tree(storage, &self.quarantine, BESIDE).map_err(own("writing the manifest"))?;
         let file = storage.create_file(&self.quarantine, BESIDE);
@@ -525,9 +526,10 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         Ok(())
     }
 
-    /// Takes the folders of a plan away in which nothing is.
+    /// Takes the folders of a plan away in which nothing is; there is no manifest that is whole.
     fn forget_folders(&self, folders: &Folders) -> Result<()> {
         let storage = self.tree.storage;
+        remove_tree(storage, &self.quarantine, BESIDE).map_err(own("removing half a manifest"))?;
         let (failback, quarantine) = (folders.below_failback(), folders.quarantine());
         let forgotten = || -> io::Result<()> {
             for (above, names) in [

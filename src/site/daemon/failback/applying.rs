@@ -240,8 +240,9 @@ impl Daemon {
         let is_this_plan =
             matches!(ours, Some(Phase::Reconciling { plan, open: false, .. }) if plan == id);
         // Looking changes nothing, and of a plan that it did not hear of it did nothing.
-        let is_told_all = matches!(ours, Some(Phase::Stranded { .. }));
-        if !is_this_plan && !(is_told_all && matches!(&*word, b"check" | b"abandon")) {
+        let is_of_none =
+            matches!(ours, Some(Phase::Stranded { .. })) && matches!(&*word, b"check" | b"abandon");
+        if !is_this_plan && !is_of_none {
             return Err(refused("another plan, or none, is being applied here"));
         }
         let internal = |e: serde_json::Error| Failure::new(Exit::Internal, &e);
