@@ -7,6 +7,8 @@ mod common;
 
 #[path = "roles/ahead.rs"]
 mod ahead;
+#[path = "roles/anew.rs"]
+mod anew;
 #[path = "standby/churn.rs"]
 mod churn;
 #[path = "roles/decided.rs"]

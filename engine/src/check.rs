@@ -9,7 +9,7 @@ use std::path::Path;
 use farshore_core::chunking::Chunker;
 use farshore_core::entry::Entry;
 use farshore_core::path::RelPath;
-use farshore_core::policy::ReplicateAll;
+use farshore_core::policy::{Policy, ReplicateAll};
 use farshore_core::recipe::Recipe;
 use redb::Durability;
 
@@ -69,6 +69,33 @@ pub fn check_parts<S: Storage>(
         }
     };
     observe_all(storage, catalog, reader, found, &mut quiet)
+}
+
+/// Makes the catalog say what the tree is, as far as `policy` lets it travel, and durably: it was changed by others
+/// than a session. What could not be read is not known to the catalog any more, so that it is compared and sent; it
+/// is in the report.
+///
+/// # Errors
+/// [`PlanError`]; it can be done again.
+pub fn settle_by<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    policy: &dyn Policy,
+    threads: usize,
+    spool_folder: &Path,
+) -> Result<CheckReport, PlanError> {
+    let reader = catalog.reader()?;
+    let mut quiet = |_| ();
+    let found = plan(storage, &reader, policy, OWN_FOLDER, threads, spool_folder, &mut quiet)?;
+    let report = observe_all(storage, catalog, reader, found, &mut quiet)?;
+    catalog.update(Durability::Immediate, |tables| {
+        for problem in report.problems.iter().filter(|problem| !problem.path.is_root()) {
+            tables.remove_below(&problem.path)?;
+            tables.remove(&problem.path)?;
+        }
+        tables.seal()
+    })?;
+    Ok(report)
 }
 
 /// Looks at all that a plan found to differ, and records it as it is.

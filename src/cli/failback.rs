@@ -36,10 +36,18 @@ enum Command {
     Decide(DecideArgs),
     /// Carry a plan out
     Apply(ApplyArgs),
+    /// Give up the plan that is under way, so that another one can be made: what the lost site did of it is taken back
+    Abandon(AbandonArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct PlanArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct AbandonArgs {
     #[command(flatten)]
     daemon: DaemonArgs,
 }
@@ -116,6 +124,9 @@ pub(super) fn run(args: &FailbackArgs) -> Result<Exit, Failure> {
         Command::Show(args) => return show(args),
         Command::Plan(PlanArgs { daemon }) => {
             (Request::FailbackPlan { share: daemon.share.clone() }, daemon)
+        }
+        Command::Abandon(AbandonArgs { daemon }) => {
+            (Request::FailbackAbandon { share: daemon.share.clone() }, daemon)
         }
         Command::Decide(DecideArgs { plan, select, outcome, reason, new_name, daemon }) => {
             let (select, outcome) = (select.clone(), outcome.clone());

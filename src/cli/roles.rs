@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn every_command_that_is_offered_can_be_typed() {
         use CommandName::{
-            AbortSwitchover, BeginReconcile, Failover, FailoverPeerIsOff, OpenAlone, ResolveSplit,
-            RetryHook, Switchover, TakeBack,
+            AbandonReconcile, AbortSwitchover, BeginReconcile, Failover, FailoverPeerIsOff,
+            OpenAlone, ResolveSplit, RetryHook, Switchover, TakeBack,
         };
         let all = [
             Switchover,
@@ -140,6 +140,7 @@ mod tests {
             FailoverPeerIsOff,
             OpenAlone,
             BeginReconcile,
+            AbandonReconcile,
             ResolveSplit,
             RetryHook,
         ];

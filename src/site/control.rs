@@ -182,6 +182,12 @@ pub enum Request {
         #[serde(default)]
         accept_held: bool,
     },
+    /// Give up the plan that is under way: what the other site did of it is taken back.
+    FailbackAbandon {
+        /// Needed when there are several shares.
+        #[serde(default)]
+        share: Option<String>,
+    },
     /// Whether services may work with the share here now.
     Gate {
         /// Needed when there are several shares.

@@ -99,6 +99,50 @@ pub fn settle(state: &State, root: &Path, at: Option<&Wanted>) -> Result<Settled
     Ok(Settled { point, batch: back.batch, undone: back.report.counts.all(), failed })
 }
 
+/// A site that was no standby is opened as its tree stands: nothing is gone back to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stood {
+    /// Where it stood.
+    pub phase: String,
+    /// The failback plan that was under way, by its short name.
+    pub plan: Option<String>,
+    /// Versions that the plan had moved aside here and that are at their paths again.
+    pub back: u64,
+    /// Versions that stay in the quarantine: something else is at their paths, or bringing them back failed.
+    pub kept: u64,
+    /// The quarantine, below the share's root.
+    pub quarantine: Option<String>,
+    /// Why they could not be brought back.
+    pub problem: Option<String>,
+}
+
+impl Stood {
+    fn lines(&self, lines: &mut Vec<String>) {
+        lines.push(format!(
+            "it was {} here and is opened as its tree stands: with what this site did after that point, and without \
+             what the other one did",
+            self.phase
+        ));
+        let Some(plan) = &self.plan else { return };
+        lines.push(format!(
+            "failback plan {plan} did not come to its end here: {} versions that it had moved aside here are at \
+             their paths again",
+            self.back
+        ));
+        let quarantine = self.quarantine.as_deref().unwrap_or(".farshore/quarantine");
+        if let Some(problem) = &self.problem {
+            lines.push(format!(
+                "NOT ALL of them could be brought back: {problem}; the rest is in {quarantine}, its manifest names them"
+            ));
+        } else if self.kept > 0 {
+            lines.push(format!(
+                "{} stay in {quarantine}: something else is at their paths now",
+                self.kept
+            ));
+        }
+    }
+}
+
 /// A path in a list of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -177,6 +221,9 @@ pub struct LossManifest {
     pub in_flight: List,
     /// Files that may not have been whole at T.
     pub unsettled: List,
+    /// Set where the site was no standby: R is that of the point, not of the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood: Option<Stood>,
 }
 
 impl LossManifest {
@@ -250,14 +297,18 @@ impl LossManifest {
     /// For people.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
+        let point = match &self.stood {
+            None => "it is as at recovery point",
+            Some(_) => "the last recovery point known here is",
+        };
         let mut lines = vec![
             format!("share '{}': open here in epoch {}", self.share, self.epoch),
-            format!(
-                "it is as at recovery point {} of {}, root {}",
-                self.point, self.time, self.root
-            ),
+            format!("{point} {} of {}, root {}", self.point, self.time, self.root),
             format!("at risk: every change that the other site made after {}", self.time),
         ];
+        if let Some(stood) = &self.stood {
+            stood.lines(&mut lines);
+        }
         if self.undone > 0 {
             lines.push(format!("{} changes of a later, incomplete state were undone", self.undone));
         }

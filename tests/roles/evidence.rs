@@ -109,7 +109,8 @@ fn every_change_of_role_is_on_record_and_what_it_achieved_is_signed() {
     assert_eq!(drill["kind"], "failback");
     let files = drill["files"].as_array().unwrap();
     let names: Vec<&str> = files.iter().map(|file| file["what"].as_str().unwrap()).collect();
-    assert_eq!(names, ["plan", "quarantine's manifest"], "{drill:#}");
+    let manifests = ["quarantine's manifest", "quarantine's manifest at the other site"];
+    assert_eq!(names, ["plan", manifests[0], manifests[1]], "{drill:#}");
     assert!(kinds(&drill).contains(&"applied"), "{drill:#}");
     let all = json(recovery, &["audit", "show"]);
     let records = all["records"].as_array().unwrap();

@@ -10,15 +10,16 @@
 //!     │  │ started  ┌─────────┐        the grant is what is here: e+1                 │
 //!     │  └───────── │ Opening │ ◄─────────────────────────────────────────────────────┤
 //!     │             └─────────┘                                                       │
-//!     │ both done   ┌───────────────────┐  plan  ┌───────┐  failover --force: e+1     │
-//!     └──────────── │ Reconciling, open │ ◄───── │ Alone │ ◄──────────────────────────┘
-//!                   └───────────────────┘        └───────┘ ◄─┐ resolve-split, failover: e+n
-//!                   ┌─────────────────────┐ plan ┌──────────┐│
-//!   Standby ◄────── │ Reconciling, closed │ ◄─── │ Stranded │┤ ◄── a higher epoch was heard of,
-//!           done    └─────────────────────┘      └──────────┘│     or the record is an old copy
-//!                                                ┌───────┐   │
-//!                                                │ Split │ ──┘ ◄── both claim one epoch
-//!                                                └───────┘
+//!     │ both done   ┌───────────────────┐ ◄─ plan ─  ┌───────┐  failover --force: e+1 │
+//!     └──────────── │ Reconciling, open │            │ Alone │ ◄──────────────────────┘
+//!                   └───────────────────┘ ─ abandon► └───────┘ ◄─┐ resolve-split, failover: e+n
+//!                   ┌─────────────────────┐ ◄─ plan ─  ┌──────────┐│
+//!   Standby ◄────── │ Reconciling, closed │            │ Stranded │┤ ◄── a higher epoch was heard of,
+//!           done    └─────────────────────┘ ─ given ─► └──────────┘│     or the record is an old copy
+//!                              │              up     ┌───────┐   │
+//!                              │                     │ Split │ ──┤ ◄── both claim one epoch
+//!                              │                     └───────┘   │
+//!                              └──── failover --force: e+n ──────┘
 //! ```
 //!
 //! Guarantees:
@@ -41,6 +42,10 @@
 //! could not be told from an old copy.) A marker that is behind the record is written before anything
 //! else. Only changes of role raise the turn, and none is begun before the peer was heard but by an
 //! operator's word: so what the peer remembers is compared with what was found, not with what came since.
+//!
+//! A plan can be given up by the site that goes on working until its part is done; the other one, which did its
+//! part first, is stranded again when it hears so. Is the site that goes on lost meanwhile, the other one is opened by
+//! an operator's word as any stranded one, in an epoch of its own.
 //!
 //! Refuses: a command that is not legal, with the reason and what is ([`Refused`]). Believes nothing a
 //! peer's earlier run said ([`hearing`]).

@@ -14,7 +14,14 @@
 //!    last, from the deepest up; then what something was in the way of is placed; and, when all that is durable,
 //!    further names.
 //! 4. All of it is synced. Versions in the quarantine that share their inode with a live path become files of
-//!    their own.
+//!    their own; at production only when recovery has done its part ([`close_at_production`]), so that until
+//!    then what was moved can go back as it was.
+//!
+//! [`check_at`] is step 1 alone. [`undo_at_production`] takes production's part back: every version in the quarantine
+//! goes to its path again, durably, before what was laid out and the manifest are removed; what somebody has put at
+//! such a path meanwhile stays, and the version stays in the quarantine. [`abandon_at_recovery`] lets go of what came;
+//! what was placed or kept there stays. Both can be done again, and after a crash within them the plan can go on as
+//! well.
 //!
 //! Guarantees: nothing is deleted: a version that leaves its path is in the quarantine first, durably. A live path
 //! has its former or its new version at every moment, but where a file becomes a directory or a directory a file.
@@ -33,22 +40,26 @@ use std::sync::Arc;
 
 use farshore_core::conflict::{Outcome, Piece, Side, Site};
 use farshore_core::entry::{Entry, EntryKind};
-use farshore_core::failback::action::{Steps, steps};
+use farshore_core::failback::action::{End, Steps, steps};
 use farshore_core::failback::{Divergence, ListError, outcome_name};
 use farshore_core::path::RelPath;
 
-use super::place::{Put, Tree};
+use super::place::{Put, Tree, is_gone};
 use crate::OWN_FOLDER;
 use crate::io::{Object, Storage};
 use crate::metadata::Degraded;
 use crate::own_folder::{ensure_directory, remove_tree};
 
 mod recovery;
+mod undo;
 
 pub use recovery::apply_at_recovery;
+pub use undo::{Undone, abandon_at_recovery, undo_at_production};
 
 /// The name of what says what is in a quarantine.
 const MANIFEST: &[u8] = b"manifest";
+/// Its name until it is whole.
+const BESIDE: &[u8] = b"manifest.new";
 /// Paths that are named in a report; more are counted.
 const NAMED_MAX: usize = 1_000;
 
@@ -68,6 +79,12 @@ impl Folders {
         format!(".farshore/quarantine/{}-{}", self.epoch, self.plan)
     }
 
+    /// What is of use until the plan is carried out, below the tree's root.
+    #[must_use]
+    pub fn below_failback(&self) -> String {
+        format!(".farshore/failback/{}", self.plan)
+    }
+
     /// What production sends, below the tree's root.
     #[must_use]
     pub fn outgoing(&self) -> String {
@@ -81,10 +98,12 @@ impl Folders {
     }
 }
 
-/// What was done at one site.
+/// What was done at one site, by this call and those before it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Paths that are not what the plan says any more, the first of them: nothing was done then.
+    /// Whether a call before this one began with it.
+    pub is_begun: bool,
+    /// Paths that are not what the plan says any more, the first of them: this call did nothing then.
     pub moved: Vec<(RelPath, String)>,
     /// How many there are.
     pub moved_total: u64,
@@ -94,9 +113,9 @@ pub struct Applied {
     pub quarantined_bytes: u64,
     /// Files laid out to be sent.
     pub carried: u64,
-    /// Paths that were placed.
+    /// Paths at which production's version was to be, or a new one, and is.
     pub placed: u64,
-    /// Paths that went.
+    /// Paths at which nothing was to be, and is.
     pub removed: u64,
     /// Directories that stay since something is in them.
     pub kept_directories: u64,
@@ -193,13 +212,65 @@ pub fn apply_at_production<S: Storage>(
         }
         if steps.quarantine_production {
             let moved = applying.tree.move_aside(path);
-            match moved.map_err(at(path, "moving it to the quarantine"))? {
-                Put::Late => applying.is_late(path),
-                _ => applying.count(divergence.production.entry.as_ref()),
+            if moved.map_err(at(path, "moving it to the quarantine"))? == Put::Late {
+                applying.is_late(path);
             }
         }
     }
     applying.finish()
+}
+
+/// Step 1 alone: whether the site called `site` is as the plan says. Where recovery began, its part goes on whatever
+/// moved.
+///
+/// # Errors
+/// [`ApplyPlanError`].
+pub fn check_at<S: Storage>(
+    storage: &S,
+    plan: Plan<'_>,
+    folders: &Folders,
+    site: Site,
+) -> Result<Applied> {
+    let mut applying = Applying::open(storage, plan, folders, site)?;
+    applying.check_merges()?;
+    if site == Site::Production || !applying.is_begun {
+        applying.has_moved()?;
+    }
+    if !applying.is_begun {
+        applying.forget_folders(folders)?;
+    }
+    Ok(applying.applied)
+}
+
+/// Step 4 at production, when recovery has done its part: versions in the quarantine become files of their own.
+///
+/// # Errors
+/// [`ApplyPlanError`]; the same call goes on.
+pub fn close_at_production<S: Storage>(
+    storage: &S,
+    plan: Plan<'_>,
+    folders: &Folders,
+) -> Result<()> {
+    let mut applying = Applying::open(storage, plan, folders, Site::Production)?;
+    if !applying.is_begun {
+        return applying.forget_folders(folders);
+    }
+    applying.detach_all()
+}
+
+/// Whether a plan was begun at this site, and not undone.
+///
+/// # Errors
+/// [`ApplyPlanError::Own`].
+pub fn is_begun<S: Storage>(storage: &S, folders: &Folders) -> Result<bool> {
+    let looked = storage
+        .open_directory(storage.root(), folders.quarantine().as_bytes())
+        .and_then(|quarantine| storage.stat(Object::Named(&quarantine, MANIFEST)));
+    match looked {
+        Ok(_) => Ok(true),
+        Err(e) if is_gone(&e) => Ok(false),
+        Err(e) => Err(own("looking for the manifest")(e)),
+    }
 }
 
 fn at(path: &RelPath, step: &'static str) -> impl FnOnce(io::Error) -> ApplyPlanError {
@@ -248,7 +319,7 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         };
         let (tree, quarantine, is_begun, carried) =
             opened().map_err(own("opening the folders of the plan"))?;
-        let (late, applied) = (HashSet::new(), Applied::default());
+        let (late, applied) = (HashSet::new(), Applied { is_begun, ..Applied::default() });
         Ok(Self { tree, site, plan, quarantine, carried, is_begun, late, applied })
     }
 
@@ -342,7 +413,6 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
 
     /// Step 2.
     fn write_manifest(&mut self, made_unix_ms: i64) -> Result<()> {
-        const BESIDE: &[u8] = b"manifest.new";
         let storage = self.tree.storage;
         remove_tree(storage, &self.quarantine, BESIDE).map_err(own("writing the manifest"))?;
         let file = storage.create_file(&self.quarantine, BESIDE);
@@ -391,10 +461,50 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         self.applied.quarantined_bytes = self.applied.quarantined_bytes.saturating_add(size);
     }
 
-    /// Step 4. A version becomes a file of its own after nothing relies on its inode any more.
+    /// Step 4, and what all calls came to.
     fn finish(mut self) -> Result<Applied> {
+        self.tree.storage.sync_all().map_err(own("making it durable"))?;
+        for divergence in (self.plan)()? {
+            let divergence = divergence?;
+            let steps = steps(&divergence);
+            let path = &divergence.path;
+            let (is_kept, entry) = match self.site {
+                Site::Production => (steps.quarantine_production, &divergence.production.entry),
+                Site::Recovery => (steps.quarantine_recovery, &divergence.recovery.entry),
+            };
+            if is_kept && self.is_kept(path)? {
+                self.count(entry.as_ref());
+            }
+            if self.site == Site::Recovery {
+                self.count_ends(&divergence, &steps)?;
+            }
+        }
+        if self.site == Site::Recovery {
+            self.detach_all()?;
+        }
+        Ok(self.applied)
+    }
+
+    fn count_ends(&mut self, divergence: &Divergence, steps: &Steps) -> Result<()> {
+        let path = &divergence.path;
+        match &steps.end {
+            End::Stays => {}
+            End::Placed(_) => self.applied.placed += u64::from(!self.late.contains(path)),
+            End::Goes => {
+                let there = self.tree.stat(self.tree.storage.root(), path);
+                let there = there.map_err(at(path, "looking at it"))?;
+                self.applied.removed += u64::from(there.is_none());
+            }
+        }
+        if let Some(beside) = &steps.beside {
+            self.applied.placed += u64::from(!self.late.contains(&beside.path));
+        }
+        Ok(())
+    }
+
+    /// A version becomes a file of its own after nothing relies on its inode any more.
+    fn detach_all(&mut self) -> Result<()> {
         let storage = self.tree.storage;
-        storage.sync_all().map_err(own("making it durable"))?;
         let mut is_detached = false;
         for divergence in (self.plan)()? {
             let divergence = divergence?;
@@ -413,7 +523,37 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         if is_detached {
             storage.sync_all().map_err(own("making it durable"))?;
         }
-        Ok(self.applied)
+        Ok(())
+    }
+
+    /// Takes the folders of a plan away in which nothing is; there is no manifest that is whole.
+    fn forget_folders(&self, folders: &Folders) -> Result<()> {
+        let storage = self.tree.storage;
+        remove_tree(storage, &self.quarantine, BESIDE).map_err(own("removing half a manifest"))?;
+        let (failback, quarantine) = (folders.below_failback(), folders.quarantine());
+        let forgotten = || -> io::Result<()> {
+            for (above, names) in [
+                (failback.as_str(), &["scratch", "outgoing", "incoming"][..]),
+                (".farshore/failback", &[folders.plan.as_str()]),
+                (quarantine.as_str(), &["tree", "unplanned"]),
+                (".farshore/quarantine", &[quarantine.rsplit('/').next().unwrap_or_default()]),
+            ] {
+                let above = match storage.open_directory(storage.root(), above.as_bytes()) {
+                    Ok(above) => above,
+                    Err(e) if is_gone(&e) => continue,
+                    Err(e) => return Err(e),
+                };
+                for name in names {
+                    match storage.remove_directory(&above, name.as_bytes()) {
+                        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                        Err(e) if is_gone(&e) => {}
+                        done => done?,
+                    }
+                }
+            }
+            Ok(())
+        };
+        forgotten().map_err(own("taking the folders of the plan away"))
     }
 }
 

@@ -221,6 +221,38 @@ impl<S: Storage> Tree<'_, S> {
         Ok(Put::Done)
     }
 
+    /// Moves the version of `path` in the quarantine to its path again; what stands there stays, and then so does
+    /// the version.
+    pub(super) fn bring_back(&self, path: &RelPath) -> io::Result<Put> {
+        let (from, name) = self.parent(&self.kept, path)?;
+        let (into, _) = match self.made_parent(self.storage.root(), path) {
+            Err(e) if is_in_the_way(&e) => return Ok(Put::Late),
+            parent => parent?,
+        };
+        match self.storage.stat(Object::Named(&into, &name)) {
+            Ok(_) => return Ok(Put::Late),
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e),
+        }
+        self.storage.rename(&from, &name, &into, &name)?;
+        Ok(Put::Done)
+    }
+
+    /// Takes the folders above `path` away in the quarantine, from below up to the first in which something is.
+    pub(super) fn remove_empty_above(&self, path: &RelPath) {
+        let mut above = path.split().map(|(parent, _)| parent);
+        while let Some(folder) = above.filter(|folder| !folder.is_root()) {
+            let removed = self
+                .parent(&self.kept, &folder)
+                .and_then(|(at, name)| self.storage.remove_directory(&at, &name));
+            // One that is gone already: those above it may not be.
+            if removed.is_err_and(|e| !is_gone(&e)) {
+                return;
+            }
+            above = folder.split().map(|(parent, _)| parent);
+        }
+    }
+
     /// Lays the file at `path`, or that version of it in the quarantine, out at the same path below `to`.
     pub(super) fn lay_out(&mut self, path: &RelPath, to: &S::Directory) -> io::Result<()> {
         let inode = self.inode(self.storage.root(), path)?;

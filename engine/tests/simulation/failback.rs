@@ -19,6 +19,8 @@ use crate::sites::Tree;
 use crate::storage::Careless;
 use crate::{Judgement, Sample, Side, State, Verdict, sweep};
 
+#[path = "failback/anew.rs"]
+mod anew;
 #[path = "failback/faults.rs"]
 mod faults;
 #[path = "failback/home.rs"]
@@ -181,7 +183,7 @@ fn rules(home: &Home, end: &End) -> Vec<String> {
     let paths: BTreeSet<_> =
         home.base.keys().chain(home.production.keys()).chain(home.recovery.keys()).collect();
     for path in paths {
-        let [b, p, r] = [&home.base, &home.production, &home.recovery].map(|t| content(t, path));
+        let [p, r] = [&home.production, &home.recovery].map(|t| content(t, path));
         let found = content(&end.recovery, path);
         let outcome = plan.get(path).map(|d| &d.outcome);
         let as_it_should = match outcome {
@@ -200,6 +202,20 @@ fn rules(home: &Home, end: &End) -> Vec<String> {
         if !as_it_should {
             wrong.push(format!("{text}: not as {outcome:?}: {found:?}"));
         }
+    }
+    wrong.extend(promises(home, end));
+    wrong
+}
+
+/// What holds whatever is planned: what recovery alone did stays.
+fn promises(home: &Home, end: &End) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let content = |tree: &Tree, path: &Vec<u8>| tree.get(path).and_then(what);
+    let paths: BTreeSet<_> =
+        home.base.keys().chain(home.production.keys()).chain(home.recovery.keys()).collect();
+    for path in paths {
+        let [b, p, r] = [&home.base, &home.production, &home.recovery].map(|t| content(t, path));
+        let (found, text) = (content(&end.recovery, path), path.escape_ascii());
         let decided = home.kinds.iter().any(|kind| {
             kind.decided.is_some() && text.to_string().contains(&format!("/{}-", kind.name))
         });

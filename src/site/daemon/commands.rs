@@ -6,7 +6,7 @@
 use farshore_core::role::{Command, CommandName, Phase};
 
 use super::drilling::{Achieved, Begun, about_roles};
-use super::failback::Decided as FailbackDecided;
+use super::failback::{Carried, Decided as FailbackDecided};
 use super::receiving::Standby;
 use super::roles::ShareRole;
 use super::sending::Outgoing;
@@ -110,6 +110,41 @@ impl Daemon {
             view.record.epoch.0
         );
         Ok(json!({ "share": role.share, "lines": [line] }))
+    }
+
+    /// Gives up the plan that is under way.
+    fn abandon(&self, role: &ShareRole) -> Result<Value, Failure> {
+        let Some(done) = self.abandon_failback(role)? else {
+            let line = format!("share '{}': no plan is under way", role.share);
+            return Ok(json!({ "share": role.share, "lines": [line] }));
+        };
+        let mut lines = vec![format!(
+            "share '{}': the plan is given up; {} versions are at their paths again at the other site",
+            role.share, done.back
+        )];
+        let quarantine = done.quarantine.as_deref().unwrap_or_default();
+        if done.kept > 0 {
+            lines.push(format!(
+                "{} stay in {quarantine} there, since something else is at their paths: {}",
+                done.kept,
+                done.first.join("; ")
+            ));
+        }
+        lines.push(match done.is_begun_here {
+            true => format!(
+                "this site had begun its part: what it placed stays, what that replaced is in {quarantine} here; \
+                 farshore failback plan makes a new plan"
+            ),
+            false => "nothing was done here; the plan can be decided and applied again, or farshore failback \
+                      plan makes a new one"
+                .into(),
+        });
+        self.record(&role.share, "abandoned", lines.join("; "));
+        let mut value =
+            serde_json::to_value(&done).map_err(|e| Failure::new(Exit::Internal, &e))?;
+        value["share"] = role.share.clone().into();
+        value["lines"] = lines.into();
+        Ok(value)
     }
 
     /// Hands a share over, and waits until the other site has it.
@@ -380,7 +415,8 @@ impl Daemon {
             }
             Request::FailbackApply { plan, accept_held } => {
                 let of_plan = drills::file("plan", &plan);
-                let (production, recovery, header) = self.apply_failback(&plan, accept_held)?;
+                let carried = self.apply_failback(&plan, accept_held)?;
+                let Carried { production, recovery, header, manifest: there } = carried;
                 let folder =
                     format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
                 let lines = vec![
@@ -438,11 +474,12 @@ impl Daemon {
                     // Nothing is missing, and services went on meanwhile.
                     rpo_ms: None,
                     rto_ms: None,
-                    files: std::iter::once(of_plan).chain(manifest).collect(),
+                    files: std::iter::once(of_plan).chain(manifest).chain(there).collect(),
                 };
                 self.report_drill(begun, achieved, &mut value);
                 Ok(value)
             }
+            Request::FailbackAbandon { share } => self.abandon(self.role_of(share.as_deref())?),
             Request::FailbackDecide { plan, select, outcome, reason, new_name } => {
                 let (plan, new_name) = (&*plan, new_name.as_deref());
                 let (share, edited) = self.decide_failback(&FailbackDecided {

@@ -180,6 +180,7 @@ pub(super) fn about_roles(request: &Request) -> Option<(&'static str, Option<Str
         Request::FailbackPlan { share } => ("failback plan", share.clone()),
         Request::FailbackDecide { .. } => ("failback decide", None),
         Request::FailbackApply { .. } => ("failback apply", None),
+        Request::FailbackAbandon { share } => ("failback abandon", share.clone()),
         Request::Rehearse { share, .. } => ("rehearse", share.clone()),
         Request::BrakeApprove { share, .. } => ("brake approve", share.clone()),
         Request::BrakeReject { share, .. } => ("brake reject", share.clone()),

@@ -5,15 +5,21 @@
 //! plan   ── compare ──────────────────────────────────►  its catalog is corrected to the common base
 //!        ── inventory ────────────────────────────────►  lists what it changed since
 //!        lists its own changes, joins the two, writes the plan
-//! apply  ── the role says: reconciling ───────────────►
+//! apply  looks at its own paths of the plan; ── check ──►  looks at its own: nothing was done yet
+//!        ── the role says: reconciling ───────────────►
 //!        ── reconcile: the plan ──────────────────────►  losing versions to quarantine, winning ones laid out
 //!        ── carry ────────────────────────────────────►  sends those
 //!        losing versions to quarantine, winning ones placed
+//!        ── finish ───────────────────────────────────►  its catalog says what its tree is
 //!        ── the role says: done ──────────────────────►  standby; ordinary replication makes it equal
+//! abandon ─ abandon ──────────────────────────────────►  what it moved is at its paths again
+//!        lets go of what came
+//!        ── the role says: alone ─────────────────────►  stranded, as before the plan
 //! ```
-//! Guarantees: planning changes nothing at either site but their catalogs' belief; a plan is applied only to the
+//! Guarantees: planning changes nothing at either site but their catalogs' belief, and is refused while a plan is under
+//! way: the trees say what that one did then; a plan is applied only to the
 //! states it was made from, path by path; every step can be done again, so an apply that is broken off goes on
-//! when it is asked again. Refuses a plan of another share, pair, epoch or base. What each step does to the trees
+//! when it is asked again, and one that cannot go on is given up. Refuses a plan of another share, pair, epoch or base. What each step does to the trees
 //! is in `farshore_engine::failback`.
 
 use std::fs::File;
@@ -26,13 +32,17 @@ use farshore_core::failback::{Base, BaseTree, Config as MergeConfig, ListError, 
 use farshore_core::policy::Policy;
 use farshore_core::role::{Command, Phase, PlanId, Point, RoleView};
 use farshore_engine::catalog::{Catalog, Turning};
-use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
+use farshore_engine::failback::apply::{
+    Applied, ApplyPlanError, Folders, Undone, abandon_at_recovery, apply_at_production,
+    apply_at_recovery, check_at, close_at_production, is_begun, undo_at_production,
+};
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;
 use farshore_policies::Policies;
 use farshore_proto::message::{Call, PART_LEN_MAX, Purpose};
 use serde::{Deserialize, Serialize};
 
+mod abandoning;
 mod applying;
 mod deciding;
 mod parts;
@@ -43,6 +53,9 @@ use super::roles::ShareRole;
 use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
 use crate::state::write_durably;
+pub(super) use abandoning::TakenBack;
+pub(super) use applying::Carried;
+use applying::{RECONCILE_PATIENCE, failed, iterated};
 pub(super) use deciding::Decided;
 use parts::{receive_parts, receive_parts_or_end, send_parts};
 use resolving::{Resolvers, answer_reads};
@@ -106,6 +119,9 @@ impl Daemon {
                  connected; farshore status says where both stand",
             )
         })?;
+        if let Phase::Reconciling { plan, .. } = view.record.phase {
+            return Err(self.is_under_way(&share.name, plan, "no other one can be made"));
+        }
         let opened = self.open_for_plan(&share)?;
         let root =
             opened.catalog.sealed_root().map_err(|e| crate::replicate::catalog_failure(&e))?;
@@ -326,7 +342,13 @@ impl Daemon {
         let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         let share = self.share_of(role)?;
         let phase = role.view().map(|view| view.record.phase);
-        let is_its_turn = phase.is_some_and(|phase| phase.awaits_a_plan());
+        let is_its_turn = phase.is_some_and(|phase| match phase {
+            // Its tree is what the plan made of it so far: nothing may be concluded from that.
+            Phase::Reconciling { .. } => {
+                phase.awaits_a_plan() && matches!(call.purpose, Purpose::Reconcile | Purpose::Carry)
+            }
+            phase => phase.awaits_a_plan(),
+        });
         if !is_its_turn {
             let name = phase.map_or("not known yet", |phase| phase.name());
             return Err(Failure {

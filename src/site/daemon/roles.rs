@@ -22,6 +22,7 @@ use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
 
 mod showing;
+mod standing;
 
 use super::ends::{PeerIds, Want, site_catalog};
 use super::marker::{NoRole, is_empty, read_marker, write_marker};
@@ -639,9 +640,10 @@ impl Daemon {
             return manifest.map(|manifest| (manifest, role.gate()));
         }
         // Nothing is touched for a command that is refused.
-        if !view.is_some_and(|view| view.legal.contains(&command.name())) {
+        if !view.as_ref().is_some_and(|view| view.legal.contains(&command.name())) {
             self.command(role, command)?;
         }
+        let record = view.map(|view| view.record);
         let config = self.config();
         let share = config.share(&role.share).ok_or_else(|| {
             Failure::usage(format!("share '{}': it is not in the config", role.share), "name one")
@@ -650,7 +652,11 @@ impl Daemon {
         if let Some(slot) = slot {
             slot.turn(Want::Nothing, &|| self.is_stopping());
         }
-        let settled = failover::settle(&self.state, &share.path, at.as_ref());
+        let settled = match record.filter(|record| self.has_no_point(share, record)) {
+            Some(record) => self.as_it_stands(share, &record, at.as_ref()),
+            None => failover::settle(&self.state, &share.path, at.as_ref())
+                .map(|settled| (settled, None)),
+        };
         let done = settled.and_then(|settled| {
             self.command(role, command)?;
             let view = self.await_role(role, OPEN_PATIENCE, |view| match view.record.phase {
@@ -659,7 +665,7 @@ impl Daemon {
             })?;
             Ok((settled, view))
         });
-        let (settled, view) = match done {
+        let ((settled, stood), view) = match done {
             Ok(done) => done,
             Err(failure) => {
                 // What the machine wants is what it is to be again.
@@ -681,6 +687,7 @@ impl Daemon {
             }
             None => failover::LossManifest { share: role.share.clone(), ..Default::default() },
         };
+        manifest.stood = stood;
         manifest.epoch = view.record.epoch.0;
         manifest.opened_unix_ms = now_ms();
         manifest.write(&self.state)?;

@@ -37,6 +37,12 @@ pub enum Command {
         /// Which.
         plan: PlanId,
     },
+    /// This failback plan is not carried out to its end: another one is to be made. At the site that goes on
+    /// working, as long as its part is not done; what the other one did of it was taken back.
+    AbandonReconcile {
+        /// Which.
+        plan: PlanId,
+    },
     /// Nobody is active, or both say they are: this site is to be. Opens once the peer gave way.
     ResolveSplit,
     /// Run the hook again that failed.
@@ -62,6 +68,8 @@ pub enum CommandName {
     BeginReconcile,
     /// [`Command::FinishReconcile`].
     FinishReconcile,
+    /// [`Command::AbandonReconcile`].
+    AbandonReconcile,
     /// [`Command::ResolveSplit`].
     ResolveSplit,
     /// [`Command::RetryHook`].
@@ -81,6 +89,7 @@ impl CommandName {
             Self::OpenAlone => "open --alone",
             Self::BeginReconcile => "failback apply",
             Self::FinishReconcile => "failback finish",
+            Self::AbandonReconcile => "failback abandon",
             Self::ResolveSplit => "open --resolve-split",
             Self::RetryHook => "open --retry-hook",
         }
@@ -106,6 +115,7 @@ impl Command {
             Self::OpenAlone => CommandName::OpenAlone,
             Self::BeginReconcile { .. } => CommandName::BeginReconcile,
             Self::FinishReconcile { .. } => CommandName::FinishReconcile,
+            Self::AbandonReconcile { .. } => CommandName::AbandonReconcile,
             Self::ResolveSplit => CommandName::ResolveSplit,
             Self::RetryHook => CommandName::RetryHook,
         }
@@ -148,6 +158,9 @@ pub enum Why {
     /// Another plan is being applied.
     #[error("another plan is being applied")]
     OtherPlan,
+    /// All of the plan that is this site's is done.
+    #[error("the plan is carried out here")]
+    PlanDone,
     /// No hook failed.
     #[error("no hook failed")]
     NoHook,
@@ -209,6 +222,7 @@ impl Role {
             Command::OpenAlone,
             Command::BeginReconcile { plan },
             Command::FinishReconcile { plan },
+            Command::AbandonReconcile { plan },
             Command::ResolveSplit,
             Command::RetryHook,
         ]
@@ -236,7 +250,10 @@ impl Role {
             // Before the peer was heard it is not known whether this is an old copy, and what is said to
             // it from then on would hide that.
             (
-                Command::AbortSwitchover | Command::FinishReconcile { .. } | Command::ResolveSplit,
+                Command::AbortSwitchover
+                | Command::FinishReconcile { .. }
+                | Command::AbandonReconcile { .. }
+                | Command::ResolveSplit,
                 Phase::Draining | Phase::Reconciling { .. } | Phase::Split,
             ) if self.said.is_none() => Err(Why::PeerNotHeard),
             (Command::AbortSwitchover, Phase::Draining) => Ok(Legal::Now),
@@ -265,6 +282,14 @@ impl Role {
             (Command::FinishReconcile { plan }, Phase::Reconciling { plan: ours, .. }) => {
                 if plan == ours { Ok(Legal::Now) } else { Err(Why::OtherPlan) }
             }
+            (
+                Command::AbandonReconcile { plan },
+                Phase::Reconciling { plan: ours, open: true, done },
+            ) => match () {
+                () if plan != ours => Err(Why::OtherPlan),
+                () if *done => Err(Why::PlanDone),
+                () => Ok(Legal::Now),
+            },
             (Command::RetryHook, _) => self.failed_hook.map(|_| Legal::Now).ok_or(Why::NoHook),
             _ => elsewhere,
         }
@@ -274,7 +299,10 @@ impl Role {
         match (command, &self.durable.phase) {
             (Command::Switchover, Phase::Draining | Phase::Handed { .. })
             | (Command::AbortSwitchover | Command::TakeBack, Phase::Active)
-            | (Command::Failover { .. } | Command::ResolveSplit, Phase::Alone) => true,
+            | (
+                Command::Failover { .. } | Command::ResolveSplit | Command::AbandonReconcile { .. },
+                Phase::Alone,
+            ) => true,
             (Command::OpenAlone, phase) => phase.opens() && self.gate(now_ms) == Gate::Open,
             (
                 Command::BeginReconcile { plan },

@@ -8,7 +8,7 @@
 //! Handed        it took ours: standby, then as above             the same; alone elsewhere: strand
 //!               neither claims nor handed: standby; else strand
 //! Stranded      stay so, in that epoch                           reconciles: reconcile
-//! Reconciling   stranded again (the closed site)                 another plan: that one
+//! Reconciling   stranded again (the closed site)                 another plan: that one; alone again: strand
 //! all that claim  claims it, knowing of ours: stranded           claims as well: split
 //!                 claims it, not knowing of ours: split
 //!                 else: stranded
@@ -142,7 +142,12 @@ fn same_epoch(record: &Record, say: &Say) -> Decision {
         }
         (Phase::Reconciling { plan: ours, open: false, .. }, theirs) => match theirs {
             Phase::Reconciling { plan, open: true, .. } if plan != ours => reconcile(record, *plan),
-            Phase::Active | Phase::Opening { .. } | Phase::Draining | Phase::Split => strand(),
+            // Alone again: the plan was given up.
+            Phase::Active
+            | Phase::Opening { .. }
+            | Phase::Draining
+            | Phase::Split
+            | Phase::Alone => strand(),
             _ => Decision::Nothing,
         },
         _ => Decision::Nothing,

@@ -222,6 +222,9 @@ impl Role {
                 }
                 self.begin(done, confirms);
             }
+            Command::AbandonReconcile { .. } => {
+                self.begin(self.durable.with(Phase::Alone), confirms);
+            }
             Command::RetryHook => self.failed_hook = None,
         }
     }

@@ -29,7 +29,9 @@ impl fmt::Display for AuditEvent {
             Self::Commanded { command, stamp } => {
                 write!(f, "{}, in {stamp}", command.name())?;
                 match command {
-                    Command::BeginReconcile { plan } | Command::FinishReconcile { plan } => {
+                    Command::BeginReconcile { plan }
+                    | Command::FinishReconcile { plan }
+                    | Command::AbandonReconcile { plan } => {
                         write!(f, ", plan ")?;
                         crate::recipe::hex(&plan.0, f)
                     }

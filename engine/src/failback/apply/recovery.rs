@@ -138,7 +138,7 @@ impl<S: Storage> Applying<'_, '_, S> {
             return Ok(());
         }
         match self.tree.keep(path, entry) {
-            Ok(()) => self.count(Some(entry)),
+            Ok(()) => {}
             Err(e) if super::super::place::is_gone(&e) || is_other_content(&e) => {
                 self.is_late(path)
             }
@@ -178,7 +178,7 @@ impl<S: Storage> Applying<'_, '_, S> {
             Site::Recovery => Ok(Put::Late),
         };
         match placed.map_err(at(new, "placing it"))? {
-            Put::Done => self.applied.placed += 1,
+            Put::Done => {}
             Put::InTheWay | Put::Late => {
                 self.is_late(new);
                 // What was to have that name is kept all the same.
@@ -215,10 +215,8 @@ impl<S: Storage> Applying<'_, '_, S> {
             self.make(divergence, &entry, source)?;
         }
         let put = self.tree.put(path, former).map_err(at(path, "placing it"))?;
-        match put {
-            Put::Done => self.applied.placed += 1,
-            Put::Late => self.is_late(path),
-            Put::InTheWay => {}
+        if put == Put::Late {
+            self.is_late(path);
         }
         Ok(put)
     }
@@ -269,9 +267,7 @@ impl<S: Storage> Applying<'_, '_, S> {
     }
 
     fn dress(&mut self, path: &RelPath, entry: &Entry) -> Result<()> {
-        self.tree.dress_live(path, entry).map_err(at(path, "placing it"))?;
-        self.applied.placed += 1;
-        Ok(())
+        self.tree.dress_live(path, entry).map_err(at(path, "placing it"))
     }
 
     /// The inode at the path that may be replaced: it has another name, or is a copy of what has.
@@ -363,10 +359,10 @@ impl<S: Storage> Applying<'_, '_, S> {
             if recovery.is_some_and(|e| e.kind() == EntryKind::Directory) {
                 let stays = divergence.production.entry.as_ref().map(Entry::kind);
                 match end {
-                    End::Goes => directories.push((path.clone(), true)),
+                    End::Goes => directories.push(path.clone()),
                     // Something else takes its place.
                     End::Placed(_) if stays != Some(EntryKind::Directory) => {
-                        directories.push((path.clone(), false));
+                        directories.push(path.clone());
                     }
                     _ => {}
                 }
@@ -376,12 +372,9 @@ impl<S: Storage> Applying<'_, '_, S> {
                 self.remove(&divergence)?;
             }
         }
-        for (path, goes) in directories.iter().rev() {
-            let removed = self.tree.remove_directory(path);
-            match removed.map_err(at(path, "removing it"))? {
-                true => self.applied.removed += u64::from(*goes),
-                false => self.applied.kept_directories += 1,
-            }
+        for path in directories.iter().rev() {
+            let removed = self.tree.remove_directory(path).map_err(at(path, "removing it"))?;
+            self.applied.kept_directories += u64::from(!removed);
         }
         Ok(())
     }
@@ -390,7 +383,6 @@ impl<S: Storage> Applying<'_, '_, S> {
         let path = &divergence.path;
         let there = self.tree.stat(self.tree.storage.root(), path);
         if there.map_err(at(path, "looking at it"))?.is_none() {
-            self.applied.removed += 1;
             return Ok(());
         }
         if self.is_begun && !self.is_kept(path)? && !self.is_as_planned(divergence)? {
@@ -398,10 +390,7 @@ impl<S: Storage> Applying<'_, '_, S> {
             return Ok(());
         }
         match self.tree.move_aside(path).map_err(at(path, "moving it to the quarantine"))? {
-            Put::Done => {
-                self.count(divergence.recovery.entry.as_ref());
-                self.applied.removed += 1;
-            }
+            Put::Done => {}
             Put::Late | Put::InTheWay => self.is_late(path),
         }
         Ok(())

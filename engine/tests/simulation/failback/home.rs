@@ -11,7 +11,10 @@ use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
-use farshore_engine::failback::apply::{Applied, Folders, apply_at_production, apply_at_recovery};
+use farshore_engine::failback::apply::{
+    Applied, Folders, abandon_at_recovery, apply_at_production, apply_at_recovery,
+    close_at_production, undo_at_production,
+};
 use farshore_engine::failback::inventory::inventory;
 use farshore_engine::ingest::describe;
 use farshore_engine::io::sim::{CrashModel, SimDisk, SimStorage};
@@ -35,6 +38,8 @@ pub(crate) struct Home {
     pub(crate) production: Tree,
     pub(crate) recovery: Tree,
     pub(crate) plan: Vec<u8>,
+    /// What the plan is called in folders.
+    name: &'static str,
 }
 
 /// A policy that merges what is called so.
@@ -164,7 +169,7 @@ impl Home {
             disk.mount("").expect("mount").sync_all().expect("sync");
         }
         let (production, recovery) = (world.source_tree(), world.target_tree());
-        Self { world, kinds, each, base, production, recovery, plan }
+        Self { world, kinds, each, base, production, recovery, plan, name: "0badcafe" }
     }
 
     pub(crate) fn divergences(&self) -> BTreeMap<Vec<u8>, Divergence> {
@@ -173,7 +178,21 @@ impl Home {
     }
 
     pub(crate) fn folders(&self) -> Folders {
-        Folders { epoch: 5, plan: "0badcafe".into() }
+        Folders { epoch: 5, plan: self.name.into() }
+    }
+
+    /// The same with a plan that is made of what stands at `sites` now; nobody decided anything.
+    pub(crate) fn anew(&self, sites: &Sites) -> Self {
+        Self {
+            world: self.world.clone(),
+            kinds: kinds(),
+            base: self.base.clone(),
+            production: self.production.clone(),
+            recovery: self.recovery.clone(),
+            plan: plan(&sites.0, &[], 0),
+            name: "5ec07d00",
+            ..*self
+        }
     }
 
     /// Both sites as they were left, once more.
@@ -242,7 +261,28 @@ impl Sites {
         }
         before(Side::Target);
         let recovery = self.part(home, Side::Target)?;
+        let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
+            Ok(Box::new(PlanReader::new(&*home.plan)?))
+        };
+        close_at_production(&self.storage(Side::Source)?, &plan, &home.folders())
+            .map_err(|e| format!("closing: {}", describe(&e)))?;
         Ok([production, recovery])
+    }
+
+    /// The plan is taken back at one site; how many paths somebody else has.
+    pub(crate) fn abandon(&self, home: &Home, site: Side) -> Result<u64, String> {
+        let storage = self.storage(site)?;
+        let folders = home.folders();
+        let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
+            Ok(Box::new(PlanReader::new(&*home.plan)?))
+        };
+        let done = match site {
+            Side::Source => {
+                undo_at_production(&storage, &plan, &folders).map(|undone| undone.late_total)
+            }
+            Side::Target => abandon_at_recovery(&storage, &plan, &folders).map(|_| 0),
+        };
+        done.map_err(|e| format!("{site:?}: {}", describe(&e)))
     }
 
     /// What production laid out is at recovery, as a replication of it leaves it: durable.
@@ -325,7 +365,7 @@ fn copy(
 }
 
 /// Times of directories change with every name in them.
-fn timeless(mut tree: Tree) -> Tree {
+pub(crate) fn timeless(mut tree: Tree) -> Tree {
     for entry in tree.values_mut().filter(|entry| entry.kind == FileKind::Directory) {
         entry.mtime = farshore_core::entry::Timestamp { seconds: 0, nanos: 0 };
     }
@@ -338,7 +378,7 @@ fn bare(tree: Tree) -> Tree {
     for entry in tree.values_mut() {
         entry.hard_link_of = None;
     }
-    tree.remove(&b".farshore/quarantine/5-0badcafe/manifest"[..]);
+    tree.retain(|path, _| !path.ends_with(b"/manifest"));
     tree
 }
 

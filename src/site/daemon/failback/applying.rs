@@ -1,14 +1,35 @@
 //! A plan is carried out: at the site that is alone, which asks the stranded one to do its part first.
 //!
-//! Guarantees: a plan is applied only while both sites are as it says, path by path; what is asked again goes on
-//! where it was. Refuses a plan of another share, pair, epoch or base.
+//! Guarantees: a plan is applied only while both sites are as it says, path by path, which both look at before either
+//! does anything; what is asked again goes on
+//! where it was. What is under way is kept in the state folder of each site, whatever becomes of the plan's file.
+//! Refuses a plan of another share, pair, epoch or base, one beside another that is under way, and one that was
+//! begun here and given up.
+
+use farshore_core::conflict::Site as SiteOf;
 
 use super::*;
+use crate::site::drills::{self, DrillFile};
 
 /// Paths that are named to the other site.
 const NAMED_MAX: usize = 100;
 /// How long the other site may take to hear of a change of role.
-const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a plan came to that was carried out.
+pub(in crate::site::daemon) struct Carried {
+    pub(in crate::site::daemon) production: Applied,
+    pub(in crate::site::daemon) recovery: Applied,
+    pub(in crate::site::daemon) header: Header,
+    /// The manifest of production's quarantine, as that site says.
+    pub(in crate::site::daemon) manifest: Option<DrillFile>,
+}
+
+/// A plan that is under way.
+pub(super) struct UnderWay {
+    pub(super) bytes: Vec<u8>,
+    pub(super) folders: Folders,
+}
 
 impl Daemon {
     /// Carries out a plan at the site that is alone here.
@@ -16,7 +37,7 @@ impl Daemon {
         &self,
         file: &Path,
         accept_held: bool,
-    ) -> Result<(Applied, Applied, Header), Failure> {
+    ) -> Result<Carried, Failure> {
         let plan = read_plan(file)?;
         let (header, _, summary) = checked(&plan, file)?;
         let held = |text: String, hint: &str| Failure {
@@ -45,11 +66,16 @@ impl Daemon {
                 "farshore status says where both stand",
             )
         })?;
+        let id = plan_id(&plan);
+        let under_way = match view.record.phase {
+            Phase::Reconciling { plan, .. } if plan == id => true,
+            Phase::Reconciling { plan, .. } => {
+                let text = format!("plan {} cannot be carried out", file.display());
+                return Err(self.is_under_way(&share.name, plan, &text));
+            }
+            _ => false,
+        };
         // A word that the other site is off raises the epoch also while a plan is under way.
-        let under_way = matches!(
-            view.record.phase,
-            Phase::Reconciling { plan: under_way, .. } if under_way == plan_id(&plan)
-        );
         if header.epoch != view.record.epoch && !under_way {
             let text =
                 format!("it was made in epoch {}, now is {}", header.epoch.0, view.record.epoch.0);
@@ -66,7 +92,22 @@ impl Daemon {
                  --accept-held: they stay as recovery has them, production's versions in quarantine",
             ));
         }
-        let id = plan_id(&plan);
+        let folders = folders_of(&header);
+        let divergences = || iterated(&plan);
+        let opened = self.open_for_plan(&share)?;
+        let storage = &*opened.storage;
+        if !under_way && is_begun(storage, &folders).map_err(|e| failed(&e))? {
+            return Err(held("it was begun here and given up".into(), again));
+        }
+        // Nothing is done anywhere before both sites are found to be as the plan says.
+        let here = check_at(storage, &divergences, &folders, SiteOf::Recovery);
+        let here = here.map_err(|e| failed(&e))?;
+        let there: PartDone = self.ask_for(&share.name, id, &[b"check", &plan])?;
+        let there = there.into_applied();
+        if here.moved_total + there.moved_total > 0 {
+            return Err(self.moved(&header, under_way, &here, &there));
+        }
+        self.keep_under_way(&share.name, &plan)?;
         self.command(role, Command::BeginReconcile { plan: id })?;
         self.await_role(role, RECONCILE_PATIENCE, |view| {
             let said = view.peer.as_ref().map(|peer| peer.said.phase);
@@ -75,65 +116,108 @@ impl Daemon {
                 _ => None,
             }
         })?;
-        let folders = folders_of(&header);
-        let at_production = self.ask_reconcile(&share.name, &plan, id)?;
-        if at_production.moved_total > 0 {
-            return Err(moved("the other site", &at_production));
+        let there: PartDone = self.ask_for(&share.name, id, &[b"plan", &plan])?;
+        let manifest = there.manifest.clone();
+        let production = there.into_applied();
+        if production.moved_total > 0 {
+            return Err(self.moved(&header, true, &here, &production));
         }
-        let opened = self.open_for_plan(&share)?;
-        if at_production.carried > 0 {
+        if production.carried > 0 {
             self.fetch_carried(&share, &opened, id, &folders)?;
         }
-        let divergences = || iterated(&plan);
-        let applied =
-            apply_at_recovery(&*opened.storage, &divergences, &folders, header.made_unix_ms);
-        let applied = applied.map_err(|e| Failure::new(Exit::Partial, &e))?;
-        if applied.moved_total > 0 {
-            return Err(moved("this site", &applied));
+        let recovery = apply_at_recovery(storage, &divergences, &folders, header.made_unix_ms);
+        let recovery = recovery.map_err(|e| failed(&e))?;
+        if recovery.moved_total > 0 {
+            let there = Applied { is_begun: true, ..production };
+            return Err(self.moved(&header, true, &recovery, &there));
         }
-        if applied.late_total > 0 {
-            let named = applied.late.iter().take(TOLD_MAX).map(ToString::to_string);
+        if recovery.late_total > 0 {
+            let named = recovery.late.iter().take(TOLD_MAX).map(ToString::to_string);
             let text = format!(
                 "plan {}: somebody changed {} paths while it was carried out, they stay as they are now: {}",
                 header.id().short(),
-                applied.late_total,
+                recovery.late_total,
                 named.collect::<Vec<_>>().join("; ")
             );
             self.say_of(&share.name, Level::Warn, "failback", text);
         }
-        drop_folders(&*opened.storage, &folders);
+        drop_folders(storage);
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
-        self.tell_finished(&share.name, id)?;
+        let _: PartDone = self.ask_for(&share.name, id, &[b"finish"])?;
         self.await_role(role, RECONCILE_PATIENCE, |view| match view.record.phase {
             Phase::Active if !view.busy => Some(Ok(())),
             _ => None,
         })?;
-        Ok((at_production, applied, header))
+        Ok(Carried { production, recovery, header, manifest })
     }
 
-    /// Has the other site do its part of a plan.
-    fn ask_reconcile(&self, share: &str, plan: &[u8], id: PlanId) -> Result<Applied, Failure> {
+    /// Asks the other site for something about the plan `id`, and waits for what came of it.
+    pub(super) fn ask_for<T: serde::de::DeserializeOwned>(
+        &self,
+        share: &str,
+        id: PlanId,
+        words: &[&[u8]],
+    ) -> Result<T, Failure> {
         let link = self.call(Purpose::Reconcile, share, id.0)?;
-        send_parts(&link, &mut &b"plan"[..])?;
-        send_parts(&link, &mut &*plan)?;
+        for word in words {
+            send_parts(&link, &mut &**word)?;
+        }
         let mut answer = Vec::new();
         receive_parts(&link, &mut answer)?;
         link.close(CloseCode::Done as u32, "");
-        let answer: PartDone =
-            serde_json::from_slice(&answer).map_err(|e| Failure::new(Exit::Internal, &e))?;
-        Ok(answer.into_applied())
+        serde_json::from_slice(&answer).map_err(|e| Failure::new(Exit::Internal, &e))
     }
 
-    /// Tells the other site that its part is over.
-    fn tell_finished(&self, share: &str, id: PlanId) -> Result<(), Failure> {
-        let link = self.call(Purpose::Reconcile, share, id.0)?;
-        send_parts(&link, &mut &b"finish"[..])?;
-        let mut answer = Vec::new();
-        receive_parts(&link, &mut answer)?;
-        link.close(CloseCode::Done as u32, "");
-        Ok(())
+    /// Paths are not what the plan was made with: what was done so far, and what may be typed.
+    fn moved(&self, header: &Header, under_way: bool, here: &Applied, there: &Applied) -> Failure {
+        let mut text = Vec::new();
+        for (site, applied) in [("this site", here), ("the other site", there)] {
+            if applied.moved_total > 0 {
+                let named = applied.moved.iter().take(TOLD_MAX);
+                let named: Vec<String> =
+                    named.map(|(path, why)| format!("{path}: {why}")).collect();
+                text.push(format!(
+                    "{} paths of {site} are not what the plan was made with: {}",
+                    applied.moved_total,
+                    named.join("; ")
+                ));
+            }
+        }
+        let quarantine = folders_of(header).quarantine();
+        let part = |site: &str, applied: &Applied| match applied.is_begun {
+            true => format!("{site} has done of the plan what is in its {quarantine}"),
+            false => format!("{site} has done nothing"),
+        };
+        text.push(match here.is_begun || there.is_begun {
+            true => format!("{}, {}", part("the other site", there), part("this site", here)),
+            false => "nothing was done at either site".into(),
+        });
+        let hint = match under_way {
+            true => format!(
+                "put those paths back and type farshore failback apply --plan {} again; or farshore failback \
+                 abandon takes back what the other site did, and farshore failback plan makes a new one",
+                self.plan_file(&header.share).display()
+            ),
+            false => "farshore failback plan makes a new one".into(),
+        };
+        Failure { exit: Exit::Held, message: text.join(". "), hint: Some(hint) }
+    }
+
+    /// Why something is not done while a plan is under way, and what is to be typed.
+    pub(super) fn is_under_way(&self, share: &str, plan: PlanId, what: &str) -> Failure {
+        let file = match self.plan_under_way(share, plan) {
+            Ok(Some(_)) => self.plan_file(share).display().to_string(),
+            _ => "FILE".into(),
+        };
+        Failure {
+            exit: Exit::Held,
+            message: format!("share '{share}': a plan is under way: {what}"),
+            hint: Some(format!(
+                "farshore failback apply --plan {file} goes on with it; farshore failback abandon gives it up"
+            )),
+        }
     }
 
     /// Does this site's part of a plan that the other one sends.
@@ -150,66 +234,138 @@ impl Daemon {
             hint: None,
         };
         let id = PlanId(call.plan);
-        let ours = role.view().map(|view| view.record.phase);
-        if !matches!(ours, Some(Phase::Reconciling { plan, open: false, .. }) if plan == id) {
-            return Err(refused("another plan, or none, is being applied here"));
-        }
         let mut word = Vec::new();
         receive_parts(link, &mut word)?;
-        let done = match &*word {
+        let ours = role.view().map(|view| view.record.phase);
+        let is_this_plan =
+            matches!(ours, Some(Phase::Reconciling { plan, open: false, .. }) if plan == id);
+        // Looking changes nothing, and of a plan that it did not hear of it did nothing.
+        let is_of_none =
+            matches!(ours, Some(Phase::Stranded { .. })) && matches!(&*word, b"check" | b"abandon");
+        if !is_this_plan && !is_of_none {
+            return Err(refused("another plan, or none, is being applied here"));
+        }
+        let internal = |e: serde_json::Error| Failure::new(Exit::Internal, &e);
+        let answer = match &*word {
             b"finish" => {
-                let file = self.plan_file(&role.share);
-                if let Ok(plan) = read_plan(&file) {
-                    let (header, ..) = checked(&plan, &file)?;
-                    drop_folders(&*opened.storage, &folders_of(&header));
-                }
+                self.close_plan(&role.share, id, &opened)?;
                 // Its catalog goes to the end that is opened then.
                 drop(opened);
                 self.command(role, Command::FinishReconcile { plan: id })?;
-                PartDone::default()
+                serde_json::to_vec(&PartDone::default()).map_err(internal)?
             }
-            b"plan" => {
+            b"abandon" => {
+                let taken_back = self.take_back(&role.share, id, &opened)?;
+                serde_json::to_vec(&taken_back).map_err(internal)?
+            }
+            b"check" | b"plan" => {
                 let mut plan = Vec::new();
                 receive_parts(link, &mut plan)?;
                 if plan_id(&plan) != id {
                     return Err(refused("the plan that came is not the one that was announced"));
                 }
-                let file = self.plan_file(&role.share);
-                let folder = file.parent().unwrap_or(self.state.folder());
-                std::fs::create_dir_all(folder).map_err(|e| disk(folder, &e))?;
-                write_durably(&file, &plan).map_err(|e| disk(&file, &e))?;
-                let (header, ..) = checked(&plan, &file)?;
-                let divergences = || iterated(&plan);
-                let folders = folders_of(&header);
-                let applied = apply_at_production(
-                    &*opened.storage,
-                    &divergences,
-                    &folders,
-                    header.made_unix_ms,
-                );
-                let applied = applied.map_err(|e| Failure::new(Exit::Partial, &e))?;
-                let text = format!(
-                    "plan {}: {} versions in {}, {} files to send",
-                    header.id().short(),
-                    applied.quarantined,
-                    folders.quarantine(),
-                    applied.carried
-                );
-                self.say_of(&role.share, Level::Info, "failback", text);
-                PartDone::from(applied)
+                let done = self.do_part(&role.share, &plan, &opened, &*word == b"plan")?;
+                serde_json::to_vec(&done).map_err(internal)?
             }
             _ => return Err(refused("the other site asks for something unknown")),
         };
-        let answer = serde_json::to_vec(&done).map_err(|e| Failure::new(Exit::Internal, &e))?;
         send_parts(link, &mut &answer[..])?;
         drop(link.finish_control());
         while matches!(link.recv_control(), Ok(Some(_))) {}
         Ok(())
     }
 
-    /// The plan that is being applied here, at the site that did not make it.
-    fn plan_file(&self, share: &str) -> PathBuf {
+    /// Looks at this site's paths of a plan, or does its part.
+    fn do_part(
+        &self,
+        share: &str,
+        plan: &[u8],
+        opened: &Opened,
+        does: bool,
+    ) -> Result<PartDone, Failure> {
+        let file = self.plan_file(share);
+        let (header, ..) = checked(plan, &file)?;
+        let (folders, divergences) = (folders_of(&header), || iterated(plan));
+        let storage = &*opened.storage;
+        if !does {
+            let found = check_at(storage, &divergences, &folders, SiteOf::Production);
+            return Ok(PartDone::from(found.map_err(|e| failed(&e))?));
+        }
+        self.keep_under_way(share, plan)?;
+        let applied = apply_at_production(storage, &divergences, &folders, header.made_unix_ms);
+        let applied = applied.map_err(|e| failed(&e))?;
+        let text = format!(
+            "plan {}: {} versions in {}, {} files to send",
+            header.id().short(),
+            applied.quarantined,
+            folders.quarantine(),
+            applied.carried
+        );
+        self.say_of(share, Level::Info, "failback", text);
+        let root = self.config().share(share).map(|share| share.path.clone());
+        let manifest = root.map(|root| {
+            let manifest = root.join(folders.quarantine()).join("manifest");
+            drills::file("quarantine's manifest at the other site", &manifest)
+        });
+        Ok(PartDone { manifest, ..PartDone::from(applied) })
+    }
+
+    /// The last of this site's part, at the site that was lost: its catalog says what its tree is, so that
+    /// the first session finds what differs from the site that went on.
+    fn close_plan(&self, share: &str, id: PlanId, opened: &Opened) -> Result<(), Failure> {
+        let storage = &*opened.storage;
+        if let Some(plan) = self.plan_under_way(share, id)? {
+            let divergences = || iterated(&plan.bytes);
+            let closed = close_at_production(storage, &divergences, &plan.folders);
+            closed.map_err(|e| failed(&e))?;
+        }
+        drop_folders(storage);
+        let settled = farshore_engine::check::settle_by(
+            storage,
+            &opened.catalog,
+            &*opened.policy,
+            worker_threads(),
+            &opened.folder,
+        );
+        let settled = settled.map_err(|e| Failure::new(Exit::Disk, &e))?;
+        let text =
+            format!("{} entries are others here than at the common point", settled.foreign_changes);
+        self.say_of(share, Level::Info, "failback", text);
+        for problem in settled.problems.iter().take(TOLD_MAX) {
+            let text = format!("{}: {}: it is sent anew", problem.path, problem.text);
+            self.say_of(share, Level::Warn, "failback", text);
+        }
+        Ok(())
+    }
+
+    /// Where the plan is kept that is being applied here.
+    pub(super) fn plan_file(&self, share: &str) -> PathBuf {
         self.state.folder().join("failback").join(format!("{share}.applying"))
+    }
+
+    fn keep_under_way(&self, share: &str, plan: &[u8]) -> Result<(), Failure> {
+        let file = self.plan_file(share);
+        let folder = file.parent().unwrap_or(self.state.folder());
+        std::fs::create_dir_all(folder).map_err(|e| disk(folder, &e))?;
+        write_durably(&file, plan).map_err(|e| disk(&file, &e))
+    }
+
+    /// The plan `id`, if it was begun here and is kept.
+    pub(super) fn plan_under_way(
+        &self,
+        share: &str,
+        id: PlanId,
+    ) -> Result<Option<UnderWay>, Failure> {
+        let file = self.plan_file(share);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let bytes = read_plan(&file)?;
+        if plan_id(&bytes) != id {
+            return Ok(None);
+        }
+        let (header, ..) = checked(&bytes, &file)?;
+        Ok(Some(UnderWay { bytes, folders: folders_of(&header) }))
     }
 
     /// Sends what the plan brings over: a small tree of further names, as any other.
@@ -291,22 +447,29 @@ impl Daemon {
 /// What a site's part of a plan came to, as it is told.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct PartDone {
+    #[serde(default)]
+    is_begun: bool,
     moved: Vec<(String, String)>,
     moved_total: u64,
     quarantined: u64,
     quarantined_bytes: u64,
     carried: u64,
+    /// Of its quarantine.
+    #[serde(default)]
+    manifest: Option<DrillFile>,
 }
 
 impl From<Applied> for PartDone {
     fn from(applied: Applied) -> Self {
         let moved = applied.moved.into_iter().take(NAMED_MAX);
         Self {
+            is_begun: applied.is_begun,
             moved: moved.map(|(path, why)| (path.to_string(), why)).collect(),
             moved_total: applied.moved_total,
             quarantined: applied.quarantined,
             quarantined_bytes: applied.quarantined_bytes,
             carried: applied.carried,
+            manifest: None,
         }
     }
 }
@@ -317,6 +480,7 @@ impl PartDone {
             |text: String| farshore_core::path::unescape(&text).and_then(|b| RelPath::new(b).ok());
         let moved = self.moved.into_iter().filter_map(|(text, why)| Some((path(text)?, why)));
         Applied {
+            is_begun: self.is_begun,
             moved: moved.collect(),
             moved_total: self.moved_total,
             quarantined: self.quarantined,
@@ -327,24 +491,14 @@ impl PartDone {
     }
 }
 
-fn moved(site: &str, applied: &Applied) -> Failure {
-    let named = applied.moved.iter().take(TOLD_MAX);
-    let named: Vec<String> = named.map(|(path, why)| format!("{path}: {why}")).collect();
-    Failure {
-        exit: Exit::Held,
-        message: format!(
-            "{} paths of {site} are not what the plan was made with, and nothing was done: {}",
-            applied.moved_total,
-            named.join("; ")
-        ),
-        hint: Some("farshore failback plan makes a new one".into()),
-    }
+pub(super) fn failed(e: &ApplyPlanError) -> Failure {
+    Failure::new(Exit::Partial, e)
 }
 
 type Divergences<'p> =
     Box<dyn Iterator<Item = Result<farshore_core::failback::Divergence, ListError>> + 'p>;
 
-fn iterated(plan: &[u8]) -> Result<Divergences<'_>, ListError> {
+pub(super) fn iterated(plan: &[u8]) -> Result<Divergences<'_>, ListError> {
     Ok(Box::new(PlanReader::new(plan)?))
 }
 
@@ -366,10 +520,10 @@ fn made_below(storage: &impl Storage, path: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes away what was made for a plan but its quarantine. What stays is in nobody's way.
-fn drop_folders(storage: &impl Storage, folders: &Folders) {
-    let parent = storage.open_directory(storage.root(), b".farshore/failback");
-    if let Ok(parent) = parent {
-        drop(farshore_engine::own_folder::remove_tree(storage, &parent, folders.plan.as_bytes()));
+/// Takes away what was made for plans but their quarantines, of one that was superseded as well: a share has one plan
+/// under way. What stays is in nobody's way.
+fn drop_folders(storage: &impl Storage) {
+    if let Ok(own) = storage.open_directory(storage.root(), b".farshore") {
+        drop(farshore_engine::own_folder::remove_tree(storage, &own, b"failback"));
     }
 }

@@ -85,11 +85,15 @@ impl Daemon {
         let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         let view = role.view().filter(is_alone);
         let view = view.ok_or_else(|| held("this site is not alone with a stranded one"))?;
-        if !matches!(view.record.phase, Phase::Alone | Phase::Active) {
-            return Err(held("it is being carried out: nothing of it can be decided any more"));
-        }
         let share = self.share_of(role)?;
+        if let Phase::Reconciling { plan, .. } = view.record.phase {
+            return Err(self.is_under_way(&share.name, plan, "nothing can be decided meanwhile"));
+        }
         let opened = self.open_for_plan(&share)?;
+        let begun = is_begun(&*opened.storage, &folders_of(&header));
+        if begun.map_err(|e| applying::failed(&e))? {
+            return Err(held("it was begun here and given up"));
+        }
         let reader = opened.catalog.reader().map_err(|e| crate::replicate::catalog_failure(&e))?;
         let base: &dyn BaseTree = if header.base.is_some() { &reader } else { &NoBase };
         let config = merge_config(header.base.is_some(), &share);

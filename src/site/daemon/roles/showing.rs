@@ -63,6 +63,7 @@ impl Daemon {
 /// The legal commands as they are typed: before a plan is carried out one is made, and one that is under way goes on.
 pub(super) fn typed(legal: &[CommandName]) -> Vec<String> {
     let is_under_way = legal.contains(&CommandName::FinishReconcile);
+    let apply = "farshore failback apply --plan FILE";
     let mut typed = Vec::new();
     for name in legal {
         match name {
@@ -71,7 +72,10 @@ pub(super) fn typed(legal: &[CommandName]) -> Vec<String> {
                 if !is_under_way {
                     typed.push("farshore failback plan".to_owned());
                 }
-                typed.push("farshore failback apply --plan FILE".to_owned());
+                typed.push(apply.to_owned());
+            }
+            CommandName::AbandonReconcile => {
+                typed.extend([apply.to_owned(), format!("farshore {}", name.name())]);
             }
             name => typed.push(format!("farshore {}", name.name())),
         }

@@ -320,6 +320,69 @@ fn a_site_that_comes_back_waits_until_the_peer_gave_way() {
     assert_eq!(pair.phases(), ["standby", "active"]);
 }
 
+/// One that was opened by force, and the lost one that came back, of one plan.
+fn reconciling(plan: PlanId) -> Pair {
+    let mut pair = Pair::new(None);
+    pair.crash(A);
+    pair.connected = false;
+    pair.input(B, Input::LinkDown);
+    pair.command(B, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    pair.connected = true;
+    pair.start(A);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    pair.command(B, Command::BeginReconcile { plan }).expect("legal");
+    pair.wait(200);
+    assert_eq!(pair.phases(), ["reconciling", "reconciling"]);
+    pair
+}
+
+#[test]
+fn a_plan_that_is_given_up_leaves_both_where_they_were() {
+    let plan = PlanId([5; 32]);
+    let mut pair = reconciling(plan);
+    let base = pair.role(B).record().base;
+    let other = Command::AbandonReconcile { plan: PlanId([6; 32]) };
+    assert_eq!(pair.command(B, other).expect_err("another plan").why, Why::OtherPlan);
+    let closed = pair.command(A, Command::AbandonReconcile { plan });
+    assert!(closed.is_err(), "only the site that goes on working gives a plan up");
+    pair.command(B, Command::AbandonReconcile { plan }).expect("legal");
+    pair.wait(200);
+    assert_eq!(pair.phases(), ["stranded", "alone"]);
+    assert_eq!((pair.gate(B), pair.role(B).record().base), (Gate::Open, base));
+    pair.command(B, Command::AbandonReconcile { plan }).expect("done already");
+    // Another one, or the same, can be carried out.
+    let next = PlanId([7; 32]);
+    pair.command(B, Command::BeginReconcile { plan: next }).expect("legal");
+    pair.wait(200);
+    pair.command(B, Command::FinishReconcile { plan: next }).expect("legal");
+    let late = pair.command(B, Command::AbandonReconcile { plan: next });
+    assert_eq!(late.expect_err("done here").why, Why::PlanDone);
+    pair.command(A, Command::FinishReconcile { plan: next }).expect("legal");
+    pair.wait(200);
+    assert_eq!(pair.phases(), ["standby", "active"]);
+}
+
+#[test]
+fn the_lost_site_is_opened_when_the_other_one_is_lost_in_the_middle_of_a_plan() {
+    let mut pair = reconciling(PlanId([5; 32]));
+    let epoch = pair.role(B).record().epoch;
+    pair.crash(B);
+    pair.input(A, Input::LinkDown);
+    let unsure = pair.command(A, Command::Failover { peer_is_off: false });
+    assert_eq!(unsure.expect_err("it takes a word").why, Why::NeedsWord);
+    pair.command(A, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    assert_eq!(pair.gate(A), Gate::Open);
+    assert!(pair.role(A).record().epoch > epoch);
+    // Who comes back is fenced, and waits for a plan.
+    pair.start(B);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    assert_eq!(pair.phases(), ["alone", "stranded"]);
+}
+
 #[test]
 fn one_that_was_open_alone_is_not_pushed_out_by_one_that_comes_back() {
     let mut pair = Pair::new(None);

@@ -194,7 +194,7 @@ impl Site {
     }
 }
 
-const ALL: [CommandName; 12] = [
+const ALL: [CommandName; 13] = [
     CommandName::Switchover,
     CommandName::Switchover,
     CommandName::Switchover,
@@ -205,6 +205,7 @@ const ALL: [CommandName; 12] = [
     CommandName::OpenAlone,
     CommandName::BeginReconcile,
     CommandName::FinishReconcile,
+    CommandName::AbandonReconcile,
     CommandName::ResolveSplit,
     CommandName::RetryHook,
 ];
@@ -897,6 +898,7 @@ impl World {
             CommandName::OpenAlone if off => Command::OpenAlone,
             CommandName::BeginReconcile => Command::BeginReconcile { plan },
             CommandName::FinishReconcile => Command::FinishReconcile { plan },
+            CommandName::AbandonReconcile => Command::AbandonReconcile { plan },
             CommandName::ResolveSplit => Command::ResolveSplit,
             CommandName::RetryHook => Command::RetryHook,
             _ => return,
@@ -922,7 +924,10 @@ impl World {
         note!(self, "{site} {command:?} gives {:?}", result.as_ref().map(|_| ()));
         match result {
             Err(refused) => {
-                let plan = matches!(command, Command::FinishReconcile { .. });
+                let plan = matches!(
+                    command,
+                    Command::FinishReconcile { .. } | Command::AbandonReconcile { .. }
+                );
                 if listed && !plan {
                     self.fail(format!("{site} lists {command:?} and refuses it: {refused}"));
                 }

@@ -1,0 +1,127 @@
+//! A plan that is under way is given up: what the lost site did of it is taken back, and another one can be made.
+//!
+//! ```text
+//! 1. the lost site brings back every version it moved aside, durably, and forgets what it laid out
+//! 2. the site that goes on lets go of what came; what it placed or kept already stays
+//! 3. its role says alone again, and the other one is stranded when it hears so
+//! ```
+//! Guarantees: each step can be done again, and after a crash within any of them the plan can be given up or go on, as
+//! it is asked. Nothing is deleted. Refuses a plan that is carried out at the site that goes on: that one can only
+//! be finished.
+
+use super::*;
+
+/// What became of the lost site's part of a plan that is not carried out.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::site::daemon) struct TakenBack {
+    /// Versions that are at their paths again.
+    pub(in crate::site::daemon) back: u64,
+    /// Versions that stay in the quarantine, since something else is at their paths.
+    pub(in crate::site::daemon) kept: u64,
+    /// The first of those paths.
+    pub(in crate::site::daemon) first: Vec<String>,
+    /// The quarantine, below the share's root, if the plan was begun.
+    pub(in crate::site::daemon) quarantine: Option<String>,
+    /// Whether the site that goes on had begun its part: that stays.
+    #[serde(default)]
+    pub(in crate::site::daemon) is_begun_here: bool,
+}
+
+impl TakenBack {
+    fn new(undone: Undone, folders: &Folders) -> Self {
+        Self {
+            back: undone.back,
+            kept: undone.late_total,
+            first: undone.late.iter().take(TOLD_MAX).map(ToString::to_string).collect(),
+            quarantine: Some(folders.quarantine()),
+            is_begun_here: false,
+        }
+    }
+}
+
+impl Daemon {
+    /// Gives up the plan that is under way at the site that is alone here; nothing where none is.
+    pub(in crate::site::daemon) fn abandon_failback(
+        &self,
+        role: &ShareRole,
+    ) -> Result<Option<TakenBack>, Failure> {
+        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = self.share_of(role)?;
+        let held = |text: &str, hint: String| Failure {
+            exit: Exit::Held,
+            message: format!("share '{}': {text}", share.name),
+            hint: Some(hint),
+        };
+        let status = || "farshore status says where both stand".to_owned();
+        let id = match role.view().map(|view| view.record.phase) {
+            Some(Phase::Reconciling { plan, open: true, done: false }) => plan,
+            Some(Phase::Reconciling { open: true, .. }) => {
+                return Err(held(
+                    "the plan is carried out here, it can only be finished",
+                    format!(
+                        "farshore failback apply --plan {}",
+                        self.plan_file(&share.name).display()
+                    ),
+                ));
+            }
+            Some(Phase::Reconciling { .. }) => {
+                return Err(held("a plan is given up at the site that goes on working", status()));
+            }
+            Some(Phase::Alone) => return Ok(None),
+            _ => return Err(held("no plan is under way here", status())),
+        };
+        let plan = self.plan_under_way(&share.name, id)?.ok_or_else(|| {
+            held(
+                "the plan that is under way is not in the state folder",
+                "farshore failback apply --plan FILE goes on with it".into(),
+            )
+        })?;
+        let folders = plan.folders;
+        let mut there: TakenBack = self.ask_for(&share.name, id, &[b"abandon"])?;
+        let opened = self.open_for_plan(&share)?;
+        let divergences = || iterated(&plan.bytes);
+        let begun = abandon_at_recovery(&*opened.storage, &divergences, &folders);
+        there.is_begun_here = begun.map_err(|e| failed(&e))?;
+        drop(opened);
+        self.command(role, Command::AbandonReconcile { plan: id })?;
+        self.await_role(role, RECONCILE_PATIENCE, |view| {
+            let said = view.peer.as_ref().map(|peer| peer.said.phase);
+            matches!(said, Some(Phase::Stranded { .. })).then_some(Ok(()))
+        })?;
+        let text = format!(
+            "the plan {} is given up: {} versions are back at the other site",
+            folders.plan, there.back
+        );
+        self.say_of(&share.name, Level::Info, "failback", text);
+        Ok(Some(there))
+    }
+
+    /// Takes this site's part of the plan back, at the site that was lost.
+    pub(super) fn take_back(
+        &self,
+        share: &str,
+        id: PlanId,
+        opened: &Opened,
+    ) -> Result<TakenBack, Failure> {
+        let Some(plan) = self.plan_under_way(share, id)? else { return Ok(TakenBack::default()) };
+        let divergences = || iterated(&plan.bytes);
+        let undone = undo_at_production(&*opened.storage, &divergences, &plan.folders);
+        Ok(TakenBack::new(undone.map_err(|e| failed(&e))?, &plan.folders))
+    }
+
+    /// The site is opened though a plan is under way that will not be carried out: what this site did of it is
+    /// taken back; the plan's short name, and what came of it.
+    pub(in crate::site::daemon) fn take_back_alone(
+        &self,
+        share: &Share,
+        id: PlanId,
+    ) -> Option<(String, Result<TakenBack, Failure>)> {
+        let plan = match self.plan_under_way(&share.name, id) {
+            Ok(plan) => plan?,
+            Err(failure) => return Some(("unknown".into(), Err(failure))),
+        };
+        let done =
+            self.open_for_plan(share).and_then(|opened| self.take_back(&share.name, id, &opened));
+        Some((plan.folders.plan, done))
+    }
+}

@@ -1,0 +1,305 @@
+//! A way home that does not go straight: what moved meanwhile, what is broken off and given up, and what must stand at
+//! both sites when it is over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::{PATIENCE, farshore, shown, text};
+use crate::home::plan;
+use crate::pair::{Daemon, Dials, Pair, Site};
+use crate::switch::{listed, run, wait_phase};
+
+/// What is proven here is not the brake.
+const NO_BRAKE: &str = "account_depth = 1\nbrake = { entries = 1000000, percent = 100 }";
+/// Below its own folder, a site has nothing else of a plan.
+const OWN: &str = ".farshore/failback";
+
+fn put(site: &Site, files: &[(&str, &str)]) {
+    for (path, content) in files {
+        let path = site.tree.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+fn read(site: &Site, path: &str) -> Option<String> {
+    fs::read_to_string(site.tree.join(path)).ok()
+}
+
+fn json(site: &Site, args: &[&str]) -> Value {
+    let out = run(site, &[args, &["--json"]].concat());
+    assert!(out.status.success(), "{args:?}: {}", shown(&out));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+fn over(pair: &Pair, from: &Site, to: &Site) {
+    let done = run(from, &["switchover"]);
+    assert!(done.status.success(), "{}", shown(&done));
+    wait_phase(pair, to, "active", true);
+    wait_phase(pair, from, "standby", false);
+}
+
+/// A recovery point that is sent from `site`.
+fn point(site: &Site) {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let out = farshore(&["mark", "create", "--config", text(&site.config), "--label", "home"]);
+        if out.status.success() {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{}", shown(&out));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Production is killed with `lost` written that never travelled, recovery is opened and writes `found`; then both
+/// are there.
+fn apart(pair: &Pair, p: Daemon, lost: impl Fn(&Site), found: impl Fn(&Site)) -> Daemon {
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    p.kill();
+    lost(production);
+    let opened = run(recovery, &["failover", "--force", "--peer-is-off"]);
+    assert!(opened.status.success(), "{}", shown(&opened));
+    found(recovery);
+    let p = production.start();
+    wait_phase(pair, production, "stranded", false);
+    wait_phase(pair, recovery, "alone", true);
+    p
+}
+
+#[test]
+fn what_was_decided_stands_at_both_sites_and_is_there_still_when_the_share_is_home() {
+    let pair = Pair::with(Dials::Recovery, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let all = ["a/in/1", "a/in/2", "a/in/3", "a/in/4", "a/in/5"];
+    put(production, &all.map(|path| (path, path)));
+    let (p, _r) = (production.start(), recovery.start());
+    pair.point();
+    // So that what each knows of its tree is what a standby knows.
+    over(&pair, production, recovery);
+    over(&pair, recovery, production);
+    pair.point();
+    let _p = apart(
+        &pair,
+        p,
+        |site| {
+            fs::remove_file(site.tree.join("a/in/1")).unwrap();
+            fs::rename(site.tree.join("a/in/2"), site.tree.join("a/in/2-production")).unwrap();
+            put(site, &[("a/in/3", "production's longer")]);
+        },
+        |site| {
+            fs::rename(site.tree.join("a/in/2"), site.tree.join("a/in/2-recovery")).unwrap();
+            put(site, &[("a/in/3", "recovery's"), ("a/in/new", "new")]);
+        },
+    );
+    let (file, _) = plan(recovery);
+    for args in [
+        &["a/in/1", "recovery"][..],
+        &["a/in/2", "both", "--new-name", "a/in/2-both"],
+        &["a/in/3", "both", "--new-name", "a/in/3-production"],
+    ] {
+        let out = run(recovery, &[&["failback", "decide", "--plan", &file][..], args].concat());
+        assert!(out.status.success(), "{args:?}: {}", shown(&out));
+    }
+    let applied = run(recovery, &["failback", "apply", "--plan", &file, "--accept-held"]);
+    assert!(applied.status.success(), "{}", shown(&applied));
+    wait_phase(&pair, production, "standby", false);
+    point(recovery);
+    pair.equal("after the way home");
+    let there = listed(&recovery.tree);
+    assert_eq!(there.get("a/in/1").map(Vec::as_slice), Some(&b"a/in/1"[..]), "{there:?}");
+    over(&pair, recovery, production);
+    pair.equal("at home");
+    assert_eq!(listed(&production.tree), there, "what stood there before is there");
+}
+
+#[test]
+fn a_path_that_moved_at_either_site_stops_a_plan_before_anything_is_done() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    put(production, &[("a/lost", "0"), ("b/won", "0")]);
+    let (p, _r) = (production.start(), recovery.start());
+    pair.point();
+    let _p = apart(
+        &pair,
+        p,
+        |site| put(site, &[("a/lost", "production's lost"), ("b/won", "production's")]),
+        |site| put(site, &[("a/lost", "recovery's")]),
+    );
+    for (site, path) in [(recovery, "b/won"), (production, "a/lost")] {
+        let (file, _) = plan(recovery);
+        let full = site.tree.join(path);
+        let before = read(site, path).unwrap();
+        let stamp = fs::metadata(&full).unwrap().modified().unwrap();
+        put(site, &[(path, "somebody was here")]);
+        let refused = run(recovery, &["failback", "apply", "--plan", &file]);
+        let said = shown(&refused);
+        assert_eq!(refused.status.code(), Some(5), "{said}");
+        assert!(said.contains(path) && said.contains("nothing was done at either site"), "{said}");
+        for site in [production, recovery] {
+            let left = fs::read_dir(site.tree.join(".farshore/quarantine"));
+            assert_eq!(
+                left.map_or(0, Iterator::count),
+                0,
+                "nothing of it is left at {}",
+                site.name
+            );
+        }
+        wait_phase(&pair, production, "stranded", false);
+        wait_phase(&pair, recovery, "alone", true);
+        put(site, &[(path, &before)]);
+        fs::File::options().write(true).open(&full).unwrap().set_modified(stamp).unwrap();
+    }
+    // The next plan sees what both sites did, not what a plan did.
+    let (file, rows) = plan(recovery);
+    assert_eq!(rows["a/lost"]["class"], "both-modified", "{rows:#?}");
+    let applied = run(recovery, &["failback", "apply", "--plan", &file]);
+    assert!(applied.status.success(), "{}", shown(&applied));
+    point(recovery);
+    pair.equal("after the way home");
+    assert_eq!(read(recovery, "b/won").as_deref(), Some("production's"));
+}
+
+/// A pair whose plan is broken off when production has moved `a/lost` aside and could not lay out `b/won`.
+struct Broken {
+    pair: Pair,
+    p: Daemon,
+    r: Daemon,
+    plan: String,
+    /// What is in the way at production.
+    obstacle: PathBuf,
+}
+
+fn broken() -> Broken {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    put(production, &[("a/lost", "0"), ("a/kept", "0"), ("b/won", "0")]);
+    let (p, r) = (production.start(), recovery.start());
+    pair.point();
+    let p = apart(
+        &pair,
+        p,
+        |site| {
+            let lost = [("a/lost", "production's lost"), ("a/kept", "production's kept")];
+            put(site, &lost);
+            put(site, &[("b/won", "production's")]);
+        },
+        |site| put(site, &[("a/lost", "recovery's")]),
+    );
+    let (file, _) = plan(recovery);
+    let kept = run(recovery, &["failback", "decide", "--plan", &file, "a/kept", "recovery"]);
+    assert!(kept.status.success(), "{}", shown(&kept));
+    let name = file.rsplit_once('-').unwrap().1.strip_suffix(".plan").unwrap();
+    let obstacle = production.tree.join(OWN).join(name).join("outgoing/b");
+    fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
+    fs::write(&obstacle, "in the way").unwrap();
+    let stopped = run(recovery, &["failback", "apply", "--plan", &file]);
+    assert!(!stopped.status.success(), "{}", shown(&stopped));
+    wait_phase(&pair, production, "reconciling", false);
+    wait_phase(&pair, recovery, "reconciling", true);
+    assert!(!production.tree.join("a/lost").exists() && !production.tree.join("a/kept").exists());
+    Broken { pair, p, r, plan: file, obstacle }
+}
+
+#[test]
+fn a_plan_that_is_under_way_goes_on_or_is_given_up_and_no_other_is_made_beside_it() {
+    let Broken { pair, p: _p, r: _r, plan: file, obstacle } = broken();
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    // Both words that lead on are named, by whatever is refused, and by status.
+    for args in [
+        &["failback", "plan"][..],
+        &["failback", "decide", "--plan", &file, "a/lost", "production"],
+    ] {
+        let refused = run(recovery, args);
+        let said = shown(&refused);
+        assert_eq!(refused.status.code(), Some(5), "{said}");
+        assert!(said.contains("failback apply --plan /"), "{said}");
+        assert!(said.contains("failback abandon"), "{said}");
+    }
+    let status = pair.wait(recovery, "what is next", |share| share["roles"].is_object());
+    let next = status["roles"]["next"].to_string();
+    assert!(next.contains("failback apply") && next.contains("failback abandon"), "{next}");
+    let given_up = json(recovery, &["failback", "abandon"]);
+    assert_eq!((&given_up["back"], &given_up["kept"]), (&2.into(), &0.into()), "{given_up:#}");
+    wait_phase(&pair, production, "stranded", false);
+    wait_phase(&pair, recovery, "alone", true);
+    assert_eq!(read(production, "a/lost").as_deref(), Some("production's lost"));
+    assert!(!obstacle.exists() && is_empty(&production.tree.join(OWN)));
+    // Nothing is under way any more.
+    assert!(run(recovery, &["failback", "abandon"]).status.success());
+    // What was decided holds; it can be changed, and be carried out.
+    let decided = run(recovery, &["failback", "decide", "--plan", &file, "b/won", "production"]);
+    assert!(decided.status.success(), "{}", shown(&decided));
+    let (other, rows) = plan(recovery);
+    assert_eq!(rows["a/lost"]["class"], "both-modified", "{rows:#?}");
+    assert_eq!(rows["a/kept"]["class"], "production-modified", "{rows:#?}");
+    assert_ne!(other, file);
+    let applied = run(recovery, &["failback", "apply", "--plan", &file]);
+    assert!(applied.status.success(), "{}", shown(&applied));
+    point(recovery);
+    pair.equal("after the way home");
+    assert_eq!(read(recovery, "a/lost").as_deref(), Some("recovery's"));
+    assert_eq!(read(recovery, "a/kept").as_deref(), Some("0"), "as it was decided");
+    assert_eq!(read(recovery, "b/won").as_deref(), Some("production's"));
+}
+
+/// Whether nothing is in a folder, or it is not there.
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+#[test]
+fn an_apply_that_goes_on_tells_of_the_whole_plan_and_leaves_nothing_behind() {
+    let Broken { pair, p: _p, r: _r, plan: file, obstacle } = broken();
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    fs::remove_file(&obstacle).unwrap();
+    // Of a plan that never came to its end.
+    for site in [production, recovery] {
+        put(site, &[(&format!("{OWN}/deadbeef/outgoing/a/large"), "large")]);
+    }
+    let applied = json(recovery, &["failback", "apply", "--plan", &file]);
+    assert_eq!(applied["quarantined"]["production"], 2, "{applied:#}");
+    assert_eq!(applied["quarantined"]["recovery"], 1, "{applied:#}");
+    assert_eq!((&applied["placed"], &applied["carried"]), (&1.into(), &1.into()), "{applied:#}");
+    let report = json(recovery, &["audit", "report", applied["report"].as_str().unwrap()]);
+    let files = report["files"].as_array().unwrap();
+    let there = production.tree.join(applied["quarantine"].as_str().unwrap()).join("manifest");
+    let digest = blake3::hash(&fs::read(&there).unwrap()).to_hex();
+    assert!(files.iter().any(|file| file["blake3"] == digest.as_str()), "{report:#}");
+    wait_phase(&pair, production, "standby", false);
+    point(recovery);
+    pair.equal("after the way home");
+    for site in [production, recovery] {
+        assert!(!site.tree.join(OWN).exists(), "{}", site.name);
+    }
+}
+
+#[test]
+fn the_lost_site_is_opened_when_the_other_one_is_lost_in_the_middle_of_a_plan() {
+    let Broken { pair, p: _p, r, plan: _, obstacle: _ } = broken();
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    r.kill();
+    let opened = json(production, &["failover", "--force", "--peer-is-off"]);
+    let lines = opened["lines"].to_string();
+    assert_eq!(opened["open"], true, "{opened:#}");
+    assert_eq!((&opened["stood"]["back"], &opened["stood"]["kept"]), (&2.into(), &0.into()));
+    assert!(lines.contains("failback plan"), "{opened:#}");
+    wait_phase(&pair, production, "alone", true);
+    for (path, content) in [("a/lost", "production's lost"), ("a/kept", "production's kept")] {
+        assert_eq!(read(production, path).as_deref(), Some(content));
+    }
+    // Who was lost waits for a plan, which knows what either site did itself.
+    let _r = recovery.start();
+    wait_phase(&pair, recovery, "stranded", false);
+    let (file, rows) = plan(production);
+    assert_eq!(rows["a/lost"]["class"], "both-modified", "{rows:#?}");
+    assert!(rows.values().all(|row| row["outcome"] != "delete"), "{rows:#?}");
+    let applied = run(production, &["failback", "apply", "--plan", &file, "--accept-held"]);
+    assert!(applied.status.success(), "{}", shown(&applied));
+    wait_phase(&pair, recovery, "standby", false);
+    point(production);
+    pair.equal("brought back");
+    assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
+}
