@@ -52,6 +52,9 @@ struct AbandonArgs {
     daemon: DaemonArgs,
 }
 
+/// What may become of a path, as it is typed.
+const OUTCOMES: [&str; 6] = ["production", "recovery", "both", "merge", "quarantine", "hold"];
+
 #[derive(Debug, clap::Args)]
 struct ShowArgs {
     /// The plan's file
@@ -61,7 +64,7 @@ struct ShowArgs {
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,
     /// Only paths with this outcome: production, recovery, both, merge, quarantine or hold; may be given several times
-    #[arg(long, value_name = "OUTCOME")]
+    #[arg(long, value_name = "OUTCOME", value_parser = OUTCOMES)]
     outcome: Vec<String>,
     /// Only paths that both sites changed and do not agree on
     #[arg(long)]

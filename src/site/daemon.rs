@@ -41,7 +41,7 @@ use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
 use farshore_proto::session::SessionError;
 use farshore_transport::{
     Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
-    dial_trusting,
+    WeakLink, dial_trusting,
 };
 use serde_json::{Value, json};
 

@@ -108,6 +108,12 @@ fn what_was_decided_stands_at_both_sites_and_is_there_still_when_the_share_is_ho
     wait_phase(&pair, production, "standby", false);
     point(recovery);
     pair.equal("after the way home");
+    // Typed again it is done, and what is no outcome is told as such.
+    let again = run(recovery, &["failback", "apply", "--plan", &file]);
+    assert!(again.status.success(), "{}", shown(&again));
+    assert!(shown(&again).contains("carried out already"), "{}", shown(&again));
+    let bogus = farshore(&["failback", "show", "--plan", &file, "--outcome", "bogus"]);
+    assert_eq!(bogus.status.code(), Some(2), "{}", shown(&bogus));
     let there = listed(&recovery.tree);
     assert_eq!(there.get("a/in/1").map(Vec::as_slice), Some(&b"a/in/1"[..]), "{there:?}");
     over(&pair, recovery, production);
@@ -302,4 +308,32 @@ fn the_lost_site_is_opened_when_the_other_one_is_lost_in_the_middle_of_a_plan() 
     point(production);
     pair.equal("brought back");
     assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
+}
+
+/// A daemon that is killed while it is asked for something, and begins anew, is not waited for as long as a line may
+/// be silent.
+#[test]
+fn a_command_ends_when_the_other_site_began_anew() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    put(production, &[("a/in/1", "1")]);
+    let (p, _r) = (production.start(), recovery.start());
+    pair.point();
+    let p = apart(&pair, p, |_| {}, |site| put(site, &[("a/in/2", "2")]));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(p.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| run(recovery, &["failback", "plan"]));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(!asked.is_finished(), "it waits for the other site");
+        p.kill();
+        let _p = production.start();
+        let out = asked.join().unwrap();
+        assert_eq!(out.status.code(), Some(4), "{}", shown(&out));
+        assert!(shown(&out).contains("its daemon began anew"), "{}", shown(&out));
+        // Nothing of it is in the way of the next.
+        wait_phase(&pair, recovery, "alone", true);
+        wait_phase(&pair, production, "stranded", false);
+        plan(recovery);
+    });
 }

@@ -32,7 +32,7 @@ pub use dial::{ConnectError, dial, dial_eager, dial_pairing, dial_trusting};
 pub use error::{LostCause, Retry, escape};
 pub use identity::{CertificateError, KeyId, KeyIdError, SiteKey, SiteKeyError};
 pub use listen::{AcceptError, BindError, Incoming, Listener, Refusal, RefusalCode};
-pub use quic_link::QuicLink;
+pub use quic_link::{QuicLink, WeakLink};
 pub use signing::{Signature, SignatureError};
 pub use trust::{ALPN, KeySet, PAIRING_ALPN, TlsSetupError};
 pub use trusted::TrustedKeys;

@@ -147,7 +147,8 @@ impl QuicLink {
     }
 
     /// A handle that does not keep the link alive.
-    pub(crate) fn weak(&self) -> WeakLink {
+    #[must_use]
+    pub fn weak(&self) -> WeakLink {
         WeakLink(Arc::downgrade(&self.0))
     }
 
@@ -187,14 +188,24 @@ impl QuicLink {
 }
 
 /// A handle that does not keep its link alive.
-pub(crate) struct WeakLink(Weak<Shared>);
+pub struct WeakLink(Weak<Shared>);
+
+impl fmt::Debug for WeakLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakLink")
+    }
+}
 
 impl WeakLink {
-    pub(crate) fn upgrade(&self) -> Option<QuicLink> {
+    /// The link, while anybody else has it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<QuicLink> {
         self.0.upgrade().map(QuicLink)
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether nobody has it any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }
 }

@@ -415,7 +415,10 @@ impl Daemon {
             }
             Request::FailbackApply { plan, accept_held } => {
                 let of_plan = drills::file("plan", &plan);
-                let carried = self.apply_failback(&plan, accept_held)?;
+                let Some(carried) = self.apply_failback(&plan, accept_held)? else {
+                    let line = "this plan was carried out already; 'farshore status' says where the share stands";
+                    return Ok(json!({ "plan": of_plan.path, "lines": [line] }));
+                };
                 let Carried { production, recovery, header, manifest: there } = carried;
                 let folder =
                     format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());

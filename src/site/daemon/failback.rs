@@ -500,12 +500,36 @@ fn folders_of(header: &Header) -> Folders {
     Folders { epoch: header.epoch.0, plan: header.id().short() }
 }
 
+/// A plan of ten million paths has some 3 GB; more is something else.
+const PLAN_LEN_MAX: u64 = 8 << 30;
+
+/// Reads a plan whole, once its first record says that it is one.
 fn read_plan(file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file).map_err(|e| Failure {
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |e: std::io::Error| Failure {
         exit: Exit::Refused,
         message: format!("plan {}: reading it: {e}", file.display()),
         hint: Some("the daemon reads it: it must be below its state folder".into()),
-    })
+    };
+    let is_none = |why: String| Failure {
+        exit: Exit::Refused,
+        message: format!("plan {}: {why}", file.display()),
+        hint: Some("farshore failback plan makes a new one".into()),
+    };
+    // Not blocking, so that a pipe put there cannot hold us.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(file);
+    let opened = opened.map_err(failed)?;
+    let stat = opened.metadata().map_err(failed)?;
+    if !stat.is_file() || stat.len() > PLAN_LEN_MAX {
+        return Err(is_none("it is not a plan's file".into()));
+    }
+    let first = PlanReader::new(BufReader::new(&opened));
+    first.map_err(|e| is_none(farshore_engine::ingest::describe(&e)))?;
+    let mut bytes = Vec::new();
+    std::io::Seek::rewind(&mut &opened).map_err(failed)?;
+    (&opened).take(PLAN_LEN_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 fn checked(plan: &[u8], file: &Path) -> Result<(Header, u32, Summary), Failure> {

@@ -211,7 +211,10 @@ impl Daemon {
         // A share the other site alone has is none of ours.
         let Some(role) = self.role(share) else { return };
         match Say::decode(said) {
-            Ok(say) => role.input(Input::Heard(Box::new(say))),
+            Ok(say) => {
+                self.talk.lives(share, say.beat.life);
+                role.input(Input::Heard(Box::new(say)));
+            }
             Err(e) => self.say_of(share, Level::Warn, "role", format!("what the peer said: {e}")),
         }
     }

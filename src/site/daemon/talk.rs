@@ -6,8 +6,9 @@
 //! a link for one purpose: whoever dials opens it with "call"; the other one asks for it with "ask"
 //! ```
 //! Guarantees: one such link at a time, the latest; what is said goes out whole or not at all, and the next word
-//! makes a lost one good; a call that is not answered in its time fails. Refuses every key but the other
-//! site's. Nothing here survives a crash.
+//! makes a lost one good; a call that is not answered in its time fails, and so does one with a run of the other
+//! site's daemon that is over, as soon as the next one is heard. Refuses every key but the other site's. Nothing here
+//! survives a crash.
 
 use std::time::Instant;
 
@@ -22,8 +23,23 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct TalkLine {
     /// Counted, so that the end of a former one does not take the present one away.
     link: Mutex<(u64, Option<QuicLink>)>,
-    asked: Mutex<BTreeMap<u64, Told<QuicLink>>>,
+    asked: Mutex<BTreeMap<u64, Asked>>,
     calls: std::sync::atomic::AtomicU64,
+    open: Mutex<OpenCalls>,
+}
+
+/// Who waits for a call about a share.
+struct Asked {
+    share: String,
+    tell: Told<QuicLink>,
+}
+
+/// Calls under way, and with which runs of the other site's daemon.
+#[derive(Default)]
+struct OpenCalls {
+    links: Vec<(String, WeakLink)>,
+    /// By share, the run that was heard last.
+    lives: BTreeMap<String, u64>,
 }
 
 impl TalkLine {
@@ -31,8 +47,34 @@ impl TalkLine {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn asked(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Told<QuicLink>>> {
+    fn asked(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Asked>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, OpenCalls> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call about `share` goes on over `link`.
+    fn called(&self, share: &str, link: &QuicLink) {
+        let links = &mut self.open().links;
+        links.retain(|(_, link)| !link.is_gone());
+        links.push((share.to_owned(), link.weak()));
+    }
+
+    /// The run `life` of the other site's daemon spoke of `share`: nobody answers any more what was called of a run
+    /// before, which the line alone would find out half a minute later.
+    pub(super) fn lives(&self, share: &str, life: u64) {
+        let mut open = self.open();
+        if open.lives.insert(share.to_owned(), life).is_none_or(|before| before == life) {
+            return;
+        }
+        self.asked().retain(|_, asked| asked.share != share);
+        for (_, link) in open.links.extract_if(.., |(of, _)| of == share) {
+            if let Some(link) = link.upgrade() {
+                link.close(CloseCode::Stopped as u32, "the other site's daemon began anew");
+            }
+        }
     }
 
     /// Puts `link` in the place of the former one, which is closed; its number.
@@ -168,6 +210,7 @@ impl Daemon {
         let mut call = Call { purpose, share: share.to_owned(), number: 0, plan };
         if self.config().peer.dial.is_some() {
             let link = self.dial_quietly()?;
+            self.talk.called(share, &link);
             let opened = link.send_control(Bytes::from(Message::Call(call).to_bytes()));
             opened.map_err(|e| failed(farshore_engine::ingest::describe(&e)))?;
             return Ok(link);
@@ -175,15 +218,19 @@ impl Daemon {
         call.number = self.talk.calls.fetch_add(1, Relaxed) + 1;
         let (tell, answer) = bounded(1);
         let number = call.number;
-        self.talk.asked().insert(number, tell);
+        self.talk.asked().insert(number, Asked { share: share.to_owned(), tell });
         let sent = self.talk.send(&Message::Ask(call));
         let answered = match sent {
-            true => {
-                answer.recv_timeout(CALL_PATIENCE).map_err(|_| failed("it did not call".into()))
-            }
+            true => answer.recv_timeout(CALL_PATIENCE).map_err(|e| match e {
+                RecvTimeoutError::Timeout => failed("it did not call".into()),
+                RecvTimeoutError::Disconnected => failed("its daemon began anew".into()),
+            }),
             false => Err(failed("there is no connection".into())),
         };
         self.talk.asked().remove(&number);
+        if let Ok(link) = &answered {
+            self.talk.called(share, link);
+        }
         answered
     }
 
@@ -192,11 +239,12 @@ impl Daemon {
         if call.number != 0 {
             let waiting = self.talk.asked().remove(&call.number);
             match waiting {
-                Some(waiting) => waiting.send(link).unwrap_or(()),
+                Some(waiting) => waiting.tell.send(link).unwrap_or(()),
                 None => link.close(CloseCode::Stopped as u32, "nobody waits for this call"),
             }
             return;
         }
+        self.talk.called(&call.share, &link);
         self.serve_call(call, &link);
     }
 
@@ -211,6 +259,7 @@ impl Daemon {
             };
             let Some(_present) = daemon.sessions.enter(Arc::new(link.clone())) else { return };
             if link.send_control(Bytes::from(Message::Call(call.clone()).to_bytes())).is_ok() {
+                daemon.talk.called(&call.share, &link);
                 daemon.serve_call(&call, &link);
             }
         });
@@ -223,3 +272,43 @@ impl Daemon {
 
 /// The longest time until the talk is tried again: roles wait for it.
 const TALK_RETRY_LAST: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use farshore_transport::dial;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_of_a_run_that_is_over_ends_when_the_next_one_speaks() {
+        let (ours, theirs) = (SiteKey::generate().expect("key"), SiteKey::generate().expect("key"));
+        let config = TransportConfig::loopback();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let trusted = KeySet::from(ours.key_id());
+        let listener = Listener::bind(address, &theirs, trusted, config.clone()).expect("bound");
+        let talk = TalkLine::default();
+        let called = |share: &str| {
+            let at = listener.local_addr();
+            let link = dial(at, &ours, KeySet::from(theirs.key_id()), &config).expect("dialed");
+            let there = listener.accept().expect("accepted").link;
+            talk.called(share, &link);
+            (link, there)
+        };
+        let (homes, other) = (called("homes"), called("other"));
+        let (tell, answer) = bounded::<QuicLink>(1);
+        talk.asked().insert(1, Asked { share: "homes".into(), tell });
+        for share in ["homes", "other", "homes"] {
+            talk.lives(share, 7);
+        }
+        let said = Bytes::from_static(b"there");
+        homes.1.send_control(said.clone()).expect("the same run goes on");
+        assert_eq!(homes.0.recv_control().expect("heard"), Some(said.clone()));
+        talk.lives("homes", 8);
+        assert!(homes.0.recv_control().is_err(), "nobody answers any more");
+        assert!(matches!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
+        other.1.send_control(said.clone()).expect("another share's call goes on");
+        assert_eq!(other.0.recv_control().expect("heard"), Some(said));
+    }
+}

@@ -32,12 +32,12 @@ pub(super) struct UnderWay {
 }
 
 impl Daemon {
-    /// Carries out a plan at the site that is alone here.
+    /// Carries out a plan at the site that is alone here; `None` when it was carried out before.
     pub(in crate::site::daemon) fn apply_failback(
         &self,
         file: &Path,
         accept_held: bool,
-    ) -> Result<Carried, Failure> {
+    ) -> Result<Option<Carried>, Failure> {
         let plan = read_plan(file)?;
         let (header, _, summary) = checked(&plan, file)?;
         let held = |text: String, hint: &str| Failure {
@@ -60,13 +60,17 @@ impl Daemon {
                 again,
             ));
         }
-        let view = role.view().filter(is_alone).ok_or_else(|| {
+        let (id, view) = (plan_id(&plan), role.view());
+        let is_done = |view: &RoleView| view.record.plan == Some(id) && !is_alone(view);
+        if view.as_ref().is_some_and(is_done) {
+            return Ok(None);
+        }
+        let view = view.filter(is_alone).ok_or_else(|| {
             held(
                 "this site is not alone with a stranded one".into(),
                 "farshore status says where both stand",
             )
         })?;
-        let id = plan_id(&plan);
         let under_way = match view.record.phase {
             Phase::Reconciling { plan, .. } if plan == id => true,
             Phase::Reconciling { plan, .. } => {
@@ -150,7 +154,7 @@ impl Daemon {
             Phase::Active if !view.busy => Some(Ok(())),
             _ => None,
         })?;
-        Ok(Carried { production, recovery, header, manifest })
+        Ok(Some(Carried { production, recovery, header, manifest }))
     }
 
     /// Asks the other site for something about the plan `id`, and waits for what came of it.
