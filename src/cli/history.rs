@@ -131,6 +131,15 @@ pub(super) fn run(args: &HistoryArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// What a point does not vouch for, for people; nothing of one that vouches for all.
+pub(super) fn exceptions(point: &Value) -> String {
+    match point["exceptions"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(1) => ", WITHOUT 1 entry or account that was not at the standby yet".into(),
+        Some(n) => format!(", WITHOUT {n} entries or accounts that were not at the standby yet"),
+    }
+}
+
 /// The points that [`points`] gave, from here or from a daemon.
 fn show_points(value: &Value, as_json: bool) {
     if as_json {
@@ -143,9 +152,9 @@ fn show_points(value: &Value, as_json: bool) {
         let marks = marks.iter().filter_map(Value::as_str);
         let marks: String = marks.map(|label| format!(" [{}]", escape_text(label))).collect();
         let restorable = if point["restorable"] == true { "" } else { ", not restorable" };
-        let root: String = text("root").chars().take(16).collect();
+        let (but, root): (_, String) = (exceptions(point), text("root").chars().take(16).collect());
         print(&format!(
-            "{} {} {} entries, {}, root {root}{restorable}{marks}\n",
+            "{} {} {} entries, {}{but}, root {root}{restorable}{marks}\n",
             number("sequence"),
             text("time"),
             number("entries"),

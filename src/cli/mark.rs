@@ -8,6 +8,7 @@ use farshore_core::path::escape_text;
 use serde_json::Value;
 
 use super::daemon::ask;
+use super::history::exceptions;
 use super::replicate::eprint;
 use super::{DaemonArgs, print};
 use crate::exit::{Exit, Failure};
@@ -126,5 +127,11 @@ fn say_if_it_waits(daemon: &DaemonArgs) {
 fn text(mark: &Value) -> String {
     let of = |name: &str| escape_text(mark[name].as_str().unwrap_or("?"));
     let sequence = mark["sequence"].as_u64().map_or("?".to_owned(), |n| n.to_string());
-    format!("recovery point {sequence} of {}, root {}: {}\n", of("time"), of("root"), of("label"))
+    let but = exceptions(mark);
+    format!(
+        "recovery point {sequence} of {}{but}, root {}: {}\n",
+        of("time"),
+        of("root"),
+        of("label")
+    )
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use farshore_core::path::escape_text;
 use farshore_core::size::HumanBytes;
 
+use super::history::exceptions;
 use super::print;
 use crate::exit::{Exit, Failure};
 use crate::history::parse_wanted;
@@ -79,7 +80,9 @@ fn text(report: &Report) -> String {
         value.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).unwrap_or_default()
     };
     let state = match &report.point {
-        Some(_) => format!("recovery point {} of {}", of("sequence"), of("time")),
+        Some(point) => {
+            format!("recovery point {} of {}{}", of("sequence"), of("time"), exceptions(point))
+        }
         None => format!("the state after batch {}", report.batch),
     };
     let root = report.root.as_deref().unwrap_or("none");

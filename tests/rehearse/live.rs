@@ -58,7 +58,7 @@ fn a_former_point_is_as_it_was(disk: Disk) {
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 32 << 20).unwrap();
     // Longer than XFS has links.
     fs::remove_file(tree.join("symlinks/longest")).unwrap_or(());
-    let (sequence, _) = pair.point();
+    let (sequence, _) = pair.whole_point();
     let truth = pair.production.tree.with_file_name("truth");
     copy(tree, &truth);
 
@@ -109,7 +109,7 @@ fn a_former_point_is_as_it_was(disk: Disk) {
         over.store(true, Relaxed);
         assert!(churning.join().unwrap() > 20);
     });
-    pair.point();
+    pair.whole_point();
     let found = without_holes(compare(tree, &pair.recovery.tree, &[b".farshore"]));
     assert!(found.is_empty(), "{found:#?}");
     // History is whole: the point is as it was, once more.

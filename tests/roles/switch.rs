@@ -131,3 +131,42 @@ fn by_force_the_standby_opens_at_its_point_and_the_lost_site_comes_back_stranded
     wait_phase(&pair, production, "stranded", false);
     wait_phase(&pair, recovery, "alone", true);
 }
+
+/// What is typed again is done, and says so; a second word about a failover is one that opens the gate, and is told
+/// as such.
+#[test]
+fn what_is_typed_twice_is_done_once_and_says_so() {
+    let pair = Pair::with(Dials::Production, "");
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    pair.write("a/one", b"1");
+    let (p, _r) = (production.start(), recovery.start());
+    pair.point();
+    let json = |site: &Site, args: &[&str], code| {
+        let out = run(site, &[args, &["--json"]].concat());
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}", shown(&out));
+        serde_json::from_slice::<Value>(&out.stdout).unwrap()
+    };
+    for (from, to) in [(production, recovery), (recovery, production)] {
+        let over = json(from, &["switchover"], 0);
+        wait_phase(&pair, to, "active", true);
+        wait_phase(&pair, from, "standby", false);
+        let again = json(from, &["switchover"], 0);
+        assert_eq!(again["epoch"], over["epoch"]);
+        assert!(again["lines"][0].as_str().unwrap().contains("already"), "{again:#}");
+    }
+    pair.point();
+    p.kill();
+    // Nobody has found out yet that nobody answers.
+    let first = json(recovery, &["failover", "--force"], 5);
+    assert_eq!(first["open"], false, "{first:#}");
+    assert_eq!(run(recovery, &["gate"]).status.code(), Some(5));
+    let second = json(recovery, &["failover", "--force", "--peer-is-off"], 0);
+    assert_eq!(second["open"], true, "{second:#}");
+    let open = wait_phase(&pair, recovery, "alone", true);
+    assert_eq!(second["epoch"], open["epoch"], "{second:#}");
+    assert!(second["epoch"].as_u64() > first["epoch"].as_u64(), "{second:#}");
+    assert_eq!(second["point"], first["point"]);
+    assert!(second["report"].is_string(), "{second:#}");
+    let third = json(recovery, &["failover", "--force", "--peer-is-off"], 0);
+    assert_eq!((&third["epoch"], &third["report"]), (&second["epoch"], &Value::Null));
+}

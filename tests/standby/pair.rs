@@ -112,6 +112,24 @@ impl Pair {
 
     /// Makes a point, and says its sequence and time.
     pub(crate) fn point(&self) -> (u64, i64) {
+        let (sequence, time, _) = self.point_of();
+        (sequence, time)
+    }
+
+    /// The same, once nothing waits for a large file any more: it is in the point.
+    pub(crate) fn whole_point(&self) -> (u64, i64) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (sequence, time, exceptions) = self.point_of();
+            if exceptions == 0 {
+                return (sequence, time);
+            }
+            assert!(Instant::now() < until, "{exceptions} exceptions");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn point_of(&self) -> (u64, i64, u64) {
         let config = text(&self.production.config);
         let args = ["mark", "create", "--config", config, "--label", "test", "--json"];
         let until = Instant::now() + PATIENCE;
@@ -121,7 +139,8 @@ impl Pair {
                 let point: Value = serde_json::from_slice(&made.stdout).expect("JSON");
                 let point = point.get("point").cloned().unwrap_or(point);
                 let number = |key: &str| point[key].as_i64().expect("a number");
-                return (number("sequence").unsigned_abs(), number("time_unix_ms"));
+                let exceptions = number("exceptions").unsigned_abs();
+                return (number("sequence").unsigned_abs(), number("time_unix_ms"), exceptions);
             }
             assert!(Instant::now() < until, "no point: {}", shown(&made));
             std::thread::sleep(Duration::from_millis(100));

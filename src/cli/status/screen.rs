@@ -33,7 +33,7 @@ pub(super) fn screen(status: &SiteStatus, colours: bool) -> String {
     peer(&mut out, status);
     for share in &status.shares {
         out.push('\n');
-        self::share(&mut out, share, status.now_unix_ms);
+        self::share(&mut out, share, status.peer.answers, status.now_unix_ms);
     }
     out
 }
@@ -86,12 +86,12 @@ fn started(status: &SiteStatus) -> String {
     format!("up for {}", span(u64::try_from(ago).unwrap_or(0)))
 }
 
-fn share(out: &mut String, share: &ShareStatus, now: i64) {
+fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
     let title =
         format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
     line(out, "SHARE", &title);
     if let Some(roles) = &share.roles {
-        self::roles(out, roles);
+        self::roles(out, roles, answers);
     }
     line(out, "state", &state(share, now));
     for reason in &share.reasons {
@@ -150,7 +150,7 @@ fn share(out: &mut String, share: &ShareStatus, now: i64) {
     problems(out, share, now);
 }
 
-fn roles(out: &mut String, roles: &RoleStatus) {
+fn roles(out: &mut String, roles: &RoleStatus, answers: bool) {
     let gate = match (&roles.gate_text, roles.gate_open) {
         (_, true) => "services may work with it here".to_owned(),
         (Some(why), false) => format!("services may not work with it here: {why}"),
@@ -162,8 +162,33 @@ fn roles(out: &mut String, roles: &RoleStatus) {
         _ => "; nothing heard from the other site yet".to_owned(),
     };
     line(out, "role", &format!("{}{text}; {gate}{peer}", roles.phase));
-    if !roles.next.is_empty() {
-        line(out, "next", &roles.next.join(", "));
+    next(out, roles, answers);
+}
+
+/// What may be typed now. What opens this site without the other one is no next step as long as that answers.
+fn next(out: &mut String, roles: &RoleStatus, answers: bool) {
+    let is_forced = |next: &&String| next.starts_with("farshore failover");
+    let (forced, mut steps): (Vec<&String>, Vec<&String>) = roles.next.iter().partition(is_forced);
+    let there = match (&*roles.phase, roles.peer_phase.as_deref()) {
+        _ if !answers => None,
+        ("standby", Some("active")) => Some("farshore switchover, at the other site".to_owned()),
+        ("stranded", Some("alone" | "active")) => {
+            Some("farshore failback plan, at the other site".to_owned())
+        }
+        _ => None,
+    };
+    steps.extend(&there);
+    let joined = |of: &[&String]| of.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
+    let forced = joined(&forced);
+    match (steps.is_empty(), forced.is_empty(), answers) {
+        (true, true, _) => {}
+        (_, true, _) => line(out, "next", &joined(&steps)),
+        (true, false, false) => line(out, "next", &forced),
+        (true, false, true) => line(out, "next", &format!("if the other site is lost: {forced}")),
+        (false, false, _) => {
+            line(out, "next", &joined(&steps));
+            line(out, "", &format!("only if the other site is lost: {forced}"));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use farshore_core::size::HumanBytes;
 
 use super::facts::{
     AccountStatus, AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role,
-    ShareState, ShareStatus, SiteStatus, Stall,
+    RoleStatus, ShareState, ShareStatus, SiteStatus, Stall,
 };
 use super::snapshot::millis;
 use crate::report::utc;
@@ -207,6 +207,14 @@ fn heard(share: &ShareStatus, peer: &PeerStatus, now_unix_ms: i64) -> String {
     span(ago.unwrap_or(peer.since_ms))
 }
 
+/// Whether a failover of a share is what might come next: it has a point, and the sites did not part already.
+fn may_fail_over(share: &ShareStatus) -> bool {
+    let has_parted = |roles: &RoleStatus| {
+        matches!(&*roles.phase, "alone" | "stranded" | "reconciling" | "split")
+    };
+    share.recovery_point.is_some() && !share.roles.as_ref().is_some_and(has_parted)
+}
+
 /// What the site comes to.
 pub(super) fn of_site(status: &SiteStatus) -> Verdict {
     let mut reasons: Vec<Reason> = Vec::new();
@@ -230,7 +238,7 @@ pub(super) fn of_site(status: &SiteStatus) -> Verdict {
                 1 => " (and 1 more reason)".into(),
                 n => format!(" (and {n} more reasons)"),
             };
-            let cost = match status.shares.iter().any(|share| share.recovery_point.is_some()) {
+            let cost = match status.shares.iter().any(may_fail_over) {
                 true => format!("; if we failed over now, {}", loss(status)),
                 false => String::new(),
             };

@@ -3,12 +3,12 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
-use farshore_core::role::{Command, CommandName, Phase};
+use farshore_core::role::{Command, CommandName, Phase, RoleView};
 
 use super::drilling::{Achieved, Begun, about_roles};
 use super::failback::{Carried, Decided as FailbackDecided};
 use super::receiving::Standby;
-use super::roles::ShareRole;
+use super::roles::{FailedOver, ShareRole};
 use super::sending::Outgoing;
 use super::*;
 use crate::history;
@@ -50,7 +50,8 @@ impl Daemon {
         };
         // One that is named is that one; else those that are sent are chosen from.
         let sent: Vec<&str> = names.iter().copied().filter(here).collect();
-        let name = control::choose_share(if given.is_some() { &names } else { &sent }, given)?;
+        let all = given.is_some() || sent.is_empty();
+        let name = control::choose_share(if all { &names } else { &sent }, given)?;
         self.outgoing(name).ok_or_else(|| self.why_not(name, "sent from here"))
     }
 
@@ -87,7 +88,8 @@ impl Daemon {
                 })
         };
         let received: Vec<&str> = names.iter().copied().filter(here).collect();
-        let name = control::choose_share(if given.is_some() { &names } else { &received }, given)?;
+        let all = given.is_some() || received.is_empty();
+        let name = control::choose_share(if all { &names } else { &received }, given)?;
         self.standby(name).ok_or_else(|| self.why_not(name, "received here"))
     }
 }
@@ -159,7 +161,17 @@ impl Daemon {
             SwitchStep::TakeBack => return self.simple(role, Command::TakeBack),
             SwitchStep::Begin => {}
         }
-        let before = role.view().map_or(0, |view| view.record.epoch.0);
+        let view = role.view();
+        if let Some(epoch) = view.as_ref().and_then(taken_by_peer) {
+            let peer = self.config().peer.name;
+            let line = format!(
+                "share '{}': it was handed over already: '{peer}' is active in epoch {}; to bring it here, type \
+                 switchover there",
+                role.share, epoch.0
+            );
+            return Ok(json!({ "share": role.share, "epoch": epoch.0, "lines": [line] }));
+        }
+        let before = view.map_or(0, |view| view.record.epoch.0);
         self.command(role, Command::Switchover)?;
         let mut handed = None;
         let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
@@ -215,6 +227,15 @@ impl Daemon {
         self.report_drill(begun, achieved, &mut result);
         Ok(result)
     }
+}
+
+/// The epoch that this site handed over and the other one, which is heard, works in.
+fn taken_by_peer(view: &RoleView) -> Option<Epoch> {
+    let said = view.peer.as_ref().filter(|_| view.link).map(|peer| &peer.said)?;
+    let epoch = view.record.epoch;
+    let works = matches!(said.phase, Phase::Active | Phase::Opening { .. });
+    let took = said.took == epoch && said.stamp.epoch == epoch;
+    (view.record.phase == Phase::Standby && works && took).then_some(epoch)
 }
 
 /// How long a switchover is waited for; it goes on afterwards.
@@ -367,9 +388,8 @@ impl Daemon {
             }
             Request::Failover { share, at, peer_is_off } => {
                 let role = self.role_of(share.as_deref())?;
-                // Typed again it is the same failover.
-                let is_first = role.view().is_some_and(|view| view.record.phase != Phase::Alone);
-                let (manifest, gate) = self.fail_over(role, at.as_deref(), peer_is_off)?;
+                let FailedOver { manifest, gate, is_news } =
+                    self.fail_over(role, at.as_deref(), peer_is_off)?;
                 let mut lines = manifest.lines();
                 if let Err(why) = &gate {
                     lines.push(format!(
@@ -381,10 +401,13 @@ impl Daemon {
                     .map_err(|e| Failure::new(Exit::Internal, &e))?;
                 value["open"] = gate.is_ok().into();
                 value["lines"] = lines.into();
-                if is_first {
-                    let rto_ms = gate.is_ok().then(|| begun.elapsed_ms());
+                if is_news {
+                    // The gate may have waited for a second word: it counts from the first.
+                    let since = begun.unix_ms.min(manifest.opened_unix_ms);
+                    let took = u64::try_from(now_ms().saturating_sub(since)).unwrap_or(0);
+                    let rto_ms = gate.is_ok().then_some(took);
                     let file = LossManifest::file(&self.state, &role.share, manifest.epoch);
-                    let age = begun.unix_ms.saturating_sub(manifest.time_unix_ms);
+                    let age = since.saturating_sub(manifest.time_unix_ms);
                     let achieved = Achieved {
                         kind: DrillKind::Failover,
                         share: role.share.clone(),

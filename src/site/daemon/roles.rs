@@ -625,7 +625,7 @@ impl Daemon {
         role: &ShareRole,
         at: Option<&str>,
         peer_is_off: bool,
-    ) -> Result<(failover::LossManifest, Result<(), String>), Failure> {
+    ) -> Result<FailedOver, Failure> {
         let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
         let command = Command::Failover { peer_is_off };
         let at = at
@@ -634,13 +634,7 @@ impl Daemon {
             .map_err(|text| Failure::usage(text, "a point's number, a time, or a mark"))?;
         let view = role.view();
         if let Some(view) = view.as_ref().filter(|view| view.record.phase == Phase::Alone) {
-            // Given before. The word that the other site is off is a new one.
-            if peer_is_off && view.gate != Gate::Open {
-                self.command(role, Command::OpenAlone)?;
-            }
-            let manifest =
-                failover::LossManifest::read(&self.state, &role.share, view.record.epoch);
-            return manifest.map(|manifest| (manifest, role.gate()));
+            return self.failed_over(role, view, peer_is_off);
         }
         // Nothing is touched for a command that is refused.
         if !view.as_ref().is_some_and(|view| view.legal.contains(&command.name())) {
@@ -694,13 +688,52 @@ impl Daemon {
         manifest.epoch = view.record.epoch.0;
         manifest.opened_unix_ms = now_ms();
         manifest.write(&self.state)?;
-        // The gate opens a moment after its record is durable, or when the other site's lease has lapsed.
-        let lapse = share.lease.map_or(Duration::ZERO, |lease| lease + lease / 5);
+        let gate = self.await_gate(role);
+        Ok(FailedOver { manifest, gate, is_news: true })
+    }
+
+    /// A failover was given before. The word that the other site is off is a new one, under an epoch of its own.
+    fn failed_over(
+        &self,
+        role: &ShareRole,
+        view: &RoleView,
+        peer_is_off: bool,
+    ) -> Result<FailedOver, Failure> {
+        let manifest = failover::LossManifest::read(&self.state, &role.share, view.record.epoch);
+        let mut manifest = manifest?;
+        if !peer_is_off || view.gate == Gate::Open {
+            return Ok(FailedOver { manifest, gate: role.gate(), is_news: false });
+        }
+        self.command(role, Command::OpenAlone)?;
+        let gate = self.await_gate(role);
+        let epoch = role.view().map_or(view.record.epoch, |view| view.record.epoch);
+        let is_news = epoch != view.record.epoch;
+        if is_news {
+            manifest.epoch = epoch.0;
+            manifest.write(&self.state)?;
+        }
+        Ok(FailedOver { manifest, gate, is_news })
+    }
+
+    /// Waits for a gate that opens a moment after its record is durable, or when the other site's lease has lapsed.
+    fn await_gate(&self, role: &ShareRole) -> Result<(), String> {
+        let config = self.config();
+        let lease = config.share(&role.share).and_then(|share| share.lease);
+        let lapse = lease.map_or(Duration::ZERO, |lease| lease + lease / 5);
         let opens = self.await_role(role, GATE_PATIENCE + lapse, |view| {
             (view.gate == Gate::Open).then_some(Ok(()))
         });
-        Ok((manifest, opens.map(drop).or_else(|_| role.gate())))
+        opens.map(drop).or_else(|_| role.gate())
     }
+}
+
+/// What a failover came to.
+pub(super) struct FailedOver {
+    pub(super) manifest: failover::LossManifest,
+    /// Whether the gate is open, or why it is not.
+    pub(super) gate: Result<(), String>,
+    /// The site was opened, or its gate, by this command.
+    pub(super) is_news: bool,
 }
 
 /// The last point of a catalog whose entries are that point's.

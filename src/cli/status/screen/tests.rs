@@ -205,6 +205,44 @@ fn a_site_that_is_not_connected() {
     assert!(!text.contains("NOT CONNECTED"), "{text}");
 }
 
+/// Opening a site without the other one is no next step as long as that one answers, nor is its cost a headline
+/// where it was done.
+#[test]
+fn what_may_be_typed_next() {
+    let shown = |role, phase: &str, peer: &str, answers| {
+        let scene = scene(role);
+        scene.share.recovery_point(&point(7, THREE_AM));
+        scene.board.answers(answers);
+        let forced = "farshore failover --force".to_owned();
+        let roles = RoleStatus {
+            phase: phase.into(),
+            peer_phase: Some(peer.into()),
+            peer_epoch: Some(3),
+            next: match phase {
+                "alone" => vec!["farshore failback plan".into()],
+                _ => vec![forced],
+            },
+            ..RoleStatus::default()
+        };
+        scene.share.roles(roles, 3);
+        let text = screen(&scene.board.snapshot(), false);
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let lost = "only if the other site is lost: farshore failover --force";
+    let standby = shown(Role::Standby, "standby", "active", true);
+    assert!(standby.contains("next farshore switchover, at the other site"), "{standby}");
+    assert!(standby.contains(lost), "{standby}");
+    let stranded = shown(Role::Standby, "stranded", "alone", true);
+    assert!(stranded.contains("next farshore failback plan, at the other site"), "{stranded}");
+    assert!(!stranded.contains("if we failed over now"), "{stranded}");
+    let cut_off = shown(Role::Standby, "standby", "active", false);
+    assert!(cut_off.contains("next farshore failover --force"), "{cut_off}");
+    assert!(cut_off.contains("if we failed over now"), "{cut_off}");
+    let alone = shown(Role::Active, "alone", "stranded", true);
+    assert!(alone.contains("next farshore failback plan"), "{alone}");
+    assert!(!alone.contains("if we failed over now"), "{alone}");
+}
+
 #[test]
 fn a_site_whose_mount_stalls() {
     let scene = ready();
