@@ -221,6 +221,9 @@ pub struct LossManifest {
     pub in_flight: List,
     /// Files that may not have been whole at T.
     pub unsettled: List,
+    /// Set where the lists do not reach back as far as they should: what came before this is in none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lists_from_unix_ms: Option<i64>,
     /// Set where the site was no standby: R is that of the point, not of the tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stood: Option<Stood>,
@@ -327,6 +330,12 @@ impl LossManifest {
             "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
             self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
         ));
+        if let Some(from) = self.lists_from_unix_ms {
+            lines.push(format!(
+                "that counts from {} on: this site has been the standby since then, and knows of nothing before",
+                utc(from)
+            ));
+        }
         lines
     }
 
@@ -361,6 +370,9 @@ impl LossManifest {
         let before = points.iter().rev().find(|p| p.point.time_unix_ms < time - YOUNG_MS);
         // Without a point so old all that is noted is young.
         let after = before.map_or(reader.undo_floor()?.unwrap_or(0), |point| point.batch);
+        if before.is_none() {
+            self.lists_from_unix_ms = points.first().map(|first| first.point.time_unix_ms);
+        }
         for former in reader.formers_below(&RelPath::root(), after, true)? {
             let former = former?;
             let Some(now) = reader.get(&former.path)? else { continue };

@@ -170,3 +170,27 @@ fn what_is_typed_twice_is_done_once_and_says_so() {
     let third = json(recovery, &["failover", "--force", "--peer-is-off"], 0);
     assert_eq!((&third["epoch"], &third["report"]), (&second["epoch"], &Value::Null));
 }
+
+/// Services are not stopped for a site that says nothing, though its line has not been found dead yet.
+#[test]
+fn nothing_is_handed_over_to_a_site_that_is_silent() {
+    let pair = Pair::with(Dials::Production, "");
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    pair.write("a/one", b"1");
+    let (r, _p) = (recovery.start(), production.start());
+    pair.point();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(r.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_secs(7));
+    let refused = run(production, &["switchover"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", shown(&refused));
+    assert!(shown(&refused).contains("nothing was heard from 'recovery'"), "{}", shown(&refused));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    wait_phase(&pair, production, "active", true);
+    let until = std::time::Instant::now() + crate::common::PATIENCE;
+    while !run(production, &["switchover"]).status.success() {
+        assert!(std::time::Instant::now() < until, "it is heard again");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    wait_phase(&pair, recovery, "active", true);
+}

@@ -8,7 +8,7 @@ use farshore_core::role::{Command, CommandName, Phase, RoleView};
 use super::drilling::{Achieved, Begun, about_roles};
 use super::failback::{Carried, Decided as FailbackDecided};
 use super::receiving::Standby;
-use super::roles::{FailedOver, ShareRole};
+use super::roles::{FailedOver, ShareRole, clock};
 use super::sending::Outgoing;
 use super::*;
 use crate::history;
@@ -171,6 +171,19 @@ impl Daemon {
             );
             return Ok(json!({ "share": role.share, "epoch": epoch.0, "lines": [line] }));
         }
+        let heard = view.as_ref().and_then(|view| view.peer.as_ref()).map(|peer| peer.at_ms);
+        let silent = heard.map(|at_ms| clock().ms.saturating_sub(at_ms) / 1_000);
+        if let Some(silent) = silent.filter(|silent| *silent >= SILENT_S) {
+            return Err(Failure {
+                exit: Exit::Held,
+                message: format!(
+                    "share '{}': nothing was heard from '{}' for {silent} s: services would be stopped for nobody",
+                    role.share,
+                    self.config().peer.name
+                ),
+                hint: Some("farshore status says how the connection is".into()),
+            });
+        }
         let before = view.map_or(0, |view| view.record.epoch.0);
         self.command(role, Command::Switchover)?;
         let mut handed = None;
@@ -228,6 +241,9 @@ impl Daemon {
         Ok(result)
     }
 }
+
+/// Seconds after which a site that says something each second is not taken to be there.
+const SILENT_S: u64 = 5;
 
 /// The epoch that this site handed over and the other one, which is heard, works in.
 fn taken_by_peer(view: &RoleView) -> Option<Epoch> {
@@ -391,6 +407,8 @@ impl Daemon {
                 let FailedOver { manifest, gate, is_news } =
                     self.fail_over(role, at.as_deref(), peer_is_off)?;
                 let mut lines = manifest.lines();
+                let file = LossManifest::file(&self.state, &role.share, manifest.epoch);
+                lines.push(format!("all of them: {}", file.display()));
                 if let Err(why) = &gate {
                     lines.push(format!(
                         "THE GATE IS STILL CLOSED: {why}; it opens when the other site gives way, or by \
@@ -406,7 +424,6 @@ impl Daemon {
                     let since = begun.unix_ms.min(manifest.opened_unix_ms);
                     let took = u64::try_from(now_ms().saturating_sub(since)).unwrap_or(0);
                     let rto_ms = gate.is_ok().then_some(took);
-                    let file = LossManifest::file(&self.state, &role.share, manifest.epoch);
                     let age = since.saturating_sub(manifest.time_unix_ms);
                     let achieved = Achieved {
                         kind: DrillKind::Failover,
