@@ -194,3 +194,30 @@ fn nothing_is_handed_over_to_a_site_that_is_silent() {
     }
     wait_phase(&pair, recovery, "active", true);
 }
+
+/// What a person has to decide first is said before services are stopped, not waited for behind a closed gate.
+#[test]
+fn what_the_brake_holds_is_decided_before_a_switchover() {
+    let pair =
+        Pair::with(Dials::Production, "account_depth = 1\nbrake = { entries = 5, percent = 10 }");
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    for n in 0..40 {
+        pair.write(&format!("a/{n}"), b"a file");
+    }
+    let (_r, _p) = (recovery.start(), production.start());
+    pair.point();
+    for n in 0..30 {
+        fs::remove_file(production.tree.join(format!("a/{n}"))).unwrap();
+    }
+    pair.wait(production, "that it is held", |share| {
+        !share["holds"].as_array().unwrap().is_empty()
+    });
+    let refused = run(production, &["switchover"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", shown(&refused));
+    assert!(shown(&refused).contains("the brake holds"), "{}", shown(&refused));
+    assert!(run(production, &["gate"]).status.success(), "services go on");
+    done(production, &["brake", "approve"]);
+    done(production, &["switchover"]);
+    wait_phase(&pair, recovery, "active", true);
+    assert!(!recovery.tree.join("a/0").exists());
+}

@@ -171,6 +171,19 @@ impl Daemon {
             );
             return Ok(json!({ "share": role.share, "epoch": epoch.0, "lines": [line] }));
         }
+        let held = self.outgoing(&role.share).and_then(|outgoing| outgoing.sender.held());
+        if let Some(held) = held {
+            return Err(Failure {
+                exit: Exit::Held,
+                message: format!(
+                    "share '{}': {held}: it would be waited for with services stopped",
+                    role.share
+                ),
+                hint: Some(
+                    "farshore brake show says what it is, brake approve or reject decides".into(),
+                ),
+            });
+        }
         let heard = view.as_ref().and_then(|view| view.peer.as_ref()).map(|peer| peer.at_ms);
         let silent = heard.map(|at_ms| clock().ms.saturating_sub(at_ms) / 1_000);
         if let Some(silent) = silent.filter(|silent| *silent >= SILENT_S) {

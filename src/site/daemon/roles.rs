@@ -688,7 +688,7 @@ impl Daemon {
         manifest.epoch = view.record.epoch.0;
         manifest.opened_unix_ms = now_ms();
         manifest.write(&self.state)?;
-        let gate = self.await_gate(role);
+        let gate = self.await_gate(role, peer_is_off);
         Ok(FailedOver { manifest, gate, is_news: true })
     }
 
@@ -705,7 +705,7 @@ impl Daemon {
             return Ok(FailedOver { manifest, gate: role.gate(), is_news: false });
         }
         self.command(role, Command::OpenAlone)?;
-        let gate = self.await_gate(role);
+        let gate = self.await_gate(role, true);
         let epoch = role.view().map_or(view.record.epoch, |view| view.record.epoch);
         let is_news = epoch != view.record.epoch;
         if is_news {
@@ -715,14 +715,15 @@ impl Daemon {
         Ok(FailedOver { manifest, gate, is_news })
     }
 
-    /// Waits for a gate that opens a moment after its record is durable, or when the other site's lease has lapsed.
-    fn await_gate(&self, role: &ShareRole) -> Result<(), String> {
+    /// Waits for a gate that opens a moment after its record is durable, or when the other site's lease has lapsed;
+    /// where the other one is not known to be off, no longer than that takes.
+    fn await_gate(&self, role: &ShareRole, peer_is_off: bool) -> Result<(), String> {
+        let patience = if peer_is_off { OPEN_PATIENCE } else { GATE_PATIENCE };
         let config = self.config();
         let lease = config.share(&role.share).and_then(|share| share.lease);
         let lapse = lease.map_or(Duration::ZERO, |lease| lease + lease / 5);
-        let opens = self.await_role(role, GATE_PATIENCE + lapse, |view| {
-            (view.gate == Gate::Open).then_some(Ok(()))
-        });
+        let opens = self
+            .await_role(role, patience + lapse, |view| (view.gate == Gate::Open).then_some(Ok(())));
         opens.map(drop).or_else(|_| role.gate())
     }
 }

@@ -58,6 +58,19 @@ impl Sender {
         None
     }
 
+    /// What a person is to decide before anything of it is sent; a drain would wait for that.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        let held = self.brakes.withheld().len();
+        match () {
+            () if held > 0 || self.brakes.holds_share() => {
+                Some(format!("the brake holds {}: approve or reject it", held.max(1)))
+            }
+            () if self.lock().guard_hold.is_some() => Some("the guard holds the share".into()),
+            () => None,
+        }
+    }
+
     fn pause(&self, over: &dyn Fn() -> bool) {
         let until = Instant::now() + QUIET / 4;
         while Instant::now() < until && !over() && !self.is_stopping() {
@@ -68,15 +81,13 @@ impl Sender {
     /// What of the share is not at the standby at `point`.
     fn unfinished(&self, point: &RecoveryPoint, began: i64) -> Option<String> {
         let dirty = self.dirty.status();
-        let held = self.brakes.withheld().len();
+        if let Some(held) = self.held() {
+            return Some(held);
+        }
         let inner = self.lock();
         let looked = inner.rotation.as_ref().map(|rotation| 100.0 * rotation.done());
         let first = inner.troubled.keys().next();
         Some(match () {
-            () if held > 0 || self.brakes.holds_share() => {
-                format!("the brake holds {}: approve or reject it", held.max(1))
-            }
-            () if inner.guard_hold.is_some() => "the guard holds the share".into(),
             () if dirty.gone.is_some() => "the root of the share is not there".into(),
             () if looked.is_some() || inner.whole.is_some() || dirty.whole.is_some() => {
                 format!("the whole share is looked at: {:.0} %", looked.unwrap_or(0.0))
