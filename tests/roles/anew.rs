@@ -176,6 +176,8 @@ struct Broken {
     plan: String,
     /// What is in the way at production.
     obstacle: PathBuf,
+    /// Recovery's role before the plan was begun.
+    alone: Vec<u8>,
 }
 
 fn broken() -> Broken {
@@ -201,17 +203,18 @@ fn broken() -> Broken {
     let obstacle = production.tree.join(OWN).join(name).join("outgoing/b");
     fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
     fs::write(&obstacle, "in the way").unwrap();
+    let alone = fs::read(recovery.state.join("roles/homes")).unwrap();
     let stopped = run(recovery, &["failback", "apply", "--plan", &file]);
     assert!(!stopped.status.success(), "{}", shown(&stopped));
     wait_phase(&pair, production, "reconciling", false);
     wait_phase(&pair, recovery, "reconciling", true);
     assert!(!production.tree.join("a/lost").exists() && !production.tree.join("a/kept").exists());
-    Broken { pair, p, r, plan: file, obstacle }
+    Broken { pair, p, r, plan: file, obstacle, alone }
 }
 
 #[test]
 fn a_plan_that_is_under_way_goes_on_or_is_given_up_and_no_other_is_made_beside_it() {
-    let Broken { pair, p: _p, r: _r, plan: file, obstacle } = broken();
+    let Broken { pair, p: _p, r: _r, plan: file, obstacle, .. } = broken();
     let (production, recovery) = (&pair.production, &pair.recovery);
     // Both words that lead on are named, by whatever is refused, and by status.
     for args in [
@@ -258,7 +261,7 @@ fn is_empty(folder: &Path) -> bool {
 
 #[test]
 fn an_apply_that_goes_on_tells_of_the_whole_plan_and_leaves_nothing_behind() {
-    let Broken { pair, p: _p, r: _r, plan: file, obstacle } = broken();
+    let Broken { pair, p: _p, r: _r, plan: file, obstacle, .. } = broken();
     let (production, recovery) = (&pair.production, &pair.recovery);
     fs::remove_file(&obstacle).unwrap();
     // Of a plan that never came to its end.
@@ -284,7 +287,7 @@ fn an_apply_that_goes_on_tells_of_the_whole_plan_and_leaves_nothing_behind() {
 
 #[test]
 fn the_lost_site_is_opened_when_the_other_one_is_lost_in_the_middle_of_a_plan() {
-    let Broken { pair, p: _p, r, plan: _, obstacle: _ } = broken();
+    let Broken { pair, p: _p, r, .. } = broken();
     let (production, recovery) = (&pair.production, &pair.recovery);
     r.kill();
     let opened = json(production, &["failover", "--force", "--peer-is-off"]);
@@ -336,4 +339,35 @@ fn a_command_ends_when_the_other_site_began_anew() {
         wait_phase(&pair, production, "stranded", false);
         plan(recovery);
     });
+}
+
+/// Whatever road leads out of a plan that was begun: what it moved aside at production is at its path again before
+/// anybody takes it for deleted, or works with the tree.
+#[test]
+fn what_a_plan_moved_aside_is_back_before_anything_is_concluded() {
+    for by_force in [true, false] {
+        let Broken { pair, p: _p, r, alone, .. } = broken();
+        let (production, recovery) = (&pair.production, &pair.recovery);
+        // Its state folder comes from a backup.
+        r.kill();
+        fs::write(recovery.state.join("roles/homes"), &alone).unwrap();
+        let _r = recovery.start();
+        wait_phase(&pair, recovery, "stranded", false);
+        wait_phase(&pair, production, "reconciling", false);
+        if by_force {
+            let opened = run(recovery, &["failover", "--force", "--peer-is-off"]);
+            assert!(opened.status.success(), "{}", shown(&opened));
+            wait_phase(&pair, recovery, "alone", true);
+            wait_phase(&pair, production, "stranded", false);
+            let (_, rows) = plan(recovery);
+            assert_eq!(rows["a/lost"]["class"], "both-modified", "{rows:#?}");
+            assert_eq!(rows["a/kept"]["class"], "production-modified", "{rows:#?}");
+        } else {
+            let opened = run(production, &["open", "--resolve-split"]);
+            assert!(opened.status.success(), "{}", shown(&opened));
+            wait_phase(&pair, production, "alone", true);
+        }
+        assert_eq!(read(production, "a/lost").as_deref(), Some("production's lost"));
+        assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
+    }
 }

@@ -461,7 +461,9 @@ impl Daemon {
                 self.simple(self.role_of(share.as_deref())?, Command::OpenAlone)
             }
             Request::ResolveSplit { share } => {
-                self.simple(self.role_of(share.as_deref())?, Command::ResolveSplit)
+                let role = self.role_of(share.as_deref())?;
+                self.take_back_before_opening(role)?;
+                self.simple(role, Command::ResolveSplit)
             }
             Request::RetryHook { share } => {
                 self.simple(self.role_of(share.as_deref())?, Command::RetryHook)

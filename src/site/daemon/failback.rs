@@ -30,7 +30,9 @@ use farshore_core::failback::list::ListFile;
 use farshore_core::failback::plan::{BasePoint, Header, PlanReader, PlanWriter, Summary};
 use farshore_core::failback::{Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase};
 use farshore_core::policy::Policy;
-use farshore_core::role::{Command, Phase, PlanId, Point, RoleView};
+use farshore_core::role::{
+    Command, CommandName, Phase, PlanId, Point, Record as RoleRecord, RoleView,
+};
 use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{
     Applied, ApplyPlanError, Folders, Undone, abandon_at_recovery, apply_at_production,
@@ -356,6 +358,9 @@ impl Daemon {
                 message: format!("share '{}': this site is {name}, not stranded", share.name),
                 hint: None,
             });
+        }
+        if matches!(call.purpose, Purpose::Compare | Purpose::Inventory) {
+            self.take_back_left_behind(role, &share)?;
         }
         let opened = self.open_for_plan(&share)?;
         match call.purpose {

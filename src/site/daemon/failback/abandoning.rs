@@ -109,6 +109,68 @@ impl Daemon {
         Ok(TakenBack::new(undone.map_err(|e| failed(&e))?, &plan.folders))
     }
 
+    /// The plan that was begun at this site as the lost one, and neither carried out nor given up, though the role is
+    /// not reconciling any more: as when the other site was opened by force meanwhile. Its part is in the quarantine
+    /// still, and nothing may be concluded from the tree before it is taken back.
+    pub(in crate::site::daemon) fn left_behind(
+        &self,
+        share: &Share,
+        record: &RoleRecord,
+    ) -> Result<Option<PlanId>, Failure> {
+        let file = self.plan_file(&share.name);
+        if matches!(record.phase, Phase::Reconciling { .. }) || !file.exists() {
+            return Ok(None);
+        }
+        let plan = read_plan(&file)?;
+        let (header, ..) = checked(&plan, &file)?;
+        let (id, is_lost) = (plan_id(&plan), header.recovery != site_of(&self.config().site.name));
+        Ok((is_lost && record.plan != Some(id)).then_some(id))
+    }
+
+    /// Takes back what a plan that was left behind did here, if there is one.
+    pub(super) fn take_back_left_behind(
+        &self,
+        role: &ShareRole,
+        share: &Share,
+    ) -> Result<(), Failure> {
+        let Some(record) = role.view().map(|view| view.record) else { return Ok(()) };
+        let Some(id) = self.left_behind(share, &record)? else { return Ok(()) };
+        let Some((plan, taken_back)) = self.take_back_alone(share, id) else { return Ok(()) };
+        let taken_back = taken_back?;
+        if taken_back.back + taken_back.kept > 0 {
+            let text = format!(
+                "plan {plan} was left behind: {} versions are back at their paths, {} stay in the quarantine",
+                taken_back.back, taken_back.kept
+            );
+            self.say_of(&share.name, Level::Warn, "failback", text);
+        }
+        Ok(())
+    }
+
+    /// Before a site that was lost, and is reconciling or was, is opened by an operator's word: its tree is what it
+    /// made it itself.
+    pub(in crate::site::daemon) fn take_back_before_opening(
+        &self,
+        role: &ShareRole,
+    ) -> Result<(), Failure> {
+        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = self.share_of(role)?;
+        let Some(view) = role.view() else { return Ok(()) };
+        if !view.legal.contains(&CommandName::ResolveSplit) {
+            return Ok(());
+        }
+        match view.record.phase {
+            Phase::Reconciling { plan, open: false, .. } => {
+                match self.take_back_alone(&share, plan) {
+                    None | Some((_, Ok(_))) => Ok(()),
+                    Some((_, Err(failure))) => Err(failure),
+                }
+            }
+            Phase::Stranded { .. } => self.take_back_left_behind(role, &share),
+            _ => Ok(()),
+        }
+    }
+
     /// The site is opened though a plan is under way that will not be carried out: what this site did of it is
     /// taken back; the plan's short name, and what came of it.
     pub(in crate::site::daemon) fn take_back_alone(

@@ -50,7 +50,7 @@ impl Daemon {
             Phase::Reconciling { plan, .. } => Some(plan),
             // Carried out at the other site, and nothing came of it here yet.
             Phase::Standby => record.plan,
-            _ => None,
+            _ => self.left_behind(share, record)?,
         };
         if let Some(plan) = plan
             && let Some((plan, done)) = self.take_back_alone(share, plan)
