@@ -14,7 +14,7 @@
 //! that is lost must be paired again. One process at a time has a catalog open.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -305,6 +305,20 @@ pub fn random_id() -> Result<StoreId, StateError> {
         filled += got;
     }
     Ok(StoreId(id))
+}
+
+/// Opens what a person named, to read it, if it is a file: a pipe would hold up whoever opens it.
+///
+/// # Errors
+/// The file system's own.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
+    }
 }
 
 /// Milliseconds since 1970-01-01 UTC by this machine's clock.

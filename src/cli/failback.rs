@@ -16,6 +16,7 @@ use super::daemon::ask;
 use super::{DaemonArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::site::control::Request;
+use crate::state::open_file;
 
 /// Both sites look at everything.
 const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
@@ -199,7 +200,7 @@ fn show(args: &ShowArgs) -> Result<Exit, Failure> {
     let plan = &args.plan;
     let filter = filter(args)?;
     let open = || {
-        let file = File::open(plan).map_err(|e| failed(plan, "opening it", &e))?;
+        let file = open_file(plan).map_err(|e| failed(plan, "opening it", &e))?;
         PlanReader::new(BufReader::new(file)).map_err(|e| failed(plan, "reading it", &e))
     };
     // All of it is read before any of it is shown.

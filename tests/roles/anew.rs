@@ -112,6 +112,15 @@ fn what_was_decided_stands_at_both_sites_and_is_there_still_when_the_share_is_ho
     let again = run(recovery, &["failback", "apply", "--plan", &file]);
     assert!(again.status.success(), "{}", shown(&again));
     assert!(shown(&again).contains("carried out already"), "{}", shown(&again));
+    let pipe = recovery.state.join("failback/pipe.plan");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    for args in
+        [&["failback", "show"][..], &["failback", "apply", "--config", text(&recovery.config)]]
+    {
+        let none = farshore(&[args, &["--plan", text(&pipe)]].concat());
+        assert_eq!(none.status.code(), Some(3), "{args:?}: {}", shown(&none));
+    }
     let bogus = farshore(&["failback", "show", "--plan", &file, "--outcome", "bogus"]);
     assert_eq!(bogus.status.code(), Some(2), "{}", shown(&bogus));
     let there = listed(&recovery.tree);
