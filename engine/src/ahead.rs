@@ -11,19 +11,21 @@
 //! Guarantees: content counts as whole only when every chunk of it was checked as it came, and its bytes
 //! were synced before its log said so. Anything else is checked again by whoever copies from it. What is
 //! never used goes: what another content begins with, what earlier attempts at a file left but for the longest, what
-//! the source no longer wants, what is older than [`AGE_MAX_MS`], the oldest beyond [`AHEAD_MAX`] or [`EXTENTS_MAX`]. It refuses to begin what would leave
-//! less than [`ROOM_KEPT`] for changes. A site that opens its tree to services keeps none of it: [`discard`].
+//! the source no longer wants, what is older than [`AGE_MAX_MS`], and beyond [`AHEAD_MAX`] or [`AHEAD_EXTENTS_MAX`] the oldest
+//! that broke off, then the oldest. What is whole goes for a later one of its own path only: others may wait for their cut.
+//! One batch at a time gives a content its name, and as long as it may, only that batch's end removes it. It refuses to begin
+//! what would leave less than [`ROOM_KEPT`] for changes. A site that opens its tree to services keeps none of it: [`discard`].
 //!
 //! After a crash of either end: a log that does not begin as one, or says nothing, is removed with its
 //! bytes; of any other what reads back is held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{FileDigest, Recipe};
-use farshore_proto::message::AHEAD_MAX;
+use farshore_proto::message::{AHEAD_EXTENTS_MAX, AHEAD_MAX};
 
 use crate::OWN_FOLDER;
 use crate::io::{Object, Storage};
@@ -39,8 +41,6 @@ const LOG: &[u8] = b"recipe";
 const LOG_NEW: &[u8] = b"recipe.new";
 /// What nobody asked for in a week is of no use any more.
 const AGE_MAX_MS: i64 = 7 * 24 * 3_600 * 1_000;
-/// Extents of all that is held: their recipes are in memory.
-const EXTENTS_MAX: usize = 1 << 24;
 /// Bytes that stay free for changes.
 pub const ROOM_KEPT: u64 = 256 << 20;
 
@@ -52,6 +52,8 @@ pub struct HeldAhead(Mutex<Slots>);
 struct Slots {
     held: BTreeMap<u64, Held>,
     next: u64,
+    /// Those that a batch gives their name in the tree.
+    taken: BTreeSet<u64>,
 }
 
 /// One content.
@@ -97,6 +99,34 @@ impl HeldAhead {
     pub fn get(&self, content: &FileDigest) -> Option<Held> {
         self.lock().held.values().find(|held| held.content == *content).cloned()
     }
+
+    /// Takes `content`, if it is whole and of `size` bytes, for a batch that gives it its name; nobody else can
+    /// until [`Self::give_back`].
+    pub(crate) fn take(&self, content: &FileDigest, size: u64) -> Option<Taken> {
+        let mut slots = self.lock();
+        let fits = |held: &Held| held.content == *content && held.whole;
+        let (number, held) = slots.held.iter().find(|(_, held)| fits(held))?;
+        if held.recipe.size() != size || slots.taken.contains(number) {
+            return None;
+        }
+        let (number, recipe) = (*number, Arc::clone(&held.recipe));
+        slots.taken.insert(number);
+        Some(Taken { number, recipe })
+    }
+
+    /// What was taken was given no name after all.
+    pub(crate) fn give_back(&self, number: u64) {
+        self.lock().taken.remove(&number);
+    }
+}
+
+/// Content that a batch gives its name.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Its slot.
+    pub(crate) number: u64,
+    /// What it is made of.
+    pub(crate) recipe: Arc<Recipe>,
 }
 
 /// Removes all that is held ahead in a tree that nobody sends to any more: no cut will ask for it.
@@ -226,7 +256,8 @@ impl<S: Storage> OwnFolder<S> {
         self.remove_slots(storage, &[slot.number])
     }
 
-    /// Removes what a slot that ended was built on, unless that has more: it has most of it by now.
+    /// Removes what a slot that ended was built on, unless that has more: it has most of it by now. Of what is
+    /// whole only a former version of the same file: anything else waits for its own cut.
     ///
     /// # Errors
     /// The file system's own.
@@ -234,14 +265,15 @@ impl<S: Storage> OwnFolder<S> {
         &self,
         storage: &S,
         slot: &Slot<S>,
-        built_on: &[FileDigest],
+        built_on: &BTreeSet<FileDigest>,
     ) -> io::Result<()> {
         let held = self.ahead.lock().held.get(&slot.number).cloned();
         let Some(by) = held else { return Ok(()) };
         let size = by.recipe.size();
         self.remove_ahead_if(storage, |held| {
             let is_base = built_on.contains(&held.content) && held.content != by.content;
-            is_base && held.recipe.size() <= size
+            let is_of_same = held.path.is_some() && held.path == by.path;
+            is_base && (!held.whole || is_of_same) && held.recipe.size() <= size
         })
     }
 
@@ -253,18 +285,19 @@ impl<S: Storage> OwnFolder<S> {
         self.remove_ahead_if(storage, |held| !wanted.contains(&held.content))
     }
 
-    /// Removes the content `used`, which has its name in the tree.
+    /// Removes what was taken, which has its name in the tree.
     ///
     /// # Errors
     /// The file system's own.
-    pub(crate) fn forget_ahead(&self, storage: &S, used: &FileDigest) -> io::Result<()> {
-        self.remove_ahead_if(storage, |held| held.content == *used)
+    pub(crate) fn forget_ahead(&self, storage: &S, taken: u64) -> io::Result<()> {
+        self.remove_slots(storage, &[taken])
     }
 
     fn remove_ahead_if(&self, storage: &S, is_gone: impl Fn(&Held) -> bool) -> io::Result<()> {
         let gone: Vec<u64> = {
             let slots = self.ahead.lock();
-            slots.held.iter().filter(|(_, held)| is_gone(held)).map(|(number, _)| *number).collect()
+            let gone = slots.free().filter(|(_, held)| is_gone(held));
+            gone.map(|(number, _)| *number).collect()
         };
         self.remove_slots(storage, &gone)
     }
@@ -292,7 +325,10 @@ impl<S: Storage> OwnFolder<S> {
         }
         {
             let mut slots = self.ahead.lock();
-            numbers.iter().for_each(|number| drop(slots.held.remove(number)));
+            for number in numbers {
+                slots.held.remove(number);
+                slots.taken.remove(number);
+            }
         }
         let Some(folder) = self.ahead_folder(storage)? else { return Ok(()) };
         numbers.iter().try_for_each(|n| remove_tree(storage, &folder, n.to_string().as_bytes()))
@@ -304,12 +340,22 @@ impl<S: Storage> OwnFolder<S> {
             let slots = self.ahead.lock();
             slots.held.iter().find(|(_, held)| held.content == *content).map(|(n, _)| *n)
         }?;
+        self.open_slot(storage, number)
+    }
+
+    /// Opens a slot's folder.
+    pub(crate) fn open_slot(&self, storage: &S, number: u64) -> Option<S::Directory> {
         let folder = self.ahead_folder(storage).ok()??;
         storage.open_directory(&folder, number.to_string().as_bytes()).ok()
     }
 }
 
 impl Slots {
+    /// Those that no batch gives a name.
+    fn free(&self) -> impl Iterator<Item = (&u64, &Held)> {
+        self.held.iter().filter(|(number, _)| !self.taken.contains(number))
+    }
+
     /// Whether it broke off, and a later attempt at the same file, and a longer one, are held: whoever keeps
     /// changing a file would fill the disk.
     fn is_past(&self, number: u64, held: &Held) -> bool {
@@ -324,7 +370,8 @@ impl Slots {
         !is_last && !is_longest
     }
 
-    /// What another content begins with, earlier attempts, and the oldest beyond the bound.
+    /// What another content begins with, earlier attempts, and beyond the bound the oldest of what broke off, then
+    /// of what is whole.
     fn surplus(&self) -> Vec<u64> {
         let is_within = |(number, held): (&u64, &Held)| {
             self.is_past(*number, held)
@@ -336,11 +383,17 @@ impl Slots {
                     other != number && if same { other < number } else { begins }
                 })
         };
-        let (within, rest): (Vec<_>, Vec<_>) = self.held.iter().partition(|item| is_within(*item));
-        let mut left: usize = rest.iter().map(|(_, held)| held.recipe.extents.len()).sum();
+        let (within, mut rest): (Vec<_>, Vec<_>) = self.free().partition(|item| is_within(*item));
+        rest.sort_by_key(|(number, held)| (held.whole, **number));
+        // What a batch has counts, and stays.
+        let taken = || self.taken.iter().filter_map(|number| self.held.get(number));
+        let extents = |held: &Held| held.recipe.extents.len();
+        let mut left: usize = rest.iter().map(|(_, held)| extents(held)).sum();
+        left += taken().map(extents).sum::<usize>();
+        let count = rest.len() + taken().count();
         let beyond = rest.iter().enumerate().take_while(|(place, (_, held))| {
-            let is_beyond = rest.len() - place > AHEAD_MAX || left > EXTENTS_MAX;
-            left -= held.recipe.extents.len();
+            let is_beyond = count - place > AHEAD_MAX || left > AHEAD_EXTENTS_MAX;
+            left -= extents(held);
             is_beyond
         });
         let beyond = beyond.count();

@@ -142,7 +142,7 @@ struct Performed {
     failures: Vec<Failure>,
     degraded: Degraded,
     /// See [`StagedBatch::adopted`].
-    adopted: Vec<(RelPath, FileDigest)>,
+    adopted: Vec<(RelPath, u64)>,
     /// See [`StagedBatch::keeps_displaced`].
     careful: bool,
     /// By path: operations that failed in step 4.
@@ -458,9 +458,10 @@ impl<S: Storage> Applier<'_, S> {
         self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
         let _cleaning = self.profile.enter(Stage::CleanUp);
         let mut receipts = Vec::with_capacity(performed.len());
-        for Performed { intent, mut failures, degraded, failed, .. } in performed {
-            failures.extend(failed.into_values());
+        for Performed { intent, mut failures, degraded, failed, adopted, .. } in performed {
             self.clean_up(intent.batch)?;
+            self.give_back(&adopted, &failed);
+            failures.extend(failed.into_values());
             receipts.push(Receipt { batch: intent.batch, failures, degraded: degraded.counts() });
         }
         Ok(receipts)
@@ -469,14 +470,17 @@ impl<S: Storage> Applier<'_, S> {
     /// What was held ahead and stands in the tree is held there alone.
     fn forget_adopted(&self, batch: &Performed) -> Result<(), ApplyError> {
         let placed = batch.adopted.iter().filter(|(path, _)| !batch.failed.contains_key(path));
-        for (path, content) in placed {
-            self.own.forget_ahead(self.storage, content).map_err(Self::disk(
-                batch.intent.batch,
-                ApplyStep::CleanUp,
-                path,
-            ))?;
+        for (path, slot) in placed {
+            let failed = Self::disk(batch.intent.batch, ApplyStep::CleanUp, path);
+            self.own.forget_ahead(self.storage, *slot).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// What was held ahead and could not be placed is held as before.
+    fn give_back(&self, adopted: &[(RelPath, u64)], failed: &BTreeMap<RelPath, Failure>) {
+        let back = adopted.iter().filter(|(path, _)| failed.contains_key(path));
+        back.for_each(|(_, slot)| self.own.ahead.give_back(*slot));
     }
 
     fn clean_up(&self, batch: u64) -> Result<(), ApplyError> {

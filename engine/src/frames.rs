@@ -341,12 +341,6 @@ impl<'g> FrameWriter<'g> {
         (len < payload.len() - payload.len() / 16).then_some(packed)
     }
 
-    /// Bytes of all frames so far.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        self.stored_bytes
-    }
-
     /// Ends the batch; bytes of all its frames.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! files longer than announced. Nothing staged survives a crash as such: without its journal record
 //! it is removed at the next start.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use farshore_core::chunking::Chunker;
@@ -157,10 +157,10 @@ pub struct StagedBatch {
     pub degraded: Degraded,
     /// Recipes of the larger files in it.
     pub recipes: HashMap<FileDigest, Recipe>,
-    /// What of the content held ahead was copied from.
-    pub built_on: Vec<FileDigest>,
-    /// Content that was held ahead and has a name in the batch's folder now, by the path it is for.
-    pub adopted: Vec<(RelPath, FileDigest)>,
+    /// What of the content held ahead was copied from: some of what is held, of which there is a bounded number.
+    pub built_on: BTreeSet<FileDigest>,
+    /// Content that was held ahead and has a name in the batch's folder now: the path it is for, and its slot.
+    pub adopted: Vec<(RelPath, u64)>,
     /// Whether what it displaces is durable in history before anything takes its place: at the cost of a
     /// sync no power cut loses a version then, whatever order a file system keeps names in.
     pub keeps_displaced: bool,
@@ -649,7 +649,7 @@ impl<'a, S: Storage> Stager<'a, S> {
     /// bring it.
     fn open_basis(&mut self, content: &FileDigest) -> Result<Option<S::File>, CatalogError> {
         if self.carries && self.own.ahead.get(content).is_some() {
-            self.out.built_on.push(*content);
+            self.out.built_on.insert(*content);
         }
         if let Some((parent, name)) = self.contents.get(content) {
             let slot = Slot { parent: parent.clone(), name: name.clone() };

@@ -211,9 +211,15 @@ pub struct LossManifest {
     pub undone: u64,
     /// Accounts that were held: their changes since their own T are at risk too.
     pub held: Vec<String>,
+    /// How many more were held, of which neither the name nor the T is known here.
+    #[serde(default)]
+    pub held_unnamed: u64,
     /// Accounts that waited for a large file, which is not here: their changes since their own T are at risk too.
     #[serde(default)]
     pub behind: Vec<Behind>,
+    /// How many more waited, of which neither the name nor the T is known here.
+    #[serde(default)]
+    pub behind_unnamed: u64,
     /// Files that came or changed shortly before T: the lost site may have delivered them afterwards, and this
     /// one will deliver them again.
     pub redelivery_risk: List,
@@ -321,10 +327,19 @@ impl LossManifest {
         for account in &self.held {
             lines.push(format!("account {account} was held: its changes are at risk too"));
         }
+        if self.held_unnamed > 0 {
+            let more = self.held_unnamed;
+            lines.push(format!("{more} more accounts were held: their changes are at risk too"));
+        }
         for Behind { account, time, .. } in &self.behind {
             lines.push(format!(
                 "account {account} waited for a large file: its changes after {time} are at risk"
             ));
+        }
+        if self.behind_unnamed > 0 {
+            let more = self.behind_unnamed;
+            let risk = "their changes after times that are not known here are at risk";
+            lines.push(format!("{more} more accounts waited for a large file: {risk}"));
         }
         lines.push(format!(
             "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
@@ -351,7 +366,10 @@ impl LossManifest {
         let was_held = |held: &&Held| held.point.is_none_or(|(good, _)| good <= sequence);
         let held = holds.first.iter().filter(was_held);
         self.held = held.map(|held| account_name(&held.account)).collect();
-        for (account, time) in reader.behind()?.first {
+        self.held_unnamed = holds.total.saturating_sub(holds.first.len() as u64);
+        let behind = reader.behind()?;
+        self.behind_unnamed = behind.total.saturating_sub(behind.first.len() as u64);
+        for (account, time) in behind.first {
             if time <= settled.point.time_unix_ms {
                 let account = account_name(&account);
                 self.behind.push(Behind { account, time_unix_ms: time, time: utc(time) });
@@ -403,4 +421,19 @@ fn is_in_flight(name: &[u8]) -> bool {
     let ends = [&b".filepart"[..], b".tmp", b".part", b".partial"];
     let lower = name.to_ascii_lowercase();
     ends.iter().any(|end| lower.ends_with(end)) || lower.windows(9).any(|w| w == b".m_inproc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_that_are_at_risk_and_not_named_are_counted() {
+        let manifest = LossManifest { held_unnamed: 3, behind_unnamed: 5, ..Default::default() };
+        let lines = manifest.lines().join("\n");
+        assert!(lines.contains("3 more accounts were held"), "{lines}");
+        assert!(lines.contains("5 more accounts waited for a large file"), "{lines}");
+        let lines = LossManifest::default().lines().join("\n");
+        assert!(!lines.contains("more accounts"), "{lines}");
+    }
 }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use farshore_core::policy::{Action, Candidate, Policy, PolicySet, Verdict};
 use farshore_engine::source::standing::Cut;
+use farshore_proto::message::AHEAD_MAX;
 
 use crate::ahead::{
     HUGE, MIB, SLOW, ahead_bytes, begun, first_cut, is_empty, noise, put_huge, wait,
     wait_for_carried,
 };
 use crate::sites::Sites;
-use crate::standing::{parts, path, standing, whole, write};
+use crate::standing::{Standing, parts, path, standing, whole, write};
 
 fn change(file: &Path, at: u64, with: &[u8]) {
     fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(with, at).unwrap();
@@ -90,7 +91,6 @@ fn of_a_file_that_never_rests_no_more_is_held_than_an_attempt_or_two() {
                 most = most.max(held(&sites));
             }
             over.store(true, Relaxed);
-            println!("{most:?}");
             assert!((1..=3).contains(&most.0), "{most:?}");
         });
         assert!(at.script.left_out().is_empty(), "it waits by itself");
@@ -162,6 +162,75 @@ fn how_fast_the_line_is_a_small_part_of_a_file_does_not_say() {
         assert!(at.progress.line_rate.load(Relaxed) > 0);
     })
     .expect("ends in order");
+}
+
+/// Cuts the account until its trigger is there: never before all of these, each as it is at the source, and no cut
+/// has an exception.
+fn arrives_whole(sites: &Sites, at: &Standing<'_>, names: &[String]) {
+    let (there, ready) = (sites.b.join("acct1/in"), sites.b.join("acct1/in/a.ready"));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Not only between two cuts.
+        let watch = scope.spawn(|| {
+            while !over.load(Relaxed) && !ready.exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let missing = names.iter().filter(|name| !there.join(name).exists());
+            missing.cloned().collect::<Vec<_>>()
+        });
+        for round in 1.. {
+            let report = at.script.cut(parts(1_000 + round * 1_000, ["acct1/in"]));
+            assert!(report.problems.is_empty(), "{:?}", report.problems);
+            if at.script.left_out().is_empty() {
+                break;
+            }
+            at.script.released();
+            assert!(round < 10, "never placed");
+        }
+        over.store(true, Relaxed);
+        assert_eq!(watch.join().unwrap(), Vec::<String>::new(), "after the trigger");
+    });
+    assert!(ready.exists());
+    sites.equal("in the end");
+    wait("removed", || is_empty(&sites.b.join(".farshore/ahead")));
+}
+
+/// The second is built on the first, which waits for the cut of both.
+#[test]
+fn two_large_files_that_are_much_the_same_arrive_together_and_before_their_trigger() {
+    let (sites, content) = (Sites::in_memory(), noise(27, 4 * MIB));
+    begun(&sites);
+    standing(&sites, |at| {
+        first_cut(at);
+        let names = ["dump1".to_owned(), "dump2".to_owned()];
+        let second = [&content[..], b"and more"].concat();
+        fs::write(sites.a.join("acct1/in/dump1"), &content).unwrap();
+        fs::write(sites.a.join("acct1/in/dump2"), second).unwrap();
+        write(&sites.a, "acct1/in/a.ready", "go");
+        arrives_whole(&sites, at, &names);
+        assert!(ahead_bytes(at) < 5 * MIB as u64, "{} bytes", ahead_bytes(at));
+    })
+    .expect("ends in order");
+    sites.converged("by a run of its own");
+}
+
+#[test]
+fn an_account_of_more_large_files_than_the_target_holds_arrives_whole_and_before_its_trigger() {
+    const FILES: usize = AHEAD_MAX + 16;
+    let (sites, content) = (Sites::in_memory(), noise(28, FILES * MIB / 4));
+    begun(&sites);
+    standing(&sites, |at| {
+        first_cut(at);
+        at.script.carries_from(MIB as u64 / 8);
+        let names: Vec<String> = (0..FILES).map(|n| format!("dump{n}")).collect();
+        for (name, content) in names.iter().zip(content.chunks(MIB / 4)) {
+            fs::write(sites.a.join("acct1/in").join(name), content).unwrap();
+        }
+        write(&sites.a, "acct1/in/a.ready", "go");
+        arrives_whole(&sites, at, &names);
+    })
+    .expect("ends in order");
+    sites.converged("by a run of its own");
 }
 
 /// Nothing of that name travels.

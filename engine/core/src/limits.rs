@@ -30,6 +30,13 @@ pub const CHUNK_LEN_MAX: usize = 4 << 20;
 /// Shortest run of zero bytes, aligned to itself, that a recipe records as a zero extent.
 pub const ZERO_RUN_MIN: u64 = 64 * 1024;
 
+/// Most extents of one recipe: 16 TiB in chunks of 1 MiB, and half a gigabyte of memory.
+pub const RECIPE_EXTENTS_MAX: usize = 1 << 24;
+
+/// Most bytes that the encoding of a chunk in a recipe takes: its length, which is below 2^23 doubled, and its
+/// digest. Zeros take fewer.
+pub const EXTENT_LEN_MAX: usize = 4 + 32;
+
 /// Largest file, in bytes: what a signed 64-bit offset can address.
 pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
 
@@ -47,4 +54,5 @@ const _: () = {
     assert!(XATTR_TOTAL_MAX + 2 * PATH_LEN_MAX + SYMLINK_TARGET_MAX < FRAME_PAYLOAD_MAX);
     assert!(SMALL_FILE_MAX as usize + XATTR_TOTAL_MAX + 2 * PATH_LEN_MAX < FRAME_PAYLOAD_MAX);
     assert!(ZERO_RUN_MIN as usize <= CHUNK_LEN_MAX);
+    assert!(CHUNK_LEN_MAX << 1 < 1 << (4 * 7));
 };

@@ -151,8 +151,16 @@ impl Recipe {
     /// # Errors
     /// [`DecodeError`], whatever the bytes are.
     pub fn decode(d: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Self::decode_within(d, limits::RECIPE_EXTENTS_MAX)
+    }
+
+    /// The same, of at most so many extents: in memory zeros take many times what encodes them.
+    ///
+    /// # Errors
+    /// [`DecodeError`], whatever the bytes are.
+    pub fn decode_within(d: &mut Decoder<'_>, extents_max: usize) -> Result<Self, DecodeError> {
         let chunking = ChunkingId::decode(d)?;
-        let count = d.take_u64("recipe extents")?;
+        let count = d.take_len("recipe extents", extents_max)?;
         let mut extents = Vec::new();
         let mut size = 0u64;
         for _ in 0..count {
@@ -211,6 +219,23 @@ mod tests {
         fn any_bytes_are_a_recipe_or_refused(bytes: Vec<u8>) {
             let _decoded_or_refused = Recipe::decode(&mut Decoder::new(&bytes)).is_ok();
         }
+    }
+
+    #[test]
+    fn a_recipe_of_more_extents_than_any_has_is_refused() {
+        let recipe = |count: usize| {
+            let mut e = Encoder::new();
+            e.put_u8(ChunkingId::FastCdc64K as u8);
+            e.put_u64(count as u64);
+            (0..count.min(3)).for_each(|_| e.put_u64(1 << 1 | 1));
+            e.finish()
+        };
+        let within = |count, max| Recipe::decode_within(&mut Decoder::new(&recipe(count)), max);
+        assert_eq!(within(3, 3).map(|recipe| recipe.extents.len()), Ok(3));
+        let is_refused = |found| matches!(found, Err(DecodeError::LimitExceeded { .. }));
+        assert!(is_refused(within(3, 2)));
+        let above = recipe(limits::RECIPE_EXTENTS_MAX + 1);
+        assert!(is_refused(Recipe::decode(&mut Decoder::new(&above))), "before any is read");
     }
 
     #[test]

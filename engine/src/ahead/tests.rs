@@ -145,6 +145,49 @@ fn the_oldest_goes_beyond_the_bound() {
 }
 
 #[test]
+fn what_is_whole_stays_while_anything_that_broke_off_is_beyond_the_bound() {
+    let (storage, own) = disk();
+    let oldest = put(&storage, &own, &[1, 1], true);
+    let broke_off = put(&storage, &own, &[2, 1], false);
+    for n in 0..u8::try_from(AHEAD_MAX).expect("few") {
+        put(&storage, &own, &[3 + n, 1], n % 2 == 0);
+    }
+    assert_eq!(own.ahead.list().len(), AHEAD_MAX);
+    assert!(own.ahead.get(&oldest).is_some() && own.ahead.get(&broke_off).is_none());
+}
+
+#[test]
+fn what_a_batch_has_stays_and_counts() {
+    let (storage, own) = disk();
+    let taken = put(&storage, &own, &[1, 1], true);
+    own.ahead.take(&taken, 2_000).expect("held");
+    assert!(own.ahead.take(&taken, 2_000).is_none());
+    for n in 0..u8::try_from(AHEAD_MAX).expect("few") {
+        put(&storage, &own, &[2 + n, 1], true);
+    }
+    assert_eq!(own.ahead.list().len(), AHEAD_MAX, "so many can be listed");
+    assert!(own.ahead.get(&taken).is_some());
+}
+
+/// The larger of two files that are much the same is built on the other one, which waits for its cut.
+#[test]
+fn what_is_whole_goes_for_a_later_one_of_its_own_path_alone() {
+    let (storage, own) = disk();
+    let other = put_of(&storage, &own, "acct/other", &[1, 2], true);
+    let broke_off = put_of(&storage, &own, "acct/moved", &[1, 9], false);
+    let former = put_of(&storage, &own, "acct/file", &[1, 2, 3], true);
+    let path = RelPath::new(*b"acct/file").expect("valid");
+    let recipe = recipe(&[1, 2, 4, 5]);
+    let slot = own.begin_ahead(&storage).expect("a slot");
+    let file = storage.create_file(&slot.folder, BYTES).expect("created");
+    storage.set_len(&file, recipe.size()).expect("its length");
+    own.end_ahead(&storage, &slot, &path, recipe.clone()).expect("held");
+    let built_on = [other, broke_off, former].into();
+    own.supersede_ahead(&storage, &slot, &built_on).expect("superseded");
+    assert_eq!(held(&own), [(other, true), (recipe.digest(), true)]);
+}
+
+#[test]
 fn what_has_a_second_name_is_no_longer_held() {
     let (storage, own) = disk();
     let content = put(&storage, &own, &[1, 2], true);
@@ -209,8 +252,29 @@ fn placed_entry(content: FileDigest) -> Entry {
 
 const DEVICES: StageConfig = StageConfig { devices: true, passes_over_too_large: false };
 
+/// Holds a content of one chunk that can be copied: zeros.
+fn put_zeros(storage: &SimStorage, own: &OwnFolder<SimStorage>) -> FileDigest {
+    let extents = vec![Extent::Chunk { id: ChunkId::of(&[0; 2_000]), len: 2_000 }];
+    let recipe = Recipe { chunking: ChunkingId::Gear64K, extents };
+    let slot = own.begin_ahead(storage).expect("a slot");
+    let file = storage.create_file(&slot.folder, BYTES).expect("created");
+    storage.set_len(&file, recipe.size()).expect("its length");
+    own.end_ahead(storage, &slot, &path("acct/zeros"), recipe.clone()).expect("held");
+    recipe.digest()
+}
+
 /// Stages batch 1: `paths` have the content, which is held.
 fn staged(
+    disk: &(SimStorage, OwnFolder<SimStorage>),
+    catalog: &Catalog,
+    content: FileDigest,
+    paths: &[&str],
+) -> StagedBatch {
+    staged_in(1, disk, catalog, content, paths)
+}
+
+fn staged_in(
+    batch: u64,
     (storage, own): &(SimStorage, OwnFolder<SimStorage>),
     catalog: &Catalog,
     content: FileDigest,
@@ -218,9 +282,9 @@ fn staged(
 ) -> StagedBatch {
     let ops: Vec<Op<'_>> =
         paths.iter().map(|at| Op::Reuse { path: path(at), entry: placed_entry(content) }).collect();
-    let mut reader = stream(BatchHeader::of(1, Epoch(0)), &ops);
+    let mut reader = stream(BatchHeader::of(batch, Epoch(0)), &ops);
     let applied = Applied::new(0);
-    let stager = Stager::new(storage, catalog, own, &applied, DEVICES, 1).expect("a stager");
+    let stager = Stager::new(storage, catalog, own, &applied, DEVICES, batch).expect("a stager");
     stager.run(&mut reader, &Profile::default()).expect("staged")
 }
 
@@ -230,13 +294,13 @@ fn links(storage: &SimStorage, name: &str) -> u64 {
 
 #[test]
 fn what_is_held_is_placed_and_a_crash_at_any_point_before_costs_nothing() {
-    for crash in ["never", "before its journal", "after its journal"] {
+    for crash in ["never", "before its journal", "after its journal", "before its commit"] {
         let disk = disk();
         let (storage, own) = &disk;
         let catalog = catalog();
         let content = put(storage, own, &[1, 2], true);
         let batch = staged(&disk, &catalog, content, &["placed"]);
-        assert_eq!(batch.adopted, [(path("placed"), content)], "{crash}: {:?}", batch.failures);
+        assert_eq!(batch.adopted, [(path("placed"), 0)], "{crash}: {:?}", batch.failures);
         let applier = Applier {
             storage,
             catalog: &catalog,
@@ -252,14 +316,20 @@ fn what_is_held_is_placed_and_a_crash_at_any_point_before_costs_nothing() {
                 assert_eq!(again.adopted.len(), 1, "a name that was left stands in no way");
                 applier.apply(vec![again]).expect("applied");
             }
-            "after its journal" => {
+            "never" => drop(applier.apply(vec![batch]).expect("applied")),
+            _ => {
                 let entry = placed_entry(content);
                 let place = Action::Place { number: 1, path: path("placed"), entry };
                 let intent = Intent { batch: 1, actions: vec![place] };
                 journal::write(storage, own, [&intent].into_iter()).expect("written");
+                if crash == "before its commit" {
+                    // It has its name, and the one ahead went.
+                    let folder = storage.open_directory(&own.staging, b"b1").expect("staged");
+                    let placed = storage.rename(&folder, b"1", storage.root(), b"placed");
+                    placed.and_then(|()| own.forget_ahead(storage, 0)).expect("placed");
+                }
                 applier.recover().expect("recovered");
             }
-            _ => drop(applier.apply(vec![batch]).expect("applied")),
         }
         assert_eq!((held(own), links(storage, "placed")), (vec![], 1), "{crash}");
         let record = catalog.reader().expect("reader").get(&path("placed")).expect("read");
@@ -279,6 +349,67 @@ fn one_content_never_gets_two_names_in_the_tree() {
     storage.link(&folder, BYTES, storage.root(), b"alien").expect("linked");
     let batch = staged(&disk, &catalog, content, &["one"]);
     assert!(batch.adopted.is_empty(), "somebody else has it");
+    storage.unlink(storage.root(), b"alien").expect("unlinked");
+    let batch = staged(&disk, &catalog, content, &["one"]);
+    assert_eq!(batch.adopted.len(), 1, "and has it no more: {:?}", batch.failures);
+}
+
+#[test]
+fn of_two_batches_of_one_content_the_first_has_it_and_the_second_copies() {
+    let disk = disk();
+    let (storage, own) = &disk;
+    let catalog = catalog();
+    let content = put_zeros(storage, own);
+    let first = staged_in(1, &disk, &catalog, content, &["one"]);
+    let second = staged_in(2, &disk, &catalog, content, &["two"]);
+    assert_eq!((first.adopted.len(), second.adopted.len()), (1, 0));
+    assert!(first.failures.is_empty() && second.failures.is_empty(), "{second:?}");
+    own.keep_ahead(storage, &[]).expect("kept");
+    assert_eq!(held(own), [(content, true)], "its batch removes it");
+    let profile = Profile::default();
+    let applier = Applier { storage, catalog: &catalog, own, now_ms: &|| 0, profile: &profile };
+    let first = staged_in(1, &disk, &catalog, content, &["one"]);
+    assert!(first.adopted.is_empty(), "it is the first one's until that ends");
+    own.ahead.give_back(0);
+    let first = staged_in(1, &disk, &catalog, content, &["one"]);
+    let receipts = applier.apply(vec![first, second]).expect("applied");
+    assert!(receipts.iter().all(|receipt| receipt.failures.is_empty()), "{receipts:?}");
+    let stat = |name| storage.stat(Object::Named(storage.root(), name)).expect("there");
+    assert_ne!(stat(b"one").inode, stat(b"two").inode);
+    assert_eq!((held(own), links(storage, "one"), links(storage, "two")), (vec![], 1, 1));
+}
+
+/// As it is when the first of the batches is just being applied: its name in the tree and that of the second
+/// are as many as that of a content and of the one batch that has it.
+#[test]
+fn a_content_whose_name_ahead_goes_meanwhile_is_not_given_a_second_one() {
+    let disk = disk();
+    let (storage, own) = &disk;
+    let catalog = catalog();
+    let content = put_zeros(storage, own);
+    assert_eq!(staged_in(1, &disk, &catalog, content, &["one"]).adopted.len(), 1);
+    let folder = storage.open_directory(&own.staging, b"b1").expect("staged");
+    storage.unlink(&folder, b"1").expect("one name less");
+    let second = staged_in(2, &disk, &catalog, content, &["two"]);
+    assert!(second.adopted.is_empty() && second.failures.is_empty(), "{:?}", second.failures);
+}
+
+#[test]
+fn what_content_is_built_on_is_known_once_however_often_it_is_gone_back_to() {
+    let (storage, own) = disk();
+    let catalog = catalog();
+    let applied = Applied::new(u64::MAX);
+    let bases = [[1, 2], [3, 4], [5, 6]].map(|chunks| put(&storage, &own, &chunks, true));
+    let mut ops = vec![Op::Begin { path: path("a"), size: 600_000, sparse: false }];
+    for content in (0..200).flat_map(|_| bases) {
+        ops.extend([Op::Base { content }, Op::CopyRun { offset: 0, len: 1_000 }]);
+    }
+    ops.push(Op::Abort);
+    let slot = own.begin_ahead(&storage).expect("a slot");
+    let stager = Stager::carrying(&storage, &catalog, &own, &applied, DEVICES, &slot);
+    let mut reader = stream(BatchHeader::ahead(1, Epoch(0)), &ops);
+    let batch = stager.expect("a stager").run(&mut reader, &Profile::default()).expect("staged");
+    assert_eq!(batch.built_on.len(), bases.len());
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub struct ReadAhead {
     pub recipe: Option<Arc<Recipe>>,
     /// Its facts then.
     pub stat: Stat,
+    /// Whether a change while it was read would have shown in them: its last one was long enough before that.
+    pub settled: bool,
 }
 
 /// What a cut gives the place of its own.
@@ -43,7 +45,7 @@ impl<S: Storage> Ingest<'_, S> {
         let mut batch = Batch { number, writer, record: BatchRecord::default() };
         self.parent = None;
         let known = self.catalog.get(path)?.map(|record| record.entry);
-        let mut looked = None;
+        let (mut looked, seen) = (None, (self.now)());
         let read = self.large_file_seen(path, known, &mut batch, &mut looked);
         batch.writer.finish()?;
         batch.writer.take_all_answers();
@@ -60,7 +62,8 @@ impl<S: Storage> Ingest<'_, S> {
         };
         Ok(match (made, looked) {
             (Some((Record { entry, .. }, recipe)), Some(stat)) => {
-                Ok(ReadAhead { entry, recipe, stat })
+                let settled = seen.nanos_since(stat.ctime) >= self.racy_ns;
+                Ok(ReadAhead { entry, recipe, stat, settled })
             }
             _ => Err(ObserveError::Changed),
         })

@@ -158,6 +158,40 @@ fn what_is_read_ahead_leaves_in_its_turn() {
     assert!(problems.is_empty());
 }
 
+/// A file that was changed just before it was read may have been changed once more behind what was read, at the
+/// same time: that it is old enough when its cut comes says nothing.
+#[test]
+fn what_was_carried_too_soon_after_its_last_change_is_not_settled() {
+    const RACY_NS: i64 = 1_000_000_000;
+    let storage = disk(&[]);
+    let at = storage.open_directory(storage.root(), b"a").expect("opened");
+    let file = storage.create_file(&at, b"large").expect("created");
+    storage.write_at(&file, 0, &[7; 200_000]).expect("written");
+    let changed = storage.stat(Object::File(&file)).expect("there").ctime;
+    let after = |seconds| Timestamp { seconds: changed.seconds + seconds, ..changed };
+    let config = CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([1; 16]),
+    };
+    let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
+    let (index, progress, profile) = (RunIndex::default(), Progress::default(), Profile::default());
+    let desk = SignDesk::new(&Sink, 1);
+    let gauge = LineGauge::new(Compression::Never, Duration::ZERO, Instant::now());
+    let carried = |began: i64| {
+        // It takes a minute to read.
+        let looks = AtomicI64::new(0);
+        let now = || after(began + 60 * looks.fetch_add(1, Relaxed));
+        let header = BatchHeader::ahead(1, Epoch(0));
+        let mut writer = FrameWriter::begin_ahead(&Sink, header, &gauge, &profile).expect("begun");
+        let reader = catalog.reader().expect("a reader");
+        let mut ingest = Ingest::new(&storage, reader, &index, &desk, &progress, &now, RACY_NS);
+        let read = ingest.carry(1, &path("a/large"), &mut writer).expect("written");
+        read.expect("read").settled
+    };
+    assert_eq!((carried(0), carried(2)), (false, true));
+}
+
 /// A directory that may still change unseen is looked at again, and still told from another in its place.
 #[test]
 fn a_young_directory_keeps_its_inode_alone() {

@@ -4,11 +4,12 @@
 //! turn; an account is left out of cuts as long as a file of its is on its way, and its owner is told
 //! when that is over; a file that keeps changing while it is read, cannot be read, or has no room at the
 //! target, is left out by itself, not with its account; of the last its owner decides when it is tried again. One
-//! that is another one whenever its cut comes goes with its cut. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
+//! that is another one whenever its cut comes goes with its cut. So do, of an account, those that are too many to be
+//! held until all of it has come: the target never holds more than it keeps. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
 //! survives a session: what the target holds is asked for at each attempt, and nothing of it is sent
 //! again.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use farshore_core::codec::Decoder;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{AHEAD_MAX, Message, Receipt};
+use farshore_proto::message::{AHEAD_EXTENTS_MAX, AHEAD_LIST_MAX, AHEAD_MAX, Message, Receipt};
 use farshore_proto::session::SessionError;
 
 use crate::ingest::ReadAhead;
@@ -30,14 +31,20 @@ const LACKS_MAX: u32 = 4;
 const REFUSALS_MAX: u32 = 4;
 /// Cuts that find a file to be another one than was carried for them, after which it goes with its cut.
 const OVERTAKEN_MAX: u32 = 3;
+/// Contents that wait at the target for their cut, what is under way counted, after which no further one is
+/// carried: the rest of an account goes with its cut. The target holds more, what broke off among it.
+const READY_MAX: usize = 48;
+/// The same of one account: others have their turn meanwhile.
+const ACCOUNT_READY_MAX: usize = 40;
+/// Extents of contents that wait, after which no further one is carried either.
+const READY_EXTENTS_MAX: usize = AHEAD_EXTENTS_MAX / 2;
+const _: () = assert!(READY_MAX < AHEAD_MAX && ACCOUNT_READY_MAX < READY_MAX);
 /// How long until a file that changed is read again.
 const CHANGED_AGAIN: Duration = Duration::from_secs(1);
 /// How long until one that cannot be read, or does not rest, is tried again.
 const FAILED_AGAIN: Duration = Duration::from_secs(5);
 /// How long until one that the target refused is tried again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
-/// Bytes of all recipes that one list may have: those of the most extents that are held.
-const RECIPES_MAX: usize = 640 << 20;
 
 /// What is known and under way; shared by the coordinator, the carriers, and who hears the target.
 #[derive(Debug, Default)]
@@ -63,11 +70,12 @@ struct State {
     receipts: BTreeMap<u64, Option<Receipt>>,
     asked: u64,
     answered: u64,
-    held: Vec<(FileDigest, Arc<Recipe>)>,
-    coming: Vec<(FileDigest, Arc<Recipe>)>,
+    held: Vec<HeldThere>,
+    coming: Vec<HeldThere>,
     piece: Vec<u8>,
-    /// Bytes of the list that comes.
+    /// Bytes and extents of the list that comes.
     coming_bytes: usize,
+    coming_extents: usize,
     distrusted: HashSet<ChunkId>,
     /// A file that was carried, or was to be, is over.
     untidy: bool,
@@ -126,6 +134,8 @@ enum JobState {
     UnderWay,
     /// The target has it whole, or needs nothing of it.
     Ready(Arc<ReadAhead>),
+    /// Its cut reads and sends it: more of its account cannot be held at the target.
+    WithCut,
     /// For the reason that is its trouble; the file alone is left out.
     Failed,
 }
@@ -162,6 +172,8 @@ pub(super) enum Known {
     Waits(RelPath),
     /// It was carried, as it was then.
     Ready(Arc<ReadAhead>),
+    /// It goes with the cut.
+    WithCut,
 }
 
 impl AheadDesk {
@@ -189,8 +201,8 @@ impl AheadDesk {
     pub(super) fn hear(&self, message: Message) -> Result<Option<Message>, SessionError> {
         let mut state = self.lock();
         match message {
-            Message::Held { content, last, bytes, .. } => {
-                state.heard_held(content, last, &bytes)?
+            Message::Held { content, whole, last, bytes } => {
+                state.heard_held(content, whole, last, &bytes)?
             }
             Message::Listed(contents) => state.heard_all(contents)?,
             Message::Carried(receipt) => {
@@ -300,9 +312,23 @@ impl AheadDesk {
     /// to be.
     pub(super) fn let_go(&self, covers: impl Fn(&RelPath) -> bool) {
         let mut state = self.lock();
-        let rests = |job: &Job| matches!(job.state, JobState::Waits | JobState::Failed);
+        let rests = |job: &Job| !matches!(job.state, JobState::UnderWay | JobState::Ready(_));
         let over = state.jobs.extract_if(.., |path, job| rests(job) && covers(path)).count();
         state.untidy |= over > 0;
+    }
+
+    /// No cut comes for these for now. Where others cannot be carried because of what waits for it, it waits no
+    /// longer: it is carried again when its cut comes, of which the target may have kept it until then.
+    pub(super) fn make_room(&self, covers: impl Fn(&RelPath) -> bool) {
+        let mut state = self.lock();
+        if !state.is_full() {
+            return;
+        }
+        let waits = |job: &Job| matches!(job.state, JobState::Ready(_));
+        let over = state.jobs.extract_if(.., |path, job| waits(job) && covers(path)).count();
+        state.untidy |= over > 0;
+        drop(state);
+        self.moved.notify_all();
     }
 
     /// Other policies decide what travels: what is not carried yet is planned again, and what is under way is
@@ -350,8 +376,10 @@ impl AheadDesk {
             trouble: None,
             no_room: None,
         });
-        if let JobState::Ready(read) = &job.state {
-            return Known::Ready(Arc::clone(read));
+        match &job.state {
+            JobState::Ready(read) => return Known::Ready(Arc::clone(read)),
+            JobState::WithCut => return Known::WithCut,
+            _ => {}
         }
         // One that failed is carried beside its account; one that did not rest and does now, before what
         // came after it.
@@ -363,9 +391,12 @@ impl AheadDesk {
             job.again = job.again.min(Instant::now() + CHANGED_AGAIN);
         }
         let withholds = job.withholds.clone();
+        state.leave_to_cuts();
+        let goes_with_cut =
+            state.jobs.get(path).is_some_and(|job| matches!(job.state, JobState::WithCut));
         drop(state);
         self.moved.notify_all();
-        Known::Waits(withholds)
+        if goes_with_cut { Known::WithCut } else { Known::Waits(withholds) }
     }
 
     /// A file that was carried is another one by now, or gone: once more, and this is left out meanwhile. `None`
@@ -387,7 +418,8 @@ impl AheadDesk {
     pub(super) fn had_trouble(&self, why: impl Fn(&RelPath) -> Option<String>) {
         let mut state = self.lock();
         for (path, job) in &mut state.jobs {
-            let went_with_cut = job.overtaken >= OVERTAKEN_MAX;
+            let is_overtaken = job.overtaken >= OVERTAKEN_MAX;
+            let went_with_cut = is_overtaken || matches!(job.state, JobState::WithCut);
             if went_with_cut && let Some(why) = why(path) {
                 job.overtaken = 0;
                 job.withholds = path.clone();
@@ -411,15 +443,16 @@ impl AheadDesk {
     /// A cut looked at these files, and they are as it sent them, or gone.
     pub(super) fn settled(&self, is_settled: impl Fn(&RelPath) -> bool) {
         let mut state = self.lock();
-        let ready = |path: &RelPath, job: &mut Job| {
-            matches!(job.state, JobState::Ready(_)) && is_settled(path)
-        };
-        let settled = state.jobs.extract_if(.., |path, job| ready(path, job)).count();
+        let settled = |path: &RelPath, job: &mut Job| !job.withholds_now() && is_settled(path);
+        let settled = state.jobs.extract_if(.., |path, job| settled(path, job)).count();
         state.untidy |= settled > 0;
         if state.gone == Gone::Said {
             // Under another name it has been met by now.
             (state.gone, state.untidy) = (Gone::None, true);
         }
+        drop(state);
+        // There may be room for others.
+        self.moved.notify_all();
     }
 
     /// No plan meets that file any more.
@@ -434,7 +467,7 @@ impl AheadDesk {
     /// What of the content held ahead is still wanted, when anything may be there that is not.
     pub(super) fn take_untidy(&self) -> Option<Vec<FileDigest>> {
         let mut state = self.lock();
-        let at_rest = state.jobs.values().all(|job| matches!(job.state, JobState::Ready(_)));
+        let at_rest = state.jobs.values().all(|job| !job.withholds_now());
         if !state.untidy || !at_rest || state.gone != Gone::None {
             return None;
         }
@@ -457,21 +490,22 @@ impl AheadDesk {
                 return None;
             }
             let now = Instant::now();
-            let busy: HashSet<&RelPath> = state
-                .jobs
-                .values()
-                .filter(|job| matches!(job.state, JobState::UnderWay))
-                .map(|job| &job.account)
-                .collect();
+            let accounts = state.accounts();
+            let may_begin = |account: &RelPath| {
+                accounts.get(account).is_none_or(|a| !a.is_busy && !a.is_full()) && !state.is_full()
+            };
             let waiting = || {
                 let waits = |job: &Job| matches!(job.state, JobState::Waits);
                 state.jobs.iter().filter(move |(_, job)| waits(job))
             };
-            let due = waiting().filter(|(_, job)| job.again <= now && !busy.contains(&job.account));
+            let due = waiting().filter(|(_, job)| job.again <= now && may_begin(&job.account));
             let served = |account: &RelPath| state.served.get(account).copied().unwrap_or(0);
             let next = due.min_by_key(|(_, job)| (served(&job.account), job.size));
             if let Some(path) = next.map(|(path, _)| path.clone()) {
-                return state.begin(path);
+                let task = state.begin(path);
+                drop(state);
+                self.moved.notify_all();
+                return task;
             }
             let soonest = waiting().map(|(_, job)| job.again).filter(|again| *again > now).min();
             let wait = soonest.map_or(Duration::from_secs(60), |at| at.duration_since(now));
@@ -497,6 +531,7 @@ impl AheadDesk {
                 job.withholds = path.clone();
             }
         }
+        state.leave_to_cuts();
         drop(state);
         self.moved.notify_all();
     }
@@ -551,26 +586,103 @@ impl AheadDesk {
         }
         Some(Held { contents: state.held.clone(), distrusted: state.distrusted.clone() })
     }
+
+    /// The same of what is whole there, if that is known after `at_most`.
+    pub(super) fn held_whole(&self, number: u64, at_most: Duration) -> Option<HashSet<FileDigest>> {
+        let state = self.lock();
+        let waits = |state: &mut State| state.answered < number && !state.over;
+        let waited = self.moved.wait_timeout_while(state, at_most, waits);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let whole = || state.held.iter().filter(|held| held.whole).map(|held| held.content);
+        (state.answered >= number).then(|| whole().collect())
+    }
 }
 
 /// What the target holds ahead.
 pub(super) struct Held {
-    pub(super) contents: Vec<(FileDigest, Arc<Recipe>)>,
+    pub(super) contents: Vec<HeldThere>,
     pub(super) distrusted: HashSet<ChunkId>,
 }
 
+/// One content of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeldThere {
+    pub(super) content: FileDigest,
+    pub(super) whole: bool,
+    pub(super) recipe: Arc<Recipe>,
+}
+
+/// What of an account is held for its cut, or under way.
+#[derive(Debug, Default)]
+struct InHand {
+    is_busy: bool,
+    ready: usize,
+}
+
+impl InHand {
+    const fn is_full(&self) -> bool {
+        self.ready + self.is_busy as usize >= ACCOUNT_READY_MAX
+    }
+}
+
 impl State {
+    /// By account.
+    fn accounts(&self) -> HashMap<RelPath, InHand> {
+        let mut accounts: HashMap<RelPath, InHand> = HashMap::new();
+        for job in self.jobs.values() {
+            let is_busy = matches!(job.state, JobState::UnderWay);
+            if is_busy || matches!(job.state, JobState::Ready(_)) {
+                let account = accounts.entry(job.account.clone()).or_default();
+                account.is_busy |= is_busy;
+                account.ready += usize::from(!is_busy);
+            }
+        }
+        accounts
+    }
+
+    /// Whether no more is carried until something found its place.
+    fn is_full(&self) -> bool {
+        let (mut contents, mut extents) = (0, 0);
+        for job in self.jobs.values() {
+            match &job.state {
+                JobState::UnderWay => contents += 1,
+                JobState::Ready(read) => {
+                    contents += 1;
+                    extents += read.recipe.as_ref().map_or(0, |recipe| recipe.extents.len());
+                }
+                _ => {}
+            }
+        }
+        contents >= READY_MAX || extents >= READY_EXTENTS_MAX
+    }
+
+    /// What keeps an account waiting that has as much at the target as may be there goes with its cut: it would
+    /// wait for room that only this cut makes.
+    fn leave_to_cuts(&mut self) {
+        let (accounts, is_full) = (self.accounts(), self.is_full());
+        for job in self.jobs.values_mut() {
+            let in_hand = accounts.get(&job.account);
+            let goes = in_hand.is_some_and(|a| a.ready > 0 && (is_full || a.is_full()));
+            if goes && matches!(job.state, JobState::Waits) && job.withholds == job.account {
+                job.state = JobState::WithCut;
+            }
+        }
+    }
+
     fn begin(&mut self, path: RelPath) -> Option<Task> {
         let job = self.jobs.get_mut(&path)?;
         job.state = JobState::UnderWay;
         let served = self.served.entry(job.account.clone()).or_default();
         *served = served.saturating_add(job.size);
-        Some(Task { path, moved_from: job.moved_from.clone() })
+        let task = Task { path, moved_from: job.moved_from.clone() };
+        self.leave_to_cuts();
+        Some(task)
     }
 
     fn heard_held(
         &mut self,
         content: FileDigest,
+        whole: bool,
         last: bool,
         bytes: &[u8],
     ) -> Result<(), SessionError> {
@@ -578,20 +690,22 @@ impl State {
             return Err(SessionError::UnaskedAnswer);
         }
         self.coming_bytes += bytes.len();
-        if self.coming.len() >= AHEAD_MAX || self.coming_bytes > RECIPES_MAX {
+        if self.coming.len() >= AHEAD_MAX || self.coming_bytes > AHEAD_LIST_MAX {
             let limit = AHEAD_MAX;
             return Err(SessionError::TooMany { what: "contents held ahead", limit });
         }
         self.piece.extend_from_slice(bytes);
         if last {
-            let whole = std::mem::take(&mut self.piece);
-            let mut d = Decoder::new(&whole);
-            let recipe = Recipe::decode(&mut d)?;
+            let encoded = std::mem::take(&mut self.piece);
+            let mut d = Decoder::new(&encoded);
+            let left = AHEAD_EXTENTS_MAX.saturating_sub(self.coming_extents);
+            let recipe = Recipe::decode_within(&mut d, left)?;
             d.finish("recipe")?;
             if recipe.digest() != content {
                 return Err(SessionError::UnaskedAnswer);
             }
-            self.coming.push((content, Arc::new(recipe)));
+            self.coming_extents += recipe.extents.len();
+            self.coming.push(HeldThere { content, whole, recipe: Arc::new(recipe) });
         }
         Ok(())
     }
@@ -602,7 +716,7 @@ impl State {
             return Err(SessionError::UnaskedAnswer);
         }
         self.held = std::mem::take(&mut self.coming);
-        self.coming_bytes = 0;
+        (self.coming_bytes, self.coming_extents) = (0, 0);
         self.answered += 1;
         Ok(())
     }
@@ -610,7 +724,7 @@ impl State {
 
 impl Job {
     fn withholds_now(&self) -> bool {
-        !matches!(self.state, JobState::Ready(_))
+        !matches!(self.state, JobState::Ready(_) | JobState::WithCut)
     }
 
     fn fails(&mut self, text: String) {

@@ -79,7 +79,7 @@ impl<S: Storage> Carrier<'_, S> {
         }
         let Some(held) = self.desk.held(self.desk.ask(self.link, None)?) else { return Ok(None) };
         let index = RunIndex::default();
-        held.contents.iter().for_each(|(content, recipe)| index.hold(*content, recipe));
+        held.contents.iter().for_each(|held| index.hold(held.content, &held.recipe));
         index.distrust(held.distrusted);
         self.send(&task.path, &before, &index)
     }
@@ -126,11 +126,14 @@ impl<S: Storage> Carrier<'_, S> {
         let directory = storage
             .open_directory(storage.root(), parent.as_bytes())
             .at_step("opening its directory")?;
+        let seen = (self.config.now)();
         let described = describe_file(storage, &directory, name, expected.as_ref(), &mut None)?;
         let (entry, recipe, stat) = described;
         let same = known.same_but_metadata(&entry);
         let recipe = recipe.map(std::sync::Arc::new);
-        Ok(same.then_some(ReadAhead { entry, recipe, stat }))
+        // It was read after it was looked at.
+        let settled = seen.nanos_since(stat.ctime) >= self.config.racy_ns;
+        Ok(same.then_some(ReadAhead { entry, recipe, stat, settled }))
     }
 
     fn send(

@@ -3,15 +3,18 @@
 //! Guarantees: of what the owner withholds nothing is carried, and all of it is planned, for the owner to judge.
 //! Of the rest, a file that its owner wants carried is neither read nor sent by a cut: until it was
 //! carried, its account is left out of all cuts; then it is placed as it was carried, if it is still
-//! that, before anything else of its account. If it is not, time and again, its cut reads it. What was left out is said, with what was looked at, so
+//! that and the target says that it has it, before anything else of its account. If it is not, time and again, or if
+//! an account has more of them than may wait at the target, its cut reads it. What was left out is said, with what was looked at, so
 //! that its owner looks there again when it is over.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+use farshore_core::recipe::FileDigest;
 
 use super::ahead::{AheadDesk, Failing, Known};
 use super::standing::{Cut, Cuts, LeftOut, Look};
@@ -25,6 +28,8 @@ use crate::plan::{Change, Plan, Problem, Withheld};
 /// How often a cut is planned anew, at most, because of what its plan would send: what is found after
 /// that goes with it.
 const ROUNDS: usize = 8;
+/// How long the target's answer is waited for before what else it says is heard.
+const ANSWER_LOOK: Duration = Duration::from_millis(50);
 /// A file that was not changed for so long, in nanoseconds, rests.
 const RESTS_NS: i64 = 2_000_000_000;
 
@@ -60,13 +65,14 @@ impl<S: Storage> Source<'_, S> {
         (self.carried, self.first) = (Arc::default(), Vec::new());
         let withheld = cut.withheld.clone();
         self.ahead.let_go(|path| cut.only_judged || withheld.covers(path));
+        self.ahead.make_room(|path| withheld.covers(path));
         if !self.carries || cut.only_judged {
             return Ok((self.planned(look, &*policy, &withheld, widened)?, Vec::new()));
         }
         let mut ahead = self.ahead.stays_out();
         let probed = self.ahead.probed(&ahead, |path| look.covers(path));
         ahead.retain(|path| !probed.contains(path) && !withheld.covers(path));
-        let mut met = HashSet::new();
+        let (mut met, mut held) = (HashSet::new(), HashSet::new());
         let mut plan;
         let mut rounds = 0;
         loop {
@@ -74,7 +80,7 @@ impl<S: Storage> Source<'_, S> {
             plan = self.planned(look, &policy, &withheld, widened)?;
             let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
             met.extend(huge.iter().map(|huge| huge.path.clone()));
-            let ToldApart { carried, waits, with_cut } = self.told_apart(huge);
+            let ToldApart { carried, waits, with_cut } = self.told_apart(huge, &mut held)?;
             rounds += 1;
             if waits.is_empty() || rounds > ROUNDS {
                 let placed = carried.iter().map(|(huge, _)| (huge, None));
@@ -101,31 +107,71 @@ impl<S: Storage> Source<'_, S> {
         Ok((plan, problems.collect()))
     }
 
-    fn told_apart(&self, files: Vec<Huge>) -> ToldApart {
+    fn told_apart(
+        &mut self,
+        files: Vec<Huge>,
+        held: &mut HashSet<FileDigest>,
+    ) -> Result<ToldApart, SourceError> {
         let mut told = ToldApart::default();
+        let mut ready = Vec::new();
         for huge in files {
             let rests = self.rests(&huge.path);
             let of = (huge.size, huge.moved_from.as_ref());
             match self.ahead.wants(&huge.path, &huge.account, of, rests) {
                 Known::Waits(withholds) => told.waits.push(withholds),
-                Known::Ready(read) => match self.placing(&huge.path, &read) {
-                    Ok(Some(placing)) => told.carried.push((huge, placing)),
-                    // The carrier finds out.
-                    Ok(None) | Err(_) => match self.ahead.is_overtaken(&huge.path) {
-                        Some(withholds) => told.waits.push(withholds),
-                        None => {
-                            if let (Some(content), Some(recipe)) =
-                                (read.entry.content(), &read.recipe)
-                            {
-                                self.index.hold(*content, recipe);
-                            }
-                            told.with_cut.push(huge);
+                Known::WithCut => told.with_cut.push(huge),
+                Known::Ready(read) => ready.push((huge, read)),
+            }
+        }
+        let there = self.still_there(&ready, held)?;
+        for ((huge, read), is_there) in ready.into_iter().zip(there) {
+            match self.placing(&huge.path, &read) {
+                Ok(Some(placing)) if is_there => told.carried.push((huge, placing)),
+                // The carrier finds out.
+                _ => match self.ahead.is_overtaken(&huge.path) {
+                    Some(withholds) => told.waits.push(withholds),
+                    None => {
+                        if let (Some(content), Some(recipe)) = (read.entry.content(), &read.recipe)
+                            && is_there
+                        {
+                            self.index.hold(*content, recipe);
                         }
-                    },
+                        told.with_cut.push(huge);
+                    }
                 },
             }
         }
-        told
+        Ok(told)
+    }
+
+    /// Of each of these, whether the target has its content yet: asked before anything of the cut is sent, since
+    /// what comes after a file that is not there would come before it. `held` is what it said last.
+    fn still_there(
+        &mut self,
+        ready: &[(Huge, Arc<ReadAhead>)],
+        held: &mut HashSet<FileDigest>,
+    ) -> Result<Vec<bool>, SourceError> {
+        let reader = self.catalog.reader()?;
+        let there = |held: &HashSet<FileDigest>| -> Result<Vec<bool>, SourceError> {
+            let is_there = |(_, read): &(Huge, Arc<ReadAhead>)| match read.entry.content() {
+                Some(content) if !held.contains(content) => Ok(reader.has_content(content)?),
+                _ => Ok(true),
+            };
+            ready.iter().map(is_there).collect()
+        };
+        let known = there(held)?;
+        if known.iter().all(|is_there| *is_there) {
+            return Ok(known);
+        }
+        let asked = self.ahead.ask(self.link, None)?;
+        *held = loop {
+            match self.ahead.held_whole(asked, ANSWER_LOOK) {
+                Some(whole) => break whole,
+                // What it says besides must not keep its answer waiting.
+                None => self.look_at_link()?,
+            }
+        };
+        there(held)
     }
 
     fn looked_at(&self, path: &RelPath) -> Result<Option<(S::File, Stat)>, ObserveError> {
@@ -154,9 +200,11 @@ impl<S: Storage> Source<'_, S> {
         if !same_content_facts(&read.stat, &stat) || !same_content_facts(&stat, &after) {
             return Ok(None);
         }
-        let settled = (self.config.now)().nanos_since(stat.ctime) >= self.config.racy_ns;
+        let now_settled = (self.config.now)().nanos_since(stat.ctime) >= self.config.racy_ns;
         let entry = Entry::File { size: stat.size, content, meta };
-        let record = Record { entry, facts: settled.then(|| LocalFacts::of(&stat)) };
+        // A change behind what was read, in the tick of the first look, shows in no fact: it is read again.
+        let facts = (read.settled && now_settled).then(|| LocalFacts::of(&stat));
+        let record = Record { entry, facts };
         Ok(Some(Placing { record, recipe: read.recipe.clone(), stat }))
     }
 

@@ -40,13 +40,14 @@ impl<S: Storage> Source<'_, S> {
             moved_from: None,
         };
         let mut placing = first.iter().map(placed);
+        let is_first: HashSet<&RelPath> = first.iter().map(|(path, _)| path).collect();
         let mut again = self.round(&mut || {
             if let Some(change) = placing.next() {
                 return Ok(Some(change));
             }
             loop {
                 match changes.next_change()? {
-                    Some(Change::Look { path, .. }) if first.iter().any(|(f, _)| *f == path) => {}
+                    Some(Change::Look { path, .. }) if is_first.contains(&path) => {}
                     next => return Ok(next),
                 }
             }

@@ -377,7 +377,7 @@ impl<S: Storage> Source<'_, S> {
     }
 
     /// Whether the target is still there, and what it says between two cuts.
-    fn look_at_link(&mut self) -> Result<(), SourceError> {
+    pub(super) fn look_at_link(&mut self) -> Result<(), SourceError> {
         while let Some(event) = self.inbox.try_recv() {
             match event {
                 Event::Message(message) => {
@@ -594,23 +594,27 @@ impl<S: Storage> Source<'_, S> {
 
     /// Names the accounts that the next point does not have, if they are others than those of the one before.
     /// They are recorded here first: a source that ends before it hears that its point was sealed says in the
-    /// next session what that point lacks.
+    /// next session what that point lacks. That is so as well where the target is too old to be told.
     fn tell_of_behind(
         &self,
         behind: Vec<(RelPath, i64)>,
         standing: &mut Standing,
     ) -> Result<(), SourceError> {
         let behind = Behind::of(behind);
-        if !self.carries || behind == standing.behind {
+        if behind == standing.behind {
             return Ok(());
         }
         let known = self.catalog.reader()?.behind()?;
         let new = behind.first.iter().filter(|account| !known.first.contains(account));
         let both: Vec<_> = new.cloned().chain(known.first.iter().cloned()).collect();
         if both.len() > known.first.len() {
-            self.catalog.update(Durability::Immediate, |t| t.set_behind(&Behind::of(both)))?;
+            let mut all = Behind::of(both);
+            all.total = all.total.max(behind.total).max(known.total);
+            self.catalog.update(Durability::Immediate, |t| t.set_behind(&all))?;
         }
-        self.send(&Message::Behind(behind.clone()))?;
+        if self.carries {
+            self.send(&Message::Behind(behind.clone()))?;
+        }
         standing.behind = behind;
         Ok(())
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use farshore_core::chunking::ChunkingId;
 use farshore_core::entry::Entry;
+use farshore_core::limits::RECIPE_EXTENTS_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_proto::message::{Failure, FailureKind};
 use farshore_proto::op::Op;
 
-use super::bounds::{FILE_EXTENTS_MAX, Missing};
+use super::bounds::Missing;
 use super::laid::Laid;
 use super::{
     CHUNK_MEAN, OpError, SHORT_CHUNKS, Slot, StageError, Stager, WRITEBACK, basis_missing, refused,
@@ -268,7 +269,7 @@ impl<S: Storage> Stager<'_, S> {
             return Err(refused("it is longer than announced"));
         }
         if matches!(extent, Extent::Chunk { .. }) {
-            if assembly.recipe.extents.len() >= FILE_EXTENTS_MAX {
+            if assembly.recipe.extents.len() >= RECIPE_EXTENTS_MAX {
                 return Err(refused("it has too many chunks"));
             }
             if assembly.recipe.extents.len() as u64

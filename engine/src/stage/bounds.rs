@@ -3,7 +3,7 @@
 //! Guarantees: one receipt can name all of a batch, before any of it is made durable; what a file
 //! lacks is told in a bounded list, and nothing is left out of it for good: what is not told yet is
 //! told when the file is sent again; recipes of a batch are a bounded number of extents, but for one
-//! file's, which has at most [`FILE_EXTENTS_MAX`]. A recipe that is not kept costs the source a
+//! file's, which has at most [`RECIPE_EXTENTS_MAX`](farshore_core::limits::RECIPE_EXTENTS_MAX). A recipe that is not kept costs the source a
 //! transfer, never a wrong byte.
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,8 +16,6 @@ use farshore_proto::op::Op;
 use super::{StageError, Stager, path_of};
 use crate::io::Storage;
 
-/// Most extents of one file: 16 TiB in chunks of 1 MiB, and half a gigabyte of memory.
-pub(super) const FILE_EXTENTS_MAX: usize = 1 << 24;
 /// Extents of a batch's recipes that are kept, beyond those of one file.
 const BATCH_EXTENTS_MAX: usize = 1 << 18;
 /// Chunks of one file that are told to be missing, and as many contents.

@@ -1,7 +1,8 @@
 //! Content that arrives ahead of its cut, beside the batches.
 //!
 //! Guarantees: what the source is told of as whole is durable and stays until its cut, until the source wants
-//! it no longer, or for a week; a stream that breaks off leaves what it brought. It never holds up a
+//! it no longer, or for a week, as long as no more is whole than is held: the source sees to that, and asks before a
+//! cut that places any of it whether it is there; a stream that breaks off leaves what it brought. It never holds up a
 //! batch: it has threads of its own, and its streams are as many at most. What goes wrong with one
 //! file, a full disk among it, is that file's failure and not the session's.
 

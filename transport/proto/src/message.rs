@@ -16,7 +16,7 @@ mod call;
 mod encoding;
 mod holds;
 
-pub use ahead::{AHEAD_MAX, BEHIND_MAX, Behind, HELD_LEN_MAX};
+pub use ahead::{AHEAD_EXTENTS_MAX, AHEAD_LIST_MAX, AHEAD_MAX, BEHIND_MAX, Behind, HELD_LEN_MAX};
 pub use beat::{Beat, Unsealed};
 pub use call::{Call, Purpose};
 use encoding::{

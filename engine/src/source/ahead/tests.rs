@@ -15,7 +15,7 @@ fn wants(desk: &AheadDesk, file: &str, size: u64) -> RelPath {
     let account = farshore_core::account::account_of(&path(file), 1);
     match desk.wants(&path(file), &account, (size, None), false) {
         Known::Waits(withholds) => withholds,
-        Known::Ready(_) => panic!("ready"),
+        Known::Ready(_) | Known::WithCut => panic!("it does not wait"),
     }
 }
 
@@ -36,7 +36,25 @@ fn read() -> ReadAhead {
         device: nowhere,
         number: nowhere,
     };
-    ReadAhead { entry: Entry::Fifo { meta: Metadata::default() }, recipe: None, stat }
+    ReadAhead {
+        entry: Entry::Fifo { meta: Metadata::default() },
+        recipe: None,
+        stat,
+        settled: true,
+    }
+}
+
+/// Carries the next file; its account.
+fn carried(desk: &AheadDesk) -> RelPath {
+    let task = desk.next_task().expect("one waits");
+    let account = desk.account_of(&task.path).expect("a job");
+    desk.ended(&task.path, Outcome::Ready(read()));
+    account
+}
+
+fn is_with_cut(desk: &AheadDesk, file: &str) -> bool {
+    let account = farshore_core::account::account_of(&path(file), 1);
+    matches!(desk.wants(&path(file), &account, (1, None), false), Known::WithCut)
 }
 
 fn next(desk: &AheadDesk) -> String {
@@ -98,6 +116,52 @@ fn a_file_that_is_overtaken_time_and_again_goes_with_its_cut() {
     desk.had_trouble(|path| (path.to_string() == "a/1").then(|| "unstable".into()));
     assert_eq!(desk.withheld(), [path("a/1")], "by itself");
     assert_eq!(desk.failing(|_| true)[0].why, "unstable");
+}
+
+#[test]
+fn of_an_account_of_more_files_than_may_wait_at_the_target_the_rest_goes_with_its_cut() {
+    let desk = AheadDesk::default();
+    for n in 0..2 * AHEAD_MAX {
+        wants(&desk, &format!("a/{n}"), n as u64);
+    }
+    for n in 1..ACCOUNT_READY_MAX {
+        assert_eq!(carried(&desk), path("a"));
+        assert_eq!(desk.withheld(), [path("a")], "after {n}");
+    }
+    carried(&desk);
+    assert!(desk.withheld().is_empty());
+    assert!(is_with_cut(&desk, &format!("a/{}", 2 * AHEAD_MAX - 1)), "found before");
+    assert!(is_with_cut(&desk, "a/new"));
+    wants(&desk, "b/1", 1_000);
+    assert_eq!(carried(&desk), path("b"), "others have their turn");
+    // Its cut had trouble with one of them.
+    desk.had_trouble(|path| (path.to_string() == "a/new").then(|| "unreadable".into()));
+    desk.settled(|path| path.to_string() != "a/new");
+    assert_eq!(desk.withheld(), [path("a/new")]);
+    wants(&desk, "a/later", 1);
+    assert_eq!(carried(&desk), path("a"), "there is room again");
+}
+
+#[test]
+fn where_no_more_may_wait_at_the_target_others_wait_until_there_is_room() {
+    let desk = AheadDesk::default();
+    for n in 0..AHEAD_MAX {
+        wants(&desk, &format!("{}/{n}", n % 2), 1);
+    }
+    for _ in 0..READY_MAX {
+        assert!(carried(&desk).as_bytes().len() == 1);
+    }
+    assert!(desk.withheld().is_empty(), "what is in their way goes with their cuts");
+    wants(&desk, "b/1", 1);
+    assert_eq!(desk.withheld(), [path("b")], "nothing of it would be placed by its cut");
+    assert!(desk.lock().is_full());
+    desk.make_room(|path| path.as_bytes().starts_with(b"x"));
+    assert!(desk.lock().is_full());
+    // That account is held from now on: no cut comes for what waits for it.
+    desk.make_room(|path| path.as_bytes().starts_with(b"0"));
+    assert_eq!(carried(&desk), path("b"));
+    desk.make_room(|path| path.as_bytes().starts_with(b"1"));
+    assert!(desk.account_of(&path("1/1")).is_some(), "there is room");
 }
 
 #[test]
@@ -244,7 +308,13 @@ fn what_the_target_was_not_asked_or_what_is_no_recipe_ends_the_session() {
     desk.hear(held(digest, rest, true)).expect("the rest");
     assert!(desk.hear(Message::Listed(2)).is_err(), "another number");
     desk.hear(Message::Listed(1)).expect("all");
-    assert_eq!(desk.held(1).expect("answered").contents, [(digest, Arc::new(recipe))]);
+    let there = HeldThere { content: digest, whole: false, recipe: Arc::new(recipe) };
+    assert_eq!(desk.held(1).expect("answered").contents, [there]);
+    assert_eq!(desk.held_whole(1, Duration::ZERO), Some(HashSet::new()), "it broke off");
+    assert_eq!(desk.held_whole(2, Duration::ZERO), None, "not answered");
+    desk.lock().coming_extents = AHEAD_EXTENTS_MAX - 2;
+    let beyond = desk.hear(held(digest, &bytes, true));
+    assert!(matches!(beyond, Err(SessionError::Decode(_))), "of all more extents: {beyond:?}");
     let number = desk.next_number();
     let receipt = Receipt { batch: number, ..Receipt::default() };
     desk.hear(Message::Carried(receipt.clone())).expect("asked");

@@ -2,6 +2,7 @@
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::entry::decode_path;
+use farshore_core::limits::{EXTENT_LEN_MAX, RECIPE_EXTENTS_MAX};
 use farshore_core::path::RelPath;
 use farshore_core::recipe::FileDigest;
 
@@ -9,6 +10,15 @@ use super::{Message, take_bool};
 
 /// Most contents that one [`Message::Ahead`] names, and that a target holds ahead.
 pub const AHEAD_MAX: usize = 64;
+
+/// Most extents of all contents that a target holds ahead, and lists: those of one recipe at least. They are in
+/// memory at both ends.
+pub const AHEAD_EXTENTS_MAX: usize = RECIPE_EXTENTS_MAX;
+
+/// Most bytes of all recipes of one list.
+pub const AHEAD_LIST_MAX: usize = AHEAD_EXTENTS_MAX * EXTENT_LEN_MAX + AHEAD_MAX * RECIPE_HEAD;
+/// What a recipe takes beside its extents.
+const RECIPE_HEAD: usize = 16;
 
 /// Most bytes of one piece of a recipe in a [`Message::Held`].
 pub const HELD_LEN_MAX: usize = 1 << 20;
