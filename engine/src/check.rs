@@ -76,7 +76,7 @@ pub fn check_parts<S: Storage>(
 /// is in the report.
 ///
 /// # Errors
-/// [`PlanError`]; it can be done again.
+/// [`PlanError`], also where the root could not be read; it can be done again.
 pub fn settle_by<S: Storage>(
     storage: &S,
     catalog: &Catalog,
@@ -87,9 +87,15 @@ pub fn settle_by<S: Storage>(
     let reader = catalog.reader()?;
     let mut quiet = |_| ();
     let found = plan(storage, &reader, policy, OWN_FOLDER, threads, spool_folder, &mut quiet)?;
+    if let Some(problem) = found.problems.iter().find(|problem| problem.path.is_root()) {
+        return Err(PlanError::Root(problem.text.clone()));
+    }
     let report = observe_all(storage, catalog, reader, found, &mut quiet)?;
+    if let Some(problem) = report.problems.iter().find(|problem| problem.path.is_root()) {
+        return Err(PlanError::Root(problem.text.clone()));
+    }
     catalog.update(Durability::Immediate, |tables| {
-        for problem in report.problems.iter().filter(|problem| !problem.path.is_root()) {
+        for problem in &report.problems {
             tables.remove_below(&problem.path)?;
             tables.remove(&problem.path)?;
         }

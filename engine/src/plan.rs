@@ -62,6 +62,9 @@ pub enum PlanError {
     /// The list does not read back.
     #[error("the list of changes in the state folder is damaged")]
     Damaged(#[from] DecodeError),
+    /// Of the whole tree nothing is known.
+    #[error("looking at the tree: {0}")]
+    Root(String),
 }
 
 /// All there is to do, and the counts the guard judges.

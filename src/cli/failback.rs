@@ -182,7 +182,10 @@ fn filter(args: &ShowArgs) -> Result<Filter, Failure> {
         Class::named(name).ok_or_else(|| {
             Failure::usage(
                 format!("'{name}' is no class"),
-                "farshore failback show --counts names those of the plan",
+                format!(
+                    "farshore failback show --plan {} --counts names those of the plan",
+                    args.plan.display()
+                ),
             )
         })
     });

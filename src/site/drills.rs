@@ -264,8 +264,13 @@ impl Drill {
 /// A file, for a report; one that is not there is named as such.
 #[must_use]
 pub fn file(what: &str, path: &Path) -> DrillFile {
+    hashed(what, path, std::fs::File::open(path))
+}
+
+/// The same of a file that was opened already, at `path`.
+pub fn hashed(what: &str, path: &Path, opened: io::Result<impl io::Read>) -> DrillFile {
     let mut hasher = blake3::Hasher::new();
-    let read = std::fs::File::open(path).and_then(|file| io::copy(&mut &file, &mut hasher));
+    let read = opened.and_then(|mut file| io::copy(&mut file, &mut hasher));
     DrillFile {
         what: match &read {
             Ok(_) => what.to_owned(),

@@ -380,3 +380,97 @@ fn what_a_plan_moved_aside_is_back_before_anything_is_concluded() {
         assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
     }
 }
+
+/// Waits until `is_so`, looking often.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// What services did with what was placed is theirs: an apply that is typed again when only the other site's end is
+/// missing places nothing, and asks nothing of the paths there.
+#[test]
+fn what_was_consumed_since_recovery_was_done_does_not_rise_when_apply_is_typed_again() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    // Many, so that production is stopped long before recovery is done.
+    let won: Vec<String> = (0..300).map(|n| format!("b/{n:03}")).collect();
+    let all = |content: &'static str| won.iter().map(move |path| (&**path, content));
+    put(production, &all("0").collect::<Vec<_>>());
+    let (p, _r) = (production.start(), recovery.start());
+    pair.point();
+    let p = apart(
+        &pair,
+        p,
+        |site| put(site, &all("production's").collect::<Vec<_>>()),
+        |site| put(site, &[("a/new", "recovery's")]),
+    );
+    let (file, _) = plan(recovery);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(p.pid()).unwrap()).unwrap();
+    let log = recovery.state.join("audit.log");
+    let _p = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| run(recovery, &["failback", "apply", "--plan", &file]));
+        until("the first is placed", || read(recovery, "b/000").as_deref() == Some("production's"));
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        until("recovery is done", || fs::read_to_string(&log).unwrap().contains("failback finish"));
+        assert!(!asked.is_finished(), "it waits for the other site");
+        p.kill();
+        // Both go on meanwhile.
+        fs::remove_file(recovery.tree.join("b/000")).unwrap();
+        put(production, &[("b/001", "somebody was here")]);
+        let p = production.start();
+        let broken_off = asked.join().unwrap();
+        assert!(!broken_off.status.success(), "{}", shown(&broken_off));
+        p
+    });
+    wait_phase(&pair, production, "reconciling", false);
+    wait_phase(&pair, recovery, "reconciling", true);
+    let refused = run(recovery, &["failback", "abandon"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", shown(&refused));
+    let again = json(recovery, &["failback", "apply", "--plan", &file]);
+    assert_eq!((&again["placed"], &again["carried"]), (&300.into(), &300.into()), "{again:#}");
+    assert_eq!(again["quarantined"]["recovery"], 300, "{again:#}");
+    wait_phase(&pair, production, "standby", false);
+    point(recovery);
+    pair.equal("after the way home");
+    assert_eq!(read(recovery, "b/000"), None, "it was consumed");
+    assert_eq!(read(production, "b/000"), None);
+    assert_eq!(read(production, "b/001").as_deref(), Some("production's"));
+}
+
+/// The plan that production kept is lost, with all that its state folder had of it.
+fn forgotten(broken: Broken) -> (Pair, Daemon, Daemon) {
+    let Broken { pair, p, r, .. } = broken;
+    p.kill();
+    fs::remove_file(pair.production.state.join("failback/homes.applying")).unwrap();
+    let p = pair.production.start();
+    wait_phase(&pair, &pair.production, "reconciling", false);
+    (pair, p, r)
+}
+
+#[test]
+fn a_plan_is_given_up_where_the_lost_site_has_lost_it_too() {
+    let (pair, _p, _r) = forgotten(broken());
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    wait_phase(&pair, recovery, "reconciling", true);
+    let given_up = json(recovery, &["failback", "abandon"]);
+    assert_eq!((&given_up["back"], &given_up["kept"]), (&2.into(), &0.into()), "{given_up:#}");
+    wait_phase(&pair, production, "stranded", false);
+    assert_eq!(read(production, "a/lost").as_deref(), Some("production's lost"));
+    assert_eq!(read(production, "a/kept").as_deref(), Some("production's kept"));
+    let (_, rows) = plan(recovery);
+    assert!(rows.values().all(|row| row["outcome"] != "delete"), "{rows:#?}");
+}
+
+#[test]
+fn a_site_that_is_opened_without_the_plan_it_had_begun_says_so() {
+    let (pair, _p, r) = forgotten(broken());
+    r.kill();
+    let opened = json(&pair.production, &["failover", "--force", "--peer-is-off"]);
+    let problem = opened["stood"]["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains("the plan is not there"), "{opened:#}");
+    assert!(opened["lines"].to_string().contains("NOT ALL"), "{opened:#}");
+}

@@ -273,6 +273,33 @@ pub fn is_begun<S: Storage>(storage: &S, folders: &Folders) -> Result<bool> {
     }
 }
 
+/// Whether any plan was begun at this site, and not undone.
+///
+/// # Errors
+/// [`ApplyPlanError::Own`].
+pub fn has_quarantine<S: Storage>(storage: &S) -> Result<bool> {
+    let looked = || -> io::Result<bool> {
+        let mut names = Vec::new();
+        let all = storage.open_directory(storage.root(), b".farshore/quarantine")?;
+        storage.list(&all, &mut |listed| names.push(listed.name.to_vec()))?;
+        for name in names {
+            let is_there = storage
+                .open_directory(&all, &name)
+                .and_then(|at| storage.stat(Object::Named(&at, MANIFEST)));
+            match is_there {
+                Ok(_) => return Ok(true),
+                Err(e) if is_gone(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
+    };
+    match looked() {
+        Err(e) if is_gone(&e) => Ok(false),
+        looked => looked.map_err(own("looking for quarantines")),
+    }
+}
+
 fn at(path: &RelPath, step: &'static str) -> impl FnOnce(io::Error) -> ApplyPlanError {
     let path = path.clone();
     move |source| ApplyPlanError::Path { path, step, source }

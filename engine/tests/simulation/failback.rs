@@ -27,6 +27,8 @@ mod faults;
 mod home;
 #[path = "failback/kinds.rs"]
 mod kinds;
+#[path = "failback/settled.rs"]
+mod settled;
 
 use home::{End, Home, Sites, What, versions, what};
 use kinds::{Ends, of_base, of_production, of_recovery};

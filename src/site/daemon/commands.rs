@@ -474,24 +474,29 @@ impl Daemon {
                     let line = "this plan was carried out already; 'farshore status' says where the share stands";
                     return Ok(json!({ "plan": of_plan.path, "lines": [line] }));
                 };
-                let Carried { production, recovery, header, manifest: there } = carried;
+                let Carried { production, recovery, header, manifests } = carried;
+                let config = self.config();
+                // In a plan these are recovery and production, whatever they are called here.
+                let (here, lost) = (&config.site.name, &config.peer.name);
                 let folder =
                     format!(".farshore/quarantine/{}-{}", header.epoch.0, header.id().short());
                 let lines = vec![
                     format!("share '{}': both sites are one again", header.share),
                     format!(
-                        "at recovery {} paths placed, {} gone; {} files came over",
+                        "at {here} {} paths placed, {} gone; {} files came over from {lost}",
                         recovery.placed, recovery.removed, production.carried
                     ),
                     format!(
-                        "{} versions in quarantine at production, {} at recovery: {folder}, with a manifest",
+                        "{} versions in quarantine at {lost}, {} at {here}: {folder}, with a manifest",
                         production.quarantined, recovery.quarantined
                     ),
                     "restore one: copy it from tree/ there to its path".to_owned(),
-                    "replication goes the other way now; 'farshore switchover' brings the share home".to_owned(),
+                    format!(
+                        "replication goes from {here} to {lost} now; 'farshore switchover' hands the share to {lost}"
+                    ),
                 ];
                 let text = format!(
-                    "{} (BLAKE3 {}): {} placed, {} gone, {} came over, {} in quarantine at production, {} here",
+                    "{} (BLAKE3 {}): {} placed, {} gone, {} came over, {} in quarantine at {lost}, {} here",
                     of_plan.path,
                     of_plan.blake3,
                     recovery.placed,
@@ -510,12 +515,6 @@ impl Daemon {
                     "quarantine": folder,
                     "lines": lines,
                 });
-                let manifest = self.config().share(&header.share).map(|share| {
-                    drills::file(
-                        "quarantine's manifest",
-                        &share.path.join(&folder).join("manifest"),
-                    )
-                });
                 let achieved = Achieved {
                     kind: DrillKind::Failback,
                     share: header.share.clone(),
@@ -532,7 +531,7 @@ impl Daemon {
                     // Nothing is missing, and services went on meanwhile.
                     rpo_ms: None,
                     rto_ms: None,
-                    files: std::iter::once(of_plan).chain(manifest).chain(there).collect(),
+                    files: std::iter::once(of_plan).chain(manifests).collect(),
                 };
                 self.report_drill(begun, achieved, &mut value);
                 Ok(value)
@@ -590,12 +589,17 @@ impl Daemon {
                 );
                 self.record(&role.share, "planned", text);
                 let file = file.display().to_string();
+                let config = self.config();
+                let (here, lost) = (&config.site.name, &config.peer.name);
                 let mut lines = vec![
                     format!(
                         "{} paths differ, {} conflicts, {} held for a person",
                         summary.paths(),
                         summary.conflicts(),
                         summary.held()
+                    ),
+                    format!(
+                        "in the plan 'production' is {lost}, which was lost, and 'recovery' is {here}, which went on"
                     ),
                     format!("plan: {file}"),
                     format!("read it:      farshore failback show --plan {file}"),

@@ -36,7 +36,7 @@ use farshore_core::role::{
 use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{
     Applied, ApplyPlanError, Folders, Undone, abandon_at_recovery, apply_at_production,
-    apply_at_recovery, check_at, close_at_production, is_begun, undo_at_production,
+    apply_at_recovery, check_at, close_at_production, has_quarantine, is_begun, undo_at_production,
 };
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;
@@ -56,10 +56,13 @@ use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
 use crate::state::write_durably;
 pub(super) use abandoning::TakenBack;
+use abandoning::take_back;
 pub(super) use applying::Carried;
 use applying::{RECONCILE_PATIENCE, failed, iterated};
 pub(super) use deciding::Decided;
-use parts::{receive_parts, receive_parts_or_end, send_parts};
+use parts::{
+    ANSWER_LEN_MAX, LIST_LEN_MAX, WORD_LEN_MAX, receive_parts, receive_parts_or_end, send_parts,
+};
 use resolving::{Resolvers, answer_reads};
 
 /// In the plan field of a call for an inventory: the base is not known, everything is listed.
@@ -196,10 +199,10 @@ impl Daemon {
         let plan = if based { [0; 32] } else { WITHOUT_BASE };
         let link = self.call(Purpose::Inventory, share, plan)?;
         let mut head = Vec::new();
-        receive_parts(&link, &mut head)?;
+        receive_parts(&link, &mut head, ANSWER_LEN_MAX)?;
         let head = serde_json::from_slice(&head).map_err(|e| Failure::new(Exit::Internal, &e))?;
         let mut file = BufWriter::new(created(to)?);
-        receive_parts(&link, &mut file)?;
+        receive_parts(&link, &mut file, LIST_LEN_MAX)?;
         file.flush().map_err(|e| disk(to, &e))?;
         link.close(CloseCode::Done as u32, "");
         Ok(head)

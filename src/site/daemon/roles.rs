@@ -15,8 +15,9 @@
 use std::time::Instant;
 
 use farshore_core::role::{
-    Command, DataRole, Effect, FirstRole, Gate, Hook, Input, Kept, Lease, Now, Phase, Point,
-    Record as RoleRecord, Refused, Role as Machine, RoleConfig, RoleView, Say, SiteId, Stamp,
+    Command, DataRole, Effect, FirstRole, Gate, Hook, Input, Kept, Lease, Now, Phase, PlanId,
+    Point, Record as RoleRecord, Refused, Role as Machine, RoleConfig, RoleView, Say, SiteId,
+    Stamp,
 };
 use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
@@ -64,6 +65,8 @@ pub(super) struct ShareRole {
     refused: Mutex<String>,
     /// One operator's command at a time.
     pub(super) commanding: Mutex<()>,
+    /// The failback plan that was taken back here last, until it is begun anew.
+    pub(super) given_up: Mutex<Option<PlanId>>,
 }
 
 impl std::fmt::Debug for ShareRole {
@@ -95,6 +98,7 @@ impl ShareRole {
             waits: Mutex::default(),
             refused: Mutex::default(),
             commanding: Mutex::default(),
+            given_up: Mutex::default(),
         })
     }
 

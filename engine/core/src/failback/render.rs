@@ -37,6 +37,10 @@ pub fn head(out: &mut dyn Write, header: &Header, revision: u32, summary: &Summa
     writeln!(out, "epoch {}, made {}", header.epoch.0, Time(header.made_unix_ms))?;
     writeln!(
         out,
+        "production: the site that was lost; recovery: the one that went on, where this plan was made"
+    )?;
+    writeln!(
+        out,
         "{} paths, {} conflicts, {} held for a person, {} to carry to recovery",
         summary.paths(),
         summary.conflicts(),

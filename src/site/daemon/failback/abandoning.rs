@@ -6,8 +6,9 @@
 //! 3. its role says alone again, and the other one is stranded when it hears so
 //! ```
 //! Guarantees: each step can be done again, and after a crash within any of them the plan can be given up or go on, as
-//! it is asked. Nothing is deleted. Refuses a plan that is carried out at the site that goes on: that one can only
-//! be finished.
+//! it is asked; the lost site is sent the plan, so that what it moved is known also where it lost its own. Nothing is
+//! deleted. Refuses a plan that is carried out at the site that goes on, which can only be finished; and at the lost
+//! site to do a part that was asked for before the plan was given up and had waited since.
 
 use super::*;
 
@@ -28,12 +29,12 @@ pub(in crate::site::daemon) struct TakenBack {
 }
 
 impl TakenBack {
-    fn new(undone: Undone, folders: &Folders) -> Self {
+    fn new(undone: Undone, quarantine: Option<String>) -> Self {
         Self {
             back: undone.back,
             kept: undone.late_total,
             first: undone.late.iter().take(TOLD_MAX).map(ToString::to_string).collect(),
-            quarantine: Some(folders.quarantine()),
+            quarantine,
             is_begun_here: false,
         }
     }
@@ -77,7 +78,7 @@ impl Daemon {
             )
         })?;
         let folders = plan.folders;
-        let mut there: TakenBack = self.ask_for(&share.name, id, &[b"abandon"])?;
+        let mut there: TakenBack = self.ask_for(&share.name, id, &[b"abandon", &plan.bytes])?;
         let opened = self.open_for_plan(&share)?;
         let divergences = || iterated(&plan.bytes);
         let begun = abandon_at_recovery(&*opened.storage, &divergences, &folders);
@@ -94,19 +95,6 @@ impl Daemon {
         );
         self.say_of(&share.name, Level::Info, "failback", text);
         Ok(Some(there))
-    }
-
-    /// Takes this site's part of the plan back, at the site that was lost.
-    pub(super) fn take_back(
-        &self,
-        share: &str,
-        id: PlanId,
-        opened: &Opened,
-    ) -> Result<TakenBack, Failure> {
-        let Some(plan) = self.plan_under_way(share, id)? else { return Ok(TakenBack::default()) };
-        let divergences = || iterated(&plan.bytes);
-        let undone = undo_at_production(&*opened.storage, &divergences, &plan.folders);
-        Ok(TakenBack::new(undone.map_err(|e| failed(&e))?, &plan.folders))
     }
 
     /// The plan that was begun at this site as the lost one, and neither carried out nor given up, though the role is
@@ -172,18 +160,40 @@ impl Daemon {
     }
 
     /// The site is opened though a plan is under way that will not be carried out: what this site did of it is
-    /// taken back; the plan's short name, and what came of it.
+    /// taken back; the plan's short name, and what came of it. Nothing where no plan was begun here.
     pub(in crate::site::daemon) fn take_back_alone(
         &self,
         share: &Share,
         id: PlanId,
     ) -> Option<(String, Result<TakenBack, Failure>)> {
-        let plan = match self.plan_under_way(&share.name, id) {
-            Ok(plan) => plan?,
-            Err(failure) => return Some(("unknown".into(), Err(failure))),
+        let unknown = |failure| Some(("unknown".into(), Err(failure)));
+        let file = self.plan_file(&share.name);
+        let opened = match self.open_for_plan(share) {
+            Ok(opened) => opened,
+            Err(failure) => return unknown(failure),
         };
-        let done =
-            self.open_for_plan(share).and_then(|opened| self.take_back(&share.name, id, &opened));
-        Some((plan.folders.plan, done))
+        match self.plan_under_way(&share.name, id) {
+            Ok(Some(plan)) => Some((plan.folders.plan, take_back(&plan.bytes, &file, &opened))),
+            Ok(None) => match has_quarantine(&*opened.storage) {
+                Ok(false) => None,
+                Ok(true) => unknown(Failure {
+                    exit: Exit::Partial,
+                    message: format!("{}: the plan is not there", file.display()),
+                    hint: None,
+                }),
+                Err(e) => unknown(failed(&e)),
+            },
+            Err(failure) => unknown(failure),
+        }
     }
+}
+
+/// Takes a site's part of the plan back, at the one that was lost; `file` is where it is kept.
+pub(super) fn take_back(plan: &[u8], file: &Path, opened: &Opened) -> Result<TakenBack, Failure> {
+    let (header, ..) = checked(plan, file)?;
+    let (storage, folders) = (&*opened.storage, folders_of(&header));
+    let was_begun = is_begun(storage, &folders).map_err(|e| failed(&e))?;
+    let undone = undo_at_production(storage, &|| iterated(plan), &folders);
+    let undone = undone.map_err(|e| failed(&e))?;
+    Ok(TakenBack::new(undone, was_begun.then(|| folders.quarantine())))
 }

@@ -2,7 +2,9 @@
 //!
 //! Guarantees: a plan is applied only while both sites are as it says, path by path, which both look at before either
 //! does anything; what is asked again goes on
-//! where it was. What is under way is kept in the state folder of each site, whatever becomes of the plan's file.
+//! where it was; when this site's part is done it only has the other one end the plan, whatever stands at the paths by
+//! then. What is under way is kept in the state folder of each site, whatever becomes of the plan's file, and is
+//! sent with all that is asked, so that the lost site may have lost it.
 //! Refuses a plan of another share, pair, epoch or base, one beside another that is under way, and one that was
 //! begun here and given up.
 
@@ -21,8 +23,17 @@ pub(in crate::site::daemon) struct Carried {
     pub(in crate::site::daemon) production: Applied,
     pub(in crate::site::daemon) recovery: Applied,
     pub(in crate::site::daemon) header: Header,
-    /// The manifest of production's quarantine, as that site says.
-    pub(in crate::site::daemon) manifest: Option<DrillFile>,
+    /// The manifests of the quarantines; production's as that site says.
+    pub(in crate::site::daemon) manifests: Vec<DrillFile>,
+}
+
+/// What both parts came to, kept until the other site has ended the plan as well.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct PartsDone {
+    /// 64 hex digits.
+    plan: String,
+    production: PartDone,
+    recovery: PartDone,
 }
 
 /// A plan that is under way.
@@ -72,6 +83,10 @@ impl Daemon {
             )
         })?;
         let under_way = match view.record.phase {
+            // What services did since with what was placed is theirs: nothing is looked at again, or placed.
+            Phase::Reconciling { plan: ours, done: true, .. } if ours == id => {
+                return self.finish_failback(role, id, &plan, header).map(Some);
+            }
             Phase::Reconciling { plan, .. } if plan == id => true,
             Phase::Reconciling { plan, .. } => {
                 let text = format!("plan {} cannot be carried out", file.display());
@@ -92,8 +107,13 @@ impl Daemon {
         if summary.held() > 0 && !accept_held {
             return Err(held(
                 format!("{} paths wait for a person", summary.held()),
-                "farshore failback show --outcome hold names them, failback decide decides; or apply with \
-                 --accept-held: they stay as recovery has them, production's versions in quarantine",
+                &format!(
+                    "farshore failback show --plan {} --outcome hold names them, failback decide decides; or \
+                     apply with --accept-held: they stay as they are at {}, the versions of {} in quarantine",
+                    file.display(),
+                    config.site.name,
+                    config.peer.name
+                ),
             ));
         }
         let folders = folders_of(&header);
@@ -113,16 +133,9 @@ impl Daemon {
         }
         self.keep_under_way(&share.name, &plan)?;
         self.command(role, Command::BeginReconcile { plan: id })?;
-        self.await_role(role, RECONCILE_PATIENCE, |view| {
-            let said = view.peer.as_ref().map(|peer| peer.said.phase);
-            match said {
-                Some(Phase::Reconciling { plan, open: false, .. }) if plan == id => Some(Ok(())),
-                _ => None,
-            }
-        })?;
+        self.await_role(role, RECONCILE_PATIENCE, |view| is_heard(view, id).then_some(Ok(())))?;
         let there: PartDone = self.ask_for(&share.name, id, &[b"plan", &plan])?;
-        let manifest = there.manifest.clone();
-        let production = there.into_applied();
+        let production = there.clone().into_applied();
         if production.moved_total > 0 {
             return Err(self.moved(&header, true, &here, &production));
         }
@@ -146,15 +159,62 @@ impl Daemon {
             self.say_of(&share.name, Level::Warn, "failback", text);
         }
         drop_folders(storage);
+        let manifest = manifest_of(storage, &folders, &share.path, "quarantine's manifest");
+        let here = PartDone { manifest: Some(manifest), ..PartDone::from(recovery) };
+        self.keep_parts(&share.name, id, here, there)?;
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
-        let _: PartDone = self.ask_for(&share.name, id, &[b"finish"])?;
-        self.await_role(role, RECONCILE_PATIENCE, |view| match view.record.phase {
-            Phase::Active if !view.busy => Some(Ok(())),
-            _ => None,
+        self.finish_failback(role, id, &plan, header).map(Some)
+    }
+
+    /// The last of a plan that is carried out here: the other site ends it too.
+    fn finish_failback(
+        &self,
+        role: &ShareRole,
+        id: PlanId,
+        plan: &[u8],
+        header: Header,
+    ) -> Result<Carried, Failure> {
+        let over = |view: &RoleView| view.record.phase == Phase::Active;
+        let view = self.await_role(role, RECONCILE_PATIENCE, |view| {
+            (over(view) || is_heard(view, id)).then_some(Ok(()))
         })?;
-        Ok(Some(Carried { production, recovery, header, manifest }))
+        if !over(&view) {
+            let _: PartDone = self.ask_for(&role.share, id, &[b"finish", plan])?;
+        }
+        self.await_role(role, RECONCILE_PATIENCE, |view| {
+            (over(view) && !view.busy).then_some(Ok(()))
+        })?;
+        let PartsDone { production, recovery, .. } = self.kept_parts(&role.share, id);
+        let manifests = [&recovery.manifest, &production.manifest];
+        let manifests = manifests.into_iter().flatten().cloned().collect();
+        let (production, recovery) = (production.into_applied(), recovery.into_applied());
+        Ok(Carried { production, recovery, header, manifests })
+    }
+
+    fn parts_file(&self, share: &str) -> PathBuf {
+        self.state.folder().join("failback").join(format!("{share}.done"))
+    }
+
+    fn keep_parts(
+        &self,
+        share: &str,
+        id: PlanId,
+        recovery: PartDone,
+        production: PartDone,
+    ) -> Result<(), Failure> {
+        let file = self.parts_file(share);
+        let parts = PartsDone { plan: hex_of(id), production, recovery };
+        let bytes = serde_json::to_vec(&parts).map_err(|e| Failure::new(Exit::Internal, &e))?;
+        write_durably(&file, &bytes).map_err(|e| disk(&file, &e))
+    }
+
+    /// What both parts of the plan `id` came to; nothing where that was lost, which the plan does not depend on.
+    fn kept_parts(&self, share: &str, id: PlanId) -> PartsDone {
+        let kept = std::fs::read(self.parts_file(share)).ok();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<PartsDone>(&bytes).ok());
+        kept.filter(|parts| parts.plan == hex_of(id)).unwrap_or_default()
     }
 
     /// Asks the other site for something about the plan `id`, and waits for what came of it.
@@ -169,7 +229,7 @@ impl Daemon {
             send_parts(&link, &mut &**word)?;
         }
         let mut answer = Vec::new();
-        receive_parts(&link, &mut answer)?;
+        receive_parts(&link, &mut answer, ANSWER_LEN_MAX)?;
         link.close(CloseCode::Done as u32, "");
         serde_json::from_slice(&answer).map_err(|e| Failure::new(Exit::Internal, &e))
     }
@@ -239,7 +299,7 @@ impl Daemon {
         };
         let id = PlanId(call.plan);
         let mut word = Vec::new();
-        receive_parts(link, &mut word)?;
+        receive_parts(link, &mut word, WORD_LEN_MAX)?;
         let ours = role.view().map(|view| view.record.phase);
         let is_this_plan =
             matches!(ours, Some(Phase::Reconciling { plan, open: false, .. }) if plan == id);
@@ -249,29 +309,44 @@ impl Daemon {
         if !is_this_plan && !is_of_none {
             return Err(refused("another plan, or none, is being applied here"));
         }
+        if !matches!(&*word, b"check" | b"plan" | b"finish" | b"abandon") {
+            return Err(refused("the other site asks for something unknown"));
+        }
+        // It comes with every word: what is kept here may be lost.
+        let mut plan = Vec::new();
+        receive_parts(link, &mut plan, PLAN_LEN_MAX)?;
+        if plan_id(&plan) != id {
+            return Err(refused("the plan that came is not the one that was announced"));
+        }
+        let mut given_up = role.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*word {
+            // Of an apply that was broken off before the plan was given up: it waited here since.
+            b"plan" if *given_up == Some(id) => {
+                return Err(refused("this plan is given up"));
+            }
+            b"abandon" => *given_up = Some(id),
+            // Whoever looks first begins anew.
+            b"check" => *given_up = None,
+            _ => {}
+        }
+        drop(given_up);
         let internal = |e: serde_json::Error| Failure::new(Exit::Internal, &e);
         let answer = match &*word {
             b"finish" => {
-                self.close_plan(&role.share, id, &opened)?;
+                self.close_plan(&role.share, &plan, &opened)?;
                 // Its catalog goes to the end that is opened then.
                 drop(opened);
                 self.command(role, Command::FinishReconcile { plan: id })?;
                 serde_json::to_vec(&PartDone::default()).map_err(internal)?
             }
             b"abandon" => {
-                let taken_back = self.take_back(&role.share, id, &opened)?;
+                let taken_back = take_back(&plan, &self.plan_file(&role.share), &opened)?;
                 serde_json::to_vec(&taken_back).map_err(internal)?
             }
-            b"check" | b"plan" => {
-                let mut plan = Vec::new();
-                receive_parts(link, &mut plan)?;
-                if plan_id(&plan) != id {
-                    return Err(refused("the plan that came is not the one that was announced"));
-                }
+            _ => {
                 let done = self.do_part(&role.share, &plan, &opened, &*word == b"plan")?;
                 serde_json::to_vec(&done).map_err(internal)?
             }
-            _ => return Err(refused("the other site asks for something unknown")),
         };
         send_parts(link, &mut &answer[..])?;
         drop(link.finish_control());
@@ -307,22 +382,20 @@ impl Daemon {
         );
         self.say_of(share, Level::Info, "failback", text);
         let root = self.config().share(share).map(|share| share.path.clone());
-        let manifest = root.map(|root| {
-            let manifest = root.join(folders.quarantine()).join("manifest");
-            drills::file("quarantine's manifest at the other site", &manifest)
-        });
+        let what = "quarantine's manifest at the other site";
+        let manifest = root.map(|root| manifest_of(storage, &folders, &root, what));
         Ok(PartDone { manifest, ..PartDone::from(applied) })
     }
 
     /// The last of this site's part, at the site that was lost: its catalog says what its tree is, so that
     /// the first session finds what differs from the site that went on.
-    fn close_plan(&self, share: &str, id: PlanId, opened: &Opened) -> Result<(), Failure> {
+    fn close_plan(&self, share: &str, plan: &[u8], opened: &Opened) -> Result<(), Failure> {
         let storage = &*opened.storage;
-        if let Some(plan) = self.plan_under_way(share, id)? {
-            let divergences = || iterated(&plan.bytes);
-            let closed = close_at_production(storage, &divergences, &plan.folders);
-            closed.map_err(|e| failed(&e))?;
-        }
+        let (header, ..) = checked(plan, &self.plan_file(share))?;
+        // Is the other site lost before the first session, it is taken back by what is kept.
+        self.keep_under_way(share, plan)?;
+        let closed = close_at_production(storage, &|| iterated(plan), &folders_of(&header));
+        closed.map_err(|e| failed(&e))?;
         drop_folders(storage);
         let settled = farshore_engine::check::settle_by(
             storage,
@@ -449,7 +522,7 @@ impl Daemon {
 }
 
 /// What a site's part of a plan came to, as it is told.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct PartDone {
     #[serde(default)]
     is_begun: bool,
@@ -458,6 +531,10 @@ struct PartDone {
     quarantined: u64,
     quarantined_bytes: u64,
     carried: u64,
+    #[serde(default)]
+    placed: u64,
+    #[serde(default)]
+    removed: u64,
     /// Of its quarantine.
     #[serde(default)]
     manifest: Option<DrillFile>,
@@ -473,6 +550,8 @@ impl From<Applied> for PartDone {
             quarantined: applied.quarantined,
             quarantined_bytes: applied.quarantined_bytes,
             carried: applied.carried,
+            placed: applied.placed,
+            removed: applied.removed,
             manifest: None,
         }
     }
@@ -490,9 +569,46 @@ impl PartDone {
             quarantined: self.quarantined,
             quarantined_bytes: self.quarantined_bytes,
             carried: self.carried,
+            placed: self.placed,
+            removed: self.removed,
             ..Applied::default()
         }
     }
+}
+
+/// Whether the other site says that it carries the plan `id` out.
+fn is_heard(view: &RoleView, id: PlanId) -> bool {
+    let said = view.peer.as_ref().map(|peer| peer.said.phase);
+    matches!(said, Some(Phase::Reconciling { plan, open: false, .. }) if plan == id)
+}
+
+fn hex_of(id: PlanId) -> String {
+    blake3::Hash::from_bytes(id.0).to_hex().to_string()
+}
+
+/// A file that is read by the handle of its share.
+struct Reading<'s, S: Storage> {
+    storage: &'s S,
+    file: S::File,
+    at: u64,
+}
+
+impl<S: Storage> Read for Reading<'_, S> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.storage.read_at(&self.file, self.at, into)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// The manifest of a plan's quarantine below `root`, which `storage` is open at: no link is followed to it.
+fn manifest_of(storage: &impl Storage, folders: &Folders, root: &Path, what: &str) -> DrillFile {
+    let quarantine = folders.quarantine();
+    let opened = storage
+        .open_directory(storage.root(), quarantine.as_bytes())
+        .and_then(|at| storage.open_file(&at, b"manifest"))
+        .map(|file| Reading { storage, file, at: 0 });
+    drills::hashed(what, &root.join(quarantine).join("manifest"), opened)
 }
 
 pub(super) fn failed(e: &ApplyPlanError) -> Failure {

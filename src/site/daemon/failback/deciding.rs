@@ -116,7 +116,7 @@ impl Daemon {
         if edited.changed == 0 && edited.refused.is_empty() {
             return Err(Failure::usage(
                 format!("no path of the plan is meant by '{}'", decided.select),
-                "farshore failback show --plan names them",
+                format!("farshore failback show --plan {} names them", file.display()),
             ));
         }
         if edited.changed > 0 {

@@ -3,8 +3,12 @@
 
 use super::*;
 
-/// Bytes of a list or a plan that are taken from the other site.
-const CARRIED_MAX: u64 = 64 << 30;
+/// Bytes of a list that are taken from the other site, which goes to a file.
+pub(super) const LIST_LEN_MAX: u64 = 64 << 30;
+/// Of what stands before a list, or is answered: some names and numbers.
+pub(super) const ANSWER_LEN_MAX: u64 = 16 << 20;
+/// Of a word of what is to be done.
+pub(super) const WORD_LEN_MAX: u64 = 16;
 
 /// Sends all of `from` in parts.
 pub(super) fn send_parts(link: &QuicLink, from: &mut dyn Read) -> Result<(), Failure> {
@@ -21,9 +25,13 @@ pub(super) fn send_parts(link: &QuicLink, from: &mut dyn Read) -> Result<(), Fai
     }
 }
 
-/// Receives parts up to the last one.
-pub(super) fn receive_parts(link: &QuicLink, to: &mut dyn Write) -> Result<(), Failure> {
-    match receive_parts_or_end(link, to)? {
+/// Receives parts up to the last one, of `len_max` bytes at most.
+pub(super) fn receive_parts(
+    link: &QuicLink,
+    to: &mut dyn Write,
+    len_max: u64,
+) -> Result<(), Failure> {
+    match receive_parts_or_end(link, to, len_max)? {
         true => Ok(()),
         false => Err(broken("the other site ended early".into())),
     }
@@ -33,8 +41,21 @@ fn broken(text: String) -> Failure {
     Failure { exit: Exit::Connection, message: text, hint: None }
 }
 
+/// What was taken with `more`, unless that is too much.
+fn within(taken: u64, more: u64, len_max: u64) -> Result<u64, Failure> {
+    let taken = taken.saturating_add(more);
+    match taken <= len_max {
+        true => Ok(taken),
+        false => Err(broken(format!("the other site sends more than {len_max} bytes"))),
+    }
+}
+
 /// The same; false where the other site has ended before the first.
-pub(super) fn receive_parts_or_end(link: &QuicLink, to: &mut dyn Write) -> Result<bool, Failure> {
+pub(super) fn receive_parts_or_end(
+    link: &QuicLink,
+    to: &mut dyn Write,
+    len_max: u64,
+) -> Result<bool, Failure> {
     let failed = |e: &dyn std::error::Error| Failure::new(Exit::Connection, e);
     let mut taken = 0_u64;
     loop {
@@ -53,10 +74,7 @@ pub(super) fn receive_parts_or_end(link: &QuicLink, to: &mut dyn Write) -> Resul
         };
         match Message::from_bytes(&bytes).map_err(|e| failed(&e))? {
             Message::Part { last, bytes } => {
-                taken = taken.saturating_add(bytes.len() as u64);
-                if taken > CARRIED_MAX {
-                    return Err(broken("the other site sends more than any list has".into()));
-                }
+                taken = within(taken, bytes.len() as u64, len_max)?;
                 to.write_all(&bytes).map_err(|e| failed(&e))?;
                 if last {
                     return Ok(true);
@@ -67,5 +85,17 @@ pub(super) fn receive_parts_or_end(link: &QuicLink, to: &mut dyn Write) -> Resul
             }
             other => return Err(broken(format!("'{}' is no part", other.name()))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_bounded() {
+        assert_eq!(within(0, WORD_LEN_MAX, WORD_LEN_MAX).ok(), Some(WORD_LEN_MAX));
+        assert!(within(WORD_LEN_MAX, 1, WORD_LEN_MAX).is_err());
+        assert!(within(1, u64::MAX, u64::MAX - 1).is_err());
     }
 }

@@ -123,7 +123,7 @@ impl Remote {
         };
         send_parts(&open, &mut &wanted.to_bytes()[..])?;
         let mut bytes = Vec::new();
-        receive_parts(&open, &mut bytes)?;
+        receive_parts(&open, &mut bytes, READ_MAX.into())?;
         *link = Some(open);
         bytes.truncate(wanted.length as usize);
         Ok(bytes)
@@ -188,7 +188,7 @@ fn read_here(storage: &UringStorage, wanted: &Wanted) -> std::io::Result<Vec<u8>
 /// Answers what the other site's policies read of this one, until it has enough.
 pub(super) fn answer_reads(storage: &UringStorage, link: &QuicLink) -> Result<(), Failure> {
     let mut asked = Vec::new();
-    while receive_parts_or_end(link, &mut asked)? {
+    while receive_parts_or_end(link, &mut asked, ANSWER_LEN_MAX)? {
         let wanted = Wanted::from_bytes(&asked);
         let wanted = wanted.map_err(|e| Failure::new(Exit::Connection, &e))?;
         let bytes = read_here(storage, &wanted).map_err(|e| Failure {

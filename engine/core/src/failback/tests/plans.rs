@@ -259,6 +259,7 @@ fn a_head_counts_and_names_policies() {
     let mut text = String::new();
     render::head(&mut text, &header(), 2, &summary).expect("a string");
     assert!(text.contains("1 paths, 0 conflicts, 1 held for a person"), "{text}");
+    assert!(text.contains("production: the site that was lost"), "{text}");
     let mut line = String::new();
     render::line(&mut line, &d, &header()).expect("a string");
     assert!(line.contains("[policy merge-journals] because"), "{line}");
