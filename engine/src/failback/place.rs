@@ -213,6 +213,13 @@ impl<S: Storage> Tree<'_, S> {
         }
         let (into, _) = self.made_parent(&self.kept, path)?;
         match self.storage.stat(Object::Named(&into, &name)) {
+            // Bringing it back was cut short between its two names. Which is durable is not known but of the kept one;
+            // did somebody else get the path meanwhile, that is kept too.
+            Ok(kept) if self.inode(self.storage.root(), path)? == Some(kept.inode) => {
+                self.storage.rename(&from, &name, &self.scratch, OUT)?;
+                self.recover()?;
+                return Ok(Put::Done);
+            }
             Ok(_) => return Ok(Put::Late),
             Err(e) if is_gone(&e) => {}
             Err(e) => return Err(e),
@@ -221,21 +228,43 @@ impl<S: Storage> Tree<'_, S> {
         Ok(Put::Done)
     }
 
-    /// Moves the version of `path` in the quarantine to its path again; what stands there stays, and then so does
-    /// the version.
+    /// Gives the version of `path` in the quarantine its path again; what stands there stays, and then so does the
+    /// version. It may have both names: [`Self::let_go`] ends that when all is durable.
     pub(super) fn bring_back(&self, path: &RelPath) -> io::Result<Put> {
         let (from, name) = self.parent(&self.kept, path)?;
         let (into, _) = match self.made_parent(self.storage.root(), path) {
             Err(e) if is_in_the_way(&e) => return Ok(Put::Late),
             parent => parent?,
         };
+        let kept = self.storage.stat(Object::Named(&from, &name))?;
         match self.storage.stat(Object::Named(&into, &name)) {
+            // A call before this one was cut short between its two names.
+            Ok(there) if there.inode == kept.inode => return Ok(Put::Done),
             Ok(_) => return Ok(Put::Late),
             Err(e) if is_gone(&e) => {}
             Err(e) => return Err(e),
         }
+        if kept.kind != FileKind::Directory {
+            // A further name takes the place of nothing, whatever comes meanwhile.
+            match self.storage.link(&from, &name, &into, &name) {
+                Ok(()) => return Ok(Put::Done),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Put::Late),
+                Err(e) if has_no_links(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
         self.storage.rename(&from, &name, &into, &name)?;
         Ok(Put::Done)
+    }
+
+    /// Takes the name of `path` in the quarantine away if the very version is at its path, durably.
+    pub(super) fn let_go(&self, path: &RelPath) -> io::Result<()> {
+        let kept = self.inode(&self.kept, path)?;
+        if kept.is_none() || kept != self.inode(self.storage.root(), path)? {
+            return Ok(());
+        }
+        let (at, name) = self.parent(&self.kept, path)?;
+        self.storage.unlink(&at, &name)
     }
 
     /// Takes the folders above `path` away in the quarantine, from below up to the first in which something is.

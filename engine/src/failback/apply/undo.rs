@@ -30,6 +30,8 @@ pub fn undo_at_production<S: Storage>(
 ) -> Result<Undone> {
     let mut applying = Applying::open(storage, plan, folders, Site::Production)?;
     let mut undone = Undone::default();
+    // What was moved aside is durable there before it has two names, and has two before it has one.
+    storage.sync_all().map_err(own("making it durable"))?;
     for divergence in (applying.plan)()? {
         let divergence = divergence?;
         let path = &divergence.path;
@@ -42,6 +44,14 @@ pub fn undo_at_production<S: Storage>(
         }
     }
     storage.sync_all().map_err(own("making it durable"))?;
+    for divergence in (applying.plan)()? {
+        let divergence = divergence?;
+        let path = &divergence.path;
+        if steps(&divergence).quarantine_production {
+            let gone = applying.tree.let_go(path);
+            gone.map_err(at(path, "taking its name in the quarantine away"))?;
+        }
+    }
     applying.drop_carried(folders)?;
     // Folders in the quarantine in which nothing is any more.
     for divergence in (applying.plan)()? {

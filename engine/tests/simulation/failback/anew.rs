@@ -1,9 +1,13 @@
 //! A plan that is given up in the middle: what production did is taken back, and another one can be made.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use farshore_engine::io::Storage;
 use farshore_engine::io::sim::{CrashModel, Fault};
 
 use super::home::{Home, Sites, timeless};
 use super::{How, Truth, promises};
+use crate::trees::Hands;
 use crate::{Judgement, Sample, Side, State, Verdict, sweep};
 
 /// Production is as it was before the plan, names of one inode included, and nothing is in its quarantine.
@@ -148,4 +152,40 @@ fn what_somebody_put_at_a_path_meanwhile_stays_when_a_plan_is_taken_back() {
     let kept = format!(".farshore/quarantine/5-0badcafe/tree/{path}");
     assert!(end.quarantines[0].contains_key(kept.as_bytes()), "{:?}", end.quarantines[0].keys());
     truth.check_versions(&end, "taken back").expect("nothing is lost");
+}
+
+/// Whether somebody's file came to the path.
+static CAME: AtomicBool = AtomicBool::new(false);
+
+fn comes_to_a_path_that_is_free(hands: &Hands<'_>) {
+    let (at, name) = hands.at("acct0/in/b-modified-0").expect("a folder");
+    if let Ok(file) = hands.0.create_file(&at, name) {
+        hands.0.write_at(&file, 0, b"somebody's").expect("written");
+        CAME.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_comes_to_a_path_in_the_very_moment_is_not_replaced_when_a_plan_is_taken_back() {
+    let truth = Truth::of(1);
+    let home = &truth.home;
+    let path = "acct0/in/b-modified-0".as_bytes();
+    let (mut met, mut call) = (0, 0);
+    loop {
+        call += 1;
+        let mut sites = home.fork(1, CrashModel::Hostile);
+        sites.part(home, Side::Source).expect("production");
+        sites.1 = Some((Side::Source, call, comes_to_a_path_that_is_free));
+        CAME.store(false, Ordering::Relaxed);
+        let kept = sites.abandon(home, Side::Source).expect("taken back");
+        if !CAME.load(Ordering::Relaxed) {
+            break;
+        }
+        met += 1;
+        let end = sites.end();
+        let there = end.production.get(path).map(|entry| entry.size);
+        assert_eq!((there, kept), (Some(10), 1), "before call {call}");
+        truth.check_versions(&end, "taken back").expect("nothing is lost");
+    }
+    assert!(met > 0, "it was met at the path");
 }
