@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::audit::show_head;
 use crate::report::utc;
-use crate::state::write_durably;
+use crate::state::{open_file, write_durably};
 
 /// Below the state folder.
 pub const FOLDER: &str = "drills";
@@ -264,7 +264,7 @@ impl Drill {
 /// A file, for a report; one that is not there is named as such.
 #[must_use]
 pub fn file(what: &str, path: &Path) -> DrillFile {
-    hashed(what, path, std::fs::File::open(path))
+    hashed(what, path, open_file(path))
 }
 
 /// The same of a file that was opened already, at `path`.
@@ -288,16 +288,12 @@ pub fn hashed(what: &str, path: &Path, opened: io::Result<impl io::Read>) -> Dri
 /// [`DrillError`] when it was changed, or is none.
 pub fn read(path: &Path) -> Result<(Drill, KeyId), DrillError> {
     use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
     let failed = |source| DrillError::File { path: path.into(), step: "reading it", source };
     let form = || DrillError::Form { path: path.into() };
-    // Not blocking, so that a pipe put there cannot hold us.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    let file = file.map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(form());
-    }
+    let file = open_file(path).map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput => form(),
+        _ => failed(e),
+    })?;
     let mut bytes = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| form())?;

@@ -54,7 +54,7 @@ use super::ends::site_catalog;
 use super::roles::ShareRole;
 use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
-use crate::state::write_durably;
+use crate::state::{open_file, write_durably};
 pub(super) use abandoning::TakenBack;
 use abandoning::take_back;
 pub(super) use applying::Carried;
@@ -513,7 +513,6 @@ const PLAN_LEN_MAX: u64 = 8 << 30;
 
 /// Reads a plan whole, once its first record says that it is one.
 fn read_plan(file: &Path) -> Result<Vec<u8>, Failure> {
-    use std::os::unix::fs::OpenOptionsExt;
     let failed = |e: std::io::Error| Failure {
         exit: Exit::Refused,
         message: format!("plan {}: reading it: {e}", file.display()),
@@ -524,13 +523,9 @@ fn read_plan(file: &Path) -> Result<Vec<u8>, Failure> {
         message: format!("plan {}: {why}", file.display()),
         hint: Some("farshore failback plan makes a new one".into()),
     };
-    // Not blocking, so that a pipe put there cannot hold us.
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(file);
-    let opened = opened.map_err(failed)?;
-    let stat = opened.metadata().map_err(failed)?;
-    if !stat.is_file() || stat.len() > PLAN_LEN_MAX {
-        return Err(is_none("it is not a plan's file".into()));
+    let opened = open_file(file).map_err(failed)?;
+    if opened.metadata().map_err(failed)?.len() > PLAN_LEN_MAX {
+        return Err(is_none("it is far longer than a plan".into()));
     }
     let first = PlanReader::new(BufReader::new(&opened));
     first.map_err(|e| is_none(farshore_engine::ingest::describe(&e)))?;
