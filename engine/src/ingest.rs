@@ -54,7 +54,8 @@ mod tests;
 const AHEAD_MIN: u64 = 4 << 20;
 /// Times a file that changes while it is read is read again.
 const TRIES: u32 = 3;
-const UNSTABLE: &str =
+/// What is said of a file that changes too often to be sent.
+pub(crate) const UNSTABLE: &str =
     "unstable: it kept changing while it was read; the former version stays at the target";
 const FORMER_STAYS: &str = "it moved, and stays at the target until it can be read where it is now";
 

@@ -245,13 +245,13 @@ impl Request {
     }
 }
 
-/// Who asked, by the kernel's word.
+/// Who asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker {
-    /// The user the caller ran as when it connected.
+    /// The user the caller ran as when it connected, by the kernel's word.
     pub uid: u32,
-    /// The user that had logged in, who may have become another since, as by sudo; none where nobody had, or
-    /// the caller is gone.
+    /// The user that had logged in, who may have become another since, as by sudo; none where nobody had. Read of
+    /// the process of the caller's number: of another one, if the caller ended at once and its number was given anew.
     pub login: Option<u32>,
 }
 
@@ -590,4 +590,17 @@ fn with_patience(socket: &impl AsFd, patience: Duration) -> rustix::io::Result<(
     let patience = Some(patience.max(Duration::from_millis(1)));
     set_socket_timeout(socket, Timeout::Recv, patience)?;
     set_socket_timeout(socket, Timeout::Send, patience)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Asker;
+
+    #[test]
+    fn who_became_another_user_is_told_by_both() {
+        let shown = |uid, login| Asker { uid, login }.to_string();
+        assert_eq!(shown(0, Some(1_000)), "user 0, who logged in as user 1000");
+        assert_eq!(shown(1_000, Some(1_000)), "user 1000");
+        assert_eq!(shown(0, None), "user 0");
+    }
 }

@@ -64,7 +64,7 @@ use brakes::Brakes;
 pub use held::Decided;
 use held::{GuardHold, Looks};
 use live::Pace;
-use waits::{Without, waits};
+use waits::{waits, without};
 
 /// How often a point is made although nothing changed: it says that nothing did.
 const BEAT: Duration = Duration::from_secs(1);
@@ -639,7 +639,7 @@ impl Sender {
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
         let (judged, began) = (None, Some(Instant::now()));
-        let policy = Without::of(self.policy(), &waits);
+        let policy = without(self.policy(), &waits);
         let lags = BTreeMap::new();
         inner.under_way =
             UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits, lags };
@@ -708,11 +708,7 @@ impl Sender {
 
     /// Notes what a cut could not replicate, and forgets what it could.
     fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
-        let left_out = |path: &RelPath| {
-            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
-        };
-        // Of what it left out nothing is concluded.
-        let covered = |path: &RelPath| cut.look.covers(path) && !left_out(path);
+        let covered = |path: &RelPath| cut.look.covers(path) && !cut.left_out.covers(path);
         let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
         let former: HashMap<RelPath, u32> = inner
             .troubled

@@ -59,6 +59,15 @@ pub(crate) fn wait(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// Puts a huge file, and waits until so much of it is at the target, over a slow line.
+fn carried_slowly(sites: &Sites, at: &Standing<'_>, content: &[u8], bytes: usize) -> PathBuf {
+    at.link.set_bandwidth_limit(Some(SLOW));
+    let huge = put_huge(sites, content);
+    at.script.cut(parts(2_000, ["acct1/in"]));
+    wait_for_carried(sites, bytes);
+    huge
+}
+
 /// Waits until so much of the file is at the target: a chunk of 64 KiB takes some 35 bytes of log.
 pub(crate) fn wait_for_carried(sites: &Sites, bytes: usize) {
     wait("carried", || logged(sites) >= (bytes / (64 << 10) * 30) as u64);
@@ -132,10 +141,7 @@ fn what_was_carried_before_a_break_is_not_sent_again() {
     begun(&sites);
     let broken = standing(&sites, |at| {
         first_cut(at);
-        at.link.set_bandwidth_limit(Some(SLOW));
-        put_huge(&sites, &content);
-        at.script.cut(parts(2_000, ["acct1/in"]));
-        wait_for_carried(&sites, 8 * MIB);
+        carried_slowly(&sites, at, &content, 8 * MIB);
         at.link.close(5, "pulled");
         at.script.ended();
     });
@@ -157,10 +163,7 @@ fn a_file_that_is_replaced_while_it_is_carried_is_the_new_one_and_sent_once() {
     begun(&sites);
     standing(&sites, |at| {
         first_cut(at);
-        at.link.set_bandwidth_limit(Some(SLOW));
-        let huge = put_huge(&sites, &old);
-        at.script.cut(parts(2_000, ["acct1/in"]));
-        wait_for_carried(&sites, 8 * MIB);
+        let huge = carried_slowly(&sites, at, &old, 8 * MIB);
         new[..8 * MIB].copy_from_slice(&old[..8 * MIB]);
         let fresh = sites.a.with_file_name("fresh");
         fs::write(&fresh, &new).unwrap();
@@ -181,10 +184,7 @@ fn a_file_that_is_removed_while_it_is_carried_leaves_nothing() {
     begun(&sites);
     standing(&sites, |at| {
         first_cut(at);
-        at.link.set_bandwidth_limit(Some(SLOW));
-        let huge = put_huge(&sites, &content);
-        at.script.cut(parts(2_000, ["acct1/in"]));
-        wait_for_carried(&sites, 4 * MIB);
+        let huge = carried_slowly(&sites, at, &content, 4 * MIB);
         fs::remove_file(huge).unwrap();
         assert_eq!(at.script.released(), [path("acct1")]);
         at.script.cut(parts(3_000, ["acct1/in"]));
@@ -255,10 +255,7 @@ fn a_file_that_is_renamed_while_it_is_carried_goes_on_where_it_was() {
     begun(&sites);
     standing(&sites, |at| {
         first_cut(at);
-        at.link.set_bandwidth_limit(Some(SLOW));
-        let huge = put_huge(&sites, &content);
-        at.script.cut(parts(2_000, ["acct1/in"]));
-        wait_for_carried(&sites, 8 * MIB);
+        let huge = carried_slowly(&sites, at, &content, 8 * MIB);
         let moved = sites.a.join("acct1/in/moved");
         fs::rename(&huge, &moved).unwrap();
         assert_eq!(at.script.released(), [path("acct1")]);
@@ -332,10 +329,7 @@ fn what_is_linked_from_another_account_while_it_is_carried_is_one_file_in_the_en
     begun(&sites);
     standing(&sites, |at| {
         first_cut(at);
-        at.link.set_bandwidth_limit(Some(SLOW));
-        let huge = put_huge(&sites, &content);
-        at.script.cut(parts(2_000, ["acct1/in"]));
-        wait_for_carried(&sites, 4 * MIB);
+        let huge = carried_slowly(&sites, at, &content, 4 * MIB);
         fs::hard_link(&huge, sites.a.join("acct2/in/twin")).unwrap();
         at.link.set_bandwidth_limit(None);
         let mut time = 2_000;

@@ -5,6 +5,7 @@
 //! target as it was.
 
 use std::fmt;
+use std::ops::Deref;
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::entry::{EntryKind, Timestamp};
@@ -55,6 +56,8 @@ pub struct Verdict {
 impl Verdict {
     /// Replicate, by no rule.
     pub const REPLICATE: Self = Self { action: Action::Replicate, rule: None, is_fault: false };
+    /// Not now, by no rule.
+    pub const DEFER: Self = Self { action: Action::Defer, rule: None, is_fault: false };
     /// The policy failed.
     pub const FAULT: Self = Self { action: Action::Replicate, rule: None, is_fault: true };
 
@@ -249,6 +252,48 @@ impl PolicySet {
     }
 }
 
+/// A policy of which some answers are put off; the others are as ever.
+pub struct Deferring<P, F> {
+    /// It.
+    pub policy: P,
+    /// Whether what it says of a path is put off.
+    pub defers: F,
+}
+
+impl<P, F> Policy for Deferring<P, F>
+where
+    P: Deref<Target: Policy> + Send + Sync,
+    F: Fn(&RelPath, &Verdict) -> bool + Send + Sync,
+{
+    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
+        let mut verdicts = self.policy.exclude(candidates);
+        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
+            if (self.defers)(candidate.path, verdict) {
+                *verdict = Verdict::DEFER;
+            }
+        }
+        verdicts
+    }
+
+    fn rules(&self) -> Vec<String> {
+        self.policy.rules()
+    }
+
+    fn identity(&self) -> PolicySet {
+        self.policy.identity()
+    }
+
+    fn take_faults(&self) -> Faults {
+        self.policy.take_faults()
+    }
+}
+
+impl<P, F> fmt::Debug for Deferring<P, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deferring")
+    }
+}
+
 /// Replicates everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReplicateAll;
@@ -264,5 +309,31 @@ impl Policy for ReplicateAll {
 
     fn is_trivial(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_off_is_deferred_and_the_rest_is_as_the_policy_says() {
+        let paths = ["a/now", "a/later"].map(|p| RelPath::new(p.as_bytes()).expect("a path"));
+        let candidate = |path| Candidate {
+            path,
+            kind: EntryKind::File,
+            size: 1,
+            mtime: Timestamp { seconds: 0, nanos: 0 },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+        };
+        let candidates = paths.each_ref().map(candidate);
+        let policy: &dyn Policy = &ReplicateAll;
+        let defers = |path: &RelPath, _: &Verdict| *path == paths[1];
+        let deferring = Deferring { policy, defers };
+        assert_eq!(deferring.exclude(&candidates), [Verdict::REPLICATE, Verdict::DEFER]);
+        assert_eq!(deferring.identity(), policy.identity());
+        assert!(!deferring.is_trivial(), "it is to be asked");
     }
 }

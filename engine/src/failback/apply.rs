@@ -273,6 +273,18 @@ pub fn is_begun<S: Storage>(storage: &S, folders: &Folders) -> Result<bool> {
     }
 }
 
+/// Takes away what was laid out at this site for plans, or came, of one that was superseded as well: a share has one
+/// plan under way. Their quarantines stay.
+///
+/// # Errors
+/// [`ApplyPlanError::Own`].
+pub fn drop_laid_out<S: Storage>(storage: &S) -> Result<()> {
+    let own_folder = storage.open_directory(storage.root(), b".farshore");
+    own_folder
+        .and_then(|at| remove_tree(storage, &at, b"failback"))
+        .map_err(own("taking away what was sent"))
+}
+
 /// Whether any plan was begun at this site, and not undone.
 ///
 /// # Errors

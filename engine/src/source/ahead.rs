@@ -21,7 +21,7 @@ use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{AHEAD_EXTENTS_MAX, AHEAD_LIST_MAX, AHEAD_MAX, Message, Receipt};
 use farshore_proto::session::SessionError;
 
-use crate::ingest::ReadAhead;
+use crate::ingest::{ReadAhead, UNSTABLE};
 
 /// Attempts after which a file that changed in each of them no longer keeps its account waiting.
 const CHANGES_MAX: u32 = 3;
@@ -746,11 +746,7 @@ impl Job {
                 self.changes += 1;
                 self.again = now + CHANGED_AGAIN;
                 if self.changes >= CHANGES_MAX {
-                    self.fails(
-                        "unstable: it kept changing while it was read; the former version \
-                                stays at the target"
-                            .into(),
-                    );
+                    self.fails(UNSTABLE.into());
                 }
             }
             Outcome::Lacks(_) => {

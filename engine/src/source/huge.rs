@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
-use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+use farshore_core::policy::{Deferring, Policy, Verdict};
 use farshore_core::recipe::FileDigest;
 
 use super::ahead::{AheadDesk, Failing, Known};
@@ -76,8 +76,11 @@ impl<S: Storage> Source<'_, S> {
         let mut plan;
         let mut rounds = 0;
         loop {
-            let policy = LeavingOut { policy: &*policy, left_out: &ahead };
-            plan = self.planned(look, &policy, &withheld, widened)?;
+            // Whatever the policy says of it.
+            let defers = |path: &RelPath, _: &Verdict| ahead.iter().any(|of| path.starts_with(of));
+            let leaving_out = Deferring { policy: &*policy, defers };
+            let policy: &dyn Policy = if ahead.is_empty() { &*policy } else { &leaving_out };
+            plan = self.planned(look, policy, &withheld, widened)?;
             let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
             met.extend(huge.iter().map(|huge| huge.path.clone()));
             let ToldApart { carried, waits, with_cut } = self.told_apart(huge, &mut held)?;
@@ -229,10 +232,7 @@ impl<S: Storage> Source<'_, S> {
     /// What of a sealed cut was carried for it is settled, but for what it had trouble with.
     pub(super) fn settle_carried(&self, cut: &Cut, look: &Look, problems: &[Problem]) {
         let troubled: HashSet<&RelPath> = problems.iter().map(|problem| &problem.path).collect();
-        let left_out = |path: &RelPath| {
-            let accounts = cut.left_out.accounts.iter().map(|(account, _)| account);
-            cut.withheld.covers(path) || accounts.into_iter().any(|a| path.starts_with(a))
-        };
+        let left_out = |path: &RelPath| cut.withheld.covers(path) || cut.left_out.covers(path);
         self.ahead.given_up(|path| troubled.contains(path));
         let why = |path: &RelPath| problems.iter().find(|problem| problem.path == *path);
         self.ahead.had_trouble(|path| why(path).map(|problem| problem.text.clone()));
@@ -259,40 +259,6 @@ fn huge_of(
         Ok(())
     })?;
     Ok(found)
-}
-
-/// The policy of a cut: what is left out of it is deferred, whatever it says.
-struct LeavingOut<'a> {
-    policy: &'a dyn Policy,
-    left_out: &'a [RelPath],
-}
-
-impl Policy for LeavingOut<'_> {
-    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
-        let mut verdicts = self.policy.exclude(candidates);
-        for (candidate, verdict) in candidates.iter().zip(&mut verdicts) {
-            if self.left_out.iter().any(|account| candidate.path.starts_with(account)) {
-                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
-            }
-        }
-        verdicts
-    }
-
-    fn rules(&self) -> Vec<String> {
-        self.policy.rules()
-    }
-
-    fn is_trivial(&self) -> bool {
-        self.left_out.is_empty() && self.policy.is_trivial()
-    }
-
-    fn identity(&self) -> PolicySet {
-        self.policy.identity()
-    }
-
-    fn take_faults(&self) -> Faults {
-        self.policy.take_faults()
-    }
 }
 
 /// What is carried for a cut, by path.

@@ -95,6 +95,14 @@ pub struct LeftOut {
     pub look: Option<Look>,
 }
 
+impl LeftOut {
+    /// Whether nothing is concluded of `path`.
+    #[must_use]
+    pub fn covers(&self, path: &RelPath) -> bool {
+        self.accounts.iter().any(|(account, _)| path.starts_with(account))
+    }
+}
+
 impl std::fmt::Debug for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { look, time_unix_ms, withheld, approved, labels, left_out, .. } = self;

@@ -130,7 +130,7 @@ fn settled(truth: &Truth, sites: &Sites, end: &End) -> Result<(), String> {
     if let Some(text) = found.difference(end) {
         return Err(format!("another end:\n{text}"));
     }
-    sites.drop_folders(home).map_err(|e| e.to_string())?;
+    sites.drop_folders().map_err(|e| e.to_string())?;
     sites.carry_out(home, &|_| {}).map_err(|text| format!("when it was over: {text}"))?;
     match sites.end().difference(end) {
         None => Ok(()),

@@ -13,6 +13,7 @@ use super::sending::Outgoing;
 use super::*;
 use crate::history;
 use crate::rehearse;
+use crate::report::point_json;
 use crate::site::control::{Asker, SwitchStep};
 use crate::site::drills::{self, DrillKind, DrillPoint};
 use crate::site::failover::LossManifest;
@@ -199,25 +200,12 @@ impl Daemon {
         }
         let before = view.map_or(0, |view| view.record.epoch.0);
         self.command(role, Command::Switchover)?;
-        let mut handed = None;
-        let view = self.await_role(role, SWITCH_PATIENCE, |view| match view.record.phase {
-            // Legal only when the other site is in that epoch, and did not take it.
-            Phase::Handed { .. } if view.legal.contains(&CommandName::TakeBack) => Some(Err(format!(
-                "'{}' declined it: it is not at the point that was handed over, which its log names; 'farshore \
-                 switchover --take-back' makes this site active again",
-                self.config().peer.name
-            ))),
-            Phase::Handed { point } => {
+        let (mut handed, peer) = (None, self.config().peer.name);
+        let view = self.await_role(role, SWITCH_PATIENCE, |view| {
+            if let Phase::Handed { point } = view.record.phase {
                 handed = Some(point);
-                None
             }
-            Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
-            // The site was asked to go on, or something came in between.
-            Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
-            Phase::Stranded { .. } | Phase::Alone | Phase::Split => {
-                Some(Err(format!("it is {} now", view.record.phase.name())))
-            }
-            _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
+            switched(view, before, &peer)
         })?;
         let took_ms = begun.elapsed_ms();
         let lines = [
@@ -252,6 +240,24 @@ impl Daemon {
         };
         self.report_drill(begun, achieved, &mut result);
         Ok(result)
+    }
+}
+
+/// Whether a switchover that was begun in epoch `before` is over, and how.
+fn switched(view: &RoleView, before: u64, peer: &str) -> Option<Result<(), String>> {
+    match view.record.phase {
+        // Legal only when the other site is in that epoch, and did not take it.
+        Phase::Handed { .. } if view.legal.contains(&CommandName::TakeBack) => Some(Err(format!(
+            "'{peer}' declined it: it is not at the point that was handed over, which its log names; 'farshore \
+             switchover --take-back' makes this site active again"
+        ))),
+        Phase::Standby if view.record.epoch.0 > before => Some(Ok(())),
+        // The site was asked to go on, or something came in between.
+        Phase::Active if !view.busy => Some(Err("the switchover was taken back".into())),
+        Phase::Stranded { .. } | Phase::Alone | Phase::Split => {
+            Some(Err(format!("it is {} now", view.record.phase.name())))
+        }
+        _ => view.failed_hook.map(|_| Err("a hook failed; see the log".into())),
     }
 }
 
@@ -296,7 +302,7 @@ fn marks(receiver: &Receiver) -> Result<Value, Failure> {
     let points = points.map_err(|e| Failure::new(Exit::Refused, &e))?;
     let marks = points.iter().flat_map(|kept| {
         kept.marks.iter().map(|mark| {
-            let mut object = shown(&kept.point);
+            let mut object = point_json(&kept.point);
             object["label"] = mark.label.clone().into();
             object
         })
@@ -313,18 +319,6 @@ fn account(shown: &str) -> Result<RelPath, Failure> {
             hint: None,
         },
     )
-}
-
-fn shown(point: &farshore_core::recovery_point::RecoveryPoint) -> Value {
-    json!({
-        "sequence": point.sequence,
-        "time_unix_ms": point.time_unix_ms,
-        "time": crate::report::utc(point.time_unix_ms),
-        "root": point.root.to_string(),
-        "entries": point.entries,
-        "bytes": point.bytes,
-        "exceptions": point.exceptions,
-    })
 }
 
 impl Commands for Daemon {
@@ -381,13 +375,13 @@ impl Daemon {
                 let text = format!("recovery point {} is marked '{label}'", point.sequence);
                 let record = Record::new(Level::Info, "mark", text);
                 self.log.say(&record.share(outgoing.sender.share()));
-                let mut object = shown(&point);
+                let mut object = point_json(&point);
                 object["label"] = label.into();
                 Ok(object)
             }
             Request::Cut { share } => {
                 let outgoing = self.sender(share.as_deref())?;
-                Ok(shown(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
+                Ok(point_json(&outgoing.sender.cut_now(None, POINT_PATIENCE)?))
             }
             Request::Scrub { share, now: _ } => {
                 let standby = self.receiver(share.as_deref())?;
@@ -647,5 +641,41 @@ impl Daemon {
                 hint: None,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::digest::RootDigest;
+    use farshore_core::role::{
+        Closed, CommandName, DataRole, Gate, Phase, Point, Record, RoleView, Services,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_switchover_is_over_when_the_other_site_took_it_or_declined_it() {
+        let root = RootDigest([0; 32]);
+        let point = Point { sequence: 7, batch: 7, root, time_unix_ms: 0 };
+        let view = |phase: Phase, epoch, legal| RoleView {
+            record: Record { epoch: Epoch(epoch), phase, ..Record::new(Services::Stopped) },
+            gate: Gate::Closed(Closed::Phase(phase.name())),
+            data: DataRole::Neither,
+            link: true,
+            peer: None,
+            busy: false,
+            failed_hook: None,
+            lease_until_ms: None,
+            promised_until_ms: None,
+            legal,
+        };
+        let over = |phase, epoch, legal| switched(&view(phase, epoch, legal), 3, "recovery");
+        assert_eq!(over(Phase::Draining, 3, vec![CommandName::AbortSwitchover]), None);
+        assert_eq!(over(Phase::Handed { point }, 4, Vec::new()), None);
+        assert_eq!(over(Phase::Standby, 4, Vec::new()), Some(Ok(())));
+        let declined = over(Phase::Handed { point }, 4, vec![CommandName::TakeBack]);
+        let why = declined.expect("it is over").expect_err("nobody took it");
+        assert!(why.contains("'recovery' declined it") && why.contains("--take-back"), "{why}");
+        assert!(over(Phase::Active, 5, Vec::new()).is_some_and(|end| end.is_err()));
     }
 }

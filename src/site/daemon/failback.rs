@@ -36,7 +36,8 @@ use farshore_core::role::{
 use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{
     Applied, ApplyPlanError, Folders, Undone, abandon_at_recovery, apply_at_production,
-    apply_at_recovery, check_at, close_at_production, has_quarantine, is_begun, undo_at_production,
+    apply_at_recovery, check_at, close_at_production, drop_laid_out, has_quarantine, is_begun,
+    undo_at_production,
 };
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;
@@ -508,7 +509,7 @@ fn folders_of(header: &Header) -> Folders {
     Folders { epoch: header.epoch.0, plan: header.id().short() }
 }
 
-/// A plan of ten million paths has some 3 GB; more is something else.
+/// Bytes of a plan at most, which is read into memory.
 const PLAN_LEN_MAX: u64 = 8 << 30;
 
 /// Reads a plan whole, once its first record says that it is one.

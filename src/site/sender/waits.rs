@@ -1,6 +1,6 @@
 //! What is left out of a cut, and waits: files that the standby has no room for, and what a policy defers.
 
-use farshore_core::policy::{Action, Candidate, Faults, Policy, PolicySet, Verdict};
+use farshore_core::policy::{Action, Deferring, Policy, Verdict};
 
 use super::*;
 
@@ -35,10 +35,7 @@ impl Sender {
         report: &CutReport,
     ) {
         let again = Instant::now() + DEFERRED_AGAIN;
-        let left_out = |path: &RelPath| {
-            cut.left_out.accounts.iter().any(|(account, _)| path.starts_with(account))
-        };
-        let waits = |path: &RelPath| waits.contains(path) || left_out(path);
+        let waits = |path: &RelPath| waits.contains(path) || cut.left_out.covers(path);
         for path in report.deferred_first.iter().filter(|path| !waits(path)) {
             if inner.deferred.len() >= TROUBLED_MAX {
                 break;
@@ -50,42 +47,15 @@ impl Sender {
     }
 }
 
-/// The policy of a cut without some files: each is deferred, and what else is there is decided as ever.
-pub(super) struct Without {
-    policy: Arc<dyn Policy>,
-    paths: BTreeSet<RelPath>,
-}
-
-impl Without {
-    /// `policy` itself where there are none.
-    pub(super) fn of(policy: Arc<dyn Policy>, paths: &[RelPath]) -> Arc<dyn Policy> {
-        match paths {
-            [] => policy,
-            paths => Arc::new(Self { policy, paths: paths.iter().cloned().collect() }),
-        }
+/// The policy of a cut without some files: each is deferred, and what else is there is decided as ever. `policy` itself
+/// where there are none.
+pub(super) fn without(policy: Arc<dyn Policy>, paths: &[RelPath]) -> Arc<dyn Policy> {
+    if paths.is_empty() {
+        return policy;
     }
-}
-
-impl Policy for Without {
-    fn exclude(&self, candidates: &[Candidate<'_>]) -> Vec<Verdict> {
-        let mut verdicts = self.policy.exclude(candidates);
-        for (verdict, candidate) in verdicts.iter_mut().zip(candidates) {
-            if self.paths.contains(candidate.path) && verdict.action == Action::Replicate {
-                *verdict = Verdict { action: Action::Defer, rule: None, is_fault: false };
-            }
-        }
-        verdicts
-    }
-
-    fn rules(&self) -> Vec<String> {
-        self.policy.rules()
-    }
-
-    fn identity(&self) -> PolicySet {
-        self.policy.identity()
-    }
-
-    fn take_faults(&self) -> Faults {
-        self.policy.take_faults()
-    }
+    let paths: BTreeSet<RelPath> = paths.iter().cloned().collect();
+    let defers = move |path: &RelPath, verdict: &Verdict| {
+        verdict.action == Action::Replicate && paths.contains(path)
+    };
+    Arc::new(Deferring { policy, defers })
 }

@@ -52,7 +52,7 @@ pub fn undo_at_production<S: Storage>(
             gone.map_err(at(path, "taking its name in the quarantine away"))?;
         }
     }
-    applying.drop_carried(folders)?;
+    drop_laid_out(storage)?;
     // Folders in the quarantine in which nothing is any more.
     for divergence in (applying.plan)()? {
         let divergence = divergence?;
@@ -87,21 +87,10 @@ pub fn abandon_at_recovery<S: Storage>(
     if applying.is_begun {
         applying.detach_all()?;
     }
-    applying.drop_carried(folders)?;
+    drop_laid_out(storage)?;
     if !applying.is_begun {
         applying.forget_folders(folders)?;
     }
     storage.sync_all().map_err(own("making it durable"))?;
     Ok(applying.is_begun)
-}
-
-impl<S: Storage> Applying<'_, '_, S> {
-    /// Takes away what was laid out, or came.
-    fn drop_carried(&self, folders: &Folders) -> Result<()> {
-        let storage = self.tree.storage;
-        let parent = storage.open_directory(storage.root(), b".farshore/failback");
-        parent
-            .and_then(|parent| remove_tree(storage, &parent, folders.plan.as_bytes()))
-            .map_err(own("taking away what was sent"))
-    }
 }

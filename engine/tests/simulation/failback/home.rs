@@ -13,7 +13,7 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::failback::apply::{
     Applied, Folders, abandon_at_recovery, apply_at_production, apply_at_recovery,
-    close_at_production, undo_at_production,
+    close_at_production, drop_laid_out, undo_at_production,
 };
 use farshore_engine::failback::inventory::inventory;
 use farshore_engine::ingest::describe;
@@ -302,11 +302,9 @@ impl Sites {
     }
 
     /// What the daemons take away when it is over.
-    pub(crate) fn drop_folders(&self, home: &Home) -> io::Result<()> {
+    pub(crate) fn drop_folders(&self) -> io::Result<()> {
         for site in [Side::Source, Side::Target] {
-            let storage = self.disk(site).mount("tree")?;
-            let at = storage.open_directory(storage.root(), b".farshore/failback")?;
-            remove_tree(&storage, &at, home.folders().plan.as_bytes())?;
+            drop_laid_out(&self.disk(site).mount("tree")?).map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -158,7 +158,8 @@ impl Daemon {
             );
             self.say_of(&share.name, Level::Warn, "failback", text);
         }
-        drop_folders(storage);
+        // What stays is in nobody's way.
+        drop_laid_out(storage).unwrap_or(());
         let manifest = manifest_of(storage, &folders, &share.path, "quarantine's manifest");
         let here = PartDone { manifest: Some(manifest), ..PartDone::from(recovery) };
         self.keep_parts(&share.name, id, here, there)?;
@@ -396,7 +397,8 @@ impl Daemon {
         self.keep_under_way(share, plan)?;
         let closed = close_at_production(storage, &|| iterated(plan), &folders_of(&header));
         closed.map_err(|e| failed(&e))?;
-        drop_folders(storage);
+        // What stays is in nobody's way.
+        drop_laid_out(storage).unwrap_or(());
         let settled = farshore_engine::check::settle_by(
             storage,
             &opened.catalog,
@@ -638,12 +640,4 @@ fn made_below(storage: &impl Storage, path: &str) -> std::io::Result<()> {
             farshore_engine::own_folder::ensure_directory(storage, &directory, name.as_bytes())?;
     }
     Ok(())
-}
-
-/// Takes away what was made for plans but their quarantines, of one that was superseded as well: a share has one plan
-/// under way. What stays is in nobody's way.
-fn drop_folders(storage: &impl Storage) {
-    if let Ok(own) = storage.open_directory(storage.root(), b".farshore") {
-        drop(farshore_engine::own_folder::remove_tree(storage, &own, b"failback"));
-    }
 }
