@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,17 @@ impl Sites {
         assert!(found.is_empty(), "{when}: {} differences: {found:#?}", found.len());
     }
 
+    /// No version that is kept is a further name of a file that is not.
+    #[track_caller]
+    fn shares_nothing_with_history(&self) {
+        let (mut kept, mut live) = (BTreeMap::new(), BTreeMap::new());
+        let history = self.b.join(".farshore/history");
+        names_of_inodes(&history, &|_| true, &mut kept);
+        names_of_inodes(&self.b, &|path| *path != history, &mut live);
+        let both: Vec<_> = kept.iter().filter_map(|(i, path)| Some((path, live.get(i)?))).collect();
+        assert!(both.is_empty(), "{both:?}");
+    }
+
     #[track_caller]
     fn back_to(&self, to: &str) -> Value {
         let out =
@@ -63,6 +75,23 @@ impl Sites {
 fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg("--sparse=always").arg(from).arg(to).status();
     assert!(status.expect("cp").success());
+}
+
+/// Adds one name of each file below `folder`, by its inode; `within` says what is entered.
+fn names_of_inodes(
+    folder: &Path,
+    within: &dyn Fn(&PathBuf) -> bool,
+    found: &mut BTreeMap<u64, PathBuf>,
+) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let facts = fs::symlink_metadata(&path).expect("its facts");
+        if facts.is_dir() && within(&path) {
+            names_of_inodes(&path, within, found);
+        } else if facts.is_file() {
+            found.insert(facts.ino(), path);
+        }
+    }
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -87,6 +116,7 @@ fn every_point_comes_back_exactly_in_any_order() {
             changes += done.sum::<usize>();
             truths.push(sites.truth());
             sites.is(&truths[truths.len() - 1], "replicated");
+            sites.shares_nothing_with_history();
         }
         assert!(changes > 200, "{changes} changes");
         let mut order: Vec<usize> = (0..truths.len()).chain(0..truths.len()).collect();
@@ -266,6 +296,60 @@ fn versions_are_listed_and_restored_elsewhere_and_in_place() {
     );
     assert!(fs::read(sites.b.join("home/file")).expect("it is there") == one);
     assert!(sites.b.join("home/other").exists(), "only the one path goes back");
+}
+
+/// Services of a site that was opened write to their files in place. A version that was one of several names of
+/// such a file is not that file any more.
+#[test]
+fn writing_in_place_reaches_no_former_version() {
+    let sites = Sites::new();
+    let first = noise(1, 90_000);
+    for name in ["gone", "replaced", "parted", "renamed"] {
+        put(&sites.a.join(format!("home/{name}")), &first);
+        // The first name in path order: where that one goes, the others are placed anew.
+        let stays = sites.a.join(format!("home/0-{name}"));
+        fs::hard_link(sites.a.join(format!("home/{name}")), stays).expect("a link");
+    }
+    put(&sites.a.join("home/whole"), &first);
+    fs::hard_link(sites.a.join("home/whole"), sites.a.join("home/whole-too")).expect("a link");
+    mode(&sites.a.join("home/gone"), 0o4751);
+    let truth = sites.truth();
+    fs::remove_file(sites.a.join("home/gone")).expect("removed");
+    put(&sites.a.join("new"), noise(2, 9_000));
+    fs::rename(sites.a.join("new"), sites.a.join("home/replaced")).expect("replaced");
+    fs::remove_file(sites.a.join("home/parted")).expect("removed");
+    fs::create_dir(sites.a.join("home/parted")).expect("a folder");
+    fs::rename(sites.a.join("home/renamed"), sites.a.join("home/elsewhere")).expect("renamed");
+    for name in ["whole", "whole-too"] {
+        fs::remove_file(sites.a.join("home").join(name)).expect("removed");
+    }
+    sites.truth();
+    sites.shares_nothing_with_history();
+    // What is wholly in history is kept once, under both numbers.
+    let mut kept = Vec::new();
+    for set in fs::read_dir(sites.b.join(".farshore/history")).expect("history") {
+        for version in fs::read_dir(set.expect("a set").path()).expect("a set") {
+            kept.push(version.expect("a version").metadata().expect("its facts"));
+        }
+    }
+    let twice = kept.iter().filter(|facts| facts.is_file() && facts.len() == 90_000);
+    assert_eq!(twice.filter(|facts| facts.nlink() == 2).count(), 2);
+    assert!(kept.iter().any(|facts| facts.len() == 90_000 && facts.mode() & 0o7777 == 0o4751));
+    // In the middle of each file that stands there.
+    for name in ["0-gone", "0-replaced", "0-parted", "0-renamed"] {
+        let path = sites.b.join("home").join(name);
+        let mut file = fs::OpenOptions::new().write(true).open(path).expect("the live name");
+        file.seek(SeekFrom::Start(50_000)).expect("seeks");
+        file.write_all(b"services write here").expect("writes");
+    }
+    let at = truth.point.to_string();
+    for name in ["gone", "replaced", "parted", "whole", "whole-too"] {
+        let (from, to) = (format!("home/{name}"), sites.top().join(name));
+        let target = text(&sites.b);
+        let words = ["history", "restore", target, &from, "--at", &at, "--to", text(&to)];
+        expect(&sites.history(&words), 0, &["87.9 KiB"]);
+        assert!(fs::read(&to).expect("it is there") == first, "{name}");
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@
 //! 4. Objects that move are lifted into staging, and synced there if one of their names is to be
 //!    taken by another: not every file system keeps the order of two renames, and the second alone
 //!    would replace what the first had saved. Removed files go to history; staged objects are
-//!    placed, what they replace is first given a name in history; further names are linked; metadata
+//!    placed, what they replace is first given a name in history; further names are linked; of what went
+//!    to history and has a name elsewhere still, a synced copy takes the place there; metadata
 //!    of files set; directories removed from the deepest up; directories' metadata and times set,
 //!    the deepest first.
 //! 5. Sync all: the tree is durable in its new state.
@@ -59,6 +60,7 @@ use crate::own_folder::{OwnFolder, remove_tree, set_name};
 use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
 
+mod detach;
 pub mod group;
 mod parents;
 mod perform;
@@ -145,6 +147,8 @@ struct Performed {
     adopted: Vec<(RelPath, u64)>,
     /// See [`StagedBatch::keeps_displaced`].
     careful: bool,
+    /// Whether a crash interrupted it before.
+    is_again: bool,
     /// By path: operations that failed in step 4.
     failed: BTreeMap<RelPath, Failure>,
 }
@@ -237,6 +241,7 @@ impl<S: Storage> Applier<'_, S> {
                 adopted: Vec::new(),
                 // Whichever kind of batch it was.
                 careful: true,
+                is_again: true,
                 failed: BTreeMap::new(),
             };
             self.perform(&mut again, &mut HashMap::new())?;
@@ -323,8 +328,18 @@ impl<S: Storage> Applier<'_, S> {
         let StagedBatch { batch, staged, mut failures, degraded, recipes, adopted, .. } = staged;
         let (actions, made) = self.prepare(batch, staged, &mut failures)?;
         let intent = Intent { batch, actions };
-        let failed = BTreeMap::new();
-        Ok(Performed { intent, made, recipes, failures, degraded, adopted, careful, failed })
+        let (failed, is_again) = (BTreeMap::new(), false);
+        Ok(Performed {
+            intent,
+            made,
+            recipes,
+            failures,
+            degraded,
+            adopted,
+            careful,
+            is_again,
+            failed,
+        })
     }
 
     /// Step 2: what is not as expected becomes a failure.
@@ -429,6 +444,7 @@ impl<S: Storage> Applier<'_, S> {
         let reader = self.catalog.reader()?;
         let mut perform = Perform::open(self, &reader, &batch.intent, directories)?;
         perform.careful = batch.careful;
+        perform.is_again = batch.is_again;
         perform.run()?;
         let Perform { failed, degraded, .. } = perform;
         for action in &batch.intent.actions {
@@ -577,13 +593,8 @@ impl<S: Storage> Applier<'_, S> {
             .map_err(&disk)?;
         let mut out = Vec::new();
         for action in &intent.actions {
-            let (number, path) = match action {
-                Action::RemoveFile { number, path, .. }
-                | Action::Place { number, path, .. }
-                | Action::Link { number, path, .. } => (*number, path),
-                _ => continue,
-            };
-            if numbers.contains(&number) {
+            let path = action.path();
+            if let Some(number) = action.sets_aside().filter(|number| numbers.contains(number)) {
                 let entry = reader.get(path)?.map(|r| r.entry);
                 out.push((number, HistoryRecord { path: path.clone(), entry }));
             }

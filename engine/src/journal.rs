@@ -98,6 +98,17 @@ impl Action {
         }
     }
 
+    /// Under which number it keeps what stands at its path in history, if it is one that may.
+    #[must_use]
+    pub fn sets_aside(&self) -> Option<u32> {
+        match self {
+            Self::RemoveFile { number, .. }
+            | Self::Place { number, .. }
+            | Self::Link { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
     /// What it makes or sets, if it does.
     #[must_use]
     pub fn entry(&self) -> Option<&Entry> {

@@ -175,8 +175,10 @@ fn target_cut(base: &World, expected: &Expected, state: State<'_>) -> Judgement 
         }
         world.target.crash(state.seed);
         expected.check_visible(&world.target_tree(), &[&run])?;
+        expected.check_kept(&world, false)?;
         let missing = expected.literal_bytes - run.literal_bytes_acknowledged();
         expected.check_converges(&world, missing)?;
+        expected.check_kept(&world, true)?;
         Ok(Verdict::Held)
     })();
     judged.map_err(|text| with_trace(Side::Target, &run, text))

@@ -1,6 +1,6 @@
 //! Step 4: changing the tree. Every action can be done again, and tells whether it was done.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 use farshore_core::entry::{Entry, EntryKind, Xattrs};
@@ -18,17 +18,21 @@ use crate::stage::{folder_name, is_fatal};
 
 /// Step 4 for one batch.
 pub(super) struct Perform<'p, 'a, S: Storage> {
-    applier: &'p Applier<'a, S>,
+    pub(super) applier: &'p Applier<'a, S>,
     reader: &'p CatalogReader,
-    intent: &'p Intent,
+    pub(super) intent: &'p Intent,
     /// Directories that earlier batches of the group made or changed: the catalog has them not yet.
     made_before: &'p HashMap<RelPath, Entry>,
     /// The batch's staging folder, if it is still there.
     staging: Option<S::Directory>,
-    history: Option<S::Directory>,
+    pub(super) history: Option<S::Directory>,
     parents: Parents<'p, S>,
     /// Whether what is displaced is made durable in history first.
     pub(super) careful: bool,
+    /// Whether a crash interrupted it before.
+    pub(super) is_again: bool,
+    /// What was set aside and has further names, by its number.
+    pub(super) with_names: BTreeSet<u32>,
     pub(super) failed: BTreeMap<RelPath, Failure>,
     pub(super) degraded: Degraded,
 }
@@ -58,6 +62,8 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
             history: None,
             parents: Parents::new(applier.storage),
             careful: false,
+            is_again: false,
+            with_names: BTreeSet::new(),
             failed: BTreeMap::new(),
             degraded: Degraded::default(),
         })
@@ -74,6 +80,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         self.fail_dependents();
         self.parents.forget();
         self.each(|a| matches!(a, Action::Link { .. }), Self::link)?;
+        self.detach()?;
         let is_file_meta = |a: &Action| matches!(a, Action::Meta { entry, .. } if entry.kind() != EntryKind::Directory);
         self.each(is_file_meta, Self::meta)?;
         // They come deepest first from the source.
@@ -232,9 +239,10 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
     fn remove_file(&mut self, action: &Action) -> io::Result<()> {
         let Action::RemoveFile { number, path, inode } = action else { return Ok(()) };
         let storage = self.applier.storage;
-        if self.parents.stat(path)?.is_none_or(|s| s.inode != *inode) {
+        let Some(old) = self.parents.stat(path)?.filter(|s| s.inode == *inode) else {
             return Ok(());
-        }
+        };
+        self.note_names(*number, &old);
         let Some((parent, name)) = path.split() else { return Ok(()) };
         self.history()?;
         let at = self.parents.open(&parent)?;
@@ -272,6 +280,12 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         storage.rename(staging, staged, at, name)
     }
 
+    fn note_names(&mut self, number: u32, old: &Stat) {
+        if old.kind == FileKind::Regular && old.links > 1 {
+            self.with_names.insert(number);
+        }
+    }
+
     /// Gives what stands at `path` a name in history; where a file takes its place it keeps the other
     /// one until then.
     fn displace(
@@ -283,6 +297,7 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
     ) -> io::Result<()> {
         let storage = self.applier.storage;
         let Some((parent, name)) = path.split() else { return Ok(()) };
+        self.note_names(number, old);
         let number = number.to_string();
         self.history()?;
         let at = self.parents.open(&parent)?;

@@ -7,6 +7,14 @@ use farshore_engine::io::sim::SimEntry;
 
 use crate::sites::{Run, Touch, Tree, World};
 
+/// Where a target keeps former versions.
+const HISTORY: &[u8] = b".farshore/history/";
+
+/// A content as what can be kept in a set.
+fn known((size, content): (u64, Option<blake3::Hash>)) -> (u64, Option<[u8; 32]>) {
+    (size, content.map(Into::into))
+}
+
 /// The trees before and after, and what an undisturbed run between them sends.
 pub(crate) struct Expected {
     pub(crate) former: Tree,
@@ -95,6 +103,28 @@ impl Expected {
                 && !moving.contains(path.as_slice());
             if stays && is.is_none() {
                 return Err(format!("{}: replaced, and neither version is there", show(path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What history keeps is whole: some version of some file; once `settled`, none of it is a further name of
+    /// what stands in the tree.
+    pub(crate) fn check_kept(&self, world: &World, settled: bool) -> Result<(), String> {
+        let of = |entry: &SimEntry| (entry.size, entry.content);
+        let versions: BTreeSet<_> =
+            self.former.values().chain(self.current.values()).map(of).map(known).collect();
+        let all = world.target.snapshot_tree("tree").map_err(|e| e.to_string())?;
+        let show = |path: &[u8]| path.escape_ascii().to_string();
+        for (path, entry) in &all {
+            let shares = entry.hard_link_of.as_ref().filter(|_| !path.starts_with(HISTORY));
+            if let Some(kept) = shares.filter(|first| settled && first.starts_with(HISTORY)) {
+                return Err(format!("{} is {} in history", show(path), show(kept)));
+            }
+            let is_version = path.starts_with(HISTORY) && !path.ends_with(b"/manifest");
+            let is_file = is_version && entry.kind == FileKind::Regular;
+            if is_file && !versions.contains(&known(of(entry))) {
+                return Err(format!("{}: no version of anything: {entry:?}", show(path)));
             }
         }
         Ok(())
