@@ -1,28 +1,40 @@
 //! History of a standby on the command line: what was where, and going back.
 //!
-//! Works on a folder that nobody writes meanwhile: the catalog is one process's at a time, and what changes the
-//! tree takes its lock. Listing reads the catalog alone; nothing is made where no run ever was.
+//! What changes the tree works on a folder that nobody writes meanwhile: the catalog is one process's at a time, and the
+//! tree has a lock. Listing reads the catalog alone; nothing is made where no run ever was. Where a daemon has the
+//! catalog, it is asked what there is and where (`history/asked.rs`); the content is read and checked here.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use farshore_core::entry::EntryKind;
+use farshore_core::entry::{Entry, EntryKind, Timestamp};
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::apply::Applier;
-use farshore_engine::catalog::{Catalog, CatalogError, CatalogReader, CatalogRole, KeptPoint};
-use farshore_engine::history::{
-    self, Change, Counts, Goal, HistoryError, Refusal, Report, Rollback, Wanted, is_restorable,
+use farshore_engine::catalog::{
+    Catalog, CatalogError, CatalogReader, CatalogRole, Former, KeptPoint,
 };
+use farshore_engine::history::{
+    self, Change, Counts, Goal, HistoryError, Refusal, Report, Rollback, Version, Wanted,
+    is_restorable,
+};
+use farshore_engine::io::Storage;
 use farshore_engine::io::uring::{IoMode, UringStorage};
 use farshore_engine::own_folder::OwnFolder;
 use farshore_engine::profile::Profile;
 use farshore_engine::stage::{StageConfig, is_fatal};
+use serde_json::{Value, json};
+
+pub mod asked;
 
 use crate::exit::{Exit, Failure};
 use crate::policy::facts::parse_time;
 use crate::replicate::{catalog_failure, open_catalog, open_root, worker_threads};
 use crate::report::{point_json, utc};
 use crate::state::{State, now_ms, path_bytes, random_id};
+
+/// Versions in an object, which is made in memory.
+pub const VERSIONS_MAX: usize = 100_000;
 
 /// The folder of a standby and what its state folder knows of it.
 #[derive(Debug)]
@@ -75,18 +87,90 @@ pub fn parse_wanted(text: &str) -> Result<Wanted, String> {
 ///
 /// # Errors
 /// [`CatalogError`].
-pub fn points(reader: &CatalogReader) -> Result<serde_json::Value, CatalogError> {
+pub fn points(reader: &CatalogReader) -> Result<Value, CatalogError> {
     let mut objects = Vec::new();
     for kept in reader.points()? {
         let labels: Vec<&str> = kept.marks.iter().map(|mark| mark.label.as_str()).collect();
         let mut object = point_json(&kept.point);
         object["batch"] = kept.batch.into();
         object["sealed"] = utc(kept.sealed_unix_ms).into();
-        object["marks"] = serde_json::json!(labels);
+        object["marks"] = json!(labels);
         object["restorable"] = is_restorable(reader, &kept)?.into();
         objects.push(object);
     }
-    Ok(serde_json::json!({ "points": objects }))
+    Ok(json!({ "points": objects }))
+}
+
+/// Gives each former version of `path`, and of what is below it, to `each`, as `history list --json` says them: in
+/// path order, of one path the oldest first.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn versions(
+    reader: &CatalogReader,
+    path: &RelPath,
+    each: &mut dyn FnMut(Value),
+) -> Result<(), CatalogError> {
+    let points = reader.points()?;
+    let mut until: Option<(u64, Option<i64>)> = None;
+    let mut failed = None;
+    history::versions(reader, path, &mut |former| {
+        if failed.is_some() {
+            return;
+        }
+        if until.is_none_or(|(set, _)| set != former.set) {
+            match reader.history_set(former.set) {
+                Ok(set) => until = Some((former.set, set.map(|set| set.time_unix_ms))),
+                Err(e) => {
+                    failed = Some(e);
+                    return;
+                }
+            }
+        }
+        let point = last_point(&points, former.set);
+        each(version_json(&former, until.and_then(|(_, time)| time), point));
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Of former versions the first of `at_most`, as one object.
+///
+/// # Errors
+/// [`CatalogError`].
+pub fn versions_object(
+    reader: &CatalogReader,
+    path: &RelPath,
+    at_most: usize,
+) -> Result<Value, CatalogError> {
+    let (mut objects, mut left_off) = (Vec::new(), 0_u64);
+    versions(reader, path, &mut |version| {
+        if objects.len() == at_most {
+            left_off += 1;
+        } else {
+            objects.push(version);
+        }
+    })?;
+    Ok(json!({ "path": path.to_string(), "versions": objects, "versions_left_off": left_off }))
+}
+
+/// The last point that has what the batch `set` changed as it was before.
+fn last_point(points: &[KeptPoint], set: u64) -> Option<u64> {
+    let before = points.partition_point(|p| p.batch < set);
+    points[..before].last().map(|p| p.point.sequence)
+}
+
+fn version_json(former: &Former, until: Option<i64>, point: Option<u64>) -> Value {
+    let entry = former.entry.as_ref();
+    let kind = entry.map_or_else(|| "absent".to_owned(), |e| e.kind().to_string());
+    json!({
+        "path": former.path.to_string(),
+        "kind": kind,
+        "size": entry.map(Entry::size),
+        "mtime": entry.and_then(Entry::meta).map(|m| utc(m.mtime.seconds.saturating_mul(1_000))),
+        "until": until.map(utc),
+        "batch": former.set,
+        "point": point,
+    })
 }
 
 /// A time in milliseconds since 1970-01-01 UTC.
@@ -172,17 +256,7 @@ impl Standby {
     /// # Errors
     /// [`Failure`].
     pub fn path(&self, given: &Path) -> Result<RelPath, Failure> {
-        let below = given.strip_prefix(&self.root).unwrap_or(given);
-        let bytes = path_bytes(below);
-        let bytes = bytes.strip_prefix(b"./").unwrap_or(bytes);
-        let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
-        let bytes = if bytes == b"." { b"" } else { bytes };
-        RelPath::new(bytes).map_err(|e| {
-            Failure::usage(
-                format!("path {}: {e}", given.display()),
-                "give it as it is below the target's folder",
-            )
-        })
+        path_below(&self.root, given)
     }
 
     /// The state an operator names: its batch, and the point if it is one.
@@ -285,53 +359,85 @@ impl Standby {
     /// # Errors
     /// [`Failure`]; nothing is at `to` then.
     pub fn restore_to(&self, batch: u64, path: &RelPath, to: &Path) -> Result<u64, Failure> {
-        use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-        let said = |step: &str, e: &std::io::Error| Failure {
-            exit: if is_fatal(e) { Exit::Disk } else { Exit::Refused },
-            message: format!("{}: {step}: {e}", to.display()),
-            hint: None,
-        };
-        let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = parent.canonicalize().map_err(|e| said("looking up its folder", &e))?;
-        if parent.starts_with(&self.root) {
-            return Err(Failure::usage(
-                format!("{}: it lies in the target, whose entries are the source's", to.display()),
-                "give a place outside; or leave --to out to restore in place",
-            ));
-        }
-        let mut open = std::fs::OpenOptions::new();
-        let file = open.write(true).create_new(true).mode(0o600).open(to);
-        let file = file.map_err(|e| said("making it", &e))?;
         let reader = self.catalog.reader().map_err(|e| catalog_failure(&e))?;
-        let mut begin = |size| file.set_len(0).and_then(|()| file.set_len(size));
-        let mut write = |offset, bytes: &[u8]| file.write_all_at(bytes, offset);
-        let read =
-            history::read_version(&self.storage, &reader, batch, path, &mut begin, &mut write);
-        let done = read.map_err(|e| failure(&e)).and_then(|entry| {
-            if let Some(meta) = entry.meta() {
-                let mode = std::fs::Permissions::from_mode(meta.mode & 0o777);
-                file.set_permissions(mode).map_err(|e| said("setting its mode", &e))?;
-                let seconds = std::time::Duration::from_secs(meta.mtime.seconds.unsigned_abs());
-                let nanos = std::time::Duration::from_nanos(meta.mtime.nanos.into());
-                let epoch = std::time::SystemTime::UNIX_EPOCH;
-                let time = if meta.mtime.seconds >= 0 {
-                    epoch.checked_add(seconds + nanos)
-                } else {
-                    epoch.checked_sub(seconds).and_then(|t| t.checked_add(nanos))
-                };
-                if let Some(time) = time {
-                    file.set_modified(time).map_err(|e| said("setting its time", &e))?;
-                }
-            }
-            file.sync_all().map_err(|e| said("making it durable", &e))?;
-            Ok(entry.size())
-        });
-        if done.is_err() {
-            // It was made here, and is not the file that was asked for.
-            std::fs::remove_file(to).unwrap_or(());
-        }
-        done
+        let version = history::version(&reader, batch, path).map_err(|e| failure(&e))?;
+        write_version(&self.root, &self.storage, &version, path, to)?;
+        Ok(version.size)
     }
+}
+
+/// A path of the tree at `root`, given below it or as a whole.
+///
+/// # Errors
+/// [`Failure`].
+pub fn path_below(root: &Path, given: &Path) -> Result<RelPath, Failure> {
+    let below = given.strip_prefix(root).unwrap_or(given);
+    let bytes = path_bytes(below);
+    let bytes = bytes.strip_prefix(b"./").unwrap_or(bytes);
+    let bytes = bytes.strip_suffix(b"/").unwrap_or(bytes);
+    let bytes = if bytes == b"." { b"" } else { bytes };
+    RelPath::new(bytes).map_err(|e| {
+        Failure::usage(
+            format!("path {}: {e}", given.display()),
+            "give it as it is below the target's folder",
+        )
+    })
+}
+
+/// Writes a version of the file at `path`, of the tree at `root`, to `to`, which must not be there.
+///
+/// # Errors
+/// [`Failure`]; nothing is at `to` then.
+pub fn write_version<S: Storage>(
+    root: &Path,
+    storage: &S,
+    version: &Version,
+    path: &RelPath,
+    to: &Path,
+) -> Result<(), Failure> {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+    let said = |step: &str, e: &std::io::Error| Failure {
+        exit: if is_fatal(e) { Exit::Disk } else { Exit::Refused },
+        message: format!("{}: {step}: {e}", to.display()),
+        hint: None,
+    };
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize().map_err(|e| said("looking up its folder", &e))?;
+    if parent.starts_with(root) {
+        return Err(Failure::usage(
+            format!("{}: it lies in the target, whose entries are the source's", to.display()),
+            "give a place outside; or leave --to out to restore in place",
+        ));
+    }
+    let mut open = std::fs::OpenOptions::new();
+    let file = open.write(true).create_new(true).mode(0o600).open(to);
+    let file = file.map_err(|e| said("making it", &e))?;
+    let mut begin = |size| file.set_len(0).and_then(|()| file.set_len(size));
+    let mut write = |offset, bytes: &[u8]| file.write_all_at(bytes, offset);
+    let read = version.read(storage, path, &mut begin, &mut write);
+    let done = read.map_err(|e| failure(&e)).and_then(|()| {
+        let mode = std::fs::Permissions::from_mode(version.meta.mode & 0o777);
+        file.set_permissions(mode).map_err(|e| said("setting its mode", &e))?;
+        if let Some(time) = system_time(version.meta.mtime) {
+            file.set_modified(time).map_err(|e| said("setting its time", &e))?;
+        }
+        file.sync_all().map_err(|e| said("making it durable", &e))
+    });
+    if done.is_err() {
+        // It was made here, and is not the file that was asked for.
+        std::fs::remove_file(to).unwrap_or(());
+    }
+    done
+}
+
+/// `None` where the system has no such time.
+fn system_time(time: Timestamp) -> Option<SystemTime> {
+    let seconds = Duration::from_secs(time.seconds.unsigned_abs());
+    let whole = match time.seconds {
+        0.. => SystemTime::UNIX_EPOCH.checked_add(seconds),
+        _ => SystemTime::UNIX_EPOCH.checked_sub(seconds),
+    };
+    whole?.checked_add(Duration::from_nanos(time.nanos.into()))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod decided;
 mod evidence;
 #[path = "roles/force.rs"]
 mod force;
+#[path = "roles/former.rs"]
+mod former;
 #[path = "roles/home.rs"]
 mod home;
 #[path = "roles/large.rs"]

@@ -153,6 +153,14 @@ struct Performed {
     failed: BTreeMap<RelPath, Failure>,
 }
 
+/// A version in a batch's history set.
+struct Displaced {
+    number: u32,
+    record: HistoryRecord,
+    /// What it takes there; nothing where another name of the same file counts.
+    bytes: u64,
+}
+
 impl<S: Storage> std::fmt::Debug for Applier<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Applier")
@@ -571,12 +579,12 @@ impl<S: Storage> Applier<'_, S> {
         Ok(records)
     }
 
-    /// What stands in this batch's history set: by number, what it was.
+    /// What stands in this batch's history set.
     fn displaced(
         &self,
         intent: &Intent,
         reader: &CatalogReader,
-    ) -> Result<Vec<(u32, HistoryRecord)>, ApplyError> {
+    ) -> Result<Vec<Displaced>, ApplyError> {
         let disk = Self::disk(intent.batch, ApplyStep::Perform, &RelPath::root());
         let name = set_name(intent.batch);
         let set = match self.storage.open_directory(&self.own.history, name.as_bytes()) {
@@ -591,13 +599,22 @@ impl<S: Storage> Applier<'_, S> {
                     .extend(std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u32>().ok()));
             })
             .map_err(&disk)?;
-        let mut out = Vec::new();
+        let (mut out, mut counted) = (Vec::new(), HashSet::new());
         for action in &intent.actions {
             let path = action.path();
-            if let Some(number) = action.sets_aside().filter(|number| numbers.contains(number)) {
-                let entry = reader.get(path)?.map(|r| r.entry);
-                out.push((number, HistoryRecord { path: path.clone(), entry }));
-            }
+            let Some(number) = action.sets_aside().filter(|n| numbers.contains(n)) else {
+                continue;
+            };
+            let entry = reader.get(path)?.map(|r| r.entry);
+            let (entry, first) = match entry {
+                // What is kept is a file: its content is found there, whatever becomes of the other names.
+                Some(Entry::HardLink { leader }) => (reader.get(&leader)?.map(|r| r.entry), leader),
+                entry => (entry, path.clone()),
+            };
+            let is_counted = !counted.insert(first);
+            let bytes = entry.as_ref().filter(|_| !is_counted).map_or(0, Entry::size);
+            let record = HistoryRecord { path: path.clone(), entry };
+            out.push(Displaced { number, record, bytes });
         }
         Ok(out)
     }
@@ -632,7 +649,7 @@ impl<S: Storage> Applier<'_, S> {
         t: &mut CatalogTables<'_>,
         performed: &Performed,
         records: &[(RelPath, Record)],
-        history: &[(u32, HistoryRecord)],
+        history: &[Displaced],
     ) -> Result<(), CatalogError> {
         let batch = performed.intent.batch;
         t.note_for(batch)?;
@@ -661,16 +678,12 @@ impl<S: Storage> Applier<'_, S> {
         for (content, recipe) in &performed.recipes {
             t.put_recipe(content, recipe)?;
         }
-        for (number, record) in history {
+        for Displaced { number, record, .. } in history {
             t.put_history(HistoryId { set: batch, number: *number }, record)?;
         }
         let kept = HistorySet {
             time_unix_ms: (self.now_ms)(),
-            bytes: history
-                .iter()
-                .filter_map(|(_, r)| r.entry.as_ref())
-                .map(Entry::size)
-                .fold(0, u64::saturating_add),
+            bytes: history.iter().map(|one| one.bytes).fold(0, u64::saturating_add),
             versions: history.len() as u64,
         };
         t.put_history_of(batch, &kept)?;

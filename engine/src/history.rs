@@ -7,13 +7,14 @@
 
 use std::io;
 
-use farshore_core::entry::{Entry, EntryKind};
+use farshore_core::chunking::ChunkingId;
+use farshore_core::entry::{Entry, EntryKind, Metadata};
 use farshore_core::limits::SMALL_FILE_MAX;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{FileDigest, Recipe};
 
 use crate::apply::ApplyError;
-use crate::catalog::{CatalogError, CatalogReader, Former, KeptPoint};
+use crate::catalog::{CatalogError, CatalogReader, Former, KeptPoint, Location};
 use crate::io::{Object, Storage};
 use crate::observe::{Expected, ObserveError, chunker_for, read_extents};
 use crate::plan::PlanError;
@@ -263,75 +264,113 @@ pub fn entry_at(
     })
 }
 
-/// Gives the content of the file that stood at `path` after `batch` to `write`, piece by piece with its
-/// offset, whole and checked before the end is reached; answers its entry. `begin` is called
-/// before the first piece, and again when a damaged copy is given up for another.
+/// A file as it was, and where its content may stand still: all that is needed to read it without the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// What it was.
+    pub size: u64,
+    /// Its content.
+    pub content: FileDigest,
+    /// Owner, mode, time and attributes.
+    pub meta: Metadata,
+    /// Where the content was kept when the catalog was asked.
+    pub places: Vec<Location>,
+    /// How it was cut, where that is known.
+    pub chunking: Option<ChunkingId>,
+}
+
+/// The file that stood at `path` after `batch`; of a further name the file itself.
 ///
 /// # Errors
-/// [`HistoryError`]; what was written then is not the file.
-pub fn read_version<S: Storage>(
-    storage: &S,
+/// [`HistoryError`]: nothing stood there, or no file.
+pub fn version(
     reader: &CatalogReader,
     batch: u64,
     path: &RelPath,
-    begin: &mut dyn FnMut(u64) -> io::Result<()>,
-    write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
-) -> Result<Entry, HistoryError> {
+) -> Result<Version, HistoryError> {
     let entry = entry_at(reader, batch, path)?.ok_or_else(|| Refusal::WasAbsent(path.clone()))?;
-    let Entry::File { size, content, .. } = &entry else {
+    let Entry::File { size, content, meta, .. } = entry else {
         return Err(Refusal::NoFile { path: path.clone(), kind: entry.kind() }.into());
     };
-    let failed = |source| HistoryError::Disk { step: "writing the file", source };
-    begin(*size).map_err(failed)?;
-    if *size == 0 {
-        return Ok(entry);
-    }
-    let opened = storage.open_directory(storage.root(), crate::OWN_FOLDER);
-    let history = opened
-        .and_then(|top| storage.open_directory(&top, b"history"))
-        .map_err(|source| HistoryError::Disk { step: "opening .farshore/history", source })?;
-    let mut damaged = None;
-    for place in reader.locations(content, PLACES_MAX)? {
-        let Some((at, name)) = place_in(storage, &history, &place) else { continue };
-        let Ok((file, stat)) = storage.open_file_and_stat(&at, &name) else { continue };
-        if stat.size != *size {
-            continue;
+    let places = if size == 0 { Vec::new() } else { reader.locations(&content, PLACES_MAX)? };
+    let chunking = expected(reader, content, size)?.chunking;
+    Ok(Version { size, content, meta, places, chunking })
+}
+
+/// Content with what is known of how it was cut.
+fn expected(
+    reader: &CatalogReader,
+    content: FileDigest,
+    size: u64,
+) -> Result<Expected, CatalogError> {
+    let chunking = if size <= SMALL_FILE_MAX { None } else { reader.chunking(&content)? };
+    Ok(Expected { content, size, chunking })
+}
+
+impl Version {
+    /// Gives the content of the file, which was at `path`, to `write`, piece by piece with its offset, whole and
+    /// checked before the end is reached. `begin` is called before the first piece, and again when a damaged copy
+    /// is given up for another.
+    ///
+    /// # Errors
+    /// [`HistoryError`]; what was written then is not the file.
+    pub fn read<S: Storage>(
+        &self,
+        storage: &S,
+        path: &RelPath,
+        begin: &mut dyn FnMut(u64) -> io::Result<()>,
+        write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> Result<(), HistoryError> {
+        let failed = |source| HistoryError::Disk { step: "writing the file", source };
+        begin(self.size).map_err(failed)?;
+        if self.size == 0 {
+            return Ok(());
         }
-        if copied(storage, reader, &file, *size, content, begin, write)? {
-            return Ok(entry);
+        let opened = storage.open_directory(storage.root(), crate::OWN_FOLDER);
+        let history = opened
+            .and_then(|top| storage.open_directory(&top, b"history"))
+            .map_err(|source| HistoryError::Disk { step: "opening .farshore/history", source })?;
+        let wanted = Expected { content: self.content, size: self.size, chunking: self.chunking };
+        let mut damaged = None;
+        for place in &self.places {
+            let Some((at, name)) = place_in(storage, &history, place) else { continue };
+            let Ok((file, stat)) = storage.open_file_and_stat(&at, &name) else { continue };
+            if stat.size != self.size {
+                continue;
+            }
+            if copied(storage, &file, &wanted, begin, write)? {
+                return Ok(());
+            }
+            damaged = Some(format!("its content, kept at {place:?}, is damaged"));
         }
-        damaged = Some(format!("its content, kept at {place:?}, is damaged"));
+        let why = damaged.unwrap_or_else(|| "its content is not kept here any more".into());
+        Err(Refusal::NoContent { path: path.clone(), why }.into())
     }
-    let why = damaged.unwrap_or_else(|| "its content is not kept here any more".into());
-    Err(Refusal::NoContent { path: path.clone(), why }.into())
 }
 
 /// Copies one file; whether it was the content wanted.
 fn copied<S: Storage>(
     storage: &S,
-    reader: &CatalogReader,
     file: &S::File,
-    size: u64,
-    content: &FileDigest,
+    wanted: &Expected,
     begin: &mut dyn FnMut(u64) -> io::Result<()>,
     write: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> Result<bool, HistoryError> {
     let failed = |source| HistoryError::Disk { step: "writing the file", source };
+    let Expected { content, size, .. } = *wanted;
     begin(size).map_err(failed)?;
     if size <= SMALL_FILE_MAX {
         let mut buf = vec![0; usize::try_from(size).unwrap_or(0)];
         let read = storage.read_at(file, 0, &mut buf);
-        let is_right = read.is_ok_and(|n| n == buf.len()) && FileDigest::of_small(&buf) == *content;
+        let is_right = read.is_ok_and(|n| n == buf.len()) && FileDigest::of_small(&buf) == content;
         if is_right {
             write(0, &buf).map_err(failed)?;
         }
         return Ok(is_right);
     }
     let Ok(stat) = storage.stat(Object::File(file)) else { return Ok(false) };
-    let chunking = reader.chunking(content)?;
-    let expected = Expected { content: *content, size, chunking };
     let mut chunker = None;
-    for id in Expected::chunkings(Some(&expected), size) {
+    for id in Expected::chunkings(Some(wanted), size) {
         let mut recipe = Recipe { chunking: id, extents: Vec::new() };
         let (mut offset, mut lost) = (0, None);
         let chunker = chunker_for(id, &mut chunker);
@@ -347,7 +386,7 @@ fn copied<S: Storage>(
         if let Some(source) = lost {
             return Err(failed(source));
         }
-        if read.is_ok() && recipe.digest() == *content {
+        if read.is_ok() && recipe.digest() == content {
             return Ok(true);
         }
     }

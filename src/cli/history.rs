@@ -1,21 +1,25 @@
 //! `farshore history`: versions that a standby keeps, and going back to its recovery points.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use farshore_core::entry::Entry;
 use farshore_core::path::{RelPath, escape_text};
 use farshore_core::size::HumanBytes;
-use farshore_engine::catalog::{CatalogError, CatalogReader, Former, KeptPoint};
-use farshore_engine::history::{Change, Counts, Wanted, versions};
+use farshore_engine::history::{Change, Counts, Wanted};
+use farshore_engine::io::uring::IoMode;
 use serde_json::{Value, json};
 
 use super::daemon::ask;
+use super::replicate::eprint;
 use super::{DaemonArgs, StateArgs, print};
 use crate::exit::{Exit, Failure};
-use crate::history::{RolledBack, Standby, parse_wanted, points};
-use crate::replicate::catalog_failure;
+use crate::history::asked::Said;
+use crate::history::{
+    RolledBack, Standby, VERSIONS_MAX, parse_wanted, path_below, points, versions, versions_object,
+    write_version,
+};
+use crate::replicate::{catalog_failure, open_root};
 use crate::report::{point_json, utc};
 use crate::site::control::Request;
 use crate::state::State;
@@ -43,7 +47,7 @@ enum HistoryCommand {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// The standby's folder, that no daemon has open; may be left out with --points: then the daemon is asked
+    /// The standby's folder, also while its daemon runs; may be left out with --points
     #[arg(value_name = "DST", required_unless_present = "points", conflicts_with_all = ["share", "config"])]
     target: Option<PathBuf>,
     /// A path below it [default: all]
@@ -65,9 +69,9 @@ struct RestoreArgs {
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// A recovery point's number, a time, a mark, or batch:N
-    #[arg(long, value_name = "WHEN", value_parser = parse_wanted)]
-    at: Wanted,
-    /// Write the file there, which lies outside of DST and is not there yet; DST is not touched
+    #[arg(long, value_name = "WHEN", value_parser = When::parse)]
+    at: When,
+    /// Write the file there, which lies outside of DST and is not there yet; DST is not touched, and its daemon may run
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     /// One JSON object on standard output (docs/output.md)
@@ -75,6 +79,19 @@ struct RestoreArgs {
     json: bool,
     #[command(flatten)]
     state: StateArgs,
+}
+
+/// A state as it was typed, and what that means.
+#[derive(Debug, Clone)]
+struct When {
+    text: String,
+    wanted: Wanted,
+}
+
+impl When {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_wanted(text).map(|wanted| Self { text: text.to_owned(), wanted })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -102,33 +119,98 @@ struct RollbackArgs {
 }
 
 pub(super) fn run(args: &HistoryArgs) -> Result<Exit, Failure> {
-    let open = |state: &StateArgs, target| {
-        let state =
-            State::existing(state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
-        Standby::open(&state, target)
-    };
     match &args.command {
-        HistoryCommand::List(args) => {
-            let daemon = &args.daemon;
-            let Some(target) = &args.target else {
-                let request = Request::Points { share: daemon.share.clone() };
-                let value = ask(&daemon.state, daemon.config.as_deref(), &request, PATIENCE)?;
-                show_points(&value, daemon.json);
-                return Ok(Exit::Done);
-            };
-            let standby = open(&daemon.state, target)?;
-            let reader = standby.catalog.reader().map_err(|e| catalog_failure(&e))?;
-            if args.points {
-                let value = points(&reader).map_err(|e| catalog_failure(&e))?;
-                show_points(&value, daemon.json);
-                return Ok(Exit::Done);
+        HistoryCommand::List(args) => list(args),
+        HistoryCommand::Restore(args) => match &args.to {
+            Some(to) => restore_to(args, to),
+            None => {
+                let standby = open(&args.state, &args.target).map_err(stop_first)?;
+                let path = standby.path(&args.path)?;
+                let checks = standby.needs_check(&args.at.wanted, &path)?;
+                let done = standby.roll_back(&args.at.wanted, path.clone(), checks)?;
+                Ok(show(&done, &path, args.json))
             }
-            let path = args.path.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;
-            list(&reader, &path, daemon.json).map_err(|e| catalog_failure(&e))
+        },
+        HistoryCommand::Rollback(args) => {
+            rollback(&open(&args.state, &args.target).map_err(stop_first)?, args)
         }
-        HistoryCommand::Restore(args) => restore(&open(&args.state, &args.target)?, args),
-        HistoryCommand::Rollback(args) => rollback(&open(&args.state, &args.target)?, args),
     }
+}
+
+fn open(state: &StateArgs, target: &Path) -> Result<Standby, Failure> {
+    let state =
+        State::existing(state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    Standby::open(&state, target)
+}
+
+/// What is to be done where the tree is somebody else's.
+fn stop_first(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Busy => failure.hint(
+            "stop the daemon first: one process writes a standby; 'restore --to FILE' works while it runs",
+        ),
+        _ => failure,
+    }
+}
+
+/// Asks the daemon that has the catalog of the tree at `target`, which is why it could not be opened here.
+fn ask_instead(
+    why: Failure,
+    state: &StateArgs,
+    target: &Path,
+    request: impl FnOnce(PathBuf) -> Request,
+) -> Result<Value, Failure> {
+    let Ok(root) = target.canonicalize() else { return Err(why) };
+    match ask(state, None, &request(root), PATIENCE) {
+        Err(e) if e.exit == Exit::NoDaemon => Err(why),
+        done => done,
+    }
+}
+
+fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let daemon = &args.daemon;
+    let Some(target) = &args.target else {
+        let request = Request::Points { share: daemon.share.clone(), root: None };
+        show_points(
+            &ask(&daemon.state, daemon.config.as_deref(), &request, PATIENCE)?,
+            daemon.json,
+        );
+        return Ok(Exit::Done);
+    };
+    let standby = match open(&daemon.state, target) {
+        Ok(standby) => standby,
+        Err(why) if args.points => {
+            let request = |root| Request::Points { share: None, root: Some(root) };
+            show_points(&ask_instead(why, &daemon.state, target, request)?, daemon.json);
+            return Ok(Exit::Done);
+        }
+        Err(why) => {
+            let path = given_below(target, args.path.as_deref())?.to_string();
+            let request = |root| Request::Versions { root, path };
+            show_versions(&ask_instead(why, &daemon.state, target, request)?, daemon.json);
+            return Ok(Exit::Done);
+        }
+    };
+    let reader = standby.catalog.reader().map_err(|e| catalog_failure(&e))?;
+    if args.points {
+        show_points(&points(&reader).map_err(|e| catalog_failure(&e))?, daemon.json);
+        return Ok(Exit::Done);
+    }
+    let path = args.path.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;
+    if daemon.json {
+        let object = versions_object(&reader, &path, VERSIONS_MAX);
+        show_versions(&object.map_err(|e| catalog_failure(&e))?, true);
+    } else {
+        versions(&reader, &path, &mut |version| print(&version_line(&version)))
+            .map_err(|e| catalog_failure(&e))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// The path that was given, of a tree that is not open here.
+fn given_below(target: &Path, given: Option<&Path>) -> Result<RelPath, Failure> {
+    let root = target.canonicalize().unwrap_or_else(|_| target.to_path_buf());
+    given.map_or(Ok(RelPath::root()), |given| path_below(&root, given))
 }
 
 /// What a point does not vouch for, for people; nothing of one that vouches for all.
@@ -163,100 +245,85 @@ fn show_points(value: &Value, as_json: bool) {
     }
 }
 
-fn kind_of(entry: Option<&Entry>) -> String {
-    entry.map_or_else(|| "absent".to_owned(), |e| e.kind().to_string())
+/// The versions that [`versions_object`] gave, from here or from a daemon.
+fn show_versions(value: &Value, as_json: bool) {
+    if as_json {
+        return print(&format!("{value}\n"));
+    }
+    for version in value["versions"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        print(&version_line(version));
+    }
+    if let Some(more @ 1..) = value["versions_left_off"].as_u64() {
+        eprint(&format!("{more} more: name a path below, or ask while the daemon is stopped\n"));
+    }
 }
 
-fn list(reader: &CatalogReader, path: &RelPath, as_json: bool) -> Result<Exit, CatalogError> {
-    let points = reader.points()?;
-    let (mut objects, mut left_off) = (Vec::new(), 0_u64);
-    let mut times: Option<(u64, Option<i64>)> = None;
-    let mut failed = None;
-    versions(reader, path, &mut |former| {
-        if failed.is_some() {
-            return;
+fn version_line(version: &Value) -> String {
+    let text = |name: &str| version[name].as_str();
+    let size = match (text("kind"), version["size"].as_u64()) {
+        (Some("file"), Some(size)) => format!(" {}", HumanBytes(size)),
+        _ => String::new(),
+    };
+    let point = version["point"].as_u64();
+    let point = point.map_or_else(|| "no point".to_owned(), |p| format!("point {p}"));
+    format!(
+        "{} {}{size} until {}, batch {}, {point}\n",
+        escape_text(text("path").unwrap_or_default()),
+        escape_text(text("kind").unwrap_or_default()),
+        escape_text(text("until").unwrap_or("a check")),
+        version["batch"],
+    )
+}
+
+/// Times a daemon is asked where a content is, which a batch may move before it is read.
+const ASKED_MAX: u32 = 3;
+
+fn restore_to(args: &RestoreArgs, to: &Path) -> Result<Exit, Failure> {
+    let (path, size, batch, point) = match open(&args.state, &args.target) {
+        Ok(standby) => {
+            let path = standby.path(&args.path)?;
+            let (batch, point) = standby.find(&args.at.wanted)?;
+            let size = standby.restore_to(batch, &path, to)?;
+            (path, size, batch, point.map(|kept| point_json(&kept.point)))
         }
-        if times.is_none_or(|(set, _)| set != former.set) {
-            match reader.history_set(former.set) {
-                Ok(set) => times = Some((former.set, set.map(|s| s.time_unix_ms))),
-                Err(e) => {
-                    failed = Some(e);
-                    return;
-                }
-            }
-        }
-        let until = times.and_then(|(_, time)| time);
-        let point = last_point(&points, former.set);
-        match as_json {
-            true if objects.len() == LISTED => left_off += 1,
-            true => objects.push(version_json(&former, until, point)),
-            false => print(&version_line(&former, until, point)),
-        }
-    })?;
-    if let Some(e) = failed {
-        return Err(e);
-    }
-    if as_json {
-        let path = path.to_string();
-        print(&format!(
+        Err(why) => restore_beside_daemon(why, args, to)?,
+    };
+    match args.json {
+        true => print(&format!(
             "{}\n",
-            json!({"path": path, "versions": objects, "versions_left_off": left_off})
-        ));
+            json!({
+                "path": path.to_string(), "to": to.display().to_string(), "bytes": size,
+                "batch": batch, "recovery_point": point,
+            })
+        )),
+        false => print(&format!("{path}: {} to {}\n", HumanBytes(size), to.display())),
     }
     Ok(Exit::Done)
 }
 
-/// The last point that has what the batch `set` changed as it was before.
-fn last_point(points: &[KeptPoint], set: u64) -> Option<u64> {
-    let before = points.partition_point(|p| p.batch < set);
-    points[..before].last().map(|p| p.point.sequence)
-}
+type Restored = (RelPath, u64, u64, Option<Value>);
 
-fn version_json(former: &Former, until: Option<i64>, point: Option<u64>) -> Value {
-    let entry = former.entry.as_ref();
-    json!({
-        "path": former.path.to_string(),
-        "kind": kind_of(entry),
-        "size": entry.map(Entry::size),
-        "mtime": entry.and_then(Entry::meta).map(|m| utc(m.mtime.seconds.saturating_mul(1_000))),
-        "until": until.map(utc),
-        "batch": former.set,
-        "point": point,
-    })
-}
-
-fn version_line(former: &Former, until: Option<i64>, point: Option<u64>) -> String {
-    let entry = former.entry.as_ref();
-    let size = match entry {
-        Some(file @ Entry::File { .. }) => format!(" {}", HumanBytes(file.size())),
-        _ => String::new(),
-    };
-    let until = until.map_or_else(|| "a check".to_owned(), utc);
-    let point = point.map_or_else(|| "no point".to_owned(), |p| format!("point {p}"));
-    let (kind, path, set) = (kind_of(entry), &former.path, former.set);
-    format!("{path} {kind}{size} until {until}, batch {set}, {point}\n")
-}
-
-fn restore(standby: &Standby, args: &RestoreArgs) -> Result<Exit, Failure> {
-    let path = standby.path(&args.path)?;
-    if let Some(to) = &args.to {
-        let (batch, point) = standby.find(&args.at)?;
-        let size = standby.restore_to(batch, &path, to)?;
-        match args.json {
-            true => print(&format!(
-                "{}\n",
-                json!({
-                    "path": path.to_string(), "to": to.display().to_string(), "bytes": size,
-                    "batch": batch, "recovery_point": point.map(|p| point_json(&p.point)),
-                })
-            )),
-            false => print(&format!("{path}: {} to {}\n", HumanBytes(size), to.display())),
+/// The daemon says what the file was and where its content is; it is read, and checked, here.
+fn restore_beside_daemon(why: Failure, args: &RestoreArgs, to: &Path) -> Result<Restored, Failure> {
+    let path = given_below(&args.target, Some(&args.path))?;
+    let mut why = why;
+    for _ in 0..ASKED_MAX {
+        let (shown, at) = (path.to_string(), args.at.text.clone());
+        let request = |root| Request::Version { root, path: shown, at };
+        let said = ask_instead(why, &args.state, &args.target, request)?;
+        let said: Said =
+            serde_json::from_value(said).map_err(|e| Failure::new(Exit::Connection, &e))?;
+        let (batch, point) = (said.batch, said.recovery_point.clone());
+        let version = said.version()?;
+        let root = args.target.canonicalize().map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let storage = open_root("target", &root, IoMode::Auto, None)?;
+        match write_version(&root, &storage, &version, &path, to) {
+            Ok(()) => return Ok((path, version.size, batch, point)),
+            Err(e) if e.exit == Exit::Partial => why = e,
+            Err(e) => return Err(e),
         }
-        return Ok(Exit::Done);
     }
-    let checks = standby.needs_check(&args.at, &path)?;
-    let done = standby.roll_back(&args.at, path.clone(), checks)?;
-    Ok(show(&done, &path, args.json))
+    Err(why)
 }
 
 fn rollback(standby: &Standby, args: &RollbackArgs) -> Result<Exit, Failure> {

@@ -194,11 +194,30 @@ pub enum Request {
         #[serde(default)]
         share: Option<String>,
     },
-    /// The recovery points that are kept of a share that is received here.
+    /// The recovery points that are kept of a share.
     Points {
         /// Needed when there are several shares.
         #[serde(default)]
         share: Option<String>,
+        /// Instead, where it is here.
+        #[serde(default)]
+        root: Option<PathBuf>,
+    },
+    /// Former versions of a path and of what is below it.
+    Versions {
+        /// Where the share is here.
+        root: PathBuf,
+        /// The path, escaped.
+        path: String,
+    },
+    /// What a file was, and where its content is kept.
+    Version {
+        /// Where the share is here.
+        root: PathBuf,
+        /// The path, escaped.
+        path: String,
+        /// A recovery point, a time, a mark or a batch, as it is typed.
+        at: String,
     },
     /// Make a view of a former state for a rehearsal, in a folder that the caller has.
     Rehearse {

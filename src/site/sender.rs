@@ -335,6 +335,12 @@ impl Sender {
         &self.config.share
     }
 
+    /// What is known of it.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// The counters of the cut under way.
     #[must_use]
     pub fn progress(&self) -> &Progress {

@@ -18,6 +18,8 @@
 
 use std::fmt::Write as _;
 
+use crate::recipe::digest_from_hex;
+
 /// Longest line that is read, its end not counted.
 pub const LINE_LEN_MAX: usize = 32 * 1024;
 /// Longest text of a record that is written; the rest is cut off, and the cut said.
@@ -190,8 +192,8 @@ pub fn parse(line: &[u8]) -> Result<AuditRecord, LineError> {
     let record = AuditRecord {
         sequence: sequence.parse().map_err(|_| LineError::Field("number"))?,
         entry,
-        before: take_hex(before).ok_or(LineError::Field("digest of the record before"))?,
-        digest: take_hex(digest).ok_or(LineError::Field("digest"))?,
+        before: digest_from_hex(before).ok_or(LineError::Field("digest of the record before"))?,
+        digest: digest_from_hex(digest).ok_or(LineError::Field("digest"))?,
     };
     let written = body(record.sequence, &record.entry, &record.before);
     let (shown, _) = line.rsplit_once('\t').ok_or(LineError::Fields(1))?;
@@ -363,19 +365,6 @@ fn push_hex(line: &mut String, bytes: &[u8; 32]) {
     for byte in bytes {
         push(line, format_args!("{byte:02x}"));
     }
-}
-
-fn take_hex(field: &str) -> Option<[u8; 32]> {
-    let bytes = field.as_bytes();
-    let lower = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-    if bytes.len() != 64 || !bytes.iter().all(lower) {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(bytes.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// UTC with milliseconds; times before 1970 and after 9999 as the first and last of those years.

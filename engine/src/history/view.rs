@@ -28,7 +28,7 @@ use farshore_core::path::RelPath;
 use farshore_proto::message::{Failure, FailureKind};
 
 use super::plan::{Past, Stood, stored_bytes};
-use super::{HistoryError, PLACES_MAX, Refusal, copied, must_be_known};
+use super::{HistoryError, PLACES_MAX, Refusal, copied, expected, must_be_known};
 use crate::catalog::{Catalog, CatalogReader, LocalFacts, Record};
 use crate::io::{FileKind, NewNode, Object, Stat, Storage};
 use crate::metadata::{Degraded, Present, apply_metadata};
@@ -589,8 +589,12 @@ impl<S: Storage> Maker<'_, '_, S> {
             }
             if self.copy(reader, (&from, &stat), file, then, path)? {
                 let (mut begin, mut write) = (|_| Ok(()), |_, _: &[u8]| Ok(()));
-                let is_proven = !self.made.shares_blocks
-                    || copied(storage, reader, file, size, content, &mut begin, &mut write)?;
+                let is_proven = if self.made.shares_blocks {
+                    let wanted = expected(reader, *content, size)?;
+                    copied(storage, file, &wanted, &mut begin, &mut write)?
+                } else {
+                    true
+                };
                 if is_proven {
                     return Ok(true);
                 }
@@ -621,7 +625,8 @@ impl<S: Storage> Maker<'_, '_, S> {
         let sparse = stat.allocated < stat.size;
         let mut begin = |size| storage.set_len(file, 0).and_then(|()| storage.set_len(file, size));
         let mut write = |offset, bytes: &[u8]| write_extent(storage, file, offset, bytes, sparse);
-        match copied(storage, reader, from, stat.size, content, &mut begin, &mut write) {
+        let wanted = expected(reader, *content, stat.size)?;
+        match copied(storage, from, &wanted, &mut begin, &mut write) {
             Ok(is_right) => Ok(is_right),
             Err(HistoryError::Disk { step, source }) => Err(not(path, step)(source)),
             Err(e) => Err(e.into()),

@@ -3,7 +3,10 @@
 //! Guarantees: what the board knows is answered without asking anybody else; what needs a cut or a pass
 //! waits for it, and says so when that takes too long.
 
+use std::path::Path;
+
 use farshore_core::role::{Command, CommandName, Phase, RoleView};
+use farshore_engine::catalog::Catalog;
 
 use super::drilling::{Achieved, Begun, about_roles};
 use super::failback::{Carried, Decided as FailbackDecided};
@@ -13,6 +16,7 @@ use super::sending::Outgoing;
 use super::*;
 use crate::history;
 use crate::rehearse;
+use crate::replicate::catalog_failure;
 use crate::report::point_json;
 use crate::site::control::{Asker, SwitchStep};
 use crate::site::drills::{self, DrillKind, DrillPoint};
@@ -96,6 +100,19 @@ impl Daemon {
 }
 
 impl Daemon {
+    /// What is known of the share whose folder is `root`, whichever end of it is here.
+    fn catalog_at(&self, root: &Path) -> Result<Arc<Catalog>, Failure> {
+        let config = self.config();
+        let share = config.shares.iter().find(|share| share.path == root).ok_or_else(|| {
+            let message = format!("{}: no share of this site is there", root.display());
+            Failure { exit: Exit::Refused, message, hint: None }
+        })?;
+        self.let_open();
+        let received = self.standby(&share.name).map(|s| Arc::clone(s.receiver.catalog()));
+        let sent = || self.outgoing(&share.name).map(|o| Arc::clone(o.sender.catalog()));
+        received.or_else(sent).ok_or_else(|| self.why_not(&share.name, "open here"))
+    }
+
     fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
         let names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
         let name = control::choose_share(&names, given)?;
@@ -310,15 +327,21 @@ fn marks(receiver: &Receiver) -> Result<Value, Failure> {
     Ok(json!({ "marks": marks.collect::<Vec<_>>() }))
 }
 
-/// An account as it is shown, back as a path.
-fn account(shown: &str) -> Result<RelPath, Failure> {
-    farshore_core::path::unescape(shown).and_then(|bytes| RelPath::new(bytes).ok()).ok_or_else(
+/// What is shown as `text`, back as a path; `what` is for whoever gave another thing.
+fn path_shown(what: &str, text: &str) -> Result<RelPath, Failure> {
+    // As the root is shown.
+    let text = if text == "." { "" } else { text };
+    farshore_core::path::unescape(text).and_then(|bytes| RelPath::new(bytes).ok()).ok_or_else(
         || Failure {
             exit: Exit::Usage,
-            message: format!("account '{shown}': no path below a share"),
+            message: format!("{what} '{text}': no path below a share"),
             hint: None,
         },
     )
+}
+
+fn account(shown: &str) -> Result<RelPath, Failure> {
+    path_shown("account", shown)
 }
 
 impl Commands for Daemon {
@@ -400,11 +423,27 @@ impl Daemon {
                 Ok(report)
             }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
-            Request::Points { share } => {
-                let standby = self.receiver(share.as_deref())?;
-                let reader = standby.receiver.catalog().reader();
-                let points = reader.and_then(|reader| history::points(&reader));
-                points.map_err(|e| crate::replicate::catalog_failure(&e))
+            Request::Points { share, root } => {
+                let catalog = match root {
+                    Some(root) => self.catalog_at(&root)?,
+                    None => Arc::clone(self.receiver(share.as_deref())?.receiver.catalog()),
+                };
+                let points = catalog.reader().and_then(|reader| history::points(&reader));
+                points.map_err(|e| catalog_failure(&e))
+            }
+            Request::Versions { root, path } => {
+                let (catalog, path) = (self.catalog_at(&root)?, path_shown("path", &path)?);
+                let reader = catalog.reader();
+                let versions = reader.and_then(|reader| {
+                    history::versions_object(&reader, &path, history::VERSIONS_MAX)
+                });
+                versions.map_err(|e| catalog_failure(&e))
+            }
+            Request::Version { root, path, at } => {
+                let (catalog, path) = (self.catalog_at(&root)?, path_shown("path", &path)?);
+                let reader = catalog.reader().map_err(|e| catalog_failure(&e))?;
+                let said = history::asked::say(&reader, &path, &at)?;
+                serde_json::to_value(said).map_err(|e| Failure::new(Exit::Internal, &e))
             }
             Request::Switchover { share, step } => {
                 self.switch_over(self.role_of(share.as_deref())?, step, begun)
