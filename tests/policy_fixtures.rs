@@ -58,7 +58,7 @@ fn every_fixture_is_in_the_list_with_its_digest_and_its_source() {
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
     let found: BTreeSet<_> =
-        names.filter(|name| name != "digests" && name != "README.md").collect();
+        names.filter(|name| !["digests", "sources", "README.md"].contains(&&**name)).collect();
     assert_eq!(found, listed);
 }
 

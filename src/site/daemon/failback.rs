@@ -53,6 +53,7 @@ mod resolving;
 
 use super::ends::site_catalog;
 use super::roles::ShareRole;
+use super::roles::commanding::{LONG, SHORTLY};
 use super::*;
 use crate::replicate::{open_site_catalog, worker_threads};
 use crate::state::{open_file, write_durably};
@@ -111,7 +112,7 @@ impl Daemon {
 
     /// Makes the plan of a share that is alone here; where it is, and its counts.
     pub(super) fn plan_failback(&self, role: &ShareRole) -> Result<(PathBuf, Summary), Failure> {
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "failback plan", SHORTLY)?;
         let share = self.share_of(role)?;
         let held = |text: String, hint: &str| Failure {
             exit: Exit::Held,
@@ -345,7 +346,8 @@ impl Daemon {
         let role = self.role(&call.share).ok_or_else(|| {
             Failure::usage(format!("no share '{}' is served here", call.share), "name one")
         })?;
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn =
+            role.commanding.begin(&role.share, "a part of the other site's failback", LONG)?;
         let share = self.share_of(role)?;
         let phase = role.view().map(|view| view.record.phase);
         let is_its_turn = phase.is_some_and(|phase| match phase {

@@ -22,8 +22,11 @@ use farshore_core::role::{
 use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
 
+pub(super) mod commanding;
 mod showing;
 mod standing;
+
+use commanding::{Commanding, LONG};
 
 use super::ends::{PeerIds, Want, site_catalog};
 use super::marker::{NoRole, is_empty, read_marker, write_marker};
@@ -64,7 +67,7 @@ pub(super) struct ShareRole {
     /// What was refused last of what the other site sent: it may dial again and again.
     refused: Mutex<String>,
     /// One operator's command at a time.
-    pub(super) commanding: Mutex<()>,
+    pub(super) commanding: Commanding,
     /// The failback plan that was taken back here last, until it is begun anew.
     pub(super) given_up: Mutex<Option<PlanId>>,
 }
@@ -97,7 +100,7 @@ impl ShareRole {
             draining: AtomicBool::new(false),
             waits: Mutex::default(),
             refused: Mutex::default(),
-            commanding: Mutex::default(),
+            commanding: Commanding::default(),
             given_up: Mutex::default(),
         })
     }
@@ -630,7 +633,7 @@ impl Daemon {
         at: Option<&str>,
         peer_is_off: bool,
     ) -> Result<FailedOver, Failure> {
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "failover", LONG)?;
         let command = Command::Failover { peer_is_off };
         let at = at
             .map(crate::history::parse_wanted)

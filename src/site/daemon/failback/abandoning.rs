@@ -46,7 +46,7 @@ impl Daemon {
         &self,
         role: &ShareRole,
     ) -> Result<Option<TakenBack>, Failure> {
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "failback abandon", SHORTLY)?;
         let share = self.share_of(role)?;
         let held = |text: &str, hint: String| Failure {
             exit: Exit::Held,
@@ -141,7 +141,7 @@ impl Daemon {
         &self,
         role: &ShareRole,
     ) -> Result<(), Failure> {
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "opening the share", LONG)?;
         let share = self.share_of(role)?;
         let Some(view) = role.view() else { return Ok(()) };
         if !view.legal.contains(&CommandName::ResolveSplit) {

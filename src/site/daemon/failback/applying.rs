@@ -60,7 +60,7 @@ impl Daemon {
         let role = self.role(&header.share).ok_or_else(|| {
             held(format!("it is for share '{}', which is not here", header.share), again)
         })?;
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "failback apply", SHORTLY)?;
         let share = self.share_of(role)?;
         let config = self.config();
         if header.pair != pair_of(&config.site.name, &config.peer.name)

@@ -82,7 +82,7 @@ impl Daemon {
         let plan = read_plan(file)?;
         let (header, ..) = checked(&plan, file)?;
         let role = self.role(&header.share).ok_or_else(|| held("its share is not here"))?;
-        let _one = role.commanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = role.commanding.begin(&role.share, "failback decide", SHORTLY)?;
         let view = role.view().filter(is_alone);
         let view = view.ok_or_else(|| held("this site is not alone with a stranded one"))?;
         let share = self.share_of(role)?;
