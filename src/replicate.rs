@@ -383,6 +383,7 @@ impl Line<'_> {
 }
 
 /// Runs the source's end; its account, and what former runs could not keep at the target.
+#[allow(clippy::too_many_arguments)]
 fn run_source(
     storage: &UringStorage,
     parts: &[&[u8]],

@@ -459,7 +459,7 @@ impl Daemon {
                         return target::refuse(&*link, code, &format!("share '{share}' {e}"));
                     }
                 };
-                self.receive(&standby.receiver, &*link, &hello, &remote.to_string());
+                self.receive(&standby.receiver, &link, &hello, &remote.to_string());
                 drop(in_use);
             }
             Ok(Message::Offer { share, versions: (lowest, highest) }) => {

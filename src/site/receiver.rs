@@ -311,9 +311,8 @@ impl Receiver {
         hello: &Message,
         talk: KeyTalk,
     ) -> Result<TargetReport, TargetError> {
-        let config = match self.options.config(self.folder.clone(), Arc::default()) {
-            Ok(config) => config,
-            Err(_) => return Err(TargetError::ThreadGone),
+        let Ok(config) = self.options.config(self.folder.clone(), Arc::default()) else {
+            return Err(TargetError::ThreadGone);
         };
         let config = TargetConfig {
             stagers: remote_threads(),

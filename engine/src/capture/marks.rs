@@ -100,11 +100,12 @@ impl Marks {
 
     /// Accounts, in order: since when, how many directories, whether the account itself deep.
     pub(super) fn accounts(&self) -> BTreeMap<RelPath, (i64, usize, bool)> {
-        let facts = |(name, marks): (&Box<[u8]>, &AccountMarks)| {
+        let mut facts = BTreeMap::new();
+        for (name, marks) in &self.accounts {
             let deep = marks.directories.get(name).copied().unwrap_or(false);
-            (path_of(name), (marks.first_ms, marks.directories.len(), deep))
-        };
-        self.accounts.iter().map(facts).collect()
+            facts.insert(path_of(name), (marks.first_ms, marks.directories.len(), deep));
+        }
+        facts
     }
 
     /// Every mark: path, deep, since when; in any order.

@@ -143,7 +143,7 @@ impl Root {
     /// The directory that the file `fd` is in, when that can be told: a file may be open without anybody
     /// having looked for its name.
     pub(super) fn parent_of_file(&self, fd: BorrowedFd<'_>) -> Option<Place> {
-        let Some(path) = self.below(fd).ok()? else { return None };
+        let path = self.below(fd).ok()??;
         let is_there = self.is_at(&path, fd);
         let parent = path.iter().rposition(|&b| b == b'/').map_or(&[][..], |at| &path[..at]);
         match () {

@@ -52,7 +52,8 @@ pub struct UringStorage {
     block_in_ring: AtomicBool,
 }
 
-/// This thread's ring.
+/// This thread's ring; one value a thread, so that its size is of no matter.
+#[allow(clippy::large_enum_variant)]
 enum OwnRing {
     Untried,
     Open(Ring),

@@ -131,11 +131,9 @@ fn former_rows<'a>(
     catalog: &'a CatalogReader,
     looked: Option<&'a Windows>,
 ) -> impl Iterator<Item = Result<(RelPath, Detached), CatalogError>> + 'a {
-    let all: Box<dyn Iterator<Item = (&[u8], Option<&[u8]>)> + 'a> = match looked {
-        Some(windows) => Box::new(windows.keys()),
-        None => Box::new(std::iter::once((&[][..], None))),
-    };
-    all.flat_map(|(from, to)| {
+    let everything = looked.is_none().then_some((&[][..], None));
+    let windows = looked.into_iter().flat_map(Windows::keys);
+    windows.chain(everything).flat_map(|(from, to)| {
         let (rows, failed) = match catalog.detached_between(from, to) {
             Ok(rows) => (Some(rows), None),
             Err(error) => (None, Some(Err(error))),

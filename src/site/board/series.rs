@@ -100,7 +100,7 @@ fn clamped(ms: u64) -> u32 {
 }
 
 /// Seconds of traffic that are kept; a little more than the longest span asked for.
-const KEPT: u64 = 64;
+const KEPT: usize = 64;
 /// "Now" is this many seconds: less jumps about, more is late.
 const NOW_S: u64 = 5;
 const MINUTE_S: u64 = 60;
@@ -108,7 +108,7 @@ const MINUTE_S: u64 = 60;
 /// Bytes of each of the last seconds, and of all time.
 #[derive(Debug, Clone)]
 pub(super) struct Rates {
-    ring: [u64; KEPT as usize],
+    ring: [u64; KEPT],
     second: u64,
     began: u64,
     pub(super) total: u64,
@@ -119,7 +119,7 @@ pub(super) struct Rates {
 impl Rates {
     pub(super) fn new(steady_ms: u64) -> Self {
         let second = steady_ms / 1_000;
-        Self { ring: [0; KEPT as usize], second, began: second, total: 0, told: 0 }
+        Self { ring: [0; KEPT], second, began: second, total: 0, told: 0 }
     }
 
     /// The counter of a new connection begins at 0.
@@ -157,8 +157,8 @@ impl Rates {
 
     fn advance(&mut self, steady_ms: u64) {
         let second = (steady_ms / 1_000).max(self.second);
-        if second - self.second >= KEPT {
-            self.ring = [0; KEPT as usize];
+        if second - self.second >= KEPT as u64 {
+            self.ring = [0; KEPT];
         } else {
             for passed in self.second + 1..=second {
                 self.ring[Self::place(passed)] = 0;
@@ -167,9 +167,9 @@ impl Rates {
         self.second = second;
     }
 
-    #[allow(clippy::cast_possible_truncation)]
     fn place(second: u64) -> usize {
-        (second % KEPT) as usize
+        // Less than what is kept.
+        usize::try_from(second % KEPT as u64).unwrap_or(0)
     }
 }
 

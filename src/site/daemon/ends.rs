@@ -374,11 +374,11 @@ impl Daemon {
             if was_closed {
                 self.say_of(slot.share(), Level::Info, "open", "it is there: opened".into());
             }
-            if std::mem::take(&mut left_alone) || was_closed {
-                if let Some(share) = self.config().share(slot.share()) {
-                    let board = self.board.share(&shown_share(share, wanted));
-                    board.state(facts::ShareState::Connecting, None);
-                }
+            if (std::mem::take(&mut left_alone) || was_closed)
+                && let Some(share) = self.config().share(slot.share())
+            {
+                let board = self.board.share(&shown_share(share, wanted));
+                board.state(facts::ShareState::Connecting, None);
             }
             slot.put(Some(end.clone()));
             self.run_end(slot, &end, renewals);

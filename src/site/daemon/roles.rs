@@ -673,10 +673,10 @@ impl Daemon {
             Ok(done) => done,
             Err(failure) => {
                 // What the machine wants is what it is to be again.
-                if let (Some(view), Some(slot)) = (role.view(), slot) {
-                    if let DataRole::Receives(epoch) = view.data {
-                        slot.turn(Want::Target(epoch), &|| self.is_stopping());
-                    }
+                if let (Some(view), Some(slot)) = (role.view(), slot)
+                    && let DataRole::Receives(epoch) = view.data
+                {
+                    slot.turn(Want::Target(epoch), &|| self.is_stopping());
                 }
                 return Err(failure);
             }

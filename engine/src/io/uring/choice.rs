@@ -112,8 +112,8 @@ impl Trial {
             return if batch.is_multiple_of(2) { Way::Plain } else { Way::Ring };
         }
         match better {
-            Way::Plain if batch % AGAIN == 0 => Way::Ring,
-            Way::Ring if batch % AGAIN == 0 => Way::Plain,
+            Way::Plain if batch.is_multiple_of(AGAIN) => Way::Ring,
+            Way::Ring if batch.is_multiple_of(AGAIN) => Way::Plain,
             better => better,
         }
     }

@@ -14,7 +14,8 @@ use farshore_policies::{Configured, Policies, Resolution};
 use super::*;
 
 /// Bytes that are read at once, at most.
-const READ_MAX: u32 = PART_LEN_MAX as u32 / 2;
+const READ_MAX: u32 = 1 << 19;
+const _: () = assert!(READ_MAX as usize <= PART_LEN_MAX);
 
 /// The policies of a share that decide conflicts.
 pub(super) struct Resolvers<'a> {
@@ -98,8 +99,7 @@ impl Contents for Versions {
             Side::Production => self.remote.read(wanted).map_err(|e| ContentError::Io(e.message)),
         };
         let mut bytes = read(&wanted)?;
-        while bytes.len() < length as usize {
-            let done = bytes.len() as u32;
+        while let Some(done) = u32::try_from(bytes.len()).ok().filter(|done| *done < length) {
             let more = read(&Wanted {
                 offset: offset + u64::from(done),
                 length: (length - done).min(READ_MAX),
