@@ -9,23 +9,27 @@
 //!    with its folders, before anything moves; that it is there says that the plan was begun.
 //! 3. At production: what wins gets a further name in `outgoing`; what loses is renamed into the quarantine.
 //!    At recovery: what is to be replaced gets a further name in the quarantine, or the new name that it keeps.
-//!    That is made durable; then what wins is made beside, compared with the plan's content, synced, and renamed
-//!    into place, directories before what is in them; then what goes is renamed into the quarantine, directories
-//!    last, from the deepest up; then what something was in the way of is placed; and, when all that is durable,
-//!    further names.
+//!    Then all that wins is made beside, each under a name of its own, and compared with the plan's content; further
+//!    names are made of what waits there. What is not at hand any more is named, and nothing is placed before it came
+//!    ([`lay_out_wanted`]). All that is made durable, and then said so: from there on nothing is made, and what waits
+//!    no more is done. It is placed, each by one call that takes its name beside away, directories before what is in
+//!    them; then what goes is renamed into the quarantine, directories
+//!    last, from the deepest up; then what something was in the way of is placed.
 //! 4. All of it is synced. Versions in the quarantine that share their inode with a live path become files of
 //!    their own; at production only when recovery has done its part ([`close_at_production`]), so that until
 //!    then what was moved can go back as it was.
 //!
 //! [`check_at`] is step 1 alone. [`undo_at_production`] takes production's part back: every version in the quarantine
 //! goes to its path again, durably, before what was laid out and the manifest are removed; what somebody has put at
-//! such a path meanwhile stays, and the version stays in the quarantine. [`abandon_at_recovery`] lets go of what came;
+//! such a path meanwhile stays, and the version stays in the quarantine. [`abandon_at_recovery`] lets go of the plan;
 //! what was placed or kept there stays. Both can be done again, and after a crash within them the plan can go on as
 //! well.
 //!
 //! Guarantees: nothing is deleted: a version that leaves its path is in the quarantine first, durably. A live path
 //! has its former or its new version at every moment, but where a file becomes a directory or a directory a file.
-//! After a crash at any point the same call goes on: what is done is known by its state.
+//! After a crash at any point the same call goes on: what is done is known by its state. What was placed at recovery is
+//! not placed again, whatever services did with it since; after a power cut, what the file system says was not placed.
+//! What that costs is two syncs of the file system more, and none for each path.
 //!
 //! At recovery services work meanwhile. A file that is kept is kept by a further name and not by a copy, so that
 //! what is written to it until it is replaced, and by whoever has it open afterwards, is in the quarantine. What
@@ -123,6 +127,9 @@ pub struct Applied {
     pub late: Vec<RelPath>,
     /// How many there are.
     pub late_total: u64,
+    /// Paths of the plan whose content is not at hand at recovery any more, though it was to be copied there: nothing
+    /// is placed until production sent it.
+    pub wanting: Vec<RelPath>,
 }
 
 /// Why a plan could not be carried out here.
@@ -347,6 +354,7 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
             let tree = Tree {
                 storage,
                 scratch: Arc::new(open(&[OWN_FOLDER, b"failback", short, b"scratch"])?),
+                pending: Arc::new(open(&[OWN_FOLDER, b"failback", short, b"pending"])?),
                 kept: Arc::new(open(&kept)?),
                 unplanned: Arc::new(open(&[kept[0], kept[1], kept[2], b"unplanned"])?),
                 chunker: None,
@@ -572,7 +580,7 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         let (failback, quarantine) = (folders.below_failback(), folders.quarantine());
         let forgotten = || -> io::Result<()> {
             for (above, names) in [
-                (failback.as_str(), &["scratch", "outgoing", "incoming"][..]),
+                (failback.as_str(), &["scratch", "pending", "outgoing", "incoming"][..]),
                 (".farshore/failback", &[folders.plan.as_str()]),
                 (quarantine.as_str(), &["tree", "unplanned"]),
                 (".farshore/quarantine", &[quarantine.rsplit('/').next().unwrap_or_default()]),

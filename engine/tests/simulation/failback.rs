@@ -21,6 +21,8 @@ use crate::{Judgement, Sample, Side, State, Verdict, sweep};
 
 #[path = "failback/anew.rs"]
 mod anew;
+#[path = "failback/consumed.rs"]
+mod consumed;
 #[path = "failback/faults.rs"]
 mod faults;
 #[path = "failback/home.rs"]

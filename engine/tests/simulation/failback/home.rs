@@ -23,7 +23,7 @@ use farshore_engine::own_folder::{ensure_directory, remove_tree};
 
 use super::kinds::{Kind, kinds};
 use crate::sites::{Tree, World, clean};
-use crate::storage::{Careless, Watched};
+use crate::storage::{Careless, Moves, Watched};
 use crate::trees::Hands;
 
 const MADE_MS: i64 = 1_700_000_000_000;
@@ -197,7 +197,9 @@ impl Home {
 
     /// Both sites as they were left, once more.
     pub(crate) fn fork(&self, seed: u64, model: CrashModel) -> Sites {
-        Sites(self.world.fork(seed, model), None)
+        // Every other one on a disk that knows less.
+        let moves = if seed.is_multiple_of(2) { Moves::All } else { Moves::NoExchange };
+        Sites(self.world.fork(seed, model), None, moves)
     }
 }
 
@@ -205,7 +207,7 @@ impl Home {
 pub(crate) use crate::Side;
 
 /// Both sites under way, and what somebody does before the n-th changing call of a part.
-pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>);
+pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>, pub(crate) Moves);
 
 /// At whose part, before which call, what.
 pub(crate) type Meanwhile = (Side, u64, fn(&Hands<'_>));
@@ -221,6 +223,7 @@ impl Sites {
     fn storage(&self, site: Side) -> Result<Watched, String> {
         let inner = self.disk(site).mount("tree").map_err(|e| e.to_string())?;
         let mut watched = Watched::new(inner, self.0.careless, false);
+        watched.moves = self.2;
         if let Some((at, call, act)) = self.1
             && at == site
         {
@@ -376,7 +379,8 @@ fn bare(tree: Tree) -> Tree {
     for entry in tree.values_mut() {
         entry.hard_link_of = None;
     }
-    tree.retain(|path, _| !path.ends_with(b"/manifest"));
+    let is_said = |path: &[u8]| path.ends_with(b"/manifest") || path.ends_with(b"/placing");
+    tree.retain(|path, _| !is_said(path));
     tree
 }
 

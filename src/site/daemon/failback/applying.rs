@@ -144,6 +144,15 @@ impl Daemon {
         }
         let recovery = apply_at_recovery(storage, &divergences, &folders, header.made_unix_ms);
         let recovery = recovery.map_err(|e| failed(&e))?;
+        if let Some(path) = recovery.wanting.first() {
+            return Err(Failure {
+                exit: Exit::Partial,
+                message: format!(
+                    "{path}: its content is not there any more: somebody changed the file it was to be copied from"
+                ),
+                hint: Some("farshore failback abandon gives the plan up".into()),
+            });
+        }
         if recovery.moved_total > 0 {
             let there = Applied { is_begun: true, ..production };
             return Err(self.moved(&header, true, &recovery, &there));
@@ -158,11 +167,11 @@ impl Daemon {
             );
             self.say_of(&share.name, Level::Warn, "failback", text);
         }
-        // What stays is in nobody's way.
-        drop_laid_out(storage).unwrap_or(());
         let manifest = manifest_of(storage, &folders, &share.path, "quarantine's manifest");
         let here = PartDone { manifest: Some(manifest), ..PartDone::from(recovery) };
         self.keep_parts(&share.name, id, here, there)?;
+        // What stays is in nobody's way.
+        drop_laid_out(storage).unwrap_or(());
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
