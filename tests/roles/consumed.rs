@@ -134,3 +134,47 @@ fn what_was_placed_and_consumed_is_not_placed_again_when_the_daemon_was_killed_i
         &wrong[..wrong.len().min(10)]
     );
 }
+
+/// What is in recovery's quarantine, if a plan was begun there.
+fn in_quarantine(site: &Site, name: &str) -> bool {
+    let all = fs::read_dir(site.tree.join(".farshore/quarantine"));
+    all.is_ok_and(|all| all.flatten().any(|plan| plan.path().join(name).exists()))
+}
+
+#[test]
+fn what_services_write_to_a_file_that_production_renamed_does_not_stop_the_plan() {
+    let pair = Pair::with(Dials::Recovery, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let path = |n: usize| format!("a/in/payment-{n:04}");
+    (0..FILES).for_each(|n| put(&production.tree, &path(n), "0"));
+    put(&production.tree, "z/in/report", "the report of the day");
+    let (p, r) = (production.start(), recovery.start());
+    pair.point();
+    let _p = apart(&pair, p, |tree| {
+        (0..FILES).for_each(|n| put(tree, &path(n), &format!("production's {n}")));
+        fs::create_dir_all(tree.join("z/done")).unwrap();
+        fs::rename(tree.join("z/in/report"), tree.join("z/done/report")).unwrap();
+    });
+    let (file, rows) = plan(recovery);
+    assert_eq!(
+        rows["z/done/report"]["class"], "production-renamed",
+        "{:#?}",
+        rows["z/done/report"]
+    );
+    // It was begun, and nothing is copied yet.
+    killed_while_applying(recovery, r, &file, || in_quarantine(recovery, "manifest"));
+    assert!(!in_quarantine(recovery, "placing"), "too late to test anything");
+    // In place: the very file that was to be copied.
+    fs::write(recovery.tree.join("z/in/report"), "what a service wrote").unwrap();
+    let r = recovery.start();
+    apply_until_done(&pair, &file);
+    assert!(r.log().contains("z/done/report"), "{}", r.log());
+    pair.equal("after the way home");
+    let there = listed(&recovery.tree);
+    let text = |path: &str| there.get(path).map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+    assert_eq!(text("z/done/report").as_deref(), Some("the report of the day"));
+    assert_eq!(text("z/in/report").as_deref(), Some("what a service wrote"));
+    let wrong = (0..FILES).filter(|n| text(&path(*n)) != Some(format!("production's {n}")));
+    assert_eq!(wrong.count(), 0);
+    assert!(!recovery.tree.join(".farshore/failback").exists(), "nothing of it is left");
+}

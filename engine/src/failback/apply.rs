@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use farshore_core::conflict::{Outcome, Piece, Side, Site};
 use farshore_core::entry::{Entry, EntryKind};
-use farshore_core::failback::action::{End, Steps, steps};
+use farshore_core::failback::action::{End, Source, Steps, steps};
 use farshore_core::failback::{Divergence, ListError, outcome_name};
 use farshore_core::path::RelPath;
 
@@ -227,6 +227,45 @@ pub fn apply_at_production<S: Storage>(
     applying.finish()
 }
 
+/// Lays out at production what recovery wants besides ([`Applied::wanting`]): of `wanted`, what the plan has copied
+/// there and is at its path here, with the plan's content. Is anything else there, nothing is laid out, and it is named
+/// as moved.
+///
+/// # Errors
+/// [`ApplyPlanError`]; the same call goes on.
+pub fn lay_out_wanted<S: Storage>(
+    storage: &S,
+    plan: Plan<'_>,
+    folders: &Folders,
+    wanted: &HashSet<RelPath>,
+) -> Result<Applied> {
+    let mut applying = Applying::open(storage, plan, folders, Site::Production)?;
+    let mut paths = Vec::new();
+    for divergence in (applying.plan)()? {
+        let divergence = divergence?;
+        let path = &divergence.path;
+        if !wanted.contains(path) || !is_copied_at_recovery(&steps(&divergence)) {
+            continue;
+        }
+        let entry = divergence.production.entry.as_ref();
+        let now = applying.now(path, entry)?;
+        match now.as_ref().zip(entry) {
+            Some((now, entry)) if now.same_but_metadata(entry) => paths.push(path.clone()),
+            _ => applying.has_moved_here(path, told(now.as_ref(), entry)),
+        }
+    }
+    if applying.applied.moved_total > 0 {
+        return Ok(applying.applied);
+    }
+    for path in &paths {
+        let laid = applying.tree.lay_out(path, &applying.carried);
+        laid.map_err(at(path, "laying it out to be sent"))?;
+        applying.applied.carried += 1;
+    }
+    storage.sync_all().map_err(own("making it durable"))?;
+    Ok(applying.applied)
+}
+
 /// Step 1 alone: whether the site called `site` is as the plan says. Where recovery began, its part goes on whatever
 /// moved.
 ///
@@ -393,13 +432,17 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
                 Site::Recovery => self.moved_at_recovery(&divergence, &steps)?,
             };
             if let Some(why) = why {
-                self.applied.moved_total += 1;
-                if self.applied.moved.len() < NAMED_MAX {
-                    self.applied.moved.push((divergence.path.clone(), why));
-                }
+                self.has_moved_here(&divergence.path, why);
             }
         }
         Ok(self.applied.moved_total > 0)
+    }
+
+    fn has_moved_here(&mut self, path: &RelPath, why: String) {
+        self.applied.moved_total += 1;
+        if self.applied.moved.len() < NAMED_MAX {
+            self.applied.moved.push((path.clone(), why));
+        }
     }
 
     fn moved_at_production(
@@ -602,6 +645,13 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         };
         forgotten().map_err(own("taking the folders of the plan away"))
     }
+}
+
+/// Whether production's content is copied from what recovery has.
+fn is_copied_at_recovery(steps: &Steps) -> bool {
+    let beside = steps.beside.as_ref().filter(|beside| beside.site == Site::Production);
+    let beside = beside.is_some_and(|beside| matches!(beside.source, Source::Recovery(_)));
+    beside || matches!(steps.end, End::Placed(Source::Recovery(_)))
 }
 
 /// A piece of a merged file.

@@ -13,7 +13,7 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::failback::apply::{
     Applied, Folders, abandon_at_recovery, apply_at_production, apply_at_recovery,
-    close_at_production, drop_laid_out, undo_at_production,
+    close_at_production, drop_laid_out, lay_out_wanted, undo_at_production,
 };
 use farshore_engine::failback::inventory::inventory;
 use farshore_engine::ingest::describe;
@@ -263,13 +263,33 @@ impl Sites {
             self.transfer(home).map_err(|e| format!("transfer: {e}"))?;
         }
         before(Side::Target);
-        let recovery = self.part(home, Side::Target)?;
+        let mut recovery = self.part(home, Side::Target)?;
+        let mut rounds = 0;
+        while !recovery.wanting.is_empty() && rounds < 8 {
+            self.send_besides(home, &recovery.wanting)?;
+            recovery = self.part(home, Side::Target)?;
+            rounds += 1;
+        }
         let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
             Ok(Box::new(PlanReader::new(&*home.plan)?))
         };
         close_at_production(&self.storage(Side::Source)?, &plan, &home.folders())
             .map_err(|e| format!("closing: {}", describe(&e)))?;
         Ok([production, recovery])
+    }
+
+    /// Production lays out what recovery wants besides, and it comes.
+    pub(crate) fn send_besides(&self, home: &Home, wanting: &[RelPath]) -> Result<(), String> {
+        let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
+            Ok(Box::new(PlanReader::new(&*home.plan)?))
+        };
+        let (storage, wanted) = (self.storage(Side::Source)?, wanting.iter().cloned().collect());
+        let laid = lay_out_wanted(&storage, &plan, &home.folders(), &wanted);
+        let laid = laid.map_err(|e| format!("laying out more: {}", describe(&e)))?;
+        if laid.moved_total > 0 || laid.carried != wanting.len() as u64 {
+            return Err(format!("not all of {wanting:?} is laid out: {laid:?}"));
+        }
+        self.transfer(home).map_err(|e| format!("transfer: {e}"))
     }
 
     /// The plan is taken back at one site; how many paths somebody else has.
