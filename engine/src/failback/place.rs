@@ -589,9 +589,9 @@ impl<S: Storage> Tree<'_, S> {
         let (storage, pending) = (self.storage, &self.pending);
         let made = storage.stat(Object::Named(&**pending, waiting))?;
         if made.inode != inode {
-            // They changed places, and a crash came: this is what was replaced.
-            self.set_aside(pending, waiting)?;
-            return Ok(Put::Done);
+            // They changed places, and a crash came: this is what was replaced. What has no other name was not to be.
+            let is_kept = self.set_aside(pending, waiting)?;
+            return Ok(if is_kept { Put::Done } else { Put::Late });
         }
         let (into, name) = self.made_parent(storage.root(), path)?;
         let is_directory = made.kind == FileKind::Directory;
@@ -751,26 +751,26 @@ impl<S: Storage> Tree<'_, S> {
             return storage.rename(pending, name, pending, late);
         }
         storage.create_file(pending, late)?;
-        self.set_aside(pending, name)
+        self.set_aside(pending, name).map(drop)
     }
 
     /// Nothing that a crash left in our folder is lost: what has no other name is kept.
     pub(super) fn recover(&self) -> io::Result<()> {
         match self.set_aside(&self.scratch, OUT) {
             Err(e) if is_gone(&e) => Ok(()),
-            done => done,
+            done => done.map(drop),
         }
     }
 
-    /// Takes a name of ours away; what has no other one is kept.
-    fn set_aside(&self, at: &S::Directory, name: &[u8]) -> io::Result<()> {
+    /// Takes a name of ours away; what has no other one is kept. Whether it has one.
+    fn set_aside(&self, at: &S::Directory, name: &[u8]) -> io::Result<bool> {
         let storage = self.storage;
         let stat = storage.stat(Object::Named(at, name))?;
         if stat.links > 1 {
-            return storage.unlink(at, name);
+            return storage.unlink(at, name).map(|()| true);
         }
         let number = stat.inode.to_string();
-        storage.rename(at, name, &self.unplanned, number.as_bytes())
+        storage.rename(at, name, &self.unplanned, number.as_bytes()).map(|()| false)
     }
 
     /// Takes an empty directory away; one that is not empty stays.
