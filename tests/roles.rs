@@ -11,6 +11,8 @@ mod ahead;
 mod anew;
 #[path = "standby/churn.rs"]
 mod churn;
+#[path = "roles/consumed.rs"]
+mod consumed;
 #[path = "roles/decided.rs"]
 mod decided;
 #[path = "roles/evidence.rs"]

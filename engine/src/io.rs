@@ -363,6 +363,21 @@ pub trait Storage: Send + Sync + std::fmt::Debug + 'static {
         to_name: &[u8],
     ) -> io::Result<()>;
 
+    /// Renames to where nothing is, at once, a directory as well; `false`, and nothing done, where the file system
+    /// cannot.
+    ///
+    /// # Errors
+    /// EEXIST when the new name is taken, by whatever; else the call's own.
+    fn rename_new(
+        &self,
+        _from: &Self::Directory,
+        _from_name: &[u8],
+        _to: &Self::Directory,
+        _to_name: &[u8],
+    ) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Whether it is worth asking for [`Self::exchange`].
     fn may_exchange(&self) -> bool {
         false

@@ -66,6 +66,7 @@ macro_rules! storage_contract {
                     rename_keeps_to_its_kind,
                     rename_moves_links_and_directories,
                     exchange_swaps_or_says_it_cannot,
+                    rename_to_where_nothing_is,
                     further_names,
                     symlinks_are_verbatim,
                     nodes_are_made_and_never_opened,

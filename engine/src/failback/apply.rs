@@ -9,23 +9,27 @@
 //!    with its folders, before anything moves; that it is there says that the plan was begun.
 //! 3. At production: what wins gets a further name in `outgoing`; what loses is renamed into the quarantine.
 //!    At recovery: what is to be replaced gets a further name in the quarantine, or the new name that it keeps.
-//!    That is made durable; then what wins is made beside, compared with the plan's content, synced, and renamed
-//!    into place, directories before what is in them; then what goes is renamed into the quarantine, directories
-//!    last, from the deepest up; then what something was in the way of is placed; and, when all that is durable,
-//!    further names.
+//!    Then all that wins is made beside, each under a name of its own, and compared with the plan's content; further
+//!    names are made of what waits there. What is not at hand any more is named, and nothing is placed before it came
+//!    ([`lay_out_wanted`]). All that is made durable, and then said so: from there on nothing is made, and what waits
+//!    no more is done. It is placed, each by one call that takes its name beside away, directories before what is in
+//!    them; then what goes is renamed into the quarantine, directories
+//!    last, from the deepest up; then what something was in the way of is placed.
 //! 4. All of it is synced. Versions in the quarantine that share their inode with a live path become files of
 //!    their own; at production only when recovery has done its part ([`close_at_production`]), so that until
 //!    then what was moved can go back as it was.
 //!
 //! [`check_at`] is step 1 alone. [`undo_at_production`] takes production's part back: every version in the quarantine
 //! goes to its path again, durably, before what was laid out and the manifest are removed; what somebody has put at
-//! such a path meanwhile stays, and the version stays in the quarantine. [`abandon_at_recovery`] lets go of what came;
+//! such a path meanwhile stays, and the version stays in the quarantine. [`abandon_at_recovery`] lets go of the plan;
 //! what was placed or kept there stays. Both can be done again, and after a crash within them the plan can go on as
 //! well.
 //!
 //! Guarantees: nothing is deleted: a version that leaves its path is in the quarantine first, durably. A live path
 //! has its former or its new version at every moment, but where a file becomes a directory or a directory a file.
-//! After a crash at any point the same call goes on: what is done is known by its state.
+//! After a crash at any point the same call goes on: what is done is known by its state. What was placed at recovery is
+//! not placed again, whatever services did with it since; after a power cut, what the file system says was not placed.
+//! What that costs is two syncs of the file system more, and none for each path.
 //!
 //! At recovery services work meanwhile. A file that is kept is kept by a further name and not by a copy, so that
 //! what is written to it until it is replaced, and by whoever has it open afterwards, is in the quarantine. What
@@ -40,7 +44,7 @@ use std::sync::Arc;
 
 use farshore_core::conflict::{Outcome, Piece, Side, Site};
 use farshore_core::entry::{Entry, EntryKind};
-use farshore_core::failback::action::{End, Steps, steps};
+use farshore_core::failback::action::{End, Source, Steps, steps};
 use farshore_core::failback::{Divergence, ListError, outcome_name};
 use farshore_core::path::RelPath;
 
@@ -123,6 +127,9 @@ pub struct Applied {
     pub late: Vec<RelPath>,
     /// How many there are.
     pub late_total: u64,
+    /// Paths of the plan whose content is not at hand at recovery any more, though it was to be copied there: nothing
+    /// is placed until production sent it.
+    pub wanting: Vec<RelPath>,
 }
 
 /// Why a plan could not be carried out here.
@@ -218,6 +225,45 @@ pub fn apply_at_production<S: Storage>(
         }
     }
     applying.finish()
+}
+
+/// Lays out at production what recovery wants besides ([`Applied::wanting`]): of `wanted`, what the plan has copied
+/// there and is at its path here, with the plan's content. Is anything else there, nothing is laid out, and it is named
+/// as moved.
+///
+/// # Errors
+/// [`ApplyPlanError`]; the same call goes on.
+pub fn lay_out_wanted<S: Storage>(
+    storage: &S,
+    plan: Plan<'_>,
+    folders: &Folders,
+    wanted: &HashSet<RelPath>,
+) -> Result<Applied> {
+    let mut applying = Applying::open(storage, plan, folders, Site::Production)?;
+    let mut paths = Vec::new();
+    for divergence in (applying.plan)()? {
+        let divergence = divergence?;
+        let path = &divergence.path;
+        if !wanted.contains(path) || !is_copied_at_recovery(&steps(&divergence)) {
+            continue;
+        }
+        let entry = divergence.production.entry.as_ref();
+        let now = applying.now(path, entry)?;
+        match now.as_ref().zip(entry) {
+            Some((now, entry)) if now.same_but_metadata(entry) => paths.push(path.clone()),
+            _ => applying.has_moved_here(path, told(now.as_ref(), entry)),
+        }
+    }
+    if applying.applied.moved_total > 0 {
+        return Ok(applying.applied);
+    }
+    for path in &paths {
+        let laid = applying.tree.lay_out(path, &applying.carried);
+        laid.map_err(at(path, "laying it out to be sent"))?;
+        applying.applied.carried += 1;
+    }
+    storage.sync_all().map_err(own("making it durable"))?;
+    Ok(applying.applied)
 }
 
 /// Step 1 alone: whether the site called `site` is as the plan says. Where recovery began, its part goes on whatever
@@ -347,6 +393,7 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
             let tree = Tree {
                 storage,
                 scratch: Arc::new(open(&[OWN_FOLDER, b"failback", short, b"scratch"])?),
+                pending: Arc::new(open(&[OWN_FOLDER, b"failback", short, b"pending"])?),
                 kept: Arc::new(open(&kept)?),
                 unplanned: Arc::new(open(&[kept[0], kept[1], kept[2], b"unplanned"])?),
                 chunker: None,
@@ -385,13 +432,17 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
                 Site::Recovery => self.moved_at_recovery(&divergence, &steps)?,
             };
             if let Some(why) = why {
-                self.applied.moved_total += 1;
-                if self.applied.moved.len() < NAMED_MAX {
-                    self.applied.moved.push((divergence.path.clone(), why));
-                }
+                self.has_moved_here(&divergence.path, why);
             }
         }
         Ok(self.applied.moved_total > 0)
+    }
+
+    fn has_moved_here(&mut self, path: &RelPath, why: String) {
+        self.applied.moved_total += 1;
+        if self.applied.moved.len() < NAMED_MAX {
+            self.applied.moved.push((path.clone(), why));
+        }
     }
 
     fn moved_at_production(
@@ -572,7 +623,7 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         let (failback, quarantine) = (folders.below_failback(), folders.quarantine());
         let forgotten = || -> io::Result<()> {
             for (above, names) in [
-                (failback.as_str(), &["scratch", "outgoing", "incoming"][..]),
+                (failback.as_str(), &["scratch", "pending", "outgoing", "incoming"][..]),
                 (".farshore/failback", &[folders.plan.as_str()]),
                 (quarantine.as_str(), &["tree", "unplanned"]),
                 (".farshore/quarantine", &[quarantine.rsplit('/').next().unwrap_or_default()]),
@@ -594,6 +645,13 @@ impl<'a, 'p, S: Storage> Applying<'a, 'p, S> {
         };
         forgotten().map_err(own("taking the folders of the plan away"))
     }
+}
+
+/// Whether production's content is copied from what recovery has.
+fn is_copied_at_recovery(steps: &Steps) -> bool {
+    let beside = steps.beside.as_ref().filter(|beside| beside.site == Site::Production);
+    let beside = beside.is_some_and(|beside| matches!(beside.source, Source::Recovery(_)));
+    beside || matches!(steps.end, End::Placed(Source::Recovery(_)))
 }
 
 /// A piece of a merged file.

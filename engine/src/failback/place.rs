@@ -1,10 +1,12 @@
 //! Single steps on one tree: what stands at a path, keeping it, putting something in its place.
 //!
-//! Guarantees: what is placed is made beside first, synced, and its content compared with the plan's; a live path
+//! Guarantees: what is placed is made beside first, under a name of its own, and its content compared with the plan's;
+//! the very call that places it takes that name away, so that it is placed once. A live path
 //! has its former or its new version at every moment where the file system lets two names change places, but where a
-//! directory takes the place of a file or a file that of a directory; else nothing for a moment. Nothing is replaced but the inode the caller names, which is kept elsewhere; nothing takes the
+//! directory takes the place of a file or a file that of a directory; else nothing for a moment. Nothing is replaced but
+//! the inode the caller names, which is kept elsewhere; nothing takes the
 //! place of what came where nothing was. A step that a crash cut off can be done again. Nothing is resolved by path
-//! below the root.
+//! below the root. Durable is what the caller syncs.
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ pub(super) struct Tree<'a, S: Storage> {
     pub(super) storage: &'a S,
     /// A folder of ours on the same file system, where things are made.
     pub(super) scratch: Arc<S::Directory>,
+    /// Another one, of what is made and waits to be placed.
+    pub(super) pending: Arc<S::Directory>,
     /// Where versions that lose are kept, at their paths.
     pub(super) kept: Arc<S::Directory>,
     /// What nobody planned for is kept here, by number.
@@ -62,6 +66,8 @@ pub(super) fn is_other_content(e: &io::Error) -> bool {
 const MADE: &[u8] = b"made";
 /// The name of what was taken from its path, to make room.
 const OUT: &[u8] = b"out";
+/// What the name of something pending ends with while it gets its further name at the path, and loses this one.
+pub(super) const GOING: &[u8] = b".going";
 /// Times a kept version that is being written to is looked at again.
 const TRIES: u32 = 3;
 
@@ -90,6 +96,14 @@ fn is_in_the_way(e: &io::Error) -> bool {
 fn has_no_links(e: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(e.kind(), K::PermissionDenied | K::Unsupported | K::TooManyLinks)
+}
+
+/// Whether a file is not the one that was to be copied, or not any more.
+fn is_another(e: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    is_gone(e)
+        || is_other_content(e)
+        || matches!(e.kind(), K::UnexpectedEof | K::InvalidInput | K::IsADirectory)
 }
 
 fn observed(e: ObserveError) -> io::Error {
@@ -168,6 +182,22 @@ impl<S: Storage> Tree<'_, S> {
             Ok(entry) => Ok(Some(entry)),
             Err(e) if e.is_vanished() => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The version of the file `path` in the quarantine, if there is one.
+    pub(super) fn kept_entry(&mut self, path: &RelPath) -> io::Result<Option<Entry>> {
+        let kept = Arc::clone(&self.kept);
+        match self.stat(&kept, path)? {
+            Some(stat) if stat.kind == FileKind::Regular => {
+                let (at, name) = self.parent(&kept, path)?;
+                match self.described(&at, &name, None) {
+                    Ok(entry) => Ok(Some(entry)),
+                    Err(ObserveError::Changed) => Ok(None),
+                    Err(e) => Err(observed(e)),
+                }
+            }
+            _ => Ok(None),
         }
     }
 
@@ -325,27 +355,16 @@ impl<S: Storage> Tree<'_, S> {
         self.storage.rename(&self.scratch, MADE, &into, &name)
     }
 
-    /// Gives what stands at `path` the further name `to`, where nothing is.
-    pub(super) fn link_new(
-        &mut self,
-        path: &RelPath,
-        to: &RelPath,
-        entry: &Entry,
-    ) -> io::Result<Put> {
-        let storage = self.storage;
-        let (from, name) = self.parent(storage.root(), path)?;
-        let (into, new_name) = self.made_parent(storage.root(), to)?;
-        match storage.link(&from, &name, &into, &new_name) {
-            Ok(()) => return Ok(Put::Done),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Put::Late),
+    /// Makes a further name of what stands at `path`, or a copy where a file system has no links.
+    pub(super) fn make_name(&mut self, path: &RelPath, entry: &Entry) -> io::Result<()> {
+        match self.make_link(path) {
             Err(e) if has_no_links(&e) => {}
-            Err(e) => return Err(e),
+            done => return done,
         }
         match entry.kind() {
-            EntryKind::File => self.make_copy(path, entry)?,
-            _ => self.make_node(entry)?,
+            EntryKind::File => self.copy(self.storage.root(), path, entry),
+            _ => self.make_node(entry),
         }
-        self.put(to, None)
     }
 
     /// Makes a version in the quarantine one that no live path shares an inode with: later writes there would
@@ -366,6 +385,9 @@ impl<S: Storage> Tree<'_, S> {
                 Err(e) if is_other_content(&e) => {}
                 done => {
                     done?;
+                    // It takes the place of the only durable one.
+                    let made = self.storage.open_file(&self.scratch, MADE)?;
+                    self.storage.sync_file(&made)?;
                     self.storage.rename(&self.scratch, MADE, &at, &name)?;
                     return Ok(true);
                 }
@@ -392,8 +414,7 @@ impl<S: Storage> Tree<'_, S> {
         }
         let scratch = Arc::clone(&self.scratch);
         self.compare(&scratch, MADE, entry)?;
-        self.dress(Object::File(&made), FileKind::Regular, entry)?;
-        self.storage.sync_file(&made)
+        self.dress(Object::File(&made), FileKind::Regular, entry)
     }
 
     /// Gives an object what `entry` says of it.
@@ -453,19 +474,16 @@ impl<S: Storage> Tree<'_, S> {
     }
 
     /// Makes a copy of the live file at `from`, or of that version of it in the quarantine when it went or is
-    /// another one now.
-    pub(super) fn make_copy(&mut self, from: &RelPath, entry: &Entry) -> io::Result<()> {
-        let storage = self.storage;
-        match self.copy(storage.root(), from, entry) {
-            Err(e) if is_gone(&e) || is_other_content(&e) => {
-                let kept = Arc::clone(&self.kept);
-                match self.copy(&kept, from, entry) {
-                    Err(other) if is_gone(&other) => Err(e),
-                    done => done,
-                }
+    /// another one now; `false` when neither has the content.
+    pub(super) fn make_copy(&mut self, from: &RelPath, entry: &Entry) -> io::Result<bool> {
+        let (storage, kept) = (self.storage, Arc::clone(&self.kept));
+        for at in [storage.root(), &*kept] {
+            match self.copy(at, from, entry) {
+                Err(e) if is_another(&e) => {}
+                done => return done.map(|()| true),
             }
-            done => done,
         }
+        Ok(false)
     }
 
     /// Makes a copy of what came at `path` below `at`. What is not the plan's is taken away there, so that it
@@ -517,7 +535,6 @@ impl<S: Storage> Tree<'_, S> {
             }
         }
         self.dress(Object::File(&made), FileKind::Regular, entry)?;
-        self.storage.sync_file(&made)?;
         let scratch = Arc::clone(&self.scratch);
         self.described(&scratch, MADE, None).map_err(observed)
     }
@@ -533,24 +550,60 @@ impl<S: Storage> Tree<'_, S> {
         self.compare(&from, &name, entry)
     }
 
-    /// Puts what was made to `path`: where nothing is, or in the place of the inode `former`.
-    pub(super) fn put(&mut self, path: &RelPath, former: Option<u64>) -> io::Result<Put> {
-        match self.try_put(path, former) {
+    /// The inode of what was made.
+    pub(super) fn made_inode(&self) -> io::Result<u64> {
+        Ok(self.storage.stat(Object::Named(&*self.scratch, MADE))?.inode)
+    }
+
+    /// Lets what was made wait under `name`.
+    pub(super) fn let_wait(&self, name: &[u8]) -> io::Result<()> {
+        self.storage.rename(&self.scratch, MADE, &self.pending, name)
+    }
+
+    /// Makes a further name of what waits under `name`.
+    pub(super) fn make_name_of_waiting(&self, name: &[u8]) -> io::Result<()> {
+        remove_tree(self.storage, &self.scratch, MADE)?;
+        self.storage.link(&self.pending, name, &self.scratch, MADE)
+    }
+
+    /// Puts what waits under `name`, made as `inode`, to `path`: where nothing is, or in the place of the inode
+    /// `former`.
+    pub(super) fn put(
+        &self,
+        path: &RelPath,
+        (name, inode): (&[u8], u64),
+        former: Option<u64>,
+    ) -> io::Result<Put> {
+        match self.try_put(path, (name, inode), former) {
             Err(e) if is_in_the_way(&e) => Ok(Put::InTheWay),
             done => done,
         }
     }
 
-    fn try_put(&mut self, path: &RelPath, former: Option<u64>) -> io::Result<Put> {
-        let (storage, scratch) = (self.storage, Arc::clone(&self.scratch));
+    fn try_put(
+        &self,
+        path: &RelPath,
+        (waiting, inode): (&[u8], u64),
+        former: Option<u64>,
+    ) -> io::Result<Put> {
+        let (storage, pending) = (self.storage, &self.pending);
+        let made = storage.stat(Object::Named(&**pending, waiting))?;
+        if made.inode != inode {
+            // They changed places, and a crash came: this is what was replaced. What has no other name was not to be.
+            let is_kept = self.set_aside(pending, waiting)?;
+            return Ok(if is_kept { Put::Done } else { Put::Late });
+        }
         let (into, name) = self.made_parent(storage.root(), path)?;
-        let made = storage.stat(Object::Named(&*scratch, MADE))?;
         let is_directory = made.kind == FileKind::Directory;
         let there = match storage.stat(Object::Named(&into, &name)) {
             Ok(there) => there,
-            Err(e) if is_gone(&e) => return self.put_new(&into, &name, is_directory),
+            Err(e) if is_gone(&e) => return self.put_new(waiting, &into, &name, is_directory),
             Err(e) => return Err(e),
         };
+        if there.inode == inode {
+            storage.unlink(pending, waiting)?;
+            return Ok(Put::Done);
+        }
         if there.kind == FileKind::Directory {
             return Ok(Put::InTheWay);
         }
@@ -558,51 +611,103 @@ impl<S: Storage> Tree<'_, S> {
             return Ok(Put::Late);
         }
         if !is_directory && storage.may_exchange() {
-            // Out of the way of what makes the next one: what it changes places with is looked at there.
-            storage.rename(&scratch, MADE, &scratch, OUT)?;
-            if storage.exchange(&scratch, OUT, &into, &name)? {
-                return self.exchanged(&into, &name, former);
+            match storage.exchange(pending, waiting, &into, &name) {
+                Ok(true) => return self.exchanged(waiting, &into, &name, former),
+                Ok(false) => {}
+                // It went in this very moment.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return self.put_new(waiting, &into, &name, is_directory);
+                }
+                Err(e) => return Err(e),
             }
-            storage.rename(&scratch, OUT, &scratch, MADE)?;
         }
-        self.put_after_taking(&into, &name, is_directory, former)
+        self.put_after_taking(waiting, &into, &name, is_directory, former)
     }
 
     /// What was replaced is looked at when nobody else has it any more: was it another one, it goes back.
-    fn exchanged(&self, into: &S::Directory, name: &[u8], former: Option<u64>) -> io::Result<Put> {
-        let (storage, scratch) = (self.storage, &self.scratch);
-        let out = storage.stat(Object::Named(&**scratch, OUT))?;
+    fn exchanged(
+        &self,
+        waiting: &[u8],
+        into: &S::Directory,
+        name: &[u8],
+        former: Option<u64>,
+    ) -> io::Result<Put> {
+        let (storage, pending) = (self.storage, &self.pending);
+        let out = storage.stat(Object::Named(&**pending, waiting))?;
         if Some(out.inode) == former {
-            storage.unlink(scratch, OUT)?;
+            storage.unlink(pending, waiting)?;
             return Ok(Put::Done);
         }
-        storage.exchange(scratch, OUT, into, name)?;
-        // Ours, or what somebody put in its place meanwhile: that is kept.
-        self.recover()?;
+        match storage.exchange(pending, waiting, into, name) {
+            // Ours, or what somebody put in its place meanwhile: the caller has it set aside.
+            Ok(_) => {}
+            // Ours was taken away already: theirs has no path any more.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
         Ok(Put::Late)
     }
 
     /// Nothing is replaced, whatever comes meanwhile.
-    fn put_new(&self, into: &S::Directory, name: &[u8], is_directory: bool) -> io::Result<Put> {
-        let (storage, scratch) = (self.storage, &self.scratch);
-        if is_directory {
-            // An empty one that came meanwhile is all that a directory takes the place of.
-            storage.rename(scratch, MADE, into, name)?;
-            return Ok(Put::Done);
-        }
-        match storage.link(scratch, MADE, into, name) {
-            Ok(()) => storage.unlink(scratch, MADE)?,
+    fn put_new(
+        &self,
+        waiting: &[u8],
+        into: &S::Directory,
+        name: &[u8],
+        is_directory: bool,
+    ) -> io::Result<Put> {
+        let (storage, pending) = (self.storage, &self.pending);
+        match storage.rename_new(pending, waiting, into, name) {
+            Ok(true) => return Ok(Put::Done),
+            Ok(false) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Put::Late),
-            Err(e) if has_no_links(&e) => storage.rename(scratch, MADE, into, name)?,
             Err(e) => return Err(e),
         }
+        if is_directory {
+            // An empty one that came meanwhile is all that a directory takes the place of.
+            storage.rename(pending, waiting, into, name)?;
+            return Ok(Put::Done);
+        }
+        // In two steps: a crash between them leaves a name that says so.
+        let going = [waiting, GOING].concat();
+        storage.rename(pending, waiting, pending, &going)?;
+        match storage.link(pending, &going, into, name) {
+            Ok(()) => storage.unlink(pending, &going)?,
+            Err(e) if has_no_links(&e) => storage.rename(pending, &going, into, name)?,
+            Err(e) => {
+                storage.rename(pending, &going, pending, waiting)?;
+                return match e.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(Put::Late),
+                    _ => Err(e),
+                };
+            }
+        }
         Ok(Put::Done)
+    }
+
+    /// What a crash left between [`Self::put_new`]'s two steps, under `going`: whether it is at `path`. Else it may
+    /// have been there, and somebody took it: it is never placed again, and kept.
+    pub(super) fn settle_going(
+        &self,
+        path: &RelPath,
+        going: &[u8],
+        inode: u64,
+    ) -> io::Result<bool> {
+        let is_there = self.inode(self.storage.root(), path)? == Some(inode);
+        if is_there {
+            self.storage.unlink(&self.pending, going)?;
+        } else {
+            let name = inode.to_string();
+            self.storage.rename(&self.pending, going, &self.unplanned, name.as_bytes())?;
+        }
+        Ok(is_there)
     }
 
     /// Where names cannot change places, as a file and a directory never can: what is there is taken away first,
     /// looked at, and nothing is replaced. For a moment nothing is at the path.
     fn put_after_taking(
         &self,
+        waiting: &[u8],
         into: &S::Directory,
         name: &[u8],
         is_directory: bool,
@@ -611,7 +716,7 @@ impl<S: Storage> Tree<'_, S> {
         let (storage, scratch) = (self.storage, &self.scratch);
         storage.rename(into, name, scratch, OUT)?;
         if Some(storage.stat(Object::Named(&**scratch, OUT))?.inode) == former {
-            let put = self.put_new(into, name, is_directory)?;
+            let put = self.put_new(waiting, into, name, is_directory)?;
             storage.unlink(scratch, OUT)?;
             return Ok(put);
         }
@@ -623,19 +728,49 @@ impl<S: Storage> Tree<'_, S> {
         Ok(Put::Late)
     }
 
-    /// Nothing that a crash left in our folder is lost: what has no other name is kept.
-    pub(super) fn recover(&self) -> io::Result<()> {
-        let (storage, scratch) = (self.storage, &self.scratch);
-        let stat = match storage.stat(Object::Named(&**scratch, OUT)) {
-            Ok(stat) => stat,
-            Err(e) if is_gone(&e) => return Ok(()),
+    /// Keeps what waits under `name`, a further name of what stands at `path`, in the quarantine as well.
+    pub(super) fn keep_waiting(&self, path: &RelPath, name: &[u8]) -> io::Result<()> {
+        let (into, kept) = self.made_parent(&self.kept, path)?;
+        match self.storage.link(&self.pending, name, &into, &kept) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) if has_no_links(&e) => self.storage.rename(&self.pending, name, &into, &kept),
+            done => done,
+        }
+    }
+
+    /// What waits under `name` is not placed: it is late. Made as `inode`, it goes; anything else is somebody's.
+    pub(super) fn drop_waiting(&self, name: &[u8], inode: u64, late: &[u8]) -> io::Result<()> {
+        let (storage, pending) = (self.storage, &self.pending);
+        let is_ours = match storage.stat(Object::Named(&**pending, name)) {
+            Ok(waiting) => waiting.inode == inode,
+            // It is in the quarantine now.
+            Err(e) if is_gone(&e) => return storage.create_file(pending, late).map(drop),
             Err(e) => return Err(e),
         };
-        if stat.links > 1 {
-            return storage.unlink(scratch, OUT);
+        if is_ours {
+            return storage.rename(pending, name, pending, late);
         }
-        let name = stat.inode.to_string();
-        storage.rename(scratch, OUT, &self.unplanned, name.as_bytes())
+        storage.create_file(pending, late)?;
+        self.set_aside(pending, name).map(drop)
+    }
+
+    /// Nothing that a crash left in our folder is lost: what has no other name is kept.
+    pub(super) fn recover(&self) -> io::Result<()> {
+        match self.set_aside(&self.scratch, OUT) {
+            Err(e) if is_gone(&e) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// Takes a name of ours away; what has no other one is kept. Whether it has one.
+    fn set_aside(&self, at: &S::Directory, name: &[u8]) -> io::Result<bool> {
+        let storage = self.storage;
+        let stat = storage.stat(Object::Named(at, name))?;
+        if stat.links > 1 {
+            return storage.unlink(at, name).map(|()| true);
+        }
+        let number = stat.inode.to_string();
+        storage.rename(at, name, &self.unplanned, number.as_bytes()).map(|()| false)
     }
 
     /// Takes an empty directory away; one that is not empty stays.

@@ -443,6 +443,24 @@ impl Storage for PosixStorage {
         Ok(retry_on_intr(|| rustix::fs::renameat(&from.fd, from_name, &to.fd, to_name))?)
     }
 
+    fn rename_new(
+        &self,
+        from: &PosixDirectory,
+        from_name: &[u8],
+        to: &PosixDirectory,
+        to_name: &[u8],
+    ) -> io::Result<bool> {
+        resolve::check_name(from_name)?;
+        resolve::check_name(to_name)?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        let rename = || rustix::fs::renameat_with(&from.fd, from_name, &to.fd, to_name, flags);
+        match retry_on_intr(rename) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn may_exchange(&self) -> bool {
         true
     }

@@ -21,12 +21,16 @@ use crate::{Judgement, Sample, Side, State, Verdict, sweep};
 
 #[path = "failback/anew.rs"]
 mod anew;
+#[path = "failback/consumed.rs"]
+mod consumed;
 #[path = "failback/faults.rs"]
 mod faults;
 #[path = "failback/home.rs"]
 mod home;
 #[path = "failback/kinds.rs"]
 mod kinds;
+#[path = "failback/rewritten.rs"]
+mod rewritten;
 #[path = "failback/settled.rs"]
 mod settled;
 

@@ -27,6 +27,18 @@ pub(crate) enum Careless {
     Panics(&'static str),
 }
 
+/// What a file system can do in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Moves {
+    /// All that Linux has.
+    #[default]
+    All,
+    /// Names cannot change places.
+    NoExchange,
+    /// Nor can one be moved to where nothing is: as on NFS.
+    Plain,
+}
+
 /// A [`SimStorage`] that notes what changes below its root.
 pub(crate) struct Watched {
     inner: SimStorage,
@@ -35,6 +47,8 @@ pub(crate) struct Watched {
     meddles: AtomicBool,
     changes: Mutex<Vec<String>>,
     lied: AtomicBool,
+    /// What the file system can move at once: further names, to where nothing is, and names that change places.
+    pub(crate) moves: Moves,
     /// What somebody else does right before the call of that number, counted from 1.
     pub(crate) before: Option<(u64, Box<dyn Fn() + Send + Sync>)>,
 }
@@ -48,7 +62,8 @@ impl fmt::Debug for Watched {
 impl Watched {
     pub(crate) fn new(inner: SimStorage, careless: Careless, meddles: bool) -> Self {
         let (meddles, lied) = (AtomicBool::new(meddles), AtomicBool::new(false));
-        Self { inner, careless, meddles, changes: Mutex::default(), lied, before: None }
+        let moves = Moves::All;
+        Self { inner, careless, meddles, changes: Mutex::default(), lied, moves, before: None }
     }
 
     /// Somebody else turns a bit of `from`, a file with this content that stands at `file`.
@@ -229,6 +244,38 @@ impl Storage for Watched {
     ) -> io::Result<()> {
         self.note("rename", to_name);
         self.inner.rename(from, from_name, to, to_name)
+    }
+
+    fn rename_new(
+        &self,
+        from: &SimDirectory,
+        from_name: &[u8],
+        to: &SimDirectory,
+        to_name: &[u8],
+    ) -> io::Result<bool> {
+        if self.moves == Moves::Plain {
+            return Ok(false);
+        }
+        self.note("move", to_name);
+        self.inner.rename_new(from, from_name, to, to_name)
+    }
+
+    fn may_exchange(&self) -> bool {
+        true
+    }
+
+    fn exchange(
+        &self,
+        one: &SimDirectory,
+        one_name: &[u8],
+        other: &SimDirectory,
+        other_name: &[u8],
+    ) -> io::Result<bool> {
+        if self.moves != Moves::All {
+            return Ok(false);
+        }
+        self.note("exchange", other_name);
+        self.inner.exchange(one, one_name, other, other_name)
     }
 
     fn unlink(&self, at: &SimDirectory, name: &[u8]) -> io::Result<()> {

@@ -394,6 +394,29 @@ pub(crate) fn exchange_swaps_or_says_it_cannot<S: Storage>(s: &S) {
     }
 }
 
+pub(crate) fn rename_to_where_nothing_is<S: Storage>(s: &S) {
+    let root = s.root();
+    let d = directory(s, root, b"d");
+    drop(put(s, root, b"a", b"one"));
+    drop(put(s, &d, b"taken", b"other"));
+    drop(directory(s, root, b"e"));
+    if !s.rename_new(root, b"a", &d, b"b").expect("moved") {
+        assert_eq!(content(s, root, b"a"), b"one");
+        return;
+    }
+    assert_eq!((content(s, &d, b"b"), stat(s, &d, b"b").links), (b"one".to_vec(), 1));
+    refused(s.stat(Object::Named(root, b"a")).map(drop), &[Errno::NOENT]);
+    for (name, taken) in [(b"b", &b"taken"[..]), (b"b", b"b")] {
+        refused(s.rename_new(&d, name, &d, taken).map(drop), &[Errno::EXIST]);
+    }
+    assert_eq!(content(s, &d, b"taken"), b"other");
+    // Not over an empty directory either, as a plain rename would.
+    drop(directory(s, root, b"f"));
+    refused(s.rename_new(root, b"e", root, b"f").map(drop), &[Errno::EXIST]);
+    assert!(s.rename_new(root, b"e", &d, b"e").expect("a directory moves"));
+    refused(s.rename_new(root, b"none", &d, b"n").map(drop), &[Errno::NOENT]);
+}
+
 pub(crate) fn further_names<S: Storage>(s: &S) {
     let root = s.root();
     let d = directory(s, root, b"d");

@@ -9,7 +9,9 @@
 //!        ── the role says: reconciling ───────────────►
 //!        ── reconcile: the plan ──────────────────────►  losing versions to quarantine, winning ones laid out
 //!        ── carry ────────────────────────────────────►  sends those
-//!        losing versions to quarantine, winning ones placed
+//!        losing versions to quarantine, winning ones made; what services changed meanwhile of what was to be
+//!        copied here  ── reconcile: also ─────────────►  laid out as well, and carried
+//!        winning ones placed
 //!        ── finish ───────────────────────────────────►  its catalog says what its tree is
 //!        ── the role says: done ──────────────────────►  standby; ordinary replication makes it equal
 //! abandon ─ abandon ──────────────────────────────────►  what it moved is at its paths again
@@ -37,7 +39,7 @@ use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{
     Applied, ApplyPlanError, Folders, Undone, abandon_at_recovery, apply_at_production,
     apply_at_recovery, check_at, close_at_production, drop_laid_out, has_quarantine, is_begun,
-    undo_at_production,
+    lay_out_wanted, undo_at_production,
 };
 use farshore_engine::failback::inventory::{Inventory, inventory};
 use farshore_engine::source;

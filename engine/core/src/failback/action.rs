@@ -18,7 +18,7 @@ pub enum Source {
     /// Another name of what is at that path.
     Link(RelPath),
     /// A copy of what recovery has there. Nothing is placed there but this: it is there until what goes
-    /// goes, after everything was placed.
+    /// goes, after everything was placed. Did services change it meanwhile, production's own is sent.
     Recovery(RelPath),
     /// What production sent.
     Carried,

@@ -73,8 +73,9 @@ pub fn undo_at_production<S: Storage>(
     Ok(undone)
 }
 
-/// Lets go of a plan at recovery: what came goes, what is in the quarantine becomes files of its own. Whether the plan
-/// was begun there; then its quarantine stays.
+/// Lets go of a plan at recovery: what is in the quarantine becomes files of its own. Whether the plan
+/// was begun there; then its quarantine stays. What came goes when the caller has it that the plan cannot go on any more
+/// ([`drop_laid_out`]): with it goes what was made and not placed, and nothing would say any more that it was not.
 ///
 /// # Errors
 /// [`ApplyPlanError`]; the same call goes on.
@@ -86,9 +87,8 @@ pub fn abandon_at_recovery<S: Storage>(
     let mut applying = Applying::open(storage, plan, folders, Site::Recovery)?;
     if applying.is_begun {
         applying.detach_all()?;
-    }
-    drop_laid_out(storage)?;
-    if !applying.is_begun {
+    } else {
+        drop_laid_out(storage)?;
         applying.forget_folders(folders)?;
     }
     storage.sync_all().map_err(own("making it durable"))?;

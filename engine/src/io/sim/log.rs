@@ -49,6 +49,11 @@ pub(super) enum NameChange {
         id: Id,
         replaced: Option<Id>,
     },
+    /// Two names of what is no directory change places.
+    Exchange {
+        names: [(Id, Box<[u8]>); 2],
+        ids: [Id; 2],
+    },
 }
 
 impl NameChange {
@@ -61,6 +66,7 @@ impl NameChange {
             Self::Rename { from, from_name, to, to_name, .. } => {
                 vec![(*from, from_name.clone()), (*to, to_name.clone())]
             }
+            Self::Exchange { names, .. } => names.to_vec(),
         }
     }
 
@@ -70,6 +76,7 @@ impl NameChange {
             | Self::Link { directory, .. }
             | Self::Unlink { directory, .. } => directories.contains(directory),
             Self::Rename { from, to, .. } => directories.contains(from) || directories.contains(to),
+            Self::Exchange { names, .. } => names.iter().any(|(at, _)| directories.contains(at)),
         }
     }
 
@@ -80,6 +87,7 @@ impl NameChange {
                 (*id, None)
             }
             Self::Rename { id, replaced, .. } => (*id, *replaced),
+            Self::Exchange { ids: [one, other], .. } => (*one, Some(*other)),
         }
     }
 }

@@ -259,6 +259,37 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn rename_new(
+        &mut self,
+        from: Id,
+        from_name: &[u8],
+        to: Id,
+        to_name: &[u8],
+    ) -> io::Result<()> {
+        self.lookup(from, from_name)?;
+        self.check_free(to, to_name)?;
+        self.rename(from, from_name, to, to_name)
+    }
+
+    /// Of what is no directory; whether it was done.
+    pub(super) fn exchange(
+        &mut self,
+        one: Id,
+        one_name: &[u8],
+        other: Id,
+        other_name: &[u8],
+    ) -> io::Result<bool> {
+        let ids = [self.lookup(one, one_name)?, self.lookup(other, other_name)?];
+        if ids.iter().any(|id| self.visible.is_directory(*id)) {
+            return Ok(false);
+        }
+        if ids[0] != ids[1] {
+            let names = [(one, one_name.into()), (other, other_name.into())];
+            self.name_op(NameChange::Exchange { names, ids });
+        }
+        Ok(true)
+    }
+
     // Content.
 
     /// Writes; where space ends, what fits is written.

@@ -450,6 +450,48 @@ impl Storage for SimStorage {
         )
     }
 
+    fn rename_new(
+        &self,
+        from: &SimDirectory,
+        from_name: &[u8],
+        to: &SimDirectory,
+        to_name: &[u8],
+    ) -> io::Result<bool> {
+        self.change(
+            |s| format!("move {} to {}", s.path(from.0.id, from_name), s.path(to.0.id, to_name)),
+            |state| {
+                let from = from.0.id(&self.disk, state)?;
+                let to = to.0.id(&self.disk, state)?;
+                state.rename_new(from, from_name, to, to_name)
+            },
+        )?;
+        Ok(true)
+    }
+
+    fn may_exchange(&self) -> bool {
+        true
+    }
+
+    fn exchange(
+        &self,
+        one: &SimDirectory,
+        one_name: &[u8],
+        other: &SimDirectory,
+        other_name: &[u8],
+    ) -> io::Result<bool> {
+        self.change(
+            |s| {
+                let paths = (s.path(one.0.id, one_name), s.path(other.0.id, other_name));
+                format!("exchange {} and {}", paths.0, paths.1)
+            },
+            |state| {
+                let one = one.0.id(&self.disk, state)?;
+                let other = other.0.id(&self.disk, state)?;
+                state.exchange(one, one_name, other, other_name)
+            },
+        )
+    }
+
     fn unlink(&self, at: &SimDirectory, name: &[u8]) -> io::Result<()> {
         self.change(
             |state| format!("unlink {}", state.path(at.0.id, name)),

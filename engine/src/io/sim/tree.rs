@@ -253,6 +253,16 @@ impl Tree {
                 self.attach(*to, to_name, *id, op);
                 true
             }
+            NameChange::Exchange { names: [(a, a_name), (b, b_name)], ids: [one, other] } => {
+                if self.child(*a, a_name) != Some(*one) || self.child(*b, b_name) != Some(*other) {
+                    return false;
+                }
+                self.detach(*a, a_name, *one, op);
+                self.detach(*b, b_name, *other, op);
+                self.attach(*a, a_name, *other, op);
+                self.attach(*b, b_name, *one, op);
+                true
+            }
         }
     }
 

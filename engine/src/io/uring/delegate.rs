@@ -70,6 +70,7 @@ impl Storage for UringStorage {
         read_link(at: &Dir, name: &[u8]) -> io::Result<Vec<u8>>;
         link(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()>;
         rename(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()>;
+        rename_new(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<bool>;
         may_exchange() -> bool;
         exchange(one: &Dir, name: &[u8], other: &Dir, other_name: &[u8]) -> io::Result<bool>;
         unlink(at: &Dir, name: &[u8]) -> io::Result<()>;

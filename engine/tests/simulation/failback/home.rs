@@ -13,7 +13,7 @@ use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::failback::apply::{
     Applied, Folders, abandon_at_recovery, apply_at_production, apply_at_recovery,
-    close_at_production, drop_laid_out, undo_at_production,
+    close_at_production, drop_laid_out, lay_out_wanted, undo_at_production,
 };
 use farshore_engine::failback::inventory::inventory;
 use farshore_engine::ingest::describe;
@@ -23,7 +23,7 @@ use farshore_engine::own_folder::{ensure_directory, remove_tree};
 
 use super::kinds::{Kind, kinds};
 use crate::sites::{Tree, World, clean};
-use crate::storage::{Careless, Watched};
+use crate::storage::{Careless, Moves, Watched};
 use crate::trees::Hands;
 
 const MADE_MS: i64 = 1_700_000_000_000;
@@ -197,7 +197,9 @@ impl Home {
 
     /// Both sites as they were left, once more.
     pub(crate) fn fork(&self, seed: u64, model: CrashModel) -> Sites {
-        Sites(self.world.fork(seed, model), None)
+        // Every other one on a disk that knows less.
+        let moves = if seed.is_multiple_of(2) { Moves::All } else { Moves::NoExchange };
+        Sites(self.world.fork(seed, model), None, moves)
     }
 }
 
@@ -205,7 +207,7 @@ impl Home {
 pub(crate) use crate::Side;
 
 /// Both sites under way, and what somebody does before the n-th changing call of a part.
-pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>);
+pub(crate) struct Sites(pub(crate) World, pub(crate) Option<Meanwhile>, pub(crate) Moves);
 
 /// At whose part, before which call, what.
 pub(crate) type Meanwhile = (Side, u64, fn(&Hands<'_>));
@@ -221,6 +223,7 @@ impl Sites {
     fn storage(&self, site: Side) -> Result<Watched, String> {
         let inner = self.disk(site).mount("tree").map_err(|e| e.to_string())?;
         let mut watched = Watched::new(inner, self.0.careless, false);
+        watched.moves = self.2;
         if let Some((at, call, act)) = self.1
             && at == site
         {
@@ -260,13 +263,33 @@ impl Sites {
             self.transfer(home).map_err(|e| format!("transfer: {e}"))?;
         }
         before(Side::Target);
-        let recovery = self.part(home, Side::Target)?;
+        let mut recovery = self.part(home, Side::Target)?;
+        let mut rounds = 0;
+        while !recovery.wanting.is_empty() && rounds < 8 {
+            self.send_besides(home, &recovery.wanting)?;
+            recovery = self.part(home, Side::Target)?;
+            rounds += 1;
+        }
         let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
             Ok(Box::new(PlanReader::new(&*home.plan)?))
         };
         close_at_production(&self.storage(Side::Source)?, &plan, &home.folders())
             .map_err(|e| format!("closing: {}", describe(&e)))?;
         Ok([production, recovery])
+    }
+
+    /// Production lays out what recovery wants besides, and it comes.
+    pub(crate) fn send_besides(&self, home: &Home, wanting: &[RelPath]) -> Result<(), String> {
+        let plan = || -> Result<Box<dyn Iterator<Item = _>>, ListError> {
+            Ok(Box::new(PlanReader::new(&*home.plan)?))
+        };
+        let (storage, wanted) = (self.storage(Side::Source)?, wanting.iter().cloned().collect());
+        let laid = lay_out_wanted(&storage, &plan, &home.folders(), &wanted);
+        let laid = laid.map_err(|e| format!("laying out more: {}", describe(&e)))?;
+        if laid.moved_total > 0 || laid.carried != wanting.len() as u64 {
+            return Err(format!("not all of {wanting:?} is laid out: {laid:?}"));
+        }
+        self.transfer(home).map_err(|e| format!("transfer: {e}"))
     }
 
     /// The plan is taken back at one site; how many paths somebody else has.
@@ -376,7 +399,8 @@ fn bare(tree: Tree) -> Tree {
     for entry in tree.values_mut() {
         entry.hard_link_of = None;
     }
-    tree.retain(|path, _| !path.ends_with(b"/manifest"));
+    let is_said = |path: &[u8]| path.ends_with(b"/manifest") || path.ends_with(b"/placing");
+    tree.retain(|path, _| !is_said(path));
     tree
 }
 

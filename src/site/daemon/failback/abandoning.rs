@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! 1. the lost site brings back every version it moved aside, durably, and forgets what it laid out
-//! 2. the site that goes on lets go of what came; what it placed or kept already stays
-//! 3. its role says alone again, and the other one is stranded when it hears so
+//! 2. the site that goes on lets go of the plan; what it placed or kept already stays
+//! 3. its role says alone again, and the other one is stranded when it hears so; what came goes
 //! ```
 //! Guarantees: each step can be done again, and after a crash within any of them the plan can be given up or go on, as
 //! it is asked; the lost site is sent the plan, so that what it moved is known also where it lost its own. Nothing is
@@ -83,8 +83,11 @@ impl Daemon {
         let divergences = || iterated(&plan.bytes);
         let begun = abandon_at_recovery(&*opened.storage, &divergences, &folders);
         there.is_begun_here = begun.map_err(|e| failed(&e))?;
+        let storage = Arc::clone(&opened.storage);
         drop(opened);
         self.command(role, Command::AbandonReconcile { plan: id })?;
+        // Until then the plan could go on; what stays is in nobody's way.
+        drop_laid_out(&*storage).unwrap_or(());
         self.await_role(role, RECONCILE_PATIENCE, |view| {
             let said = view.peer.as_ref().map(|peer| peer.said.phase);
             matches!(said, Some(Phase::Stranded { .. })).then_some(Ok(()))

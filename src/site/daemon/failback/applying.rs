@@ -8,6 +8,8 @@
 //! Refuses a plan of another share, pair, epoch or base, one beside another that is under way, and one that was
 //! begun here and given up.
 
+use std::collections::HashSet;
+
 use farshore_core::conflict::Site as SiteOf;
 
 use super::*;
@@ -15,6 +17,8 @@ use crate::site::drills::{self, DrillFile};
 
 /// Paths that are named to the other site.
 const NAMED_MAX: usize = 100;
+/// Times that what services changed is asked of the other site, in one call.
+const ROUNDS_MAX: u32 = 8;
 /// How long the other site may take to hear of a change of role.
 pub(super) const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -142,8 +146,7 @@ impl Daemon {
         if production.carried > 0 {
             self.fetch_carried(&share, &opened, id, &folders)?;
         }
-        let recovery = apply_at_recovery(storage, &divergences, &folders, header.made_unix_ms);
-        let recovery = recovery.map_err(|e| failed(&e))?;
+        let recovery = self.apply_here(&share, &opened, (id, &plan), &header)?;
         if recovery.moved_total > 0 {
             let there = Applied { is_begun: true, ..production };
             return Err(self.moved(&header, true, &recovery, &there));
@@ -158,15 +161,57 @@ impl Daemon {
             );
             self.say_of(&share.name, Level::Warn, "failback", text);
         }
-        // What stays is in nobody's way.
-        drop_laid_out(storage).unwrap_or(());
         let manifest = manifest_of(storage, &folders, &share.path, "quarantine's manifest");
         let here = PartDone { manifest: Some(manifest), ..PartDone::from(recovery) };
         self.keep_parts(&share.name, id, here, there)?;
+        // What stays is in nobody's way.
+        drop_laid_out(storage).unwrap_or(());
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
         self.finish_failback(role, id, &plan, header).map(Some)
+    }
+
+    /// This site's part; what services changed of what was to be copied here is fetched from the other site.
+    fn apply_here(
+        &self,
+        share: &Share,
+        opened: &Opened,
+        (id, plan): (PlanId, &[u8]),
+        header: &Header,
+    ) -> Result<Applied, Failure> {
+        let (folders, divergences) = (folders_of(header), || iterated(plan));
+        let storage = &*opened.storage;
+        for round in 1.. {
+            let done = apply_at_recovery(storage, &divergences, &folders, header.made_unix_ms);
+            let done = done.map_err(|e| failed(&e))?;
+            let Some(first) = done.wanting.first() else { return Ok(done) };
+            let text = format!(
+                "plan {}: {} files that were to be copied here are not what they were, {first} among them: they are \
+                 asked of the other site",
+                header.id().short(),
+                done.wanting.len()
+            );
+            if round > ROUNDS_MAX {
+                return Err(Failure {
+                    exit: Exit::Partial,
+                    message: text,
+                    hint: Some(
+                        "type the same again when they are not written to all the time".into(),
+                    ),
+                });
+            }
+            self.say_of(&share.name, Level::Warn, "failback", text);
+            let wanted: Vec<&[u8]> = done.wanting.iter().map(RelPath::as_bytes).collect();
+            let words: [&[u8]; 3] = [b"also", plan, &wanted.join(&0)];
+            let there: PartDone = self.ask_for(&share.name, id, &words)?;
+            let there = Applied { is_begun: true, ..there.into_applied() };
+            if there.moved_total > 0 {
+                return Err(self.moved(header, true, &done, &there));
+            }
+            self.fetch_carried(share, opened, id, &folders)?;
+        }
+        Ok(Applied::default())
     }
 
     /// The last of a plan that is carried out here: the other site ends it too.
@@ -310,7 +355,7 @@ impl Daemon {
         if !is_this_plan && !is_of_none {
             return Err(refused("another plan, or none, is being applied here"));
         }
-        if !matches!(&*word, b"check" | b"plan" | b"finish" | b"abandon") {
+        if !matches!(&*word, b"check" | b"plan" | b"also" | b"finish" | b"abandon") {
             return Err(refused("the other site asks for something unknown"));
         }
         // It comes with every word: what is kept here may be lost.
@@ -322,7 +367,7 @@ impl Daemon {
         let mut given_up = role.given_up.lock().unwrap_or_else(PoisonError::into_inner);
         match &*word {
             // Of an apply that was broken off before the plan was given up: it waited here since.
-            b"plan" if *given_up == Some(id) => {
+            b"plan" | b"also" if *given_up == Some(id) => {
                 return Err(refused("this plan is given up"));
             }
             b"abandon" => *given_up = Some(id),
@@ -343,6 +388,12 @@ impl Daemon {
             b"abandon" => {
                 let taken_back = take_back(&plan, &self.plan_file(&role.share), &opened)?;
                 serde_json::to_vec(&taken_back).map_err(internal)?
+            }
+            b"also" => {
+                let mut wanted = Vec::new();
+                receive_parts(link, &mut wanted, PLAN_LEN_MAX)?;
+                let laid = lay_out_also(&plan, &wanted, &self.plan_file(&role.share), &opened)?;
+                serde_json::to_vec(&laid).map_err(internal)?
             }
             _ => {
                 let done = self.do_part(&role.share, &plan, &opened, &*word == b"plan")?;
@@ -576,6 +627,22 @@ impl PartDone {
             ..Applied::default()
         }
     }
+}
+
+/// Lays out what the other site wants besides: paths, a zero byte between two.
+fn lay_out_also(
+    plan: &[u8],
+    wanted: &[u8],
+    file: &Path,
+    opened: &Opened,
+) -> Result<PartDone, Failure> {
+    let (header, ..) = checked(plan, file)?;
+    let paths = wanted.split(|byte| *byte == 0).map(|path| RelPath::new(path.to_vec()));
+    let paths: Result<HashSet<RelPath>, _> = paths.collect();
+    let paths = paths.map_err(|e| Failure::new(Exit::Connection, &e))?;
+    let divergences = || iterated(plan);
+    let laid = lay_out_wanted(&*opened.storage, &divergences, &folders_of(&header), &paths);
+    Ok(PartDone::from(laid.map_err(|e| failed(&e))?))
 }
 
 /// Whether the other site says that it carries the plan `id` out.

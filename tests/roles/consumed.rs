@@ -1,0 +1,183 @@
+//! Services go on at recovery while a plan is carried out, and while its daemon is down in the middle of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::common::{PATIENCE, farshore, shown, text};
+use crate::home::plan;
+use crate::pair::{Daemon, Dials, Pair, Site};
+use crate::switch::{listed, run, wait_phase};
+
+/// What is proven here is not the brake.
+const NO_BRAKE: &str = "account_depth = 1\nbrake = { entries = 1000000, percent = 100 }";
+/// So many that the daemon can be killed while they are placed.
+const FILES: usize = 1_500;
+
+fn put(tree: &Path, path: &str, content: &str) {
+    let path = tree.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// Production is killed and what `lost` does there never travels; recovery is opened, and both are there.
+fn apart(pair: &Pair, p: Daemon, lost: impl Fn(&Path)) -> Daemon {
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    p.kill();
+    lost(&production.tree);
+    let opened = run(recovery, &["failover", "--force", "--peer-is-off"]);
+    assert!(opened.status.success(), "{}", shown(&opened));
+    let p = production.start();
+    wait_phase(pair, production, "stranded", false);
+    wait_phase(pair, recovery, "alone", true);
+    p
+}
+
+/// Applies at `site`, whose daemon is killed as soon as `met` says so.
+fn killed_while_applying(site: &Site, daemon: Daemon, file: &str, met: impl Fn() -> bool) {
+    let config = text(&site.config).to_owned();
+    let args = ["failback", "apply", "--plan", file, "--accept-held", "--config"];
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain([config]).collect();
+    let applying =
+        std::thread::spawn(move || farshore(&args.iter().map(String::as_str).collect::<Vec<_>>()));
+    let until = Instant::now() + PATIENCE;
+    while !met() {
+        assert!(Instant::now() < until && !applying.is_finished(), "it was never met");
+        std::hint::spin_loop();
+    }
+    daemon.kill();
+    let out = applying.join().unwrap();
+    assert!(!out.status.success(), "it was done before it was killed: {}", shown(&out));
+}
+
+fn apply_until_done(pair: &Pair, file: &str) {
+    let recovery = &pair.recovery;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let applied = run(recovery, &["failback", "apply", "--plan", file, "--accept-held"]);
+        if applied.status.success() {
+            break;
+        }
+        assert!(Instant::now() < until, "{}", shown(&applied));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    wait_phase(pair, recovery, "active", true);
+    wait_phase(pair, &pair.production, "standby", false);
+    loop {
+        let config = text(&recovery.config);
+        let out = farshore(&["mark", "create", "--config", config, "--label", "home"]);
+        if out.status.success() {
+            return;
+        }
+        assert!(Instant::now() < until, "{}", shown(&out));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_was_placed_and_consumed_is_not_placed_again_when_the_daemon_was_killed_in_the_middle() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let path = |n: usize| format!("a/in/payment-{n:04}");
+    for n in (0..FILES).step_by(2) {
+        put(&production.tree, &path(n), "0");
+    }
+    let (p, r) = (production.start(), recovery.start());
+    pair.point();
+    let _p = apart(&pair, p, |tree| {
+        // Every other one is new.
+        (0..FILES).for_each(|n| put(tree, &path(n), &format!("production's {n}")));
+    });
+    let (file, _) = plan(recovery);
+    let args = ["failback", "decide", "--plan", &file, "a/in/*", "production"];
+    let decided = run(recovery, &args);
+    assert!(decided.status.success(), "{}", shown(&decided));
+    let is_placed =
+        |n: usize| fs::read_to_string(recovery.tree.join(path(n))).is_ok_and(|text| text.len() > 1);
+    killed_while_applying(recovery, r, &file, || is_placed(0));
+    // A partner fetches what there is, and a service moves the rest of it to its archive.
+    let mut taken = BTreeSet::new();
+    for n in (0..FILES).filter(|n| is_placed(*n)) {
+        let from = recovery.tree.join(path(n));
+        if n % 3 == 0 {
+            let to = recovery.tree.join(path(n).replace("/in/", "/done/"));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::rename(from, to).unwrap();
+        } else {
+            fs::remove_file(from).unwrap();
+        }
+        taken.insert(n);
+    }
+    let _r = recovery.start();
+    apply_until_done(&pair, &file);
+    pair.equal("after the way home");
+    let there = listed(&recovery.tree);
+    let mut wrong = Vec::new();
+    for n in 0..FILES {
+        let (at, done) = (path(n), path(n).replace("/in/", "/done/"));
+        let wanted = format!("production's {n}").into_bytes();
+        let (at_in, at_done) = match (taken.contains(&n), n % 3 == 0) {
+            (false, _) => (Some(&wanted), None),
+            (true, true) => (None, Some(&wanted)),
+            (true, false) => (None, None),
+        };
+        if (there.get(&at), there.get(&done)) != (at_in, at_done) {
+            wrong.push((at, taken.contains(&n)));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {FILES}, {} were taken: {:?}",
+        wrong.len(),
+        taken.len(),
+        &wrong[..wrong.len().min(10)]
+    );
+}
+
+/// What is in recovery's quarantine, if a plan was begun there.
+fn in_quarantine(site: &Site, name: &str) -> bool {
+    let all = fs::read_dir(site.tree.join(".farshore/quarantine"));
+    all.is_ok_and(|all| all.flatten().any(|plan| plan.path().join(name).exists()))
+}
+
+#[test]
+fn what_services_write_to_a_file_that_production_renamed_does_not_stop_the_plan() {
+    let pair = Pair::with(Dials::Recovery, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let path = |n: usize| format!("a/in/payment-{n:04}");
+    (0..FILES).for_each(|n| put(&production.tree, &path(n), "0"));
+    put(&production.tree, "z/in/report", "the report of the day");
+    let (p, r) = (production.start(), recovery.start());
+    pair.point();
+    let _p = apart(&pair, p, |tree| {
+        // Of these nothing is sent: what services change is all that comes.
+        let private = || fs::Permissions::from_mode(0o600);
+        (0..FILES).for_each(|n| fs::set_permissions(tree.join(path(n)), private()).unwrap());
+        fs::create_dir_all(tree.join("z/done")).unwrap();
+        fs::rename(tree.join("z/in/report"), tree.join("z/done/report")).unwrap();
+    });
+    let (file, rows) = plan(recovery);
+    assert_eq!(
+        rows["z/done/report"]["class"], "production-renamed",
+        "{:#?}",
+        rows["z/done/report"]
+    );
+    // It was begun, and nothing is copied yet.
+    killed_while_applying(recovery, r, &file, || in_quarantine(recovery, "manifest"));
+    assert!(!in_quarantine(recovery, "placing"), "too late to test anything");
+    // In place: the very file that was to be copied.
+    fs::write(recovery.tree.join("z/in/report"), "what a service wrote").unwrap();
+    let r = recovery.start();
+    apply_until_done(&pair, &file);
+    assert!(r.log().contains("z/done/report"), "{}", r.log());
+    pair.equal("after the way home");
+    let there = listed(&recovery.tree);
+    let text = |path: &str| there.get(path).map(|bytes| String::from_utf8(bytes.clone()).unwrap());
+    assert_eq!(text("z/done/report").as_deref(), Some("the report of the day"));
+    assert_eq!(text("z/in/report").as_deref(), Some("what a service wrote"));
+    let mode = |n: usize| fs::metadata(recovery.tree.join(path(n))).unwrap().permissions().mode();
+    assert_eq!((0..FILES).filter(|n| mode(*n) & 0o777 != 0o600).count(), 0);
+    assert!(!recovery.tree.join(".farshore/failback").exists(), "nothing of it is left");
+}
