@@ -242,6 +242,8 @@ struct Inner {
     ahead: BTreeMap<RelPath, ahead::Waiting>,
     /// What the last point does not have because of that.
     lags: ahead::Lags,
+    /// A time up to which all accounts are in that another run left out without a name; until they were looked at.
+    unnamed: Option<i64>,
     queue: turns::Queue,
     found_by_event: u64,
     found: u64,
@@ -275,6 +277,7 @@ impl Sender {
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let behind = reader.behind().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let lag = |since_ms| ahead::Lag { since_ms, is_unknown: true, why: None };
+        let unnamed = behind.unnamed_since();
         let lags = behind.first.into_iter().map(|(account, since)| (account, lag(since)));
         let lags = lags.collect();
         let classes = Mutex::new(Arc::new(std::mem::take(&mut config.classes)));
@@ -298,6 +301,7 @@ impl Sender {
             looks: Looks::default(),
             ahead: BTreeMap::new(),
             lags,
+            unnamed,
             queue: turns::Queue::default(),
             found_by_event: 0,
             found: 0,

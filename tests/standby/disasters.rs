@@ -303,6 +303,36 @@ fn at_once(here: &crate::pair::Daemon, change: impl FnOnce()) {
     kill_process(pid, Signal::CONT).unwrap();
 }
 
+/// In each cut that sends a part of the accounts it would be in fewer folders than is noticed.
+#[test]
+fn a_note_in_all_folders_is_held_whole_beside_more_than_a_cut_takes() {
+    const LINE: &str = "brake = { note_directories = 20 }\n[bandwidth]\nlimit = \"4M\"";
+    let pair = Pair::with(Dials::Production, LINE);
+    for folder in (0..40).map(|n| format!("acct{}/in{}", n % 10, n / 10)) {
+        pair.write(&format!("{folder}/first"), b"1");
+    }
+    let (_there, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.production, "looked at all", |share| {
+        share["capture"]["last_look_unix_ms"].is_i64()
+    });
+    let mut rng = farshore_test_support::Rng::new(3);
+    at_once(&here, || {
+        for n in 0..40 {
+            let folder = format!("acct{}/in{}", n % 10, n / 10);
+            pair.write(&format!("{folder}/order"), &rng.bytes(256 << 10));
+            pair.write(&format!("{folder}/READ_ME.txt"), &[b'!'; 300]);
+        }
+    });
+    held(&pair);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let came = (0..40).filter(|n| {
+        let folder = there(&pair, &format!("acct{}/in{}", n % 10, n / 10));
+        folder.join("READ_ME.txt").exists() || folder.join("order").exists()
+    });
+    assert_eq!(came.count(), 0, "nothing passed");
+}
+
 /// Files in all accounts at the standby, by their extension.
 fn files(pair: &Pair, extension: &str) -> usize {
     let accounts = (0..10).map(|n| there(pair, &format!("acct{n}/inbound")));

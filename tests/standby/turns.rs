@@ -17,6 +17,7 @@ const LINE: &str = "priority = { high = [\"pay\"], low = [\"low\"] }\nbrake = { 
 const MIB: usize = 1 << 20;
 const ACCOUNTS: usize = 10;
 const FILES: usize = 4;
+const OLD: usize = 60;
 
 fn noted(pair: &Pair, truth: &Truth, path: &str, content: &[u8]) {
     let began = now_ns();
@@ -64,6 +65,8 @@ fn begun(more: &str) -> (Pair, Truth, [crate::pair::Daemon; 2]) {
             folders.map(|path| (path.clone(), State::of(&pair.production.tree.join(path))));
         truth.note(began, now_ns(), states);
     }
+    // Of the last that has its turn.
+    (0..OLD).for_each(|n| noted(&pair, &truth, &format!("acct9/in/old{n}"), b"old"));
     let daemons = [pair.recovery.start(), pair.production.start()];
     pair.point();
     pair.wait(&pair.production, "looked at all", |share| {
@@ -74,6 +77,12 @@ fn begun(more: &str) -> (Pair, Truth, [crate::pair::Daemon; 2]) {
 
 fn backlog(pair: &Pair, truth: &Truth) {
     let mut rng = Rng::new(5);
+    // Less than half of them, which is no disaster however many cuts it is planned with.
+    for path in (0..OLD * 2 / 5).map(|n| format!("acct9/in/old{n}")) {
+        let began = now_ns();
+        fs::remove_file(pair.production.tree.join(&path)).unwrap();
+        truth.note(began, now_ns(), [(path, State::Absent)]);
+    }
     for account in 0..ACCOUNTS {
         for file in 0..FILES {
             noted(pair, truth, &format!("acct{account}/in/new{file}"), &rng.bytes(MIB));
@@ -129,6 +138,7 @@ fn an_important_account_does_not_wait_for_the_backlog_of_others() {
     for site in [&pair.production, &pair.recovery] {
         let share = pair.wait(site, "level again", |share| share["accounts"]["count"] == 0);
         assert_eq!(share["recovery_point"]["exceptions"], 0, "{share:#}");
+        assert_eq!(share["holds_total"], 0, "what waits is counted once: {share:#}");
     }
     println!(
         "{meanwhile} points of the important account, {named} behind at most, {:?}",

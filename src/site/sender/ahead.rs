@@ -6,7 +6,8 @@
 //! directories that changed in the accounts that wait.
 //!
 //! After a restart it is not known what was not looked at: an account that the last point names is named until
-//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account.
+//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account. Of those that are too
+//! many to be named it is known up to when they are in at least, and that is what is said of whichever waits then.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -135,6 +136,7 @@ impl Sender {
         let left_out = left_out.collect();
         let is_held = |account: &RelPath| cut.withheld.covers(account);
         let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        let last_ms = inner.unnamed.map_or(last_ms, |unnamed| unnamed.min(last_ms));
         lags_of(&inner.lags, &left_out, is_held, inner.under_way.completes, last_ms)
     }
 

@@ -264,6 +264,10 @@ impl Cuts for Sender {
             }
         }
         inner.covered |= completes;
+        if inner.covered {
+            // What an earlier run left out without a name was in this cut, or is named with it.
+            inner.unnamed = None;
+        }
         let was_seeding = std::mem::take(&mut inner.seeding);
         if was_seeding {
             // A first copy looks at everything.
