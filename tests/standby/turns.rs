@@ -1,6 +1,6 @@
 //! A backlog of many accounts on a thin line: whose turn it is, and what the points say meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use farshore_test_support::Rng;
 use serde_json::Value;
 
 use crate::common::PATIENCE;
+use crate::kills::named_behind;
 use crate::pair::{Dials, Pair, there};
 use crate::truth::{State, Truth, now_ns};
 
@@ -26,17 +27,12 @@ fn noted(pair: &Pair, truth: &Truth, path: &str, content: &[u8]) {
     truth.note(began, now_ns(), [(path.to_owned(), state)]);
 }
 
-/// Who is behind, as the standby says of its point: all of them, with the time of the point.
-fn behind(share: &Value) -> (i64, BTreeSet<String>) {
-    let time = share["recovery_point"]["time_unix_ms"].as_i64().expect("a point");
-    let worst = share["accounts"]["worst"].as_array().into_iter().flatten();
-    let names: BTreeSet<String> =
-        worst.map(|account| account["account"].as_str().expect("a name").to_owned()).collect();
-    assert_eq!(share["accounts"]["count"].as_u64(), Some(names.len() as u64), "{share:#}");
-    (time, names)
+/// Who is behind, as the standby says of its point, with the time of that.
+fn behind(share: &Value) -> (i64, BTreeMap<String, i64>) {
+    (share["recovery_point"]["time_unix_ms"].as_i64().expect("a point"), named_behind(share))
 }
 
-/// That what the standby says is true of all accounts that it does not name; how many it names.
+/// That what the standby says is true of all accounts, of those it names as at their own times; how many these are.
 fn true_but_for_those_named(pair: &Pair, truth: &Truth) -> usize {
     // Two equal answers are of one point.
     let (time, names) = loop {
@@ -47,9 +43,7 @@ fn true_but_for_those_named(pair: &Pair, truth: &Truth) -> usize {
             break second;
         }
     };
-    let wrong = truth.check(&pair.recovery.tree, time).wrong;
-    let is_named = |text: &&String| names.iter().any(|name| text.starts_with(&format!("{name}/")));
-    let wrong: Vec<_> = wrong.iter().filter(|text| !is_named(text)).collect();
+    let wrong = truth.check_behind(&pair.recovery.tree, time, &names).wrong;
     assert!(wrong.is_empty(), "{names:?} are behind at {time}, and yet {wrong:#?}");
     names.len()
 }

@@ -98,10 +98,15 @@ impl Sender {
         }
     }
 
+    /// What the line is held to in a second.
+    pub(super) fn line_limit(&self) -> Option<u64> {
+        Some(self.ahead_limit.0.load(Relaxed)).filter(|limit| *limit > 0)
+    }
+
     /// What a second of the line takes, as far as that is known.
     pub(super) fn ahead_min(&self) -> u64 {
-        let known = [self.ahead_limit.0.load(Relaxed), self.progress.line_rate.load(Relaxed)];
-        let second = known.into_iter().filter(|rate| *rate > 0).min().unwrap_or(u64::MAX);
+        let carried = Some(self.progress.line_rate.load(Relaxed)).filter(|rate| *rate > 0);
+        let second = self.line_limit().into_iter().chain(carried).min().unwrap_or(u64::MAX);
         within_limits(second)
     }
 

@@ -80,11 +80,11 @@ impl Queue {
         self.is_due = false;
     }
 
-    /// What a cut is to take of which the plan took that long; `second` is what the line does in one, as far as that is
-    /// known otherwise.
-    fn budget(&self, second: u64, planning: Duration) -> u64 {
-        let Some(rate) = self.rate else { return second };
-        let second = ahead::within_limits(second.min(rate));
+    /// What a cut is to take of which the plan took that long. What cuts sent says more of the line than what a file did
+    /// that travelled beside them; `guess` is what is thought of it before there was one, and never more than its limit.
+    fn budget(&self, guess: u64, limit: Option<u64>, planning: Duration) -> u64 {
+        let Some(rate) = self.rate else { return guess };
+        let second = ahead::within_limits(rate.min(limit.unwrap_or(u64::MAX)));
         let planned = u64::try_from(planning.as_millis()).unwrap_or(u64::MAX);
         second.max(planned.saturating_mul(PLANNING_TIMES).saturating_mul(rate / 1_000))
     }
@@ -119,7 +119,7 @@ impl Sender {
             return None;
         }
         let planning = inner.under_way.began.map_or(Duration::ZERO, |began| began.elapsed());
-        Some(inner.queue.budget(self.ahead_min(), planning))
+        Some(inner.queue.budget(self.ahead_min(), self.line_limit(), planning))
     }
 
     /// Chooses the accounts of a cut; those that wait.
@@ -164,13 +164,16 @@ mod tests {
     fn a_cut_is_about_a_second_of_the_line_and_longer_than_its_planning() {
         const MIB: u64 = 1 << 20;
         let mut queue = Queue::default();
-        assert_eq!(queue.budget(40 * MIB, Duration::from_secs(9)), 40 * MIB, "nothing measured");
+        let none = Duration::ZERO;
+        assert_eq!(queue.budget(40 * MIB, None, Duration::from_secs(9)), 40 * MIB, "a guess");
         queue.rate = Some(10 * MIB);
-        assert_eq!(queue.budget(64 * MIB, Duration::from_millis(10)), 10 * MIB);
-        assert!(queue.budget(64 * MIB, Duration::from_secs(2)) > 79 * MIB);
+        assert_eq!(queue.budget(64 * MIB, None, Duration::from_millis(10)), 10 * MIB);
+        assert_eq!(queue.budget(4 * MIB, None, none), 10 * MIB, "a file beside cuts was slow");
+        assert_eq!(queue.budget(4 * MIB, Some(8 * MIB), none), 8 * MIB);
+        assert!(queue.budget(64 * MIB, None, Duration::from_secs(2)) > 79 * MIB);
         queue.rate = Some(1);
-        assert_eq!(queue.budget(64 * MIB, Duration::ZERO), 4 * MIB);
+        assert_eq!(queue.budget(64 * MIB, None, none), 4 * MIB);
         queue.rate = Some(u64::MAX);
-        assert_eq!(queue.budget(64 * MIB, Duration::ZERO), 64 * MIB);
+        assert_eq!(queue.budget(64 * MIB, None, none), 64 * MIB);
     }
 }
