@@ -50,7 +50,7 @@ impl Classes {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     turns: Turns,
-    /// What cuts sent in a second, by the last ones that left something out.
+    /// What a cut sent in a second, of the last ones that left something out.
     rate: Option<u64>,
     /// Something was left out by the last cut: the next one is due at once.
     is_due: bool,
@@ -61,6 +61,7 @@ pub(super) struct Queue {
 pub(super) struct Chosen {
     next: Turns,
     cost: u64,
+    budget: u64,
     began: Instant,
 }
 
@@ -80,7 +81,7 @@ impl Queue {
         self.is_due = false;
     }
 
-    /// What a cut is to take of which the plan took that long. What cuts sent says more of the line than what a file did
+    /// What a cut is to take of which the plan took that long: about a second of the line. What cuts sent says more of the line than what a file did
     /// that travelled beside them; `guess` is what is thought of it before there was one, and never more than its limit.
     fn budget(&self, guess: u64, limit: Option<u64>, planning: Duration) -> u64 {
         let Some(rate) = self.rate else { return guess };
@@ -91,14 +92,20 @@ impl Queue {
 
     /// The cut was sealed.
     pub(super) fn sealed(&mut self, chosen: Option<Chosen>) {
-        let Some(Chosen { next, cost, began }) = chosen else {
+        let Some(Chosen { next, cost, budget, began }) = chosen else {
             self.turns = Turns::default();
             return;
         };
-        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        let rate = cost.saturating_mul(1_000) / millis;
-        self.rate = Some(self.rate.map_or(rate, |former| former / 2 + rate / 2));
         self.turns = next;
+        self.measured(cost, began.elapsed(), budget);
+    }
+
+    /// A cut may cost far less than it was thought to, when the standby had most of it: the next one that does not is not to
+    /// be long for that. So the rate grows to twice as much at most.
+    fn measured(&mut self, cost: u64, took: Duration, budget: u64) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = cost.saturating_mul(1_000) / millis;
+        self.rate = Some(rate.min(self.rate.unwrap_or(budget).saturating_mul(2)));
     }
 
     /// The line is another one.
@@ -135,8 +142,8 @@ impl Sender {
                 tally.whole = false;
             }
             under_way.met.retain(|account, _| !turn.left_out.contains(account));
-            under_way.chosen =
-                Some(Chosen { next: turn.next, cost: turn.cost, began: Instant::now() });
+            let (cost, began) = (turn.cost, Instant::now());
+            under_way.chosen = Some(Chosen { next: turn.next, cost, budget, began });
         }
         turn.left_out
     }
@@ -173,7 +180,12 @@ mod tests {
         assert!(queue.budget(64 * MIB, None, Duration::from_secs(2)) > 79 * MIB);
         queue.rate = Some(1);
         assert_eq!(queue.budget(64 * MIB, None, none), 4 * MIB);
-        queue.rate = Some(u64::MAX);
-        assert_eq!(queue.budget(64 * MIB, None, none), 64 * MIB);
+        queue.measured(400 * MIB, Duration::from_secs(1), 4 * MIB);
+        assert_eq!(queue.rate, Some(2), "twice as much as before");
+        let mut queue = Queue::default();
+        queue.measured(400 * MIB, Duration::from_secs(1), 64 * MIB);
+        assert_eq!(queue.budget(64 * MIB, None, none), 64 * MIB, "no cut is worth more");
+        queue.measured(10 * MIB, Duration::from_secs(1), 64 * MIB);
+        assert_eq!(queue.budget(64 * MIB, None, none), 10 * MIB, "slower at once");
     }
 }
