@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench standby
 //! FARSHORE_BENCH_RATE=500 FARSHORE_BENCH_SECONDS=120 FARSHORE_BENCH_FILES=1000000 cargo bench --bench standby
+//! FARSHORE_BENCH_ACCOUNTS=20 FARSHORE_BENCH_MIB=50 FARSHORE_BENCH_LINE=40M cargo bench --bench standby -- backlog
 //! ```
 //! Lag is told twice: as the standby's status does, and as its objective means it, from the truth: for each
 //! change, how long after it was done a sealed point that vouches for it was known at the standby.
@@ -181,7 +182,78 @@ fn large(files: u64, seconds: u64, rate: u64) {
     memory("standby", &standby);
 }
 
+/// Files of a backlog, in KiB.
+const SIZES: [usize; 6] = [16, 64, 16, 256, 16, 1_024];
+/// How often the important account changes its file.
+const EACH: Duration = Duration::from_millis(200);
+
+/// Many accounts get a backlog at once, on a line of a rate, while an important one changes a small file: how long
+/// each change takes to be in a point.
+fn backlog(accounts: u64, mib: u64, line: &str) {
+    let more =
+        format!("priority = {{ high = [\"pay\"] }}\n{NO_BRAKE}\n[bandwidth]\nlimit = \"{line}\"");
+    let pair = Pair::of_size(Dials::Production, &more, &format!("{}m", 3 * accounts * mib + 512));
+    let (file, path) = (pair.production.tree.join("pay/in/file"), there(&pair, "pay/in/file"));
+    pair.write("pay/in/file", b"0");
+    (0..accounts).for_each(|n| pair.write(&format!("acct{n}/in/first"), b"1"));
+    let (standby, sender) = (pair.recovery.start(), pair.production.start());
+    point_after(&pair.recovery, now_ns());
+    let mut rng = farshore_test_support::Rng::new(7);
+    let made = Instant::now();
+    for account in 0..accounts {
+        let (mut left, mut n) = (usize::try_from(mib).unwrap() << 20, 0);
+        while left > 0 {
+            let size = (SIZES[n % SIZES.len()] << 10).min(left);
+            pair.write(&format!("acct{account}/in/{n}"), &rng.bytes(size));
+            (left, n) = (left - size, n + 1);
+        }
+    }
+    println!(
+        "{accounts} accounts of {mib} MiB, made in {} ms, at {line}:",
+        made.elapsed().as_millis()
+    );
+    let (began, mut written, mut took) = (Instant::now(), Vec::new(), Vec::new());
+    let (mut behind, mut last) = (true, 0);
+    while behind || took.len() < written.len() {
+        if behind && began.elapsed() >= EACH * u32::try_from(written.len()).unwrap() {
+            fs::write(&file, (written.len() + 1).to_string()).unwrap();
+            written.push(now_ns());
+        }
+        let share = share(&pair.recovery);
+        let is_in = |n: usize| {
+            fs::read_to_string(&path).is_ok_and(|t| t.parse().is_ok_and(|t: usize| t > n))
+        };
+        while let Some(at) = written.get(took.len())
+            && declared_ms(&share).is_some_and(|time| i128::from(time) * 1_000_000 > *at)
+            && is_in(took.len())
+        {
+            took.push((now_ns() - at) / 1_000_000);
+        }
+        let names = (0..accounts).map(|n| there(&pair, &format!("acct{n}/in/0")));
+        let is_through = share["accounts"]["count"] == 0 && names.map(|p| p.exists()).all(|is| is);
+        if behind && is_through {
+            (behind, last) = (false, began.elapsed().as_millis());
+        }
+        assert!(began.elapsed() < PATIENCE, "never through");
+        std::thread::sleep(POLL / 5);
+    }
+    told("a change of the important account in a point", took);
+    println!("  the backlog is through after {last} ms");
+    memory("sender", &sender);
+    memory("standby", &standby);
+    point_after(&pair.recovery, now_ns());
+    pair.equal("after the backlog");
+}
+
 fn main() {
+    if std::env::args().any(|arg| arg == "backlog") {
+        let line = std::env::var("FARSHORE_BENCH_LINE").unwrap_or_else(|_| "40M".into());
+        return backlog(
+            number("FARSHORE_BENCH_ACCOUNTS", 20),
+            number("FARSHORE_BENCH_MIB", 50),
+            &line,
+        );
+    }
     let seconds = number("FARSHORE_BENCH_SECONDS", 60);
     let rate = number("FARSHORE_BENCH_RATE", 100);
     let files = number("FARSHORE_BENCH_FILES", 100_000);

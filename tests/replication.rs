@@ -30,5 +30,7 @@ mod rounds;
 mod sites;
 #[path = "replication/standing.rs"]
 mod standing;
+#[path = "replication/turns.rs"]
+mod turns;
 #[path = "replication/wire.rs"]
 mod wire;

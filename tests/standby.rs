@@ -38,3 +38,5 @@ mod scrub;
 mod steady;
 #[path = "standby/truth.rs"]
 mod truth;
+#[path = "standby/turns.rs"]
+mod turns;

@@ -24,6 +24,7 @@ use crate::spool::{Spool, SpoolReader};
 mod change;
 mod detached;
 mod join;
+mod loads;
 mod moves;
 mod parts;
 mod ways;
@@ -107,6 +108,8 @@ pub struct Plan {
     shut: Shut,
     /// Of this nothing is sent.
     withheld: Withheld,
+    /// Changes among them that wait for another cut.
+    waits: u64,
 }
 
 impl Plan {
@@ -132,13 +135,15 @@ impl Plan {
             barred: HashSet::new(),
             shut: Shut::default(),
             withheld: Withheld::default(),
+            waits: 0,
         }
     }
 
     /// Things to do; an upper bound, since a closer look may find nothing changed.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.removed_files.len() + self.looks.len() + self.removed_directories.len()
+        let all = self.removed_files.len() + self.looks.len() + self.removed_directories.len();
+        all.saturating_sub(self.waits)
     }
 
     /// Whether nothing is to do.

@@ -52,6 +52,7 @@ mod receipts;
 mod rounds;
 mod sealing;
 pub mod standing;
+mod turns;
 mod worker;
 
 use ahead::AheadDesk;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use farshore_core::path::{RelPath, escape_text};
 use farshore_core::recovery_point::RecoveryPoint;
+use farshore_core::turns::Class;
 use farshore_engine::progress::Progress;
 
 pub mod clock;
@@ -30,7 +31,7 @@ mod worker;
 use clock::Clock;
 use facts::{
     AtRisk, Capture, ClockStatus, History, Hold, NodeStatus, PointStatus, PolicySummary, Problem,
-    Role, Scrub, ScrubAccount, ShareState, SiteStatus, Standby,
+    Role, Scrub, ScrubAccount, ShareState, SiteStatus, Standby, Why,
 };
 use series::{LagHour, Rates};
 use worker::Workers;
@@ -118,6 +119,40 @@ struct TrafficFacts {
     received: Rates,
 }
 
+/// An account that is behind its share.
+#[derive(Debug, Clone, Copy)]
+pub struct Late<'a> {
+    /// The account.
+    pub account: &'a RelPath,
+    /// The time up to which the last point has it.
+    pub time_unix_ms: i64,
+    /// What it waits for, if that is known.
+    pub why: Option<Why>,
+    /// How important it is.
+    pub class: Class,
+}
+
+impl<'a> From<(&'a RelPath, i64)> for Late<'a> {
+    fn from((account, time_unix_ms): (&'a RelPath, i64)) -> Self {
+        Self { account, time_unix_ms, why: None, class: Class::Normal }
+    }
+}
+
+/// The same, as it is kept.
+#[derive(Debug, Clone)]
+struct Behind {
+    account: String,
+    time_unix_ms: i64,
+    why: Option<Why>,
+    class: Class,
+}
+
+impl From<Late<'_>> for Behind {
+    fn from(Late { account, time_unix_ms, why, class }: Late<'_>) -> Self {
+        Self { account: account_name(account), time_unix_ms, why, class }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct ShareFacts {
     name: String,
@@ -140,8 +175,8 @@ struct ShareFacts {
     holds: Vec<Hold>,
     holds_total: u64,
     accounts: u64,
-    /// T of those with the oldest.
-    worst: Vec<(String, i64)>,
+    /// Those with the oldest T.
+    worst: Vec<Behind>,
     scrub: Option<Scrub>,
     history: Option<History>,
     policy: Option<PolicySummary>,
@@ -499,20 +534,19 @@ impl ShareBoard {
         self.post(|share| (share.holds, share.holds_total) = (holds, total));
     }
 
-    /// T of every account that is behind its share. Only those with the oldest are kept by name.
-    pub fn accounts<'a>(&self, all: impl IntoIterator<Item = (&'a RelPath, i64)>) {
+    /// Every account that is behind its share. Only those with the oldest T are kept by name.
+    pub fn accounts<'a, A: Into<Late<'a>>>(&self, all: impl IntoIterator<Item = A>) {
         let mut count = 0_u64;
-        let mut worst: Vec<(&RelPath, i64)> = Vec::with_capacity(NAMED_MAX + 1);
-        for (account, time) in all {
+        let mut worst: Vec<Late<'_>> = Vec::with_capacity(NAMED_MAX + 1);
+        for late in all.into_iter().map(Into::into) {
             count += 1;
-            let place = worst.partition_point(|(_, other)| *other <= time);
+            let place = worst.partition_point(|other| other.time_unix_ms <= late.time_unix_ms);
             if place < NAMED_MAX {
-                worst.insert(place, (account, time));
+                worst.insert(place, late);
                 worst.truncate(NAMED_MAX);
             }
         }
-        let worst =
-            worst.into_iter().map(|(account, time)| (account_name(account), time)).collect();
+        let worst = worst.into_iter().map(Behind::from).collect();
         self.post(|share| (share.accounts, share.worst) = (count, worst));
     }
 

@@ -163,6 +163,8 @@ pub struct Share {
     pub io_limit: Option<u64>,
     /// When replication is held.
     pub brake: Brake,
+    /// Which accounts go first, and which last.
+    pub priority: Priority,
     /// Other hosts that change the share too, and report what they see change.
     pub nodes: Vec<String>,
     /// Commands of the site's own around a change of role.
@@ -171,6 +173,15 @@ pub struct Share {
     pub lease: Option<Duration>,
     /// Whether the root may lie in a folder of the operating system.
     pub allow_protected: bool,
+}
+
+/// `[share.priority]`: patterns of account paths. An account that none names is a normal one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Priority {
+    /// Those that go first.
+    pub high: Vec<String>,
+    /// Those that go last.
+    pub low: Vec<String>,
 }
 
 /// `[share.hooks]`.

@@ -87,7 +87,7 @@ mod talk;
 use ends::{End, Slot, Want};
 use links::let_in;
 use roles::ShareRole;
-use sending::brake_config;
+use sending::{brake_config, classes};
 use talk::TalkLine;
 
 /// Time a peer has for its first message.
@@ -355,7 +355,8 @@ impl Daemon {
         for share in &config.shares {
             self.show_share(share);
             if let Some(outgoing) = self.outgoing(&share.name) {
-                outgoing.sender.reload(share.settle, share.scan, brake_config(share))?;
+                let (brake, classes) = (brake_config(share), classes(share)?);
+                outgoing.sender.reload(share.settle, share.scan, brake, classes)?;
             }
         }
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;

@@ -214,7 +214,7 @@ pub struct LossManifest {
     /// How many more were held, of which neither the name nor the T is known here.
     #[serde(default)]
     pub held_unnamed: u64,
-    /// Accounts that waited for a large file, which is not here: their changes since their own T are at risk too.
+    /// Accounts that waited for a large file, or for their turn: their changes since their own T are at risk too.
     #[serde(default)]
     pub behind: Vec<Behind>,
     /// How many more waited, of which neither the name nor the T is known here.
@@ -333,13 +333,15 @@ impl LossManifest {
         }
         for Behind { account, time, .. } in &self.behind {
             lines.push(format!(
-                "account {account} waited for a large file: its changes after {time} are at risk"
+                "account {account} waited for a large file or its turn: its changes after {time} are at risk"
             ));
         }
         if self.behind_unnamed > 0 {
             let more = self.behind_unnamed;
             let risk = "their changes after times that are not known here are at risk";
-            lines.push(format!("{more} more accounts waited for a large file: {risk}"));
+            lines.push(format!(
+                "{more} more accounts waited for a large file or their turn: {risk}"
+            ));
         }
         lines.push(format!(
             "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
@@ -432,7 +434,7 @@ mod tests {
         let manifest = LossManifest { held_unnamed: 3, behind_unnamed: 5, ..Default::default() };
         let lines = manifest.lines().join("\n");
         assert!(lines.contains("3 more accounts were held"), "{lines}");
-        assert!(lines.contains("5 more accounts waited for a large file"), "{lines}");
+        assert!(lines.contains("5 more accounts waited for a large file or their turn"), "{lines}");
         let lines = LossManifest::default().lines().join("\n");
         assert!(!lines.contains("more accounts"), "{lines}");
     }

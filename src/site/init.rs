@@ -231,6 +231,13 @@ role = @role
 #probe = ["/usr/local/sbin/probe-services"]
 #timeout = "5m"
 
+# Which accounts go first, and which last, when there is more to send than about a second of the line: patterns
+# of their paths below the share, as rules have them ('*' any bytes but '/'). Others are normal; none waits for ever.
+# Default: none. In force with a reload.
+[share.priority]
+#high = ["payments", "BU01/*"]
+#low = ["archive-*"]
+
 # When replication of an account, or of the share, is held until somebody looks at it (docs/brake.md).
 [share.brake]
 # More deletions within 'window' than both of these, of the share; the accounts with the largest part are held.

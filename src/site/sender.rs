@@ -58,12 +58,14 @@ mod drain;
 mod held;
 mod live;
 mod start;
+mod turns;
 mod waits;
 
 use brakes::Brakes;
 pub use held::Decided;
 use held::{GuardHold, Looks};
 use live::Pace;
+pub use turns::Classes;
 use waits::{waits, without};
 
 /// How often a point is made although nothing changed: it says that nothing did.
@@ -97,6 +99,8 @@ pub struct SenderConfig {
     pub scan: Duration,
     /// The brake.
     pub brake: BrakeConfig,
+    /// Which accounts are important.
+    pub classes: Classes,
     /// Where the brake is kept.
     pub folder: PathBuf,
     /// Other hosts that report.
@@ -120,6 +124,7 @@ pub struct Sender {
     inner: Mutex<Inner>,
     pace: Mutex<Pace>,
     ahead_limit: ahead::Limit,
+    classes: Mutex<Arc<Classes>>,
     /// Of the session there is.
     talk: Mutex<Option<Arc<KeyTalk>>>,
     /// The other end was told what is held now.
@@ -182,6 +187,10 @@ struct UnderWay {
     waits: Vec<RelPath>,
     /// Accounts that its point will not have.
     lags: ahead::Lags,
+    /// Changes of each account that its plan met, and how many of them were announced.
+    met: BTreeMap<RelPath, (u64, u64)>,
+    /// What it takes, where that is not all.
+    chosen: Option<turns::Chosen>,
 }
 
 impl Trouble {
@@ -233,6 +242,9 @@ struct Inner {
     ahead: BTreeMap<RelPath, ahead::Waiting>,
     /// What the last point does not have because of that.
     lags: ahead::Lags,
+    /// A time up to which all accounts are in that another run left out without a name; until they were looked at.
+    unnamed: Option<i64>,
+    queue: turns::Queue,
     found_by_event: u64,
     found: u64,
     /// What the ends were found to differ in, until a cut mends it.
@@ -251,7 +263,7 @@ impl Sender {
     /// # Errors
     /// [`Failure`] when what is kept of the brake cannot be used.
     pub fn new(
-        config: SenderConfig,
+        mut config: SenderConfig,
         storage: Arc<UringStorage>,
         catalog: Arc<Catalog>,
         (dirty, watcher, resumed): (DirtySet, Watcher, Resumed),
@@ -264,9 +276,11 @@ impl Sender {
         let reader = catalog.reader().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let last_point = reader.recovery_point().map_err(|e| Failure::new(Exit::Refused, &e))?;
         let behind = reader.behind().map_err(|e| Failure::new(Exit::Refused, &e))?;
-        let lag = |since_ms| ahead::Lag { since_ms, is_unknown: true };
+        let lag = |since_ms| ahead::Lag { since_ms, is_unknown: true, why: None };
+        let unnamed = behind.unnamed_since();
         let lags = behind.first.into_iter().map(|(account, since)| (account, lag(since)));
         let lags = lags.collect();
+        let classes = Mutex::new(Arc::new(std::mem::take(&mut config.classes)));
         let brakes = Brakes::open(&config.folder, config.brake.clone(), &catalog)?;
         let inner = Inner {
             seeding: last_point.is_none(),
@@ -287,6 +301,8 @@ impl Sender {
             looks: Looks::default(),
             ahead: BTreeMap::new(),
             lags,
+            unnamed,
+            queue: turns::Queue::default(),
             found_by_event: 0,
             found: 0,
             differing: None,
@@ -313,6 +329,7 @@ impl Sender {
             inner: Mutex::new(inner),
             pace: Mutex::new(pace),
             ahead_limit: ahead::Limit::default(),
+            classes,
             talk: Mutex::default(),
             told: AtomicBool::new(false),
             distrusts: AtomicBool::new(false),
@@ -551,7 +568,8 @@ impl Sender {
     }
 
     fn is_due(&self, inner: &Inner, dirty: &DirtyStatus, left_out: &BTreeSet<RelPath>) -> bool {
-        if !inner.wanted.is_empty() || inner.seeding || inner.differ > 0 {
+        let is_asked_for = !inner.wanted.is_empty() || inner.queue.is_due();
+        if is_asked_for || inner.seeding || inner.differ > 0 {
             return true;
         }
         let settle = i64::try_from(self.pace().settle.as_millis()).unwrap_or(i64::MAX);
@@ -640,15 +658,16 @@ impl Sender {
         let labels = wanted.iter().filter_map(|w| w.label.clone()).collect();
         let approved = std::mem::take(&mut inner.approve_guard);
         inner.differ = 0;
+        inner.queue.taken();
         // A node that is away goes on watching, or says that it did not.
         let completes = completes && watched && known;
         // What came since may be in the cut or not: it counts as not.
         let marks = dirty.marks;
         let (judged, began) = (None, Some(Instant::now()));
         let policy = without(self.policy(), &waits);
-        let lags = BTreeMap::new();
+        let rest = UnderWay::default();
         inner.under_way =
-            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits, lags };
+            UnderWay { taken, slice, wanted, judged, completes, marks, held, began, waits, ..rest };
         let state = match () {
             () if inner.seeding => ShareState::Seeding,
             () if inner.whole.is_some() => ShareState::Looking,
@@ -684,25 +703,6 @@ impl Sender {
         Withheld::new(self.brakes.withheld(), self.config.account_depth)
     }
 
-    /// Marks what could not be replicated and is to be tried again.
-    fn retry(&self, inner: &mut Inner) {
-        let now = Instant::now();
-        for (path, trouble) in &mut inner.troubled {
-            if !trouble.marked && trouble.again <= now {
-                if trouble.needed.is_some_and(|needed| self.is_still_too_large(path, needed)) {
-                    trouble.again = now + trouble.wait();
-                    continue;
-                }
-                let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
-                self.dirty.mark(&directory, false, now_ms());
-                trouble.marked = true;
-            }
-        }
-        for (directory, _) in inner.deferred.extract_if(.., |_, again| *again <= now) {
-            self.dirty.mark(&directory, false, now_ms());
-        }
-    }
-
     fn heart(&self) -> Heart {
         *self.heart.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -710,42 +710,6 @@ impl Sender {
     /// What is free at the standby, as it said last.
     fn standby_free(&self) -> Option<u64> {
         self.heart().free
-    }
-
-    /// Notes what a cut could not replicate, and forgets what it could.
-    fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
-        let covered = |path: &RelPath| cut.look.covers(path) && !cut.left_out.covers(path);
-        let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
-        let former: HashMap<RelPath, u32> = inner
-            .troubled
-            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
-            .map(|(path, trouble)| (path, trouble.times))
-            .collect();
-        let account = |path: &RelPath| account_of(path, self.config.account_depth);
-        let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
-        let too_large = self.progress.take_too_large().into_iter();
-        let too_large: HashMap<RelPath, TooLarge> =
-            too_large.map(|file| (file.path.clone(), file)).collect();
-        for problem in problems {
-            let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            let (path, file) = (&problem.path, too_large.get(&problem.path));
-            let text = match file {
-                Some(TooLarge { needed, free, .. }) => {
-                    format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
-                }
-                None => format!("{path}: {}", problem.text),
-            };
-            self.board.problem(&account(path), &text);
-            if inner.troubled.len() < TROUBLED_MAX {
-                let needed = file.map(|file| file.needed);
-                let now = Instant::now();
-                let mut trouble = Trouble { times, again: now, marked: false, needed };
-                trouble.again += trouble.wait();
-                inner.troubled.insert(problem.path.clone(), trouble);
-            }
-        }
-        let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
-        settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
     }
 
     /// The brake learns what the share is like.

@@ -1,6 +1,6 @@
 //! Sessions that stand: one cut after another over one link.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use farshore_core::guard::{Hold, Threshold};
 use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_core::turns::{Class, Loads, Turn, Turns};
 use farshore_engine::apply::HistoryBounds;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::{Compression, Striping};
@@ -54,6 +55,9 @@ struct State_ {
     released: Vec<RelPath>,
     /// What the next points do not have.
     behind: Vec<(RelPath, i64)>,
+    /// What a cut may take, and who waits.
+    budget: Option<u64>,
+    turns: Turns,
 }
 
 enum Told {
@@ -94,6 +98,11 @@ impl Script {
     /// The next points do not have these accounts as at their time.
     pub(crate) fn are_behind(&self, behind: Vec<(RelPath, i64)>) {
         self.state.lock().unwrap().behind = behind;
+    }
+
+    /// Cuts take so much.
+    pub(crate) fn takes(&self, budget: u64) {
+        self.state.lock().unwrap().budget = Some(budget);
     }
 
     /// What the last cut left out.
@@ -188,6 +197,21 @@ impl Cuts for Script {
         !self.state.lock().unwrap().refuses
     }
 
+    fn budget(&self, _: &Cut) -> Option<u64> {
+        self.state.lock().unwrap().budget
+    }
+
+    fn turn(&self, _: &Cut, loads: Loads, budget: u64) -> BTreeSet<RelPath> {
+        let mut state = self.state.lock().unwrap();
+        let class = |account: &RelPath| match account.as_bytes().first() {
+            Some(b'h') => Class::High,
+            _ => Class::Normal,
+        };
+        let Turn { left_out, next, .. } = state.turns.choose(loads, class, budget);
+        state.turns = next;
+        left_out
+    }
+
     fn exceptions(&self, _: &Cut, problems: &[Problem], faults: u64) -> u64 {
         problems.len() as u64 + faults
     }
@@ -228,8 +252,15 @@ fn nothing(time: i64) -> Cut {
 }
 
 pub(crate) fn parts<const N: usize>(time: i64, directories: [&str; N]) -> Cut {
-    let part = |d: &str| Part { directory: path(d), deep: false };
-    Cut { look: Look::Parts(Scope::new(directories.map(part))), ..nothing(time) }
+    looks(time, directories.map(part))
+}
+
+pub(crate) fn part(directory: &str) -> Part {
+    Part { directory: path(directory), deep: false }
+}
+
+pub(crate) fn looks(time: i64, parts: impl IntoIterator<Item = Part>) -> Cut {
+    Cut { look: Look::Parts(Scope::new(parts)), ..nothing(time) }
 }
 
 fn withheld(account: &str) -> Withheld {

@@ -293,3 +293,101 @@ fn the_standby_says_what_is_held_over_restarts_and_without_the_source() {
     restore(&pair, "acct2", 0..150);
     pair.wait(&pair.recovery, "told that it ended", |share| holds(share).is_empty());
 }
+
+/// Changes the share while its site is as if asleep, so that one cut finds all of it.
+fn at_once(here: &crate::pair::Daemon, change: impl FnOnce()) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let pid = Pid::from_raw(i32::try_from(here.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    change();
+    kill_process(pid, Signal::CONT).unwrap();
+}
+
+/// In each cut that sends a part of the accounts it would be in fewer folders than is noticed.
+#[test]
+fn a_note_in_all_folders_is_held_whole_beside_more_than_a_cut_takes() {
+    const LINE: &str = "brake = { note_directories = 20 }\n[bandwidth]\nlimit = \"4M\"";
+    let pair = Pair::with(Dials::Production, LINE);
+    for folder in (0..40).map(|n| format!("acct{}/in{}", n % 10, n / 10)) {
+        pair.write(&format!("{folder}/first"), b"1");
+    }
+    let (_there, here) = (pair.recovery.start(), pair.production.start());
+    pair.point();
+    pair.wait(&pair.production, "looked at all", |share| {
+        share["capture"]["last_look_unix_ms"].is_i64()
+    });
+    let mut rng = farshore_test_support::Rng::new(3);
+    at_once(&here, || {
+        for n in 0..40 {
+            let folder = format!("acct{}/in{}", n % 10, n / 10);
+            pair.write(&format!("{folder}/order"), &rng.bytes(256 << 10));
+            pair.write(&format!("{folder}/READ_ME.txt"), &[b'!'; 300]);
+        }
+    });
+    held(&pair);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let came = (0..40).filter(|n| {
+        let folder = there(&pair, &format!("acct{}/in{}", n % 10, n / 10));
+        folder.join("READ_ME.txt").exists() || folder.join("order").exists()
+    });
+    assert_eq!(came.count(), 0, "nothing passed");
+}
+
+/// Files in all accounts at the standby, by their extension.
+fn files(pair: &Pair, extension: &str) -> usize {
+    let accounts = (0..10).map(|n| there(pair, &format!("acct{n}/inbound")));
+    let files = accounts.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    files.filter(|file| file.path().extension().is_some_and(|e| e == extension)).count()
+}
+
+/// Of which a cut may take a part alone: all of it is judged before any of that part is sent, so that nothing goes.
+/// What somebody lets pass goes in turns.
+#[test]
+fn a_disaster_larger_than_a_cut_is_held_whole() {
+    const LINE: &str = "brake = { entries = 100, percent = 10 }\n[bandwidth]\nlimit = \"4M\"";
+    for is_encrypted in [false, true] {
+        let pair = Pair::with(Dials::Production, LINE);
+        for account in 0..10 {
+            for n in 0..450 {
+                pair.write(&format!("acct{account}/inbound/{n}.csv"), &[b'x'; 300]);
+            }
+        }
+        let (_there, here) = (pair.recovery.start(), pair.production.start());
+        pair.point();
+        pair.wait(&pair.production, "looked at all", |share| {
+            share["capture"]["last_look_unix_ms"].is_i64()
+        });
+        let mut rng = farshore_test_support::Rng::new(3);
+        at_once(&here, || match is_encrypted {
+            // 4,500 changes: more than 4 MiB of the measure of cuts, of which each is 1 KiB.
+            false => (0..10).for_each(|n| {
+                fs::remove_dir_all(pair.production.tree.join(format!("acct{n}/inbound"))).unwrap();
+            }),
+            // 7 MiB.
+            true => (0..900).for_each(|n| {
+                let file = format!("acct{}/inbound/{}.csv", n % 3, n / 3);
+                let path = pair.production.tree.join(file);
+                fs::write(&path, rng.bytes(8_192)).unwrap();
+                fs::rename(&path, path.with_extension("csv.locked")).unwrap();
+            }),
+        });
+        let held_accounts = if is_encrypted { 3 } else { 10 };
+        pair.wait(&pair.production, "held", |share| holds(share).len() == held_accounts);
+        pair.point();
+        assert_eq!((files(&pair, "csv"), files(&pair, "locked")), (4_500, 0), "nothing passed");
+        brake(&pair, &["approve"]);
+        let patience = std::time::Instant::now() + crate::common::PATIENCE;
+        let mut cuts = std::collections::BTreeSet::new();
+        while (files(&pair, "csv"), files(&pair, "locked"))
+            != if is_encrypted { (3_600, 900) } else { (0, 0) }
+        {
+            let (sequence, _) = pair.point();
+            cuts.insert((sequence, files(&pair, "csv")));
+            assert!(std::time::Instant::now() < patience, "never let pass: {cuts:?}");
+        }
+        pair.whole_point();
+        pair.equal("approved");
+        let status = pair.status(&pair.production);
+        assert!(holds(&status["shares"][0]).is_empty(), "one decision for all cuts: {status:#}");
+    }
+}

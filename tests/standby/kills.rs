@@ -1,8 +1,10 @@
 //! A standby whose site is lost at any moment is what its recovery point says, without the source.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use farshore_test_support::Rng;
+use serde_json::Value;
 
 use crate::churn::Churn;
 use crate::pair::{Daemon, Dials, Pair};
@@ -24,6 +26,18 @@ fn declared(pair: &Pair) -> (u64, i64, u64) {
     let point = &pair.status(&pair.recovery)["shares"][0]["recovery_point"];
     let number = |key: &str| point[key].as_i64().expect("a point");
     (number("sequence").unsigned_abs(), number("time_unix_ms"), number("exceptions").unsigned_abs())
+}
+
+/// The accounts that the recovery site names as behind, each with its own time.
+pub(crate) fn named_behind(share: &Value) -> BTreeMap<String, i64> {
+    let worst = share["accounts"]["worst"].as_array().into_iter().flatten();
+    let one = |account: &Value| {
+        let name = account["account"].as_str().expect("a name").to_owned();
+        (name, account["time_unix_ms"].as_i64().expect("a time"))
+    };
+    let behind: BTreeMap<String, i64> = worst.map(one).collect();
+    assert_eq!(share["accounts"]["count"].as_u64(), Some(behind.len() as u64), "{share:#}");
+    behind
 }
 
 /// Kills a daemon or both, in any order, and leaves the standby's running alone.
@@ -76,11 +90,13 @@ fn a_point_is_true_at_any_kill() {
         let lost_at = now_ms();
         churn.rest();
         let (sequence, time, exceptions) = declared(&pair);
-        let found = churn.truth.check(&pair.recovery.tree, time);
+        let behind = named_behind(&pair.status(&pair.recovery)["shares"][0]);
+        let found = churn.truth.check_behind(&pair.recovery.tree, time, &behind);
         println!(
-            "kill {round} of the {what}: point {sequence}, {} ms old, {exceptions} exceptions; {} \
-             changes so far, {} paths as at T, {} changed since, {} triggers, {} wrong, {} between two names",
+            "kill {round} of the {what}: point {sequence}, {} ms old, {exceptions} exceptions, {} \
+             accounts behind; {} changes so far, {} paths as at T, {} changed since, {} triggers, {} wrong, {} between two names",
             lost_at - time,
+            behind.len(),
             churn.truth.count(),
             found.exact,
             found.since,
@@ -108,7 +124,7 @@ fn a_point_is_true_at_any_kill() {
         }
     }
     let truth = churn.stop();
-    pair.point();
+    pair.whole_point();
     pair.equal("after all of it");
     let (_, time) = pair.point();
     let found = truth.check(&pair.recovery.tree, time);

@@ -179,10 +179,25 @@ impl Truth {
     /// Compares a standby's tree with what its point, whose time is `time_ms`, says of it. Whoever writes
     /// to the share rests meanwhile, so that nothing is there that was not noted.
     pub(crate) fn check(&self, tree: &Path, time_ms: i64) -> Found {
-        let time_ns = i128::from(time_ms) * 1_000_000;
+        self.check_behind(tree, time_ms, &BTreeMap::new())
+    }
+
+    /// The same of a point that names accounts, folders of the share, as behind: of each it vouches for what was
+    /// done before that account's own time.
+    pub(crate) fn check_behind(
+        &self,
+        tree: &Path,
+        time_ms: i64,
+        behind: &BTreeMap<String, i64>,
+    ) -> Found {
+        let time_of = |path: &str| {
+            let account = path.split('/').next().unwrap_or_default();
+            i128::from(behind.get(account).map_or(time_ms, |own| time_ms.min(*own))) * 1_000_000
+        };
         let log = self.0.lock().unwrap();
         let mut found = Found::default();
         for (path, changes) in &log.paths {
+            let time_ns = time_of(path);
             let first = changes.iter().rposition(|change| change.done_ns < time_ns);
             let (before, rest) = match first {
                 Some(first) => (None, &changes[first..]),
@@ -204,7 +219,9 @@ impl Truth {
         for path in walk(tree).difference(&log.paths.keys().cloned().collect()) {
             found.wrong.push(format!("{path}: it never was at the source"));
         }
-        for Rename { from, to, .. } in log.renames.iter().filter(|r| r.done_ns >= time_ns) {
+        let since = |rename: &&Rename| rename.done_ns >= time_of(&rename.from);
+        for Rename { from, to, .. } in log.renames.iter().filter(since) {
+            let time_ns = time_of(from);
             let absent = |path: &String| State::of(&tree.join(path)) == State::Absent;
             let at_point = log.paths[from].iter().rfind(|c| c.done_ns < time_ns);
             let was_there = at_point.is_some_and(|c| matches!(c.after, State::File { .. }));
@@ -217,6 +234,7 @@ impl Truth {
             }
         }
         for trigger in &log.triggers {
+            let time_ns = time_of(&trigger.path);
             if State::of(&tree.join(&trigger.path)) == State::Absent {
                 continue;
             }

@@ -24,3 +24,4 @@ pub mod recipe;
 pub mod recovery_point;
 pub mod role;
 pub mod size;
+pub mod turns;

@@ -31,10 +31,21 @@ impl Withheld {
         &self.accounts
     }
 
+    /// Components of an account's path.
+    pub(super) const fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The account that `path` belongs to.
+    #[must_use]
+    pub fn account_of(&self, path: &RelPath) -> RelPath {
+        account_of(path, self.depth)
+    }
+
     /// Whether `path` belongs to one of them.
     #[must_use]
     pub fn covers(&self, path: &RelPath) -> bool {
-        !self.accounts.is_empty() && self.accounts.contains(&account_of(path, self.depth))
+        !self.accounts.is_empty() && self.accounts.contains(&self.account_of(path))
     }
 
     /// Whether one of them is below `path`.

@@ -1,7 +1,7 @@
 //! Files that are carried ahead of their cut: which there are, whose turn it is, what the target holds.
 //!
 //! Guarantees: of one account one file is under way at a time, and the account that was served least has the next
-//! turn; an account is left out of cuts as long as a file of its is on its way, and its owner is told
+//! turn, an important one as if it had been served a part of that; an account is left out of cuts as long as a file of its is on its way, and its owner is told
 //! when that is over; a file that keeps changing while it is read, cannot be read, or has no room at the
 //! target, is left out by itself, not with its account; of the last its owner decides when it is tried again. One
 //! that is another one whenever its cut comes goes with its cut. So do, of an account, those that are too many to be
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use farshore_core::codec::Decoder;
 use farshore_core::path::RelPath;
 use farshore_core::recipe::{ChunkId, FileDigest, Recipe};
+use farshore_core::turns::Class;
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{AHEAD_EXTENTS_MAX, AHEAD_LIST_MAX, AHEAD_MAX, Message, Receipt};
 use farshore_proto::session::SessionError;
@@ -97,6 +98,7 @@ enum Gone {
 #[derive(Debug)]
 struct Job {
     account: RelPath,
+    class: Class,
     /// What is left out of cuts meanwhile: the account, or the file alone.
     withholds: RelPath,
     size: u64,
@@ -356,13 +358,14 @@ impl AheadDesk {
     pub(super) fn wants(
         &self,
         path: &RelPath,
-        account: &RelPath,
+        (account, class): (&RelPath, Class),
         (size, moved_from): (u64, Option<&RelPath>),
         rests: bool,
     ) -> Known {
         let mut state = self.lock();
         let job = state.jobs.entry(path.clone()).or_insert_with(|| Job {
             account: account.clone(),
+            class,
             withholds: account.clone(),
             size,
             moved_from: moved_from.cloned(),
@@ -387,7 +390,7 @@ impl AheadDesk {
             job.withholds = account.clone();
         }
         if matches!(job.state, JobState::Waits) {
-            (job.size, job.moved_from) = (size, moved_from.cloned());
+            (job.class, job.size, job.moved_from) = (class, size, moved_from.cloned());
             job.again = job.again.min(Instant::now() + CHANGED_AGAIN);
         }
         let withholds = job.withholds.clone();
@@ -499,8 +502,10 @@ impl AheadDesk {
                 state.jobs.iter().filter(move |(_, job)| waits(job))
             };
             let due = waiting().filter(|(_, job)| job.again <= now && may_begin(&job.account));
-            let served = |account: &RelPath| state.served.get(account).copied().unwrap_or(0);
-            let next = due.min_by_key(|(_, job)| (served(&job.account), job.size));
+            let served = |job: &Job| {
+                state.served.get(&job.account).copied().unwrap_or(0) / job.class.weight()
+            };
+            let next = due.min_by_key(|(_, job)| (served(job), job.class, job.size));
             if let Some(path) = next.map(|(path, _)| path.clone()) {
                 let task = state.begin(path);
                 drop(state);

@@ -15,6 +15,7 @@ use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 use farshore_core::policy::{Deferring, Policy, Verdict};
 use farshore_core::recipe::FileDigest;
+use farshore_core::turns::Class;
 
 use super::ahead::{AheadDesk, Failing, Known};
 use super::standing::{Cut, Cuts, LeftOut, Look};
@@ -37,6 +38,7 @@ const RESTS_NS: i64 = 2_000_000_000;
 struct Huge {
     path: RelPath,
     account: RelPath,
+    class: Class,
     size: u64,
     moved_from: Option<RelPath>,
 }
@@ -100,7 +102,9 @@ impl<S: Storage> Source<'_, S> {
         let is_failing = |path: &RelPath| failing.iter().any(|failing| failing.path == *path);
         let looked = if widened.is_some() { Look::Whole } else { look.clone() };
         ahead.retain(|path| !is_failing(path));
-        cut.left_out = LeftOut { accounts: self.ahead.left_out(ahead), look: Some(looked) };
+        // Those are among what stays out, when a cut is planned once more.
+        let turns = std::mem::take(&mut cut.left_out.turns);
+        cut.left_out = LeftOut { accounts: self.ahead.left_out(ahead), look: Some(looked), turns };
         let problems = failing.into_iter().map(|Failing { path, why: text, no_room }| {
             if let Some(room) = no_room {
                 self.progress.too_large(path.clone(), room.needed, room.free);
@@ -120,7 +124,7 @@ impl<S: Storage> Source<'_, S> {
         for huge in files {
             let rests = self.rests(&huge.path);
             let of = (huge.size, huge.moved_from.as_ref());
-            match self.ahead.wants(&huge.path, &huge.account, of, rests) {
+            match self.ahead.wants(&huge.path, (&huge.account, huge.class), of, rests) {
                 Known::Waits(withholds) => told.waits.push(withholds),
                 Known::WithCut => told.with_cut.push(huge),
                 Known::Ready(read) => ready.push((huge, read)),
@@ -254,7 +258,8 @@ fn huge_of(
             && let Some(account) = desk.account_of(path).or_else(|| cuts.carries(path, *size))
         {
             let (path, size, moved_from) = (path.clone(), *size, moved_from.clone());
-            found.push(Huge { path, account, size, moved_from });
+            let class = cuts.class(&account);
+            found.push(Huge { path, account, class, size, moved_from });
         }
         Ok(())
     })?;

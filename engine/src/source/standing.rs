@@ -15,12 +15,13 @@
 //! After a crash of either end the next session compares the two roots, and goes on; nothing that was
 //! acknowledged is sent again. Which directories wait to be looked at is the owner's to remember.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_core::guard::Hold;
-
+use farshore_core::turns::{Class, Loads};
 use farshore_proto::message::{AHEAD_VERSION, BEATS_VERSION, Holds};
 use farshore_proto::session::CARRIES_MAX;
 
@@ -85,14 +86,17 @@ pub struct Cut {
     pub left_out: LeftOut,
 }
 
-/// What a cut leaves out because files are on their way to the target ahead of it: nothing is sent of it
-/// and nothing concluded. It is not what is withheld: nothing of it is planned, so there is nothing to judge.
+/// What a cut leaves out because files are on their way to the target ahead of it, or because others have their turn:
+/// nothing is sent of it and nothing concluded. It is not what is withheld: of what waits for a file nothing is
+/// planned, so there is nothing to judge; what waits for its turn was judged, and is again with the next cut.
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
     /// Accounts, or single files, and what trouble there is with them.
     pub accounts: Vec<(RelPath, Option<String>)>,
     /// What the cut looked at, and not there: to be looked at again when it is over.
     pub look: Option<Look>,
+    /// Of the accounts, those that wait for their turn alone.
+    pub turns: BTreeSet<RelPath>,
 }
 
 impl LeftOut {
@@ -178,10 +182,23 @@ pub trait Cuts: Sync {
     /// The account that is left out of cuts while a file of so many bytes is carried to the target ahead of
     /// its cut; `None` for a file that goes with its cut.
     fn carries(&self, path: &RelPath, size: u64) -> Option<RelPath>;
+    /// How important an account is: of the files that wait to be carried whose turn it is.
+    fn class(&self, _: &RelPath) -> Class {
+        Class::Normal
+    }
     /// What cuts left out is no longer: it is to be looked at again.
     fn released(&self, accounts: &[RelPath]);
     /// Whether a cut of which this is planned is to be sent. Nothing of it has been.
     fn judge(&self, cut: &Cut, plan: &mut Plan) -> bool;
+    /// How much a cut that was judged should send, in the measure of [`Plan::loads`]; `None`: all of it.
+    fn budget(&self, _: &Cut) -> Option<u64> {
+        None
+    }
+    /// Which accounts of a cut that may be more than that wait for their turn: the cut leaves them out, and the owner is
+    /// told as soon as it is sealed that they are [`Self::released`].
+    fn turn(&self, _: &Cut, _: Loads, _budget: u64) -> BTreeSet<RelPath> {
+        BTreeSet::new()
+    }
     /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
     /// this cut, `faults` those entries of it about which a policy had no answer.
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64;
@@ -458,6 +475,7 @@ impl<S: Storage> Source<'_, S> {
         if !cuts.judge(cut, &mut plan) || cut.only_judged {
             return Ok(Made::Dropped(Dropped::Owner));
         }
+        self.leave_out_for_turns(cut, &mut plan, cuts)?;
         let mut report = CutReport {
             point: self.next_point(cut, standing),
             looked_at: match (&look, widened) {

@@ -137,8 +137,10 @@ fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
     kept(out, share, now);
     if let Some(worst) = share.accounts.worst.first().filter(|_| share.accounts.count > 1) {
         let count = share.accounts.count;
+        let class = worst.class.as_ref().map_or_else(String::new, |class| format!(" ({class})"));
+        let why = worst.why.map_or_else(String::new, |why| format!(": it {}", why.words()));
         let text = format!(
-            "{count}; the oldest is {}, {} behind",
+            "{count}; the oldest is {}{class}, {} behind{why}",
             named(&worst.account),
             span(worst.lag_ms)
         );

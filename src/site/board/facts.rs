@@ -524,6 +524,34 @@ pub struct AccountStatus {
     pub time_unix_ms: i64,
     /// Now less T.
     pub lag_ms: u64,
+    /// What it waits for; null where that is not known, as at a standby.
+    pub why: Option<Why>,
+    /// `high` or `low`; null for others, and at a standby.
+    pub class: Option<String>,
+}
+
+/// What an account that is behind waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// A decision: the brake holds it.
+    Held,
+    /// A large file of its own is on its way.
+    LargeFile,
+    /// Others go first.
+    Turn,
+}
+
+impl Why {
+    /// As people read it.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Held => "is held",
+            Self::LargeFile => "waits for a large file",
+            Self::Turn => "waits for its turn",
+        }
+    }
 }
 
 /// Reading the standby byte by byte.

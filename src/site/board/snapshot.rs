@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use farshore_core::turns::Class;
 use farshore_engine::progress::Phase;
 
 use super::facts::{
@@ -100,10 +101,12 @@ fn share(
     };
     let mut hour = share.lag.clone();
     hour.advance(now.steady);
-    let worst = share.worst.iter().map(|(account, time)| AccountStatus {
-        account: account.clone(),
-        time_unix_ms: *time,
-        lag_ms: lag(*time),
+    let worst = share.worst.iter().map(|behind| AccountStatus {
+        account: behind.account.clone(),
+        time_unix_ms: behind.time_unix_ms,
+        lag_ms: lag(behind.time_unix_ms),
+        why: behind.why,
+        class: (behind.class != Class::Normal).then(|| behind.class.name().to_owned()),
     });
     let mut status = ShareStatus {
         name: share.name.clone(),

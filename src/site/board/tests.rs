@@ -94,9 +94,18 @@ fn an_account_that_waits_longer_than_the_objective_is_named_though_the_share_goe
         assert!(status.verdict.text.contains("of account acct1 "), "{}", status.verdict.text);
     }
     let reasons = board.snapshot().shares[0].reasons.clone();
-    let wanted =
-        "account acct1 waits for a large file: its lag of 40 s is over the objective of 30 s";
-    assert_eq!(reasons, [wanted]);
+    let wanted = "account acct1 is behind: its lag of 40 s is over the objective of 30 s";
+    assert_eq!(reasons, [wanted], "at a standby nobody knows why");
+    let (account, time_unix_ms) = (&account, T0);
+    for (why, says) in
+        [(Why::LargeFile, "waits for a large file"), (Why::Turn, "waits for its turn")]
+    {
+        share.accounts([Late { account, time_unix_ms, why: Some(why), class: Class::Low }]);
+        let status = board.snapshot().shares[0].clone();
+        assert_eq!(status.reasons, [wanted.replace("is behind", says)]);
+        let shown = &status.accounts.worst[0];
+        assert_eq!((shown.why, shown.class.as_deref()), (Some(why), Some("low")));
+    }
 }
 
 /// Two hours between the sites' clocks: what is told by the other's clock is taken by it.

@@ -7,7 +7,7 @@ use farshore_core::size::HumanBytes;
 
 use super::facts::{
     AccountStatus, AtRisk, Bound, ObjectiveStatus, ObjectiveVerdict, PeerStatus, Reason, Role,
-    RoleStatus, ShareState, ShareStatus, SiteStatus, Stall,
+    RoleStatus, ShareState, ShareStatus, SiteStatus, Stall, Why,
 };
 use super::snapshot::millis;
 use crate::report::utc;
@@ -162,14 +162,14 @@ pub(super) fn of_share(
         reasons.push(format!("held: the brake holds {whose}{rejected}{stale}{why}"));
     }
     if let Some(objective) = share.objective.objective_ms {
-        // What is held is said; of what waits for a large file the one that waits longest is.
+        // What is held is said; of what waits for a large file, or its turn, the one that waits longest is.
         let is_held = |name: &str| share.holds.iter().any(|hold| hold.account == name);
         let mut waits = behind(share).filter(|a| a.lag_ms > objective && !is_held(&a.account));
-        if let Some(AccountStatus { account, lag_ms, .. }) = waits.next() {
+        if let Some(AccountStatus { account, lag_ms, why, .. }) = waits.next() {
             let (lag, objective) = (span(*lag_ms), span(objective));
+            let why = why.map_or("is behind", Why::words);
             reasons.push(format!(
-                "account {account} waits for a large file: its lag of {lag} is over the objective \
-                 of {objective}"
+                "account {account} {why}: its lag of {lag} is over the objective of {objective}"
             ));
         }
     }
@@ -274,7 +274,7 @@ fn loss(status: &SiteStatus) -> String {
         }
         _ => format!("{lag} of changes ({}) would be lost", at_risk_text(&sum)),
     };
-    // An account that is held or waits for a large file has a T of its own.
+    // An account that is held, or waits for a large file or its turn, has a T of its own.
     let accounts = status.shares.iter().flat_map(behind);
     let lost = match accounts.max_by_key(|account| account.lag_ms) {
         Some(AccountStatus { account, lag_ms, .. }) => {

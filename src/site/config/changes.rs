@@ -44,8 +44,8 @@ impl fmt::Display for Change {
 }
 
 /// Keys that take effect while the site runs; those of a share first.
-const LIVE: [&str; 6] =
-    ["objective", "scan", "settle", "brake", "bandwidth.limit", "bandwidth.timetable"];
+const LIVE: [&str; 7] =
+    ["objective", "scan", "settle", "brake", "priority", "bandwidth.limit", "bandwidth.timetable"];
 
 /// `old` with those values of `new` that take effect while the site runs: what is in force from now on.
 pub(super) fn in_force(old: &SiteConfig, new: &SiteConfig) -> SiteConfig {
@@ -56,6 +56,7 @@ pub(super) fn in_force(old: &SiteConfig, new: &SiteConfig) -> SiteConfig {
             scan: new.scan,
             settle: new.settle,
             brake: new.brake.clone(),
+            priority: new.priority.clone(),
             ..share.clone()
         },
     };
@@ -126,6 +127,13 @@ fn hooks(hooks: &super::Hooks) -> String {
     format!("{shown}; at most {}", show_duration(hooks.timeout))
 }
 
+fn priority(priority: &super::Priority) -> String {
+    let classes = [("high", &priority.high), ("low", &priority.low)];
+    let set = classes.into_iter().filter(|(_, patterns)| !patterns.is_empty());
+    let shown = set.map(|(class, patterns)| format!("{class}: {}", patterns.join(", ")));
+    shown.collect::<Vec<_>>().join("; ")
+}
+
 fn of_share(share: &Share) -> Vec<(&'static str, String)> {
     let rate = |limit: Option<u64>| limit.map(|n| n.to_string()).unwrap_or_default();
     let path =
@@ -167,6 +175,7 @@ fn of_share(share: &Share) -> Vec<(&'static str, String)> {
         ("scrub", show_duration(share.scrub)),
         ("io_limit", rate(share.io_limit)),
         ("brake", brake),
+        ("priority", priority(&share.priority)),
         ("nodes", list(share.nodes.iter())),
         ("hooks", hooks(&share.hooks)),
         ("lease", share.lease.map(show_duration).unwrap_or_default()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farshore_core::path::RelPath;
 use farshore_core::size::parse_size;
+use farshore_policies::glob::Glob;
 use toml::de::{DeTable, DeValue};
 
 use super::read::{At, Read, Reader, Section, kind};
@@ -16,7 +17,8 @@ use super::values::{
     parse_site_name, parse_time, show_duration,
 };
 use super::{
-    Bandwidth, Brake, Fault, History, Hooks, Peer, Purge, Role, Share, Site, SiteConfig, Slot,
+    Bandwidth, Brake, Fault, History, Hooks, Peer, Priority, Purge, Role, Share, Site, SiteConfig,
+    Slot,
 };
 use crate::policy::library::is_file;
 
@@ -30,7 +32,7 @@ pub struct Known {
 }
 
 /// Every table but those whose keys the operator chooses (`share.settings.NAME`).
-pub const KEYS: [Known; 10] = [
+pub const KEYS: [Known; 11] = [
     Known { table: "", keys: &["site", "peer", "bandwidth", "share"] },
     Known { table: "site", keys: &["name", "state", "listen", "metrics", "install_dirs"] },
     Known { table: "peer", keys: &["name", "dial"] },
@@ -52,6 +54,7 @@ pub const KEYS: [Known; 10] = [
             "scrub",
             "io_limit",
             "brake",
+            "priority",
             "nodes",
             "hooks",
             "lease",
@@ -59,6 +62,7 @@ pub const KEYS: [Known; 10] = [
         ],
     },
     Known { table: "share.hooks", keys: &["start", "stop", "probe", "timeout"] },
+    Known { table: "share.priority", keys: &["high", "low"] },
     Known { table: "share.history", keys: &["days", "size"] },
     Known {
         table: "share.brake",
@@ -255,6 +259,7 @@ fn share(section: Section<'_, '_>) -> Placed {
     let history = history(&section, role.as_ref().map(|read| read.value));
     let io_limit = section.text("io_limit", parse_rate).map(|read| read.value);
     let brake = brake(&section);
+    let priority = priority(&section);
     let nodes = nodes(&section);
     let hooks = hooks(&section);
     let lease = section
@@ -277,6 +282,7 @@ fn share(section: Section<'_, '_>) -> Placed {
         scrub,
         io_limit,
         brake,
+        priority,
         nodes,
         hooks,
         lease,
@@ -471,6 +477,26 @@ fn brake(section: &Section<'_, '_>) -> Brake {
         canaries: canaries.map(|read| read.value).unwrap_or_default(),
         purges,
     }
+}
+
+fn priority(section: &Section<'_, '_>) -> Priority {
+    let Some(table) = section.table("priority", keys("share.priority")) else {
+        return Priority::default();
+    };
+    let mut seen = BTreeSet::new();
+    let mut patterns = |name: &str| {
+        let read = table.texts(name, |text| {
+            if let Err(e) = Glob::new(text.as_bytes()) {
+                return Err(format!("'{text}' is no pattern of an account's path: {e}"));
+            }
+            match seen.insert(text.to_owned()) {
+                true => Ok(text.to_owned()),
+                false => Err(format!("'{text}' is given twice")),
+            }
+        });
+        read.map(|read| read.value).unwrap_or_default()
+    };
+    Priority { high: patterns("high"), low: patterns("low") }
 }
 
 fn parse_purge_begin(text: &str) -> Result<TimeOfDay, String> {

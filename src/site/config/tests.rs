@@ -314,6 +314,38 @@ fn after_a_reload_what_differs_needs_a_restart() {
     assert_eq!(effects.iter().filter(|effect| **effect == Effect::Live).count(), 5);
 }
 
+#[test]
+fn what_is_important_is_said_by_patterns_and_changes_while_the_site_runs() {
+    let of = |priority: &str| {
+        let share = format!("objective = \"30s\"\npriority = {priority}");
+        SiteConfig::parse(&with("objective = \"30s\"", &share))
+    };
+    let old = SiteConfig::parse(CONTRACT).unwrap();
+    let new = of(r#"{ high = ["BU01/*", "/pay"], low = ["old-*"] }"#).unwrap();
+    assert_eq!(new.shares[0].priority.high, ["BU01/*", "/pay"]);
+    let changes = SiteConfig::changes(&old, &new);
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["share.homes.priority: nothing -> high: BU01/*, /pay; low: old-*"]);
+    assert_eq!(old.with_live_of(&new).shares[0].priority, new.shares[0].priority);
+    for (priority, said) in [
+        (r#"{ high = ["a//b"] }"#, "'a//b' is no pattern of an account's path"),
+        (r#"{ high = ["["] }"#, "'[' is no pattern"),
+        (r#"{ high = [""] }"#, "an empty pattern"),
+        (r#"{ high = ["a"], low = ["a"] }"#, "'a' is given twice"),
+        (r#"{ hihg = ["a"] }"#, "no such key; the nearest one is 'high'"),
+        (r#"{ low = [7] }"#, "a text in quotes is wanted"),
+        (r#""high""#, "a table is wanted"),
+    ] {
+        let faults = of(priority).unwrap_err();
+        let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains(said), "{told:?}");
+        assert!(
+            told[0].starts_with("line ") && told[0].contains("share.homes.priority"),
+            "{told:?}"
+        );
+    }
+}
+
 /// Every key of the parser but the names changes something when it changes: no key is left out of the
 /// comparison.
 #[test]

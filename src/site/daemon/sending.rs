@@ -5,6 +5,7 @@
 
 use super::root::{self, Closed};
 use super::*;
+use crate::site::sender::Classes;
 use farshore_engine::capture::Keeper;
 
 /// How often an end that may not send looks whether it may.
@@ -187,6 +188,12 @@ fn shapes(brake: &crate::site::config::Brake) -> Shapes {
     }
 }
 
+/// Which accounts of a share are important; its patterns were looked at with its config.
+pub(super) fn classes(share: &Share) -> Result<Classes, Failure> {
+    let priority = &share.priority;
+    Classes::new(&priority.high, &priority.low).map_err(|e| Failure::new(Exit::Refused, &e))
+}
+
 pub(super) fn brake_config(share: &Share) -> BrakeConfig {
     let brake = &share.brake;
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -287,6 +294,7 @@ impl Outgoing {
                 settle: share.settle,
                 scan: share.scan,
                 brake: brake_config(share),
+                classes: classes(share)?,
                 folder: folder.clone(),
                 nodes: Arc::clone(&nodes),
             },

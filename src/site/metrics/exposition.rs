@@ -69,7 +69,7 @@ metrics! {
     NODE GAUGE "farshore_node_last_heard_time_seconds" "When a node last reported, since 1970.";
     HOLDS GAUGE "farshore_holds" "What the brake holds and an operator must look at; at a standby: what that of the source does.";
     HELD_TIME GAUGE "farshore_held_oldest_time_seconds" "The oldest T of what is held: the last point in which it was whole, since 1970.";
-    ACCOUNTS GAUGE "farshore_accounts" "Accounts that the last point does not have as at its T: held, or waiting for a large file.";
+    ACCOUNTS GAUGE "farshore_accounts" "Accounts that the last point does not have as at its T: held, or waiting for a large file or for their turn.";
     STALLED GAUGE "farshore_stalled_seconds" "How long the longest call on the mount that does not return takes; 0 without one.";
     VERIFIED GAUGE "farshore_scrub_oldest_verified_time_seconds" "Every byte of the standby was read since then, since 1970.";
     SCRUB GAUGE "farshore_scrub_progress_ratio" "How far the scrub under way is.";

@@ -1,4 +1,4 @@
-//! Accounts that wait while a large file of theirs travels beside the cuts.
+//! Accounts that wait while a large file of theirs travels beside the cuts, or others have their turn.
 //!
 //! Guarantees: what a cut did not look at because of it is looked at when it is over, or when the session
 //! is; until a point has that, each counts the account as an exception and names it, with the time up to
@@ -6,17 +6,24 @@
 //! directories that changed in the accounts that wait.
 //!
 //! After a restart it is not known what was not looked at: an account that the last point names is named until
-//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account.
+//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account. Of those that are too
+//! many to be named it is known up to when they are in at least, and that is what is said of whichever waits then.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::*;
+use crate::site::board::facts::Why;
 
 /// A file that takes longer than about a second does not go with its cut; on a fast line, one of this
 /// many bytes ...
 const AHEAD_MOST: u64 = 64 << 20;
 /// ... and on any line none that is shorter than this.
 const AHEAD_LEAST: u64 = 4 << 20;
+
+/// What the line does in about a second, as far as it matters.
+pub(super) fn within_limits(second: u64) -> u64 {
+    second.clamp(AHEAD_LEAST, AHEAD_MOST)
+}
 
 /// From how many bytes on files travel beside the cuts.
 #[derive(Debug, Default)]
@@ -28,6 +35,8 @@ pub(super) struct Waiting {
     /// Directories to be looked at, and whether with all below.
     parts: BTreeMap<RelPath, bool>,
     trouble: Option<String>,
+    /// For its turn alone, which may be that of the next cut.
+    by_turn: bool,
 }
 
 impl Waiting {
@@ -44,6 +53,8 @@ pub(super) struct Lag {
     pub(super) since_ms: i64,
     /// What was not looked at is not known: that was another run of the daemon.
     pub(super) is_unknown: bool,
+    /// What it waits for, if that is known.
+    pub(super) why: Option<Why>,
 }
 
 /// Accounts that are behind.
@@ -54,7 +65,7 @@ pub(super) type Lags = BTreeMap<RelPath, Lag>;
 /// `completes`.
 fn lags_of(
     former: &Lags,
-    left_out: &BTreeSet<&RelPath>,
+    left_out: &BTreeMap<&RelPath, Why>,
     is_held: impl Fn(&RelPath) -> bool,
     completes: bool,
     last_ms: i64,
@@ -62,16 +73,17 @@ fn lags_of(
     // All that waited of what is no longer left out was taken into the next cut.
     let stays = |(account, lag): &(&RelPath, &Lag)| {
         let is_in = !is_held(account) && (completes || !lag.is_unknown);
-        !is_in && !left_out.contains(account)
+        !is_in && !left_out.contains_key(account)
     };
     let stays = former.iter().filter(stays).map(|(account, lag)| (account.clone(), *lag));
     let mut lags: Lags = stays.collect();
-    for account in left_out {
+    for (account, why) in left_out {
         // A file that is left out by itself now was with its account before.
         let known = former.iter().filter(|(known, _)| account.starts_with(known));
-        let new = Lag { since_ms: last_ms, is_unknown: false };
+        let new = Lag { since_ms: last_ms, is_unknown: false, why: None };
         let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
         lag.is_unknown &= !completes;
+        lag.why = Some(*why);
         lags.insert((*account).clone(), lag);
     }
     lags
@@ -80,14 +92,22 @@ fn lags_of(
 impl Sender {
     /// The line takes so many bytes a second, if that is limited.
     pub fn limited_to(&self, limit: Option<u64>) {
-        self.ahead_limit.0.store(limit.unwrap_or(0), Relaxed);
+        let former = self.ahead_limit.0.swap(limit.unwrap_or(0), Relaxed);
+        if former != limit.unwrap_or(0) {
+            self.lock().queue.forget_rate();
+        }
+    }
+
+    /// What the line is held to in a second.
+    pub(super) fn line_limit(&self) -> Option<u64> {
+        Some(self.ahead_limit.0.load(Relaxed)).filter(|limit| *limit > 0)
     }
 
     /// What a second of the line takes, as far as that is known.
-    fn ahead_min(&self) -> u64 {
-        let known = [self.ahead_limit.0.load(Relaxed), self.progress.line_rate.load(Relaxed)];
-        let second = known.into_iter().filter(|rate| *rate > 0).min().unwrap_or(u64::MAX);
-        second.clamp(AHEAD_LEAST, AHEAD_MOST)
+    pub(super) fn ahead_min(&self) -> u64 {
+        let carried = Some(self.progress.line_rate.load(Relaxed)).filter(|rate| *rate > 0);
+        let second = self.line_limit().into_iter().chain(carried).min().unwrap_or(u64::MAX);
+        within_limits(second)
     }
 
     pub(super) fn account_ahead(&self, path: &RelPath, size: u64) -> Option<RelPath> {
@@ -112,10 +132,16 @@ impl Sender {
     /// The accounts that the point of a cut will not have.
     pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> Lags {
         // A file that has trouble by itself is listed as such.
-        let left_out = cut.left_out.accounts.iter().map(|(account, _)| account);
-        let left_out = left_out.filter(|account| !inner.troubled.contains_key(account)).collect();
+        let why = |account: &RelPath| match cut.left_out.turns.contains(account) {
+            true => Why::Turn,
+            false => Why::LargeFile,
+        };
+        let left_out = cut.left_out.accounts.iter().map(|(account, _)| (account, why(account)));
+        let left_out = left_out.filter(|(account, _)| !inner.troubled.contains_key(account));
+        let left_out = left_out.collect();
         let is_held = |account: &RelPath| cut.withheld.covers(account);
         let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
+        let last_ms = inner.unnamed.map_or(last_ms, |unnamed| unnamed.min(last_ms));
         lags_of(&inner.lags, &left_out, is_held, inner.under_way.completes, last_ms)
     }
 
@@ -123,6 +149,7 @@ impl Sender {
     pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
         for (account, trouble) in &cut.left_out.accounts {
             let waiting = inner.ahead.entry(account.clone()).or_default();
+            waiting.by_turn = cut.left_out.turns.contains(account);
             if let Some(look) = &cut.left_out.look {
                 self.parts_of(look, account, &mut waiting.parts);
             }
@@ -174,6 +201,9 @@ impl Sender {
             for (directory, deep) in waiting.parts {
                 self.dirty.mark(&directory, deep, now_ms());
             }
+            if waiting.by_turn {
+                inner.queue.released();
+            }
         }
     }
 
@@ -193,13 +223,14 @@ mod tests {
     }
 
     fn lag(since_ms: i64, is_unknown: bool) -> Lag {
-        Lag { since_ms, is_unknown }
+        Lag { since_ms, is_unknown, why: Some(Why::Turn) }
     }
 
     fn next(former: &Lags, left_out: &[&str], completes: bool, last_ms: i64) -> Lags {
         let left_out: Vec<RelPath> = left_out.iter().map(|account| path(account)).collect();
+        let left_out = left_out.iter().map(|account| (account, Why::Turn)).collect();
         let is_held = |account: &RelPath| *account == path("held");
-        lags_of(former, &left_out.iter().collect(), is_held, completes, last_ms)
+        lags_of(former, &left_out, is_held, completes, last_ms)
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! waits for a point is answered or goes on waiting for the next one.
 
 use farshore_core::brake::{self, LastPoint};
+use farshore_core::turns::{Class, Loads};
 use farshore_proto::message::{Beat, Holds, Unsealed};
 
 use super::*;
@@ -100,6 +101,10 @@ impl Cuts for Sender {
         self.account_ahead(path, size)
     }
 
+    fn class(&self, account: &RelPath) -> Class {
+        self.classes().of(account)
+    }
+
     fn released(&self, accounts: &[RelPath]) {
         self.is_released(accounts);
     }
@@ -148,15 +153,16 @@ impl Cuts for Sender {
             sequence: point.sequence,
             time_ms: point.time_unix_ms,
         });
-        let (mut found, mut announced) = (0, 0);
+        let mut counts: BTreeMap<RelPath, (u64, u64)> = BTreeMap::new();
         let by_look = self.lock().under_way.looked_for(cut);
         let mut met = |path: &RelPath| {
             if cut.withheld.covers(path) {
                 return;
             }
             let directory = || path.split().map_or_else(RelPath::root, |(parent, _)| parent);
-            found += 1;
-            announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
+            let (found, announced) = counts.entry(cut.withheld.account_of(path)).or_default();
+            *found += 1;
+            *announced += u64::from(!by_look(path) || self.dirty.was_announced(&directory()));
         };
         let judging = self.brakes.judge(&self.storage, &self.catalog, cut, plan, point, &mut met);
         match judging {
@@ -169,8 +175,7 @@ impl Cuts for Sender {
                 let passes = judgement.verdicts.iter().all(is_let) && !self.brakes.holds_share();
                 let mut inner = self.lock();
                 if !inner.seeding && passes {
-                    inner.found += found;
-                    inner.found_by_event += announced;
+                    inner.under_way.met = counts;
                 }
                 let UnderWay { held, began, .. } = &inner.under_way;
                 let (held, began) = (held.clone(), began.unwrap_or_else(Instant::now));
@@ -197,6 +202,14 @@ impl Cuts for Sender {
         }
     }
 
+    fn budget(&self, _: &Cut) -> Option<u64> {
+        self.budget_of_cut()
+    }
+
+    fn turn(&self, _: &Cut, loads: Loads, budget: u64) -> BTreeSet<RelPath> {
+        self.choose(loads, budget)
+    }
+
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64 {
         let mut inner = self.lock();
         self.note_problems(&mut inner, cut, problems);
@@ -220,8 +233,14 @@ impl Cuts for Sender {
     fn sealed(&self, cut: Cut, report: CutReport) {
         let mut inner = self.lock();
         self.note_left_out(&mut inner, &cut);
+        let under_way = std::mem::take(&mut inner.under_way);
         let UnderWay { taken, slice, wanted, judged, completes, marks, waits, lags, .. } =
-            std::mem::take(&mut inner.under_way);
+            under_way;
+        inner.queue.sealed(under_way.chosen);
+        for (found, announced) in under_way.met.into_values() {
+            inner.found += found;
+            inner.found_by_event += announced;
+        }
         let shown = !inner.lags.is_empty() || !lags.is_empty();
         inner.lags = lags;
         self.note_deferred(&mut inner, &cut, &waits, &report);
@@ -245,6 +264,10 @@ impl Cuts for Sender {
             }
         }
         inner.covered |= completes;
+        if inner.covered {
+            // What an earlier run left out without a name was in this cut, or is named with it.
+            inner.unnamed = None;
+        }
         let was_seeding = std::mem::take(&mut inner.seeding);
         if was_seeding {
             // A first copy looks at everything.

@@ -7,6 +7,7 @@
 //! what it waits for; it never gives up by itself, whoever asked may.
 
 use super::*;
+use crate::site::board::facts::Why;
 
 /// Nothing may change for so long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -97,6 +98,9 @@ impl Sender {
                 inner.troubled.len(),
                 first.map_or_else(String::new, ToString::to_string)
             ),
+            () if inner.lags.values().any(|lag| lag.why == Some(Why::Turn)) => {
+                format!("{} accounts wait for their turn", inner.lags.len())
+            }
             () if !inner.ahead.is_empty() => format!(
                 "a large file is on its way, for which {} waits",
                 inner.ahead.keys().next().map_or_else(String::new, ToString::to_string)

@@ -10,6 +10,8 @@ use farshore_engine::plan::Withheld;
 use farshore_proto::message::Holds;
 
 use super::*;
+use crate::site::board::Late;
+use crate::site::board::facts::Why;
 
 /// How long what is held is left alone after a look at it, at least.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
@@ -240,16 +242,23 @@ impl Sender {
         self.show_behind(&self.lock());
     }
 
-    /// Accounts that are behind: what is held, and what the last point lacks for a large file.
+    /// Accounts that are behind: what is held, and what the last point lacks for a large file or its turn.
     pub(super) fn show_behind(&self, inner: &Inner) {
         let fallback = inner.last_point.map_or(0, |point| point.time_unix_ms);
-        let lags = inner.lags.iter().map(|(account, lag)| (account.clone(), lag.since_ms));
-        let mut behind: BTreeMap<RelPath, i64> = BTreeMap::new();
-        for (account, time) in self.brakes.behind(fallback).into_iter().chain(lags) {
-            let since = behind.entry(account).or_insert(time);
+        let held = self.brakes.behind(fallback);
+        let held = held.into_iter().map(|(account, time)| (account, (time, Some(Why::Held))));
+        let lags = inner.lags.iter();
+        let lags = lags.map(|(account, lag)| (account.clone(), (lag.since_ms, lag.why)));
+        let mut behind: BTreeMap<RelPath, (i64, Option<Why>)> = BTreeMap::new();
+        for (account, (time, why)) in held.chain(lags) {
+            let (since, _) = behind.entry(account).or_insert((time, why));
             *since = time.min(*since);
         }
-        self.board.accounts(behind.iter().map(|(account, time)| (account, *time)));
+        let classes = self.classes();
+        self.board.accounts(behind.iter().map(|(account, &(time_unix_ms, why))| {
+            let of = account_of(account, self.config.account_depth);
+            Late { account, time_unix_ms, why, class: classes.of(&of) }
+        }));
     }
 
     pub(super) fn hold_by_guard(&self, hold: guard::Hold) {

@@ -1,4 +1,4 @@
-//! What of a sending end changes while it runs: its pace, its brake, the talk of keys of its session.
+//! What of a sending end changes while it runs: its pace, its brake, who is important, the talk of keys of its session.
 //!
 //! Guarantees: what a reload changes is in force for the next cut; what the brake holds stays held.
 
@@ -21,8 +21,10 @@ impl Sender {
         settle: Duration,
         scan: Duration,
         brake: BrakeConfig,
+        classes: Classes,
     ) -> Result<(), Failure> {
         self.brakes.reconfigure(brake)?;
+        *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(classes);
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = Pace { settle, scan };
         let mut inner = self.lock();
         inner.next_look = inner.next_look.min(Instant::now() + scan);

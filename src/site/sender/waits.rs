@@ -1,4 +1,5 @@
-//! What is left out of a cut, and waits: files that the standby has no room for, and what a policy defers.
+//! What is left out of a cut, and waits: what could not be replicated, files that the standby has no room for, and
+//! what a policy defers.
 
 use farshore_core::policy::{Action, Deferring, Policy, Verdict};
 
@@ -12,6 +13,61 @@ pub(super) fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
 }
 
 impl Sender {
+    /// Marks what could not be replicated and is to be tried again.
+    pub(super) fn retry(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        for (path, trouble) in &mut inner.troubled {
+            if !trouble.marked && trouble.again <= now {
+                if trouble.needed.is_some_and(|needed| self.is_still_too_large(path, needed)) {
+                    trouble.again = now + trouble.wait();
+                    continue;
+                }
+                let directory = path.split().map_or_else(RelPath::root, |(parent, _)| parent);
+                self.dirty.mark(&directory, false, now_ms());
+                trouble.marked = true;
+            }
+        }
+        for (directory, _) in inner.deferred.extract_if(.., |_, again| *again <= now) {
+            self.dirty.mark(&directory, false, now_ms());
+        }
+    }
+
+    /// Notes what a cut could not replicate, and forgets what it could.
+    pub(super) fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
+        let covered = |path: &RelPath| cut.look.covers(path) && !cut.left_out.covers(path);
+        let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
+        let former: HashMap<RelPath, u32> = inner
+            .troubled
+            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
+            .map(|(path, trouble)| (path, trouble.times))
+            .collect();
+        let account = |path: &RelPath| account_of(path, self.config.account_depth);
+        let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
+        let too_large = self.progress.take_too_large().into_iter();
+        let too_large: HashMap<RelPath, TooLarge> =
+            too_large.map(|file| (file.path.clone(), file)).collect();
+        for problem in problems {
+            let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
+            let (path, file) = (&problem.path, too_large.get(&problem.path));
+            let text = match file {
+                Some(TooLarge { needed, free, .. }) => {
+                    format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
+                }
+                None => format!("{path}: {}", problem.text),
+            };
+            self.board.problem(&account(path), &text);
+            if inner.troubled.len() < TROUBLED_MAX {
+                let needed = file.map(|file| file.needed);
+                let now = Instant::now();
+                let mut trouble = Trouble { times, again: now, marked: false, needed };
+                trouble.again += trouble.wait();
+                inner.troubled.insert(problem.path.clone(), trouble);
+            }
+        }
+        let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
+        settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
+    }
+
     /// Whether the standby is known to have no room for a file that is as it was: to send it again would
     /// be for nothing.
     pub(super) fn is_still_too_large(&self, path: &RelPath, needed: u64) -> bool {

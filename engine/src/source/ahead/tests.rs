@@ -11,9 +11,18 @@ fn path(s: &str) -> RelPath {
     RelPath::new(s.as_bytes()).expect("a path")
 }
 
+/// By its first letter.
+fn class(account: &RelPath) -> Class {
+    match account.as_bytes().first() {
+        Some(b'h') => Class::High,
+        Some(b'z') => Class::Low,
+        _ => Class::Normal,
+    }
+}
+
 fn wants(desk: &AheadDesk, file: &str, size: u64) -> RelPath {
     let account = farshore_core::account::account_of(&path(file), 1);
-    match desk.wants(&path(file), &account, (size, None), false) {
+    match desk.wants(&path(file), (&account, class(&account)), (size, None), false) {
         Known::Waits(withholds) => withholds,
         Known::Ready(_) | Known::WithCut => panic!("it does not wait"),
     }
@@ -54,7 +63,7 @@ fn carried(desk: &AheadDesk) -> RelPath {
 
 fn is_with_cut(desk: &AheadDesk, file: &str) -> bool {
     let account = farshore_core::account::account_of(&path(file), 1);
-    matches!(desk.wants(&path(file), &account, (1, None), false), Known::WithCut)
+    matches!(desk.wants(&path(file), (&account, class(&account)), (1, None), false), Known::WithCut)
 }
 
 fn next(desk: &AheadDesk) -> String {
@@ -81,6 +90,26 @@ fn accounts_take_turns_with_one_file_each() {
     assert_eq!(next(&desk), "a/1");
     desk.close();
     assert!(desk.next_task().is_none());
+}
+
+/// Sixteen times as much as one of the lowest: never all of it.
+#[test]
+fn an_important_account_is_first_and_others_have_their_turn_beside_it() {
+    let desk = AheadDesk::default();
+    for n in 0..20 {
+        wants(&desk, &format!("a/{n}"), 100);
+        wants(&desk, &format!("h/{n}"), 100);
+        wants(&desk, &format!("z/{n}"), 100);
+    }
+    let mut order = String::new();
+    for _ in 0..21 {
+        let file = next(&desk);
+        order.push_str(&file[..1]);
+        desk.ended(&path(&file), Outcome::Gone);
+    }
+    assert_eq!(&order[..3], "haz", "whoever was not served, the important first");
+    let count = |account: &str| order.matches(account).count();
+    assert_eq!((count("h"), count("a"), count("z")), (16, 4, 1));
 }
 
 #[test]

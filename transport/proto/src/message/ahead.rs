@@ -32,22 +32,26 @@ pub const BEHIND_MAX: usize = 64;
 pub struct Behind {
     /// How many there are.
     pub total: u64,
-    /// The first [`BEHIND_MAX`] of them, each with the time up to which it is in, in milliseconds since
-    /// 1970-01-01 UTC by the source's clock.
+    /// [`BEHIND_MAX`] of them, those that are behind the furthest, each with the time up to which it is in, in
+    /// milliseconds since 1970-01-01 UTC by the source's clock.
     pub first: Vec<(RelPath, i64)>,
 }
 
 impl Behind {
     /// All of these; what is beyond the bound is counted.
     pub fn of(all: impl IntoIterator<Item = (RelPath, i64)>) -> Self {
-        let mut behind = Self::default();
-        for account in all {
-            behind.total += 1;
-            if behind.first.len() < BEHIND_MAX {
-                behind.first.push(account);
-            }
-        }
-        behind
+        let mut first: Vec<(RelPath, i64)> = all.into_iter().collect();
+        let total = first.len() as u64;
+        first.sort_by(|(one, earlier), (other, later)| (earlier, one).cmp(&(later, other)));
+        first.truncate(BEHIND_MAX);
+        Self { total, first }
+    }
+
+    /// A time up to which all are in that are not named, if there are any: that of the last named.
+    #[must_use]
+    pub fn unnamed_since(&self) -> Option<i64> {
+        let has_more = self.total > self.first.len() as u64;
+        self.first.iter().map(|(_, time)| *time).max().filter(|_| has_more)
     }
 
     pub(super) fn encode(&self, e: &mut Encoder) {

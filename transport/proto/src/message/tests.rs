@@ -145,8 +145,10 @@ fn holds_are_bounded_and_name_the_points_that_are_to_be_kept() {
 #[test]
 fn accounts_that_are_behind_are_bounded_and_all_are_counted() {
     let long = RelPath::new(vec![b'a'; 255]).expect("valid");
-    let behind = Behind::of((0..99).map(|n| (long.clone(), n)));
+    let behind = Behind::of((0..99).rev().map(|n| (long.clone(), n)));
     assert_eq!((behind.total, behind.first.len()), (99, BEHIND_MAX));
+    assert_eq!((behind.first[0].1, behind.unnamed_since()), (0, Some(63)), "the furthest behind");
+    assert_eq!(Behind::of([(long.clone(), 7)]).unnamed_since(), None);
     let read = Message::from_bytes(&Message::Behind(behind.clone()).to_bytes());
     assert_eq!(read, Ok(Message::Behind(behind)));
 }
