@@ -1,7 +1,8 @@
 //! Counters of one run, read by whoever shows them while the run goes on.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use farshore_core::path::RelPath;
 
@@ -53,6 +54,39 @@ pub struct Progress {
     pub applied: AppliedCounts,
     problems: Mutex<Vec<Problem>>,
     too_large: Mutex<Vec<TooLarge>>,
+    on_their_way: Mutex<Vec<Counted>>,
+}
+
+/// A file on its way ahead of its cut, with counters of its own.
+#[derive(Debug)]
+struct Counted {
+    path: RelPath,
+    size: u64,
+    counters: Arc<Progress>,
+    began: Instant,
+}
+
+/// How far a file is that travels ahead of its cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnItsWay {
+    /// Which.
+    pub path: RelPath,
+    /// Its bytes.
+    pub size: u64,
+    /// Of those that were sent, or that the target holds.
+    pub done: u64,
+    /// Since this attempt began.
+    pub took: Duration,
+}
+
+/// As long as it is there, the file counts as on its way.
+#[derive(Debug)]
+pub struct Travelling<'a>(&'a Progress, &'a Arc<Progress>);
+
+impl Drop for Travelling<'_> {
+    fn drop(&mut self) {
+        self.0.lock_on_their_way().retain(|file| !Arc::ptr_eq(&file.counters, self.1));
+    }
 }
 
 /// A file that the target had no room for; its problem is told with the others.
@@ -130,6 +164,35 @@ impl AppliedCounts {
 const PROBLEMS_MAX: usize = 100_000;
 
 impl Progress {
+    fn lock_on_their_way(&self) -> std::sync::MutexGuard<'_, Vec<Counted>> {
+        self.on_their_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file of so many bytes begins to travel ahead of its cut; `counters` are its own.
+    pub fn begin_travel<'a>(
+        &'a self,
+        path: &RelPath,
+        size: u64,
+        counters: &'a Arc<Self>,
+    ) -> Travelling<'a> {
+        let (path, counted) = (path.clone(), Arc::clone(counters));
+        let file = Counted { path, size, counters: counted, began: Instant::now() };
+        self.lock_on_their_way().push(file);
+        Travelling(self, counters)
+    }
+
+    /// The files that travel ahead of their cuts now, and how far they are.
+    #[must_use]
+    pub fn on_their_way(&self) -> Vec<OnItsWay> {
+        let of = |file: &Counted| {
+            let Counted { path, size, counters, began } = file;
+            let sent = counters.literal_bytes.load(Relaxed);
+            let done = sent.saturating_add(counters.reused_bytes.load(Relaxed)).min(*size);
+            OnItsWay { path: path.clone(), size: *size, done, took: began.elapsed() }
+        };
+        self.lock_on_their_way().iter().map(of).collect()
+    }
+
     /// What the run is doing now.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -30,8 +30,8 @@ mod worker;
 
 use clock::Clock;
 use facts::{
-    AtRisk, Capture, ClockStatus, History, Hold, NodeStatus, PointStatus, PolicySummary, Problem,
-    Role, Scrub, ScrubAccount, ShareState, SiteStatus, Standby, Why,
+    AtRisk, Capture, ClockStatus, History, Hold, LargeFile, NodeStatus, PointStatus, PolicySummary,
+    Problem, Role, Scrub, ScrubAccount, ShareState, SiteStatus, Standby, Why,
 };
 use series::{LagHour, Rates};
 use worker::Workers;
@@ -172,6 +172,7 @@ struct ShareFacts {
     at_risk: AtRisk,
     cut: Option<CutFacts>,
     capture: Option<Capture>,
+    large_files: Vec<LargeFile>,
     holds: Vec<Hold>,
     holds_total: u64,
     accounts: u64,
@@ -381,6 +382,7 @@ impl ShareFacts {
             at_risk: AtRisk::default(),
             cut: None,
             capture: None,
+            large_files: Vec::new(),
             holds: Vec::new(),
             holds_total: 0,
             accounts: 0,
@@ -489,6 +491,12 @@ impl ShareBoard {
     /// It ended, however.
     pub fn cut_ended(&self) {
         self.post(|share| share.cut = None);
+    }
+
+    /// Files on their way beside the cuts, and how far they are.
+    pub fn large_files(&self, mut files: Vec<LargeFile>) {
+        files.truncate(LISTED_MAX);
+        self.post(|share| share.large_files = files);
     }
 
     /// How changes are learned of.

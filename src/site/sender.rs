@@ -35,7 +35,7 @@ use farshore_engine::catalog::{Catalog, CatalogError};
 use farshore_engine::io::uring::UringStorage;
 use farshore_engine::io::{Object, Storage};
 use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
-use farshore_engine::progress::{Phase, Progress, TooLarge};
+use farshore_engine::progress::{OnItsWay, Phase, Progress, TooLarge};
 use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, LeftOut, Look, Next};
 use farshore_proto::close::CloseCode;
@@ -474,6 +474,7 @@ impl Sender {
         let at_risk = AtRisk { files, bytes, bound };
         self.heart.lock().unwrap_or_else(PoisonError::into_inner).at_risk = at_risk;
         self.board.at_risk(at_risk);
+        self.board.large_files(self.large_files());
         let inner = self.lock();
         let percent = |found: u64, all: u64| match all {
             0 => 100.0,

@@ -47,6 +47,7 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
     pair.write("acct1/in/a.ready", b"go");
     let (at, trigger) = (there(&pair, "acct1/in/huge"), there(&pair, "acct1/in/a.ready"));
     let (mut behind, mut points, mut killed, mut sent_before) = (0, 0, 0, 0);
+    let mut shown = 0;
     while !at.exists() {
         let ready = trigger.exists();
         assert!(!ready || at.exists(), "the trigger before its file");
@@ -58,6 +59,12 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
             points += 1;
             let status = pair.status(&pair.production);
             behind += u32::from(is_behind(&status["shares"][0]));
+            if let [file] = &status["shares"][0]["large_files"].as_array().unwrap()[..] {
+                assert_eq!(file["path"], "acct1/in/huge", "{file}");
+                assert_eq!(file["bytes"], HUGE, "{file}");
+                let left = file["bytes_left"].as_u64().unwrap();
+                shown += u32::from(left > 0 && left < HUGE as u64 && file["eta_ms"].is_u64());
+            }
         }
         // A chunk of 64 KiB takes some 35 bytes of log: 12 and 36 MiB.
         let carried = logged(&pair) / 35 * (64 << 10);
@@ -74,6 +81,7 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
     }
     assert!(points >= 5 && behind > 0, "{points} points, {behind} of them with the account behind");
     assert_eq!(killed, 2);
+    assert!(shown > 0, "how far it is was never shown");
     pair.point();
     pair.point();
     assert!(fs::read(&at).unwrap() == content);
@@ -82,6 +90,7 @@ fn a_large_file_on_a_thin_line_holds_up_its_own_account_alone_whoever_is_killed(
     assert!(sent < HUGE as u64 - sent_before + (8 << 20), "{sent} bytes after {sent_before}");
     let share = pair.wait(&pair.production, "level again", |share| !is_behind(share));
     assert_eq!(share["recovery_point"]["exceptions"], 0);
+    assert_eq!(share["large_files"], serde_json::json!([]));
     println!("{points} points while it was carried, {behind} with the account behind");
     drop((standby, sender));
 }

@@ -6,8 +6,8 @@
 //! between two equal looks and is durable at the target; a file that is gone is given up within a
 //! second or so of reading. Holds one file's recipe and what a batch holds while it is written.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -162,7 +162,8 @@ impl<S: Storage> Carrier<'_, S> {
             let same = there.is_ok_and(|stat| stat.is_some_and(|s| s.inode == before.inode));
             !same || self.desk.is_dismissed(path)
         };
-        let own = Progress::default();
+        let own = Arc::new(Progress::default());
+        let travelling = self.progress.begin_travel(path, before.size, &own);
         let reader = self.catalog.reader()?;
         let (config, now) = (self.config, self.config.now);
         let mut ingest =
@@ -174,6 +175,7 @@ impl<S: Storage> Carrier<'_, S> {
         let read = read?;
         let bytes = writer.finish()?;
         let Some(receipt) = self.desk.receipt(number) else { return Ok(None) };
+        drop(travelling);
         // Of a file that was mostly there already it says how fast that was read.
         if bytes >= RATED_MIN.max(before.size / 2) {
             let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use farshore_core::size::HumanBytes;
 
 use crate::site::board::facts::{
-    Backlog, Bound, Capture, LagStatus, ObjectiveVerdict, PeerStatus, PointStatus, Role,
+    Backlog, Bound, Capture, LagStatus, LargeFile, ObjectiveVerdict, PeerStatus, PointStatus, Role,
     RoleStatus, ShareState, ShareStatus, SiteStatus,
 };
 use crate::site::board::verdict::{at_risk_text, grouped, moment, span};
@@ -146,6 +146,9 @@ fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
         );
         line(out, "accounts", &text);
     }
+    for file in share.large_files.iter().take(LISTED) {
+        line(out, "large file", &large_file(file));
+    }
     for (kind, count) in share.degraded.iter().take(LISTED) {
         line(out, "degraded", &format!("{kind} could not be kept on {count} entries"));
     }
@@ -237,6 +240,21 @@ fn lag(lag: &LagStatus, share: &ShareStatus) -> String {
     }
     if let Some(forecast) = &objective.forecast {
         write!(text, ", {forecast}").unwrap_or(());
+    }
+    text
+}
+
+fn large_file(file: &LargeFile) -> String {
+    let LargeFile { path, bytes, bytes_left, rate, eta_ms } = file;
+    let done = bytes.saturating_sub(*bytes_left);
+    // Not all, as long as it is on its way.
+    let percent = u128::from(done) * 100 / u128::from((*bytes).max(1));
+    let mut text = format!("{path}: {} % of {} sent", percent.min(99), HumanBytes(*bytes));
+    if *rate > 0 {
+        write!(text, ", {}/s", HumanBytes(*rate)).unwrap_or(());
+    }
+    if let Some(eta) = eta_ms {
+        write!(text, ", there in {}", span(*eta)).unwrap_or(());
     }
     text
 }

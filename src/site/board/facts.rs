@@ -282,6 +282,8 @@ pub struct ShareStatus {
     pub holds_total: u64,
     /// Its accounts.
     pub accounts: Accounts,
+    /// Files on their way beside the cuts; active only.
+    pub large_files: Vec<LargeFile>,
     /// Reading the standby byte by byte.
     pub scrub: Option<Scrub>,
     /// Former versions at the standby.
@@ -528,6 +530,22 @@ pub struct AccountStatus {
     pub why: Option<Why>,
     /// `high` or `low`; null for others, and at a standby.
     pub class: Option<String>,
+}
+
+/// A large file on its way beside the cuts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LargeFile {
+    /// Its path below the share.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Of those not sent.
+    pub bytes_left: u64,
+    /// Bytes a second since this attempt began.
+    pub rate: u64,
+    /// When it is there, if it goes on like that.
+    pub eta_ms: Option<u64>,
 }
 
 /// What an account that is behind waits for.

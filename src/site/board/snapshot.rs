@@ -125,6 +125,7 @@ fn share(
         at_risk: at_risk(share.at_risk, share.role, state, peer.connected),
         backlog: share.cut.as_ref().map(|cut| backlog(cut, now)),
         capture: share.capture.clone(),
+        large_files: share.large_files.clone(),
         holds: holds(share, peer.connected),
         holds_total: share.holds_total,
         accounts: Accounts { count: share.accounts, worst: worst.collect() },

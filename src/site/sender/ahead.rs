@@ -12,13 +12,16 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::*;
-use crate::site::board::facts::Why;
+use crate::site::board::facts::{LargeFile, Why};
 
 /// A file that takes longer than about a second does not go with its cut; on a fast line, one of this
 /// many bytes ...
 const AHEAD_MOST: u64 = 64 << 20;
 /// ... and on any line none that is shorter than this.
 const AHEAD_LEAST: u64 = 4 << 20;
+
+/// For how long a file travels until it is said when it is there.
+const SEEN_MIN: Duration = Duration::from_secs(1);
 
 /// What the line does in about a second, as far as it matters.
 pub(super) fn within_limits(second: u64) -> u64 {
@@ -108,6 +111,24 @@ impl Sender {
         let carried = Some(self.progress.line_rate.load(Relaxed)).filter(|rate| *rate > 0);
         let second = self.line_limit().into_iter().chain(carried).min().unwrap_or(u64::MAX);
         within_limits(second)
+    }
+
+    /// How far the files are that travel beside the cuts.
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    pub(super) fn large_files(&self) -> Vec<LargeFile> {
+        let of = |OnItsWay { path, size, done, took }: OnItsWay| {
+            let bytes_left = size.saturating_sub(done);
+            let a_second = done as f64 / took.as_secs_f64().max(0.001);
+            let is_seen = took >= SEEN_MIN && done > 0;
+            LargeFile {
+                path: path.to_string(),
+                bytes: size,
+                bytes_left,
+                rate: if is_seen { a_second as u64 } else { 0 },
+                eta_ms: is_seen.then(|| (bytes_left as f64 * 1_000.0 / a_second) as u64),
+            }
+        };
+        self.progress.on_their_way().into_iter().map(of).collect()
     }
 
     pub(super) fn account_ahead(&self, path: &RelPath, size: u64) -> Option<RelPath> {

@@ -13,7 +13,9 @@ use farshore_engine::progress::Progress;
 
 use super::*;
 use crate::site::board::clock::{Clock, HandClock};
-use crate::site::board::facts::{AtRisk, History, Hold, NodeStatus, PolicySummary, Scrub};
+use crate::site::board::facts::{
+    AtRisk, History, Hold, LargeFile, NodeStatus, PolicySummary, Scrub,
+};
 use crate::site::board::{Board, BoardConfig, ShareBoard, ShareConfig};
 
 /// 2026-11-22, 03:00:00 UTC.
@@ -164,6 +166,13 @@ fn a_site_that_lags() {
     progress.done.store(21_000, Relaxed);
     progress.read_bytes.store(10 << 30, Relaxed);
     scene.share.at_risk(AtRisk { files: 84_210, bytes: Some(41 << 30), bound: Bound::AtLeast });
+    scene.share.large_files(vec![LargeFile {
+        path: "BU01/acct3/in/ledger_20261126.dat".into(),
+        bytes: 12 << 30,
+        bytes_left: 5 << 30,
+        rate: 40 << 20,
+        eta_ms: Some(128_000),
+    }]);
     scene.share.problem(&path("BU01/acct9"), "in/report.pdf: reading: permission denied");
     scene.share.problem(&path("BU01/acct9"), "in/report.pdf: reading: permission denied");
     scene.clock.advance(95_000);
