@@ -1,14 +1,14 @@
 //! Turns: which accounts of a cut go with it, when all of them are more than it may take.
 //!
-//! Guarantees: a cut takes whole accounts, and accounts that something crosses go together; the share itself (what lies
-//! above accounts) always goes; at least one goes, and one that alone is more than a cut may take goes when
-//! there is nothing else to do. Of the rest those of a higher class are first, within a class the smallest. None
-//! starves: each class has a part of every cut for who waits longest in it, whatever others bring meanwhile. It decides from
-//! what it is given and keeps nothing else; nothing of it survives a crash, and nothing has to.
+//! Guarantees: a cut takes whole accounts, and accounts that something crosses go together; the share itself (what
+//! lies above accounts) always goes; at least one goes, and one that alone is more than a cut may take goes when
+//! there is little else to do. Of the rest those of a higher class are first, within a class the smallest. None
+//! starves: each class has a part of every cut for who waits longest in it, whatever others bring meanwhile. It
+//! decides from what it is given and keeps nothing else; nothing of it survives a crash, and nothing has to.
 //!
-//! The bound: an account that waits since some cut is taken, at the latest, when what its class is given with each cut since
-//! (a 4th, 8th or 16th of it) comes to what it and those of its class that wait longer had when each began to. That holds
-//! however its own part grows while it waits.
+//! The bound: an account that waits since some cut is taken, at the latest, when what its class is given with each
+//! cut since (a 4th, 8th or 16th of it) comes to what it and those of its class that wait longer had when each began
+//! to. That holds however its own part grows while it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Which accounts of a cut go with it, when all of them are more than it should take.
 //!
 //! Guarantees: nothing is chosen before the guard and the owner have judged the whole plan; what is not chosen is left
-//! out as what waits for a large file is (`huge.rs`): nothing of it is sent, the point names it, and its owner is told at once
-//! that it may come again. Where the target is too old to be told what a point lacks, all goes.
+//! out as what waits for a large file is (`huge.rs`): nothing of it is sent, the point names it, and its owner is told
+//! at once that it may come again. Where the target is too old to be told what a point lacks, all goes.
 
 use super::standing::{Cut, Cuts};
 use super::{Source, SourceError};

@@ -6,8 +6,8 @@
 //! directories that changed in the accounts that wait.
 //!
 //! After a restart it is not known what was not looked at: an account that the last point names is named until
-//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account. Of those that are too
-//! many to be named it is known up to when they are in at least, and that is what is said of whichever waits then.
+//! everything was looked at, or, where the end goes on without that (`start.rs`), all of the account. Of those that
+//! are too many to be named it is known up to when they are in at least: that is said of whichever waits then.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

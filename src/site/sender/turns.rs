@@ -81,8 +81,8 @@ impl Queue {
         self.is_due = false;
     }
 
-    /// What a cut is to take of which the plan took that long: about a second of the line. What cuts sent says more of the line than what a file did
-    /// that travelled beside them; `guess` is what is thought of it before there was one, and never more than its limit.
+    /// What a cut is to take of which the plan took that long: about a second of the line. What cuts sent says more of
+    /// that than what a file did that travelled beside them; `guess` is what is thought of it before there was one.
     fn budget(&self, guess: u64, limit: Option<u64>, planning: Duration) -> u64 {
         let Some(rate) = self.rate else { return guess };
         let second = ahead::within_limits(rate.min(limit.unwrap_or(u64::MAX)));
@@ -100,12 +100,14 @@ impl Queue {
         self.measured(cost, began.elapsed(), budget);
     }
 
-    /// A cut may cost far less than it was thought to, when the standby had most of it: the next one that does not is not to
-    /// be long for that. So the rate grows to twice as much at most.
+    /// A cut may cost far less than it was thought to, when the standby had most of it: the next one, of which it has
+    /// nothing, is not to be long for that. So the rate grows to twice as much at most.
     fn measured(&mut self, cost: u64, took: Duration, budget: u64) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = cost.saturating_mul(1_000) / millis;
-        self.rate = Some(rate.min(self.rate.unwrap_or(budget).saturating_mul(2)));
+        // A line that stood still for a while does not count as one that is that slow.
+        let former = self.rate.unwrap_or(budget).max(ahead::within_limits(0));
+        self.rate = Some(rate.min(former.saturating_mul(2)));
     }
 
     /// The line is another one.
@@ -181,7 +183,7 @@ mod tests {
         queue.rate = Some(1);
         assert_eq!(queue.budget(64 * MIB, None, none), 4 * MIB);
         queue.measured(400 * MIB, Duration::from_secs(1), 4 * MIB);
-        assert_eq!(queue.rate, Some(2), "twice as much as before");
+        assert_eq!(queue.rate, Some(8 * MIB), "twice as much as is thought of a line at the least");
         let mut queue = Queue::default();
         queue.measured(400 * MIB, Duration::from_secs(1), 64 * MIB);
         assert_eq!(queue.budget(64 * MIB, None, none), 64 * MIB, "no cut is worth more");
