@@ -315,6 +315,7 @@ impl Daemon {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.notifier.alive();
+            self.notifier.status(&self.board.snapshot().verdict.text);
             self.show_key(listener, &mut shown);
             match watch.poll() {
                 Some(Ok(store)) => {
