@@ -294,6 +294,15 @@ impl Daemon {
         self.stopping.load(Relaxed)
     }
 
+    /// Whether the site is being stopped. A service manager tells all its processes at once, so that what runs
+    /// hooks may be gone before this one has heard.
+    fn stops_soon(&self) -> bool {
+        (0..40).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            self.is_stopping()
+        })
+    }
+
     /// Acts on words until one says stop.
     fn until_stopped(&self, words: &Queue<Word>, listener: Option<&Listener>) {
         let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
@@ -315,6 +324,7 @@ impl Daemon {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.notifier.alive();
+            self.notifier.status(&self.board.snapshot().verdict.text);
             self.show_key(listener, &mut shown);
             match watch.poll() {
                 Some(Ok(store)) => {

@@ -58,6 +58,23 @@ impl Level {
             Self::Error => "error",
         }
     }
+
+    /// What systemd's journal takes for its priority at the start of a line, and does not keep.
+    fn priority(self) -> &'static str {
+        match self {
+            Self::Debug => "<7>",
+            Self::Info => "<6>",
+            Self::Warn => "<4>",
+            Self::Error => "<3>",
+        }
+    }
+}
+
+/// Whether the journal reads standard error.
+fn is_journal() -> bool {
+    let Ok(stat) = rustix::fs::fstat(std::io::stderr()) else { return false };
+    let ours = format!("{}:{}", stat.st_dev, stat.st_ino);
+    std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == ours)
 }
 
 impl FromStr for Level {
@@ -137,6 +154,8 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     format: Format,
     least: Level,
+    /// Each line begins with its priority.
+    prioritised: bool,
     clock: Arc<dyn Clock>,
     limits: Mutex<HashMap<&'static str, Limit>>,
     lines: Sender<Line>,
@@ -164,7 +183,7 @@ impl Log {
     /// # Errors
     /// No thread could be started.
     pub fn to_stderr(format: Format, least: Level) -> std::io::Result<Self> {
-        Self::to(std::io::stderr(), format, least, Arc::new(SystemClock))
+        Self::open(std::io::stderr(), format, least, Arc::new(SystemClock), is_journal())
     }
 
     /// To any writer.
@@ -177,11 +196,21 @@ impl Log {
         least: Level,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        Self::open(writer, format, least, clock, false)
+    }
+
+    fn open(
+        writer: impl Write + Send + 'static,
+        format: Format,
+        least: Level,
+        clock: Arc<dyn Clock>,
+        prioritised: bool,
+    ) -> std::io::Result<Self> {
         let (lines, queue) = bounded(QUEUE);
         std::thread::Builder::new().name("log".into()).spawn(move || write(&queue, writer))?;
         let limits = Mutex::default();
         let dropped = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { format, least, clock, limits, lines, dropped })))
+        Ok(Self(Arc::new(Inner { format, least, prioritised, clock, limits, lines, dropped })))
     }
 
     /// Logs it, unless there was too much of its kind or nobody reads.
@@ -198,6 +227,8 @@ impl Log {
             Format::Text => text_line(&time, record, counts),
             Format::Json => json_line(&time, record, counts),
         };
+        let line =
+            if self.0.prioritised { record.level.priority().to_owned() + &line } else { line };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.0.lines.try_send(Line::Text(line))
         {
@@ -362,6 +393,17 @@ mod tests {
              entries=12: 12 deletes\\u{a}error: \\u{1b}[2J\\u{202e}forged\n"
                 .replace("2026-11-22T21:01:11.000Z", &utc(1_795_390_871_000))
         );
+    }
+
+    #[test]
+    fn the_journal_is_told_the_priority() {
+        let (kept, read) = mpsc::channel();
+        let clock = Arc::new(HandClock::at(0));
+        let log = Log::open(Kept(kept), Format::Text, Level::Info, clock, true).expect("a thread");
+        log.say(&Record::new(Level::Error, "reload", "refused"));
+        log.flush(Duration::from_secs(60));
+        let line = String::from_utf8(read.try_iter().collect()).expect("UTF-8");
+        assert!(line.starts_with("<3>") && line.ends_with(" reload: refused\n"), "{line}");
     }
 
     #[test]

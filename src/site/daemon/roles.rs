@@ -33,7 +33,7 @@ use super::marker::{NoRole, is_empty, read_marker, write_marker};
 use super::root::{self, Closed};
 use super::*;
 use crate::site::failover;
-use crate::site::hooks::Which;
+use crate::site::hooks::{HookError, Which};
 use crate::state::{random_id, write_durably};
 
 /// What is said at least so often.
@@ -551,6 +551,12 @@ impl Daemon {
                         daemon.say_of(&share, Level::Info, "hook", text);
                     }
                     true
+                }
+                Err(HookError::Gone { .. }) if daemon.stops_soon() => {
+                    let text =
+                        format!("'{}' ends with the site; its next start runs it", which.name());
+                    daemon.say_of(&share, Level::Info, "hook", text);
+                    return;
                 }
                 Err(e) => {
                     daemon.say_of(&share, Level::Error, "hook", e.to_string());
