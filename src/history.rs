@@ -101,56 +101,37 @@ pub fn points(reader: &CatalogReader) -> Result<Value, CatalogError> {
     Ok(json!({ "points": objects }))
 }
 
-/// Gives each former version of `path`, and of what is below it, to `each`, as `history list --json` says them: in
-/// path order, of one path the oldest first.
+/// Each former version of `path`, and of what is below it, as `history list --json` says them: in path order, of one
+/// path the oldest first.
 ///
 /// # Errors
 /// [`CatalogError`].
-pub fn versions(
-    reader: &CatalogReader,
+pub fn versions<'a>(
+    reader: &'a CatalogReader,
     path: &RelPath,
-    each: &mut dyn FnMut(Value),
-) -> Result<(), CatalogError> {
+) -> Result<impl Iterator<Item = Result<Value, CatalogError>> + use<'a>, CatalogError> {
     let points = reader.points()?;
     let mut until: Option<(u64, Option<i64>)> = None;
-    let mut failed = None;
-    history::versions(reader, path, &mut |former| {
-        if failed.is_some() {
-            return;
-        }
-        if until.is_none_or(|(set, _)| set != former.set) {
-            match reader.history_set(former.set) {
-                Ok(set) => until = Some((former.set, set.map(|set| set.time_unix_ms))),
-                Err(e) => {
-                    failed = Some(e);
-                    return;
-                }
-            }
-        }
-        let point = last_point(&points, former.set);
-        each(version_json(&former, until.and_then(|(_, time)| time), point));
-    })?;
-    failed.map_or(Ok(()), Err)
+    Ok(history::versions(reader, path)?.map(move |former| {
+        let former = former?;
+        let time = match until {
+            Some((set, time)) if set == former.set => time,
+            _ => reader.history_set(former.set)?.map(|set| set.time_unix_ms),
+        };
+        until = Some((former.set, time));
+        Ok(version_json(&former, time, last_point(&points, former.set)))
+    }))
 }
 
-/// Of former versions the first of `at_most`, as one object.
+/// Of former versions the first [`VERSIONS_MAX`], as one object; what comes behind them is not looked at.
 ///
 /// # Errors
 /// [`CatalogError`].
-pub fn versions_object(
-    reader: &CatalogReader,
-    path: &RelPath,
-    at_most: usize,
-) -> Result<Value, CatalogError> {
-    let (mut objects, mut left_off) = (Vec::new(), 0_u64);
-    versions(reader, path, &mut |version| {
-        if objects.len() == at_most {
-            left_off += 1;
-        } else {
-            objects.push(version);
-        }
-    })?;
-    Ok(json!({ "path": path.to_string(), "versions": objects, "versions_left_off": left_off }))
+pub fn versions_object(reader: &CatalogReader, path: &RelPath) -> Result<Value, CatalogError> {
+    let mut all = versions(reader, path)?;
+    let first = all.by_ref().take(VERSIONS_MAX).collect::<Result<Vec<Value>, _>>()?;
+    let more = all.next().transpose()?.is_some();
+    Ok(json!({ "path": path.to_string(), "versions": first, "more": more }))
 }
 
 /// The last point that has what the batch `set` changed as it was before.

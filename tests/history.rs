@@ -3,13 +3,17 @@
 //! The truth at each point is a copy of the source made by `cp -a`; trees are compared by
 //! `farshore-test-support`, which shares no code with the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use farshore::history::Standby;
+use farshore::state::State;
+use farshore_core::recipe::FileDigest;
+use farshore_engine::catalog::Location;
 use farshore_test_support::{Rng, compare, mutate, without_holes};
 use serde_json::Value;
 
@@ -351,6 +355,41 @@ fn writing_in_place_reaches_no_former_version() {
         let is = fs::read(&to).expect("it is there");
         assert!(is == content(name.trim_end_matches("-too")), "{name}");
     }
+}
+
+/// What is kept of a file with several names has its content by itself, and counts once.
+#[test]
+fn what_was_a_further_name_is_found_by_its_content_and_counted_once() {
+    let sites = Sites::new();
+    let content = noise(1, 9_000);
+    put(&sites.a.join("home/0-first"), &content);
+    for name in ["1", "2", "3", "stays"] {
+        let to = sites.a.join("home").join(name);
+        fs::hard_link(sites.a.join("home/0-first"), to).expect("a link");
+    }
+    sites.truth();
+    for name in ["1", "2", "3"] {
+        fs::remove_file(sites.a.join("home").join(name)).expect("removed");
+    }
+    sites.truth();
+    let state = State::open(Some(&sites.state)).expect("a state folder");
+    let standby = Standby::open(&state, &sites.b).expect("a standby");
+    let reader = standby.catalog.reader().expect("reads");
+    let places = reader.locations(&FileDigest::of_small(&content), 64).expect("places");
+    let kept = places.iter().filter(|place| matches!(place, Location::History(_)));
+    assert_eq!(kept.count(), 3, "{places:?}");
+    let names: Vec<fs::Metadata> = fs::read_dir(sites.b.join(".farshore/history"))
+        .expect("history")
+        .flat_map(|set| fs::read_dir(set.expect("a set").path()).expect("a set"))
+        .map(|version| version.expect("a version").metadata().expect("its facts"))
+        .filter(|facts| facts.len() == 9_000)
+        .collect();
+    let inodes: BTreeSet<u64> = names.iter().map(MetadataExt::ino).collect();
+    assert_eq!((names.len(), inodes.len()), (3, 1), "names of one copy");
+    let live = fs::metadata(sites.b.join("home/stays")).expect("it stays");
+    assert!(!inodes.contains(&live.ino()));
+    let sets = reader.history_sets().expect("sets");
+    assert_eq!(sets.iter().map(|(_, set)| set.bytes).sum::<u64>(), 9_000);
 }
 
 #[test]

@@ -50,8 +50,7 @@ use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
 
 use crate::catalog::{
-    Catalog, CatalogError, CatalogReader, CatalogTables, HistoryId, HistoryRecord, HistorySet,
-    LocalFacts, Record,
+    Catalog, CatalogError, CatalogReader, CatalogTables, HistoryId, HistorySet, LocalFacts, Record,
 };
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::journal::{self, Action, Intent};
@@ -61,11 +60,13 @@ use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
 
 mod detach;
+mod displaced;
 pub mod group;
 mod parents;
 mod perform;
 mod prune;
 
+use displaced::Displaced;
 use group::Made;
 use parents::Parents;
 use perform::Perform;
@@ -151,14 +152,6 @@ struct Performed {
     is_again: bool,
     /// By path: operations that failed in step 4.
     failed: BTreeMap<RelPath, Failure>,
-}
-
-/// A version in a batch's history set.
-struct Displaced {
-    number: u32,
-    record: HistoryRecord,
-    /// What it takes there; nothing where another name of the same file counts.
-    bytes: u64,
 }
 
 impl<S: Storage> std::fmt::Debug for Applier<'_, S> {
@@ -577,46 +570,6 @@ impl<S: Storage> Applier<'_, S> {
             records.push((path, Record { entry: record.entry, facts }));
         }
         Ok(records)
-    }
-
-    /// What stands in this batch's history set.
-    fn displaced(
-        &self,
-        intent: &Intent,
-        reader: &CatalogReader,
-    ) -> Result<Vec<Displaced>, ApplyError> {
-        let disk = Self::disk(intent.batch, ApplyStep::Perform, &RelPath::root());
-        let name = set_name(intent.batch);
-        let set = match self.storage.open_directory(&self.own.history, name.as_bytes()) {
-            Ok(set) => set,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(disk(e)),
-        };
-        let mut numbers = HashSet::new();
-        self.storage
-            .list(&set, &mut |l| {
-                numbers
-                    .extend(std::str::from_utf8(l.name).ok().and_then(|n| n.parse::<u32>().ok()));
-            })
-            .map_err(&disk)?;
-        let (mut out, mut counted) = (Vec::new(), HashSet::new());
-        for action in &intent.actions {
-            let path = action.path();
-            let Some(number) = action.sets_aside().filter(|n| numbers.contains(n)) else {
-                continue;
-            };
-            let entry = reader.get(path)?.map(|r| r.entry);
-            let (entry, first) = match entry {
-                // What is kept is a file: its content is found there, whatever becomes of the other names.
-                Some(Entry::HardLink { leader }) => (reader.get(&leader)?.map(|r| r.entry), leader),
-                entry => (entry, path.clone()),
-            };
-            let is_counted = !counted.insert(first);
-            let bytes = entry.as_ref().filter(|_| !is_counted).map_or(0, Entry::size);
-            let record = HistoryRecord { path: path.clone(), entry };
-            out.push(Displaced { number, record, bytes });
-        }
-        Ok(out)
     }
 
     /// Step 6, for the whole group: durable when something `changed`.

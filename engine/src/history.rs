@@ -229,23 +229,15 @@ pub fn find_last(reader: &CatalogReader) -> Result<(u64, Option<KeptPoint>), His
     find(reader, &Wanted::Sequence(last.sequence))
 }
 
-/// Gives each former version of `path`, and of what is below it, to `each`: in path order, of one path
-/// the oldest first.
+/// Each former version of `path`, and of what is below it: in path order, of one path the oldest first.
 ///
 /// # Errors
 /// [`CatalogError`].
 pub fn versions(
     reader: &CatalogReader,
     path: &RelPath,
-    each: &mut dyn FnMut(Former),
-) -> Result<(), CatalogError> {
-    for former in reader.formers_at(path)? {
-        each(former?);
-    }
-    for former in reader.formers_below(path, 0, false)? {
-        each(former?);
-    }
-    Ok(())
+) -> Result<impl Iterator<Item = Result<Former, CatalogError>> + use<>, CatalogError> {
+    Ok(reader.formers_at(path)?.chain(reader.formers_below(path, 0, false)?))
 }
 
 /// What stood at `path` after `batch`; of a further name the file itself.

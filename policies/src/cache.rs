@@ -124,7 +124,7 @@ impl Cache {
         if placed.is_err() {
             let _gone = rustix::fs::unlinkat(&self.folder, &beside, AtFlags::empty());
         }
-        let _pruned = self.prune();
+        let _pruned = self.prune(&name);
     }
 
     fn write(&self, name: &str, digest: &[u8; 32], content: &[u8]) -> io::Result<()> {
@@ -137,19 +137,20 @@ impl Cache {
         file.write_all(content)
     }
 
-    /// Removes the oldest files beyond [`FILES_MAX`].
-    fn prune(&self) -> rustix::io::Result<()> {
+    /// Removes the oldest files beyond [`FILES_MAX`], but not `newest`: others may have its time.
+    fn prune(&self, newest: &str) -> rustix::io::Result<()> {
         let mut files = Vec::new();
         for entry in Dir::read_from(&self.folder)? {
             let entry = entry?;
             let stat =
                 rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-                files.push((stat.st_mtime, entry.file_name().to_owned()));
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            if is_file && entry.file_name().to_bytes() != newest.as_bytes() {
+                files.push((stat.st_mtime, stat.st_mtime_nsec, entry.file_name().to_owned()));
             }
         }
         files.sort();
-        for (_, name) in files.iter().take(files.len().saturating_sub(FILES_MAX)) {
+        for (_, _, name) in files.iter().take((files.len() + 1).saturating_sub(FILES_MAX)) {
             rustix::fs::unlinkat(&self.folder, name.as_c_str(), AtFlags::empty())?;
         }
         Ok(())

@@ -16,15 +16,14 @@ use super::{DaemonArgs, StateArgs, print};
 use crate::exit::{Exit, Failure};
 use crate::history::asked::Said;
 use crate::history::{
-    RolledBack, Standby, VERSIONS_MAX, parse_wanted, path_below, points, versions, versions_object,
-    write_version,
+    RolledBack, Standby, parse_wanted, path_below, points, versions, versions_object, write_version,
 };
 use crate::replicate::{catalog_failure, open_root};
 use crate::report::{point_json, utc};
 use crate::site::control::Request;
 use crate::state::State;
 
-/// Versions and changes in an object, which is made in memory; the text has them all.
+/// Changes in an object, which is made in memory; the text has them all.
 const LISTED: usize = 100_000;
 /// How long a daemon is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -163,6 +162,8 @@ fn ask_instead(
     let Ok(root) = target.canonicalize() else { return Err(why) };
     match ask(state, None, &request(root), PATIENCE) {
         Err(e) if e.exit == Exit::NoDaemon => Err(why),
+        // It has no share there.
+        Ok(Value::Null) => Err(why),
         done => done,
     }
 }
@@ -198,11 +199,12 @@ fn list(args: &ListArgs) -> Result<Exit, Failure> {
     }
     let path = args.path.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;
     if daemon.json {
-        let object = versions_object(&reader, &path, VERSIONS_MAX);
+        let object = versions_object(&reader, &path);
         show_versions(&object.map_err(|e| catalog_failure(&e))?, true);
     } else {
-        versions(&reader, &path, &mut |version| print(&version_line(&version)))
-            .map_err(|e| catalog_failure(&e))?;
+        for version in versions(&reader, &path).map_err(|e| catalog_failure(&e))? {
+            print(&version_line(&version.map_err(|e| catalog_failure(&e))?));
+        }
     }
     Ok(Exit::Done)
 }
@@ -253,8 +255,8 @@ fn show_versions(value: &Value, as_json: bool) {
     for version in value["versions"].as_array().map(Vec::as_slice).unwrap_or_default() {
         print(&version_line(version));
     }
-    if let Some(more @ 1..) = value["versions_left_off"].as_u64() {
-        eprint(&format!("{more} more: name a path below, or ask while the daemon is stopped\n"));
+    if value["more"] == true {
+        eprint("there are more: name a path below, or ask while the daemon is stopped\n");
     }
 }
 

@@ -2,7 +2,8 @@
 //! file under the others, and whoever writes to it there in place would write into the version.
 //!
 //! Guarantees: when step 4 is over, no version that the batch set aside shares an inode with anything outside of its
-//! set, unless it could not be copied (no room, or the disk cannot read it): then it stays the name that it was.
+//! set, unless it could not be copied (no room beside what is left to others, more than a batch may copy where blocks cannot
+//! be shared, or the disk cannot read it): then it stays the name that it was. Several names of one file are names of one copy.
 //! A version is the former inode or its whole, synced copy at every moment, so that a crash loses neither; done
 //! again, what is a file of its own already is passed over.
 
@@ -18,6 +19,9 @@ use crate::metadata::{Degraded, Present, apply_metadata};
 use crate::observe::metadata;
 use crate::own_folder::{ensure_directory, remove_tree, set_name};
 use crate::stage::folder_name;
+
+/// What a batch copies at most where blocks cannot be shared: all that replicates waits for it.
+const COPIED_MAX: u64 = 4 << 30;
 
 /// A version by its name in the set, its copy by its name in staging.
 struct Copied {
@@ -37,11 +41,25 @@ impl<S: Storage> Perform<'_, '_, S> {
         let Applier { storage, own, .. } = self.applier;
         let name = folder_name(batch);
         let staging = ensure_directory(*storage, &own.staging, name.as_bytes()).map_err(failed())?;
-        let mut copied = Vec::with_capacity(shared.len());
+        let mut copied: Vec<Copied> = Vec::with_capacity(shared.len());
+        let mut first_of: HashMap<u64, String> = HashMap::new();
+        let mut room = Room::of(self.applier);
         for (version, stat) in shared {
             let copy = format!("h{version}");
-            // No reason to hold up what replicates: the next one may be smaller, or readable.
-            if copy_of(*storage, set, &version, &stat, &staging, &copy).is_ok() {
+            // Of an attempt that a crash cut off.
+            remove_tree(*storage, &staging, copy.as_bytes()).map_err(failed())?;
+            let is_made = match first_of.get(&stat.inode) {
+                Some(first) => {
+                    storage.link(&staging, first.as_bytes(), &staging, copy.as_bytes()).is_ok()
+                }
+                // No reason to hold up what replicates: the next one may be smaller, or readable.
+                None => {
+                    room.has(*storage, stat.size)
+                        && copy_of(*storage, set, &version, &stat, &staging, &copy).is_ok()
+                }
+            };
+            if is_made {
+                first_of.entry(stat.inode).or_insert_with(|| copy.clone());
                 copied.push(Copied { version, copy });
             } else {
                 remove_tree(*storage, &staging, copy.as_bytes()).map_err(failed())?;
@@ -94,6 +112,35 @@ impl<S: Storage> Perform<'_, '_, S> {
     }
 }
 
+/// What may be copied still.
+struct Room {
+    /// Copies take none.
+    is_shared: bool,
+    left: u64,
+    left_to_others: u64,
+}
+
+impl Room {
+    fn of<S: Storage>(applier: &Applier<'_, S>) -> Self {
+        let Applier { storage, own, .. } = applier;
+        let is_shared = storage.shares_blocks(&own.staging);
+        Self { is_shared, left: COPIED_MAX, left_to_others: own.left_to_small }
+    }
+
+    /// Takes so much, if it is there.
+    fn has<S: Storage>(&mut self, storage: &S, size: u64) -> bool {
+        if self.is_shared {
+            return true;
+        }
+        let needed = size.saturating_add(self.left_to_others);
+        // Where it cannot be told, trying tells.
+        let fits = storage.free_bytes().map_or(true, |free| free >= needed);
+        let Some(left) = self.left.checked_sub(size).filter(|_| fits) else { return false };
+        self.left = left;
+        true
+    }
+}
+
 /// Makes `copy` in `staging` of the `version` in `set`, with its holes, owner, mode and times; not synced.
 fn copy_of<S: Storage>(
     storage: &S,
@@ -103,8 +150,6 @@ fn copy_of<S: Storage>(
     staging: &S::Directory,
     copy: &str,
 ) -> io::Result<()> {
-    // Of an attempt that a crash cut off.
-    remove_tree(storage, staging, copy.as_bytes())?;
     let source = storage.open_file(set, version.as_bytes())?;
     let made = storage.create_file(staging, copy.as_bytes())?;
     storage.set_len(&made, stat.size)?;

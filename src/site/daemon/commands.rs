@@ -100,17 +100,21 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// What is known of the share whose folder is `root`, whichever end of it is here.
-    fn catalog_at(&self, root: &Path) -> Result<Arc<Catalog>, Failure> {
+    /// What is known of the share whose folder is `root`; `None` when no share of this site is there.
+    fn catalog_at(&self, root: &Path) -> Result<Option<Arc<Catalog>>, Failure> {
         let config = self.config();
-        let share = config.shares.iter().find(|share| share.path == root).ok_or_else(|| {
-            let message = format!("{}: no share of this site is there", root.display());
-            Failure { exit: Exit::Refused, message, hint: None }
-        })?;
+        let share = config.shares.iter().find(|share| share.path == root);
+        share.map(|share| self.catalog_of(Some(&share.name))).transpose()
+    }
+
+    /// What is known of a share, whichever end of it is here.
+    fn catalog_of(&self, given: Option<&str>) -> Result<Arc<Catalog>, Failure> {
         self.let_open();
-        let received = self.standby(&share.name).map(|s| Arc::clone(s.receiver.catalog()));
-        let sent = || self.outgoing(&share.name).map(|o| Arc::clone(o.sender.catalog()));
-        received.or_else(sent).ok_or_else(|| self.why_not(&share.name, "open here"))
+        let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+        let name = control::choose_share(&names, given)?;
+        let received = self.standby(name).map(|s| Arc::clone(s.receiver.catalog()));
+        let sent = || self.outgoing(name).map(|o| Arc::clone(o.sender.catalog()));
+        received.or_else(sent).ok_or_else(|| self.why_not(name, "open here"))
     }
 
     fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
@@ -426,21 +430,25 @@ impl Daemon {
             Request::Points { share, root } => {
                 let catalog = match root {
                     Some(root) => self.catalog_at(&root)?,
-                    None => Arc::clone(self.receiver(share.as_deref())?.receiver.catalog()),
+                    None => Some(match self.receiver(share.as_deref()) {
+                        Ok(standby) => Arc::clone(standby.receiver.catalog()),
+                        Err(_) => self.catalog_of(share.as_deref())?,
+                    }),
                 };
+                let Some(catalog) = catalog else { return Ok(Value::Null) };
                 let points = catalog.reader().and_then(|reader| history::points(&reader));
                 points.map_err(|e| catalog_failure(&e))
             }
             Request::Versions { root, path } => {
-                let (catalog, path) = (self.catalog_at(&root)?, path_shown("path", &path)?);
+                let path = path_shown("path", &path)?;
+                let Some(catalog) = self.catalog_at(&root)? else { return Ok(Value::Null) };
                 let reader = catalog.reader();
-                let versions = reader.and_then(|reader| {
-                    history::versions_object(&reader, &path, history::VERSIONS_MAX)
-                });
+                let versions = reader.and_then(|reader| history::versions_object(&reader, &path));
                 versions.map_err(|e| catalog_failure(&e))
             }
             Request::Version { root, path, at } => {
-                let (catalog, path) = (self.catalog_at(&root)?, path_shown("path", &path)?);
+                let path = path_shown("path", &path)?;
+                let Some(catalog) = self.catalog_at(&root)? else { return Ok(Value::Null) };
                 let reader = catalog.reader().map_err(|e| catalog_failure(&e))?;
                 let said = history::asked::say(&reader, &path, &at)?;
                 serde_json::to_value(said).map_err(|e| Failure::new(Exit::Internal, &e))
