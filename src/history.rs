@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use farshore_core::entry::{Entry, EntryKind, Timestamp};
 use farshore_core::path::RelPath;
 use farshore_core::recovery_point::RecoveryPoint;
+use farshore_core::role::{Phase, Record as RoleRecord, Stamp};
 use farshore_engine::apply::Applier;
 use farshore_engine::catalog::{
     Catalog, CatalogError, CatalogReader, CatalogRole, Former, KeptPoint,
@@ -20,7 +21,7 @@ use farshore_engine::history::{
 };
 use farshore_engine::io::Storage;
 use farshore_engine::io::uring::{IoMode, UringStorage};
-use farshore_engine::own_folder::OwnFolder;
+use farshore_engine::own_folder::{self, OwnFolder};
 use farshore_engine::profile::Profile;
 use farshore_engine::stage::{StageConfig, is_fatal};
 use serde_json::{Value, json};
@@ -279,6 +280,39 @@ impl Standby {
         let now = self.root.join(std::ffi::OsStr::from_bytes(path.as_bytes())).symlink_metadata();
         let is_one = now.map_or(true, |now| !now.is_dir() && now.nlink() == 1);
         Ok(!is_one || then.is_some_and(|then| then.kind() == EntryKind::Directory))
+    }
+
+    /// Refuses where this site's record says that the tree is no standby: what goes back in place would take away what
+    /// services did there, and the base that a failback needs. A tree that no standing site has has no record.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn must_be_standby(&self, state: &State) -> Result<(), Failure> {
+        let marker = own_folder::read_small(&self.storage, own_folder::ROLE);
+        let marker = marker.map_err(|e| self.own_failure(&e))?;
+        let Some(stamp) = marker.and_then(|bytes| Stamp::decode_marker(&bytes).ok()) else {
+            return Ok(());
+        };
+        let Ok(records) = std::fs::read_dir(state.folder().join("roles")) else { return Ok(()) };
+        for record in records.flatten() {
+            let Ok(bytes) = std::fs::read(record.path()) else { continue };
+            let Ok(record) = RoleRecord::decode(&bytes) else { continue };
+            if record.rising == stamp && record.phase != Phase::Standby {
+                return Err(Failure {
+                    exit: Exit::Held,
+                    message: format!(
+                        "{}: the share is {} here: services may work with it",
+                        self.root.display(),
+                        record.phase.name()
+                    ),
+                    hint: Some(
+                        "'farshore history restore --to FILE' writes a version elsewhere, at any time"
+                            .into(),
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Goes back, with the tree's lock. With `checks` the tree is looked at before and after.

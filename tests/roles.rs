@@ -5,6 +5,8 @@
 
 mod common;
 
+#[path = "roles/again.rs"]
+mod again;
 #[path = "roles/ahead.rs"]
 mod ahead;
 #[path = "roles/anew.rs"]

@@ -284,7 +284,11 @@ pub fn version(
     let Entry::File { size, content, meta, .. } = entry else {
         return Err(Refusal::NoFile { path: path.clone(), kind: entry.kind() }.into());
     };
-    let places = if size == 0 { Vec::new() } else { reader.locations(&content, PLACES_MAX)? };
+    let mut places = if size == 0 { Vec::new() } else { reader.locations(&content, PLACES_MAX)? };
+    // A live one may be another file by now, where others than replication write.
+    if size > 0 && !places.iter().any(|place| matches!(place, Location::History(_))) {
+        places.extend(reader.kept_with(&content, PLACES_MAX)?);
+    }
     let chunking = expected(reader, content, size)?.chunking;
     Ok(Version { size, content, meta, places, chunking })
 }

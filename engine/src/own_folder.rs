@@ -135,6 +135,9 @@ impl<S: Storage> OwnFolder<S> {
     }
 }
 
+/// The name of the small file that says how far the site's role is.
+pub const ROLE: &[u8] = b"role";
+
 /// Longest of the small files that are read here.
 const SMALL_MAX: usize = 4_096;
 

@@ -10,13 +10,14 @@
 //! compared, and nothing acknowledged is sent again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use farshore_core::digest::RootDigest;
-use farshore_core::entry::EntryKind;
+use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::guard::{self, RootIdentity, judge, judge_faults};
 use farshore_core::limits::{PATH_LEN_MAX, SMALL_FILE_MAX};
 use farshore_core::path::RelPath;
@@ -34,11 +35,12 @@ use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
 
 use crate::OWN_FOLDER;
-use crate::catalog::{Catalog, CatalogError, CatalogReader, CatalogTables, Record};
+use crate::catalog::{Catalog, CatalogError, CatalogReader, CatalogTables, LocalFacts, Record};
 use crate::deadline::{FAREWELL, within};
 use crate::frames::{LineGauge, Striping};
-use crate::ingest::{BatchRecord, RunIndex, SignDesk, preview};
+use crate::ingest::{BatchRecord, RunIndex, SignDesk, describe, preview};
 use crate::io::{Object, Storage};
+use crate::observe::metadata;
 use crate::plan::{Change, Plan, Problem, plan};
 use crate::profile::Stage;
 use crate::progress::{Phase, Progress};
@@ -174,6 +176,7 @@ pub fn compare<S: Storage>(
         let mut corrected = 0;
         if belief != welcome.root {
             source.compare_with(&mut |_| corrected += 1)?;
+            source.know_own_root()?;
         }
         source.leave()?;
         Ok(corrected)
@@ -526,6 +529,23 @@ impl<S: Storage> Source<'_, S> {
         // The root has no parent to be compared in: it is always looked at again.
         self.catalog.update(Durability::Immediate, |t| {
             t.remove(&RelPath::root())?;
+            t.seal()
+        })?;
+        Ok(())
+    }
+
+    /// The root's own entry, which nothing is compared with, is what it is here.
+    fn know_own_root(&self) -> Result<(), SourceError> {
+        let storage = self.storage;
+        let object = Object::Directory(storage.root());
+        let read = |source| SourceError::Root { step: "looking at it", source };
+        let stat = storage.stat(object).map_err(read)?;
+        let meta = metadata(storage, object, &stat);
+        let meta = meta.map_err(|e| read(io::Error::other(describe(&e))))?;
+        let record =
+            Record { entry: Entry::Directory { meta }, facts: Some(LocalFacts::of(&stat)) };
+        self.catalog.update(Durability::Immediate, |t| {
+            t.put(&RelPath::root(), &record)?;
             t.seal()
         })?;
         Ok(())

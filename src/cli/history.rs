@@ -123,7 +123,7 @@ pub(super) fn run(args: &HistoryArgs) -> Result<Exit, Failure> {
         HistoryCommand::Restore(args) => match &args.to {
             Some(to) => restore_to(args, to),
             None => {
-                let standby = open(&args.state, &args.target).map_err(stop_first)?;
+                let standby = open_to_write(&args.state, &args.target)?;
                 let path = standby.path(&args.path)?;
                 let checks = standby.needs_check(&args.at.wanted, &path)?;
                 let done = standby.roll_back(&args.at.wanted, path.clone(), checks)?;
@@ -131,7 +131,11 @@ pub(super) fn run(args: &HistoryArgs) -> Result<Exit, Failure> {
             }
         },
         HistoryCommand::Rollback(args) => {
-            rollback(&open(&args.state, &args.target).map_err(stop_first)?, args)
+            let standby = match args.yes && !args.dry_run {
+                true => open_to_write(&args.state, &args.target)?,
+                false => open(&args.state, &args.target).map_err(stop_first)?,
+            };
+            rollback(&standby, args)
         }
     }
 }
@@ -140,6 +144,14 @@ fn open(state: &StateArgs, target: &Path) -> Result<Standby, Failure> {
     let state =
         State::existing(state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
     Standby::open(&state, target)
+}
+
+fn open_to_write(state: &StateArgs, target: &Path) -> Result<Standby, Failure> {
+    let state =
+        State::existing(state.state.as_deref()).map_err(|e| Failure::new(Exit::Refused, &e))?;
+    let standby = Standby::open(&state, target).map_err(stop_first)?;
+    standby.must_be_standby(&state)?;
+    Ok(standby)
 }
 
 /// What is to be done where the tree is somebody else's.

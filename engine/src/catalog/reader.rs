@@ -265,6 +265,27 @@ impl CatalogReader {
         Ok(out)
     }
 
+    /// Versions in history with `content`, found by looking at the record of each: where the index has none of them, as
+    /// at a site that was opened.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn kept_with(&self, content: &FileDigest, limit: usize) -> Result<Vec<Location>> {
+        let mut out = Vec::new();
+        for row in self.history.range::<(u64, u32)>(..).step("read history")? {
+            let (key, value) = row.step("read history")?;
+            let record = decode_history(value.value())?;
+            if record.entry.as_ref().and_then(Entry::content) == Some(content) {
+                let (set, number) = key.value();
+                out.push(Location::History(HistoryId { set, number }));
+            }
+            if out.len() >= limit {
+                break;
+            }
+        }
+        Ok(out)
+    }
+
     /// Whether `content` stands anywhere.
     ///
     /// # Errors

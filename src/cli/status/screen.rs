@@ -135,7 +135,7 @@ fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
     brake(out, share, now);
     standby(out, share, now);
     kept(out, share, now);
-    if let Some(worst) = share.accounts.worst.first().filter(|_| share.accounts.count > 1) {
+    if let Some(worst) = share.accounts.worst.first().filter(|_| share.accounts.count > 0) {
         let count = share.accounts.count;
         let class = worst.class.as_ref().map_or_else(String::new, |class| format!(" ({class})"));
         let why = worst.why.map_or_else(String::new, |why| format!(": it {}", why.words()));

@@ -9,6 +9,7 @@ use farshore_core::role::{Command, CommandName, Phase, RoleView};
 use farshore_engine::catalog::Catalog;
 
 use super::drilling::{Achieved, Begun, about_roles};
+use super::ends::site_catalog;
 use super::failback::{Carried, Decided as FailbackDecided};
 use super::receiving::Standby;
 use super::roles::{FailedOver, ShareRole, clock};
@@ -114,7 +115,16 @@ impl Daemon {
         let name = control::choose_share(&names, given)?;
         let received = self.standby(name).map(|s| Arc::clone(s.receiver.catalog()));
         let sent = || self.outgoing(name).map(|o| Arc::clone(o.sender.catalog()));
-        received.or_else(sent).ok_or_else(|| self.why_not(name, "open here"))
+        if let Some(catalog) = received.or_else(sent) {
+            return Ok(catalog);
+        }
+        // A share that is alone has no end, and nobody else has its catalog but a command that takes long.
+        let config = self.config();
+        let share = config.share(name).ok_or_else(|| self.why_not(name, "open here"))?;
+        let names = site_catalog(share, &config);
+        let catalog = self.state.site_catalog_as_it_is(&names);
+        let catalog = catalog.map_err(|e| Failure::new(Exit::Busy, &e))?;
+        catalog.map(Arc::new).ok_or_else(|| self.why_not(name, "open here"))
     }
 
     fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {

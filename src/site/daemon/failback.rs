@@ -175,7 +175,10 @@ impl Daemon {
         }
         if base.is_some() && head.base != own_head.base {
             return Err(held(
-                "the two sites list their changes against different points".into(),
+                format!(
+                    "the two sites list their changes against different points: {} here, {} there",
+                    own_head.base, head.base
+                ),
                 "plan again; if it stays so, see the log of the other site",
             ));
         }
@@ -230,8 +233,10 @@ impl Daemon {
                 &empty
             }
         };
-        let root = catalog.sealed_root().map_err(|e| failed(&e))?;
+        catalog.sealed_root().map_err(|e| failed(&e))?;
         let reader = catalog.reader().map_err(|e| failed(&e))?;
+        // What lies below the root: the root's own entry is not compared.
+        let base = reader.below(&RelPath::root()).map_err(|e| failed(&e))?;
         let listed = inventory(
             &*opened.storage,
             &reader,
@@ -248,7 +253,7 @@ impl Daemon {
             policies: policy_digest(&*opened.policy),
             problems: problems_total,
             first: told.collect(),
-            base: root.to_string(),
+            base: blake3::Hash::from_bytes(base.0).to_hex().to_string(),
         })
     }
 

@@ -10,7 +10,7 @@ use farshore_engine::own_folder;
 use super::*;
 
 /// The marker in the tree's own folder.
-const MARKER: &[u8] = b"role";
+const MARKER: &[u8] = own_folder::ROLE;
 
 /// Why the role of a share is not known.
 pub(super) enum NoRole {

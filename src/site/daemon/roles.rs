@@ -23,6 +23,7 @@ use farshore_engine::catalog::Turning;
 use farshore_engine::io::uring::UringStorage;
 
 pub(super) mod commanding;
+mod keeping;
 mod showing;
 mod standing;
 
@@ -410,49 +411,6 @@ impl Daemon {
         }
         self.follow_phase(role);
         self.show_role(role);
-    }
-
-    /// Makes a record durable, the marker first; false only when the daemon stops.
-    fn persist(&self, role: &ShareRole, marker: Option<Stamp>, record: &RoleRecord) -> bool {
-        let mut said = String::new();
-        loop {
-            let written = self.try_persist(role, marker, record);
-            let Err(why) = written else { return true };
-            if why != said {
-                let text = format!("writing its record: {why}; tried again until it succeeds");
-                self.say_of(&role.share, Level::Error, "role", text);
-                said = why;
-            }
-            if let Some(share) = self.config().share(&role.share) {
-                let board = self.board.share(&shown_share(share, Want::Nothing));
-                board.state(facts::ShareState::Error, Some(&said));
-            }
-            self.pause(WRITE_AGAIN);
-            if self.is_stopping() {
-                return false;
-            }
-        }
-    }
-
-    fn try_persist(
-        &self,
-        role: &ShareRole,
-        marker: Option<Stamp>,
-        record: &RoleRecord,
-    ) -> Result<(), String> {
-        if let Some(stamp) = marker {
-            let config = self.config();
-            let share = config.share(&role.share).ok_or("it is not in the config")?;
-            let storage = self.role_storage(share)?;
-            let is_meant = self.slot(&role.share).is_some_and(|slot| slot.is_approved());
-            if role.kept()? != Kept::Nothing && !is_meant && is_empty(&storage)? {
-                return Err("its root is empty: is it mounted?".into());
-            }
-            write_marker(&storage, stamp)
-                .map_err(|e| format!("the marker in its own folder: {e}"))?;
-        }
-        write_durably(&role.file, &record.encode())
-            .map_err(|e| format!("{}: {e}", role.file.display()))
     }
 
     /// An end that neither sends nor receives watches or not as the phase says, and phases change without a

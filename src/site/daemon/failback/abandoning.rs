@@ -118,6 +118,23 @@ impl Daemon {
         Ok((is_lost && record.plan != Some(id)).then_some(id))
     }
 
+    /// Removes what is kept of the plan `id`, durably, if that is the one.
+    pub(in crate::site::daemon) fn forget_plan(
+        &self,
+        share: &str,
+        id: PlanId,
+    ) -> Result<(), Failure> {
+        // What cannot be read as a plan is none that could be taken back.
+        if !matches!(self.plan_under_way(share, id), Ok(Some(_))) {
+            return Ok(());
+        }
+        let file = self.plan_file(share);
+        let folder = file.parent().unwrap_or(self.state.folder());
+        std::fs::remove_file(&file)
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|e| disk(&file, &e))
+    }
+
     /// Takes back what a plan that was left behind did here, if there is one.
     pub(super) fn take_back_left_behind(
         &self,
