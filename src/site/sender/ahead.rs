@@ -97,6 +97,17 @@ fn lags_of(
     lags
 }
 
+/// Whether what a cut leaves out is behind in its point: an account, also one that was in trouble itself. A file that
+/// is left out by itself, and in trouble, is listed as such.
+fn is_named(
+    left_out: &LeftOut,
+    of: &RelPath,
+    depth: usize,
+    is_troubled: impl Fn(&RelPath) -> bool,
+) -> bool {
+    left_out.turns.contains(of) || account_of(of, depth) == *of || !is_troubled(of)
+}
+
 /// What of a look lies in each of `accounts`, or finds out whether it is there: directories, and whether with all
 /// below.
 fn parts_of<'a>(
@@ -203,13 +214,17 @@ impl Sender {
 
     /// The accounts that the point of a cut will not have.
     pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> Lags {
-        // A file that has trouble by itself is listed as such.
         let why = |account: &RelPath| match cut.left_out.turns.contains(account) {
             true => Why::Turn,
             false => Why::LargeFile,
         };
         let left_out = cut.left_out.accounts.keys().map(|account| (account, why(account)));
-        let left_out = left_out.filter(|(account, _)| !inner.troubled.contains_key(account)).collect();
+        let is_named = |account: &RelPath| {
+            is_named(&cut.left_out, account, self.config.account_depth, |path| {
+                inner.troubled.contains_key(path)
+            })
+        };
+        let left_out = left_out.filter(|(account, _)| is_named(account)).collect();
         let is_held = |account: &RelPath| cut.withheld.covers(account);
         let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
         let last_ms = inner.unnamed.map_or(last_ms, |unnamed| unnamed.min(last_ms));
@@ -296,6 +311,17 @@ mod tests {
         assert_eq!(next(&kept, &["a"], false, 300), kept, "of what was left out more may be");
         assert_eq!(next(&kept, &["a"], true, 300), [(path("a"), lag(100, false))].into());
         assert_eq!(next(&kept, &[], true, 300), Lags::new());
+    }
+
+    #[test]
+    fn an_account_that_waits_is_named_though_it_was_in_trouble_itself() {
+        let turns = [path("turn"), path("file/1")].into();
+        let left_out = LeftOut { turns, ..LeftOut::default() };
+        let is_named = |of: &str| is_named(&left_out, &path(of), 1, |_| true);
+        // It could not be read, and can now.
+        assert!(is_named("turn") && is_named("account") && is_named("file/1"));
+        assert!(!is_named("file/2"), "listed as an entry in trouble");
+        assert!(super::is_named(&left_out, &path("file/2"), 1, |_| false));
     }
 
     #[test]
