@@ -63,6 +63,11 @@ pub(super) struct Lag {
 /// Accounts that are behind.
 pub(super) type Lags = BTreeMap<RelPath, Lag>;
 
+/// How many of these wait for their turn.
+pub(super) fn turns(lags: &Lags) -> usize {
+    lags.values().filter(|lag| lag.why == Some(Why::Turn)).count()
+}
+
 /// `path`, and all above it.
 fn way_of(path: &RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(Some(path.clone()), |path| path.split().map(|(parent, _)| parent))
@@ -322,6 +327,14 @@ mod tests {
         assert!(is_named("turn") && is_named("account") && is_named("file/1"));
         assert!(!is_named("file/2"), "listed as an entry in trouble");
         assert!(super::is_named(&left_out, &path("file/2"), 1, |_| false));
+    }
+
+    #[test]
+    fn those_that_wait_for_their_turn_are_counted_alone() {
+        let lags = [Some(Why::Turn), Some(Why::LargeFile), None, Some(Why::Turn)];
+        let lag = |why| Lag { since_ms: 1, is_unknown: false, why };
+        let named = |(n, why)| (path(&format!("a{n}")), lag(why));
+        assert_eq!(turns(&lags.into_iter().enumerate().map(named).collect()), 2);
     }
 
     #[test]
