@@ -63,6 +63,7 @@ const FIRST_NAMES: TableDefinition<'_, Bytes, u64> = TableDefinition::new("first
 const HISTORY: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("history");
 const HISTORY_SETS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("history_sets");
 const POINTS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("points");
+const POINTS_BEHIND: TableDefinition<'_, u64, Bytes> = TableDefinition::new("points_behind");
 const UNDO: TableDefinition<'_, (Bytes, u64), Bytes> = TableDefinition::new("undo");
 const UNDO_MADE: TableDefinition<'_, (Bytes, u64), ()> = TableDefinition::new("undo_made");
 const UNDO_SETS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("undo_sets");

@@ -97,6 +97,8 @@ pub struct Plan {
     removed_files: Spool,
     looks: Spool,
     removed_directories: Spool,
+    /// What of all that is recorded as a further name, and of which first one.
+    further: Spool,
     moved: HashSet<RelPath>,
     /// Directories above entries that are kept.
     kept: HashSet<RelPath>,
@@ -129,6 +131,7 @@ impl Plan {
             removed_files: Spool::new(spool_folder),
             looks: Spool::new(spool_folder),
             removed_directories: Spool::new(spool_folder),
+            further: Spool::new(spool_folder),
             moved: HashSet::new(),
             kept: HashSet::new(),
             unknown: HashSet::new(),

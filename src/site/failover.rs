@@ -6,6 +6,10 @@
 //! the same notes. A crash in between leaves the tree between two points, and the same command, or the next
 //! start, finishes. Refuses a share that never had a recovery point, and a state that cannot be reached.
 //!
+//! Accounts that are behind are named as they were in the point that is opened, also an earlier one. Of an earlier
+//! one that a build sealed that kept no names with it, those are named that still were behind in the last point; the
+//! exceptions of the point say whether that is all.
+//!
 //! What it cannot know: what the lost site did after T. Every change of that time is at risk, also of files
 //! that are not listed; listed is what was so young at T that its fate was likely not decided.
 
@@ -89,7 +93,11 @@ pub fn settle(state: &State, root: &Path, at: Option<&Wanted>) -> Result<Settled
     if point.sequence != last.sequence {
         // What comes after it never was, here.
         let update = standby.catalog.update(farshore_engine::catalog::Durability::Immediate, |t| {
-            match standby.catalog.reader()?.sealed_with()? {
+            let reader = standby.catalog.reader()?;
+            if let Some(behind) = reader.behind_at(point.sequence)? {
+                t.set_behind(&behind)?;
+            }
+            match reader.sealed_with()? {
                 Some(peer) => t.set_recovery_point(&point, peer),
                 None => Ok(()),
             }
@@ -357,7 +365,8 @@ impl LossManifest {
     }
 
     /// Names the accounts that were behind. An earlier point that was gone back to had those that were behind
-    /// already then; of others that it did not have it says how many.
+    /// already then, as it was recorded with it; of one that an earlier build sealed, those of the last point that
+    /// were so by then: of others that it did not have its exceptions say how many.
     fn name(
         &mut self,
         settled: &Settled,
@@ -369,8 +378,15 @@ impl LossManifest {
         let held = holds.first.iter().filter(was_held);
         self.held = held.map(|held| account_name(&held.account)).collect();
         self.held_unnamed = holds.total.saturating_sub(holds.first.len() as u64);
-        let behind = reader.behind()?;
+        let (behind, is_its) = match reader.behind_at(sequence)? {
+            Some(behind) => (behind, true),
+            None => (reader.behind()?, false),
+        };
         self.behind_unnamed = behind.total.saturating_sub(behind.first.len() as u64);
+        if !is_its {
+            // Each was an exception.
+            self.behind_unnamed = self.behind_unnamed.min(settled.point.exceptions);
+        }
         for (account, time) in behind.first {
             if time <= settled.point.time_unix_ms {
                 let account = account_name(&account);
@@ -427,7 +443,51 @@ fn is_in_flight(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use farshore_core::digest::RootDigest;
+    use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole, Durability};
+    use farshore_proto::message::StoreId;
+
     use super::*;
+
+    #[test]
+    fn accounts_behind_are_those_of_the_point_that_is_opened() {
+        let role = CatalogRole::Target;
+        let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id: StoreId([1; 16]) };
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = Catalog::open(&folder.path().join("catalog"), &config).expect("opened");
+        let point = |sequence: u64, exceptions| RecoveryPoint {
+            sequence,
+            time_unix_ms: 1_000 * i64::try_from(sequence).expect("small"),
+            root: RootDigest([0; 32]),
+            entries: 0,
+            bytes: 0,
+            exceptions,
+        };
+        let behind = |names: &[&str]| {
+            let path = |name: &&str| RelPath::new(name.as_bytes()).expect("a path");
+            farshore_proto::message::Behind::of(names.iter().map(|name| (path(name), 500)))
+        };
+        let seal = |sequence, names: &[&str]| {
+            let update = catalog.update(Durability::Immediate, |t| {
+                t.set_behind(&behind(names))?;
+                t.put_point(&point(sequence, names.len() as u64), 0)
+            });
+            update.expect("sealed");
+        };
+        // Of the second somebody waited who does not in the last one any more.
+        (1..)
+            .zip([&[][..], &["a", "b"], &["b"], &["b", "c"]])
+            .for_each(|(n, names)| seal(n, names));
+        let named = |sequence, exceptions| {
+            let point = point(sequence, exceptions);
+            let settled = Settled { point, batch: 0, undone: 0, failed: 0 };
+            let reader = catalog.reader().expect("a reader");
+            let manifest = LossManifest::of("s", &settled, &reader).expect("read");
+            let names = manifest.behind.iter().map(|behind| behind.account.clone());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!([named(2, 2), named(3, 1), named(4, 2)], ["a b", "b", "b c"]);
+    }
 
     #[test]
     fn accounts_that_are_at_risk_and_not_named_are_counted() {

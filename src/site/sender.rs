@@ -238,7 +238,7 @@ struct Inner {
     approve_guard: bool,
     /// When what is held was looked at.
     looks: Looks,
-    /// What waits for a large file.
+    /// What waits for a large file or its turn.
     ahead: BTreeMap<RelPath, ahead::Waiting>,
     /// What the last point does not have because of that.
     lags: ahead::Lags,
@@ -452,7 +452,7 @@ impl Sender {
         let (dirty, watch) = (self.dirty.status(), self.watcher.report());
         let inner = self.lock();
         let whole = dirty.whole.is_some() || inner.whole.is_some() || !inner.covered;
-        // Of an account that waits for a large file it is one file at least.
+        // Of an account that waits, for a large file or its turn, it is one file at least.
         let files = dirty.marks.saturating_sub(inner.marks_sealed) + inner.lags.len() as u64;
         let bound = match whole {
             true => Bound::Unknown,

@@ -217,7 +217,7 @@ impl Cuts for Script {
     }
 
     fn sealed(&self, cut: Cut, report: CutReport) {
-        let left_out = cut.left_out.accounts.into_iter().map(|(account, _)| account);
+        let left_out = cut.left_out.accounts.into_keys();
         self.state.lock().unwrap().left_out = left_out.collect();
         self.tell(Told::Sealed(Box::new(report)));
     }

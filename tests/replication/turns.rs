@@ -136,3 +136,37 @@ fn what_lies_across_and_above_accounts_is_as_it_should_be_in_the_end() {
     })
     .expect("ends in order");
 }
+
+/// A record of a further name says whose. With the first name another one, and the further one not looked at, it would
+/// say that both are the new file, at both ends.
+#[test]
+fn names_of_one_file_in_two_accounts_that_part_have_their_turn_together() {
+    for is_replaced in [true, false] {
+        let sites = Sites::in_memory();
+        begun(&sites, &["a", "b", "c"]);
+        let [first, further] = ["a/in/old", "b/in/linked"];
+        fs::hard_link(sites.a.join(first), sites.a.join(further)).unwrap();
+        standing(&sites, |at| {
+            at.script.cut(whole(1_000));
+            at.script.takes(1 << 20);
+            fill(&sites, "b", 3);
+            fill(&sites, "c", 1);
+            match is_replaced {
+                true => {
+                    fs::write(sites.a.join("a/in/new"), "another one").unwrap();
+                    fs::rename(sites.a.join("a/in/new"), sites.a.join(first)).unwrap();
+                }
+                false => fs::remove_file(sites.a.join(first)).unwrap(),
+            }
+            at.script.cut(by_account(parts(2_000, ["a/in", "b/in", "c/in"])));
+            assert_eq!(at.script.left_out(), ["a", "b"].map(path), "replaced: {is_replaced}");
+            for name in [first, further] {
+                assert_eq!(fs::read_to_string(sites.b.join(name)).unwrap(), "as it was", "{name}");
+            }
+            at.script.released();
+            all_turns(at, &["a/in", "b/in", "c/in"]);
+            sites.equal("in the end");
+        })
+        .expect("ends in order");
+    }
+}

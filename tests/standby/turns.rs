@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use farshore::site::control::{Request, call};
 use farshore_test_support::Rng;
 use serde_json::Value;
 
@@ -98,6 +99,12 @@ fn arrived(pair: &Pair) -> [usize; 3] {
     counts
 }
 
+/// A point now, which nobody gives a name to.
+fn cut(pair: &Pair) -> u64 {
+    let point = call(&pair.production.state, &Request::Cut { share: None }, PATIENCE);
+    point.expect("a point")["sequence"].as_u64().expect("a number")
+}
+
 #[test]
 fn an_important_account_does_not_wait_for_the_backlog_of_others() {
     let (pair, truth, daemons) = begun(LINE);
@@ -107,7 +114,7 @@ fn an_important_account_does_not_wait_for_the_backlog_of_others() {
     loop {
         let name = format!("pay/in/{meanwhile}");
         noted(&pair, &truth, &name, b"important");
-        let (sequence, _) = pair.point();
+        let sequence = cut(&pair);
         assert!(there(&pair, &name).exists(), "point {sequence} has it");
         let [all, _, none] = arrived(&pair);
         if all == ACCOUNTS {
@@ -164,6 +171,21 @@ fn what_waits_for_its_turn_is_named_and_comes_whoever_is_killed() {
     pair.whole_point();
     pair.equal("in the end");
     drop((standby, sender));
+}
+
+/// A label is for something that was there by then.
+#[test]
+fn a_point_with_a_label_has_all_that_was_there() {
+    let (pair, truth, daemons) = begun(LINE);
+    backlog(&pair, &truth);
+    pair.wait(&pair.recovery, "told who waits", |share| behind(share).1.len() >= 3);
+    let config = crate::common::text(&pair.production.config);
+    let args = ["mark", "create", "--label", "after the run", "--config", config];
+    let out = crate::common::farshore(&args);
+    assert!(out.status.success(), "{}", crate::common::shown(&out));
+    assert_eq!(arrived(&pair), [ACCOUNTS, 0, 0]);
+    assert_eq!(true_but_for_those_named(&pair, &truth), 0);
+    drop(daemons);
 }
 
 /// A share that is handed over has left nothing out.

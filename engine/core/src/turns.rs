@@ -129,7 +129,14 @@ pub struct Turns {
     round: u64,
     waiting: BTreeMap<RelPath, Waiting>,
     /// By class, what its longest waiting has to its credit.
-    credit: [u64; 3],
+    saved: [Saved; 3],
+}
+
+/// What a class saved for the one that waits longest in it: less than that needs, and for nobody else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Saved {
+    credit: u64,
+    of: Option<RelPath>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +181,8 @@ impl Turns {
         }
         let places = std::mem::take(&mut loads.places);
         let units = self.units(&places, &mut loads, class);
-        let mut next = Self { round: self.round + 1, credit: self.credit, ..Self::default() };
+        let saved = self.saved.clone();
+        let mut next = Self { round: self.round + 1, saved, ..Self::default() };
         let mut cut = Taking { is_in: vec![false; units.len()], cost: 0 };
         for (n, unit) in units.iter().enumerate() {
             if unit.accounts.iter().any(|account| account.is_root()) {
@@ -195,6 +203,9 @@ impl Turns {
                 left_out.insert((*account).clone());
             }
         }
+        let is_over =
+            |saved: &&mut Saved| !saved.of.as_ref().is_some_and(|of| left_out.contains(of));
+        next.saved.iter_mut().filter(is_over).for_each(|saved| *saved = Saved::default());
         Turn { left_out, cost: cut.cost, next }
     }
 
@@ -227,7 +238,7 @@ impl Turns {
         units.into_values().collect()
     }
 
-    /// Takes who waits longest in a class, as far as that has it to its credit.
+    /// Takes who waits longest in a class, as far as that has it to its credit. What nobody needed is not saved.
     fn take_longest_waiting(
         &mut self,
         class: Class,
@@ -238,17 +249,20 @@ impl Turns {
         let is_of =
             |(n, unit): &(usize, &Unit<'_>)| unit.waits && unit.class == class && !cut.is_in[*n];
         let mut waiting: Vec<_> = units.iter().enumerate().filter(is_of).collect();
-        let credit = &mut self.credit[class as usize];
-        if waiting.is_empty() {
-            // What nobody needed is not saved.
-            *credit = 0;
-            return;
-        }
-        *credit = credit.saturating_add((budget / class.part()).max(1));
+        let Saved { credit, of } = std::mem::take(&mut self.saved[class as usize]);
+        // What was saved for one that is gone by now, or went otherwise, is not for others.
+        let is_its =
+            |(_, unit): &(usize, &Unit<'_>)| unit.accounts.iter().any(|a| of.as_ref() == Some(*a));
+        let saved = if waiting.iter().any(is_its) { credit } else { 0 };
+        let mut credit = saved.saturating_add((budget / class.part()).max(1));
         waiting.sort_by_key(|(_, unit)| (unit.since, unit.needs, unit.accounts.first().copied()));
         for (n, unit) in waiting {
-            let Some(left) = credit.checked_sub(unit.needs) else { break };
-            *credit = left;
+            let Some(left) = credit.checked_sub(unit.needs) else {
+                let of = unit.accounts.first().map(|account| (*account).clone());
+                self.saved[class as usize] = Saved { credit, of };
+                break;
+            };
+            credit = left;
             cut.take(n, unit.cost);
         }
     }

@@ -4,7 +4,8 @@
 //! last one is always there; one that lost a part of its history goes with that history. Bounded: all of
 //! the last hour, one a minute for a day, one an hour beyond; a point with a mark stays as long as its
 //! history, as the newest [`MARKED_MAX`] of them; one that a hold of the source names stays, and its history
-//! with it, until the source says that the hold ended ([`CatalogTables::set_holds`]).
+//! with it, until the source says that the hold ended ([`CatalogTables::set_holds`]). With each stays which
+//! accounts it does not have as at its time.
 
 use farshore_core::codec::{DecodeError, Decoder, Encoder};
 use farshore_core::recovery_point::RecoveryPoint;
@@ -168,6 +169,16 @@ impl CatalogReader {
         self.meta(BEHIND)?.map_or_else(|| Ok(Behind::default()), |bytes| behind(&bytes))
     }
 
+    /// The same of a point that is kept; `None` where nobody was behind, or an earlier build sealed it.
+    ///
+    /// # Errors
+    /// [`super::CatalogError`].
+    pub fn behind_at(&self, sequence: u64) -> Result<Option<Behind>> {
+        let Some(table) = &self.points_behind else { return Ok(None) };
+        let value = table.get(sequence).step("read points")?;
+        value.map(|bytes| behind(bytes.value())).transpose()
+    }
+
     /// The last batch whose set of history may be pruned, as far as points are to be kept for holds.
     ///
     /// # Errors
@@ -226,7 +237,8 @@ impl CatalogTables<'_> {
         self.set_meta(HOLDS, &Message::Holds(holds.clone()).to_bytes())
     }
 
-    /// Keeps a point that is being sealed: it covers what is applied.
+    /// Keeps a point that is being sealed: it covers what is applied, but for who is behind by then
+    /// ([`Self::set_behind`]).
     ///
     /// # Errors
     /// [`super::CatalogError`].
@@ -236,11 +248,17 @@ impl CatalogTables<'_> {
         loop {
             let last = self.points.last().step("read points")?.map(|(k, _)| k.value());
             let Some(last) = last.filter(|last| *last > point.sequence) else { break };
-            self.points.remove(last).step("remove a point")?;
+            self.remove_point(last)?;
         }
         let marks = Vec::new();
         let kept = KeptPoint { point, batch, sealed_unix_ms, marks };
         self.points.insert(point.sequence, kept.to_bytes().as_slice()).step("write a point")?;
+        let said = self.stored_bytes(BEHIND)?;
+        match said.filter(|said| behind(said).is_ok_and(|behind| behind.total > 0)) {
+            Some(said) => self.points_behind.insert(point.sequence, said.as_slice()),
+            None => self.points_behind.remove(point.sequence),
+        }
+        .step("write a point")?;
         self.undo_from_now(batch)?;
         if self.points.len().step("count points")? % THINNED_EVERY == 0 {
             self.thin_points(sealed_unix_ms)?;
@@ -258,8 +276,14 @@ impl CatalogTables<'_> {
             all.push((sequence.value(), kept.sealed_unix_ms, !kept.marks.is_empty()));
         }
         for sequence in surplus(&all, now).into_iter().filter(|point| !held.contains(point)) {
-            self.points.remove(sequence).step("remove a point")?;
+            self.remove_point(sequence)?;
         }
+        Ok(())
+    }
+
+    fn remove_point(&mut self, sequence: u64) -> Result<()> {
+        self.points.remove(sequence).step("remove a point")?;
+        self.points_behind.remove(sequence).step("remove a point")?;
         Ok(())
     }
 
@@ -271,7 +295,7 @@ impl CatalogTables<'_> {
             if batch >= floor || last == Some(sequence) {
                 return Ok(());
             }
-            self.points.remove(sequence).step("remove a point")?;
+            self.remove_point(sequence)?;
         }
     }
 
@@ -359,6 +383,39 @@ mod tests {
             catalog.update(Durability::Immediate, |t| t.set_behind(&behind)).expect("kept");
             assert_eq!(kept(), behind);
         }
+    }
+
+    #[test]
+    fn of_each_point_stays_who_was_behind() {
+        let config = CatalogConfig {
+            role: CatalogRole::Target,
+            cache_bytes: 1 << 20,
+            fresh_id: StoreId([1; 16]),
+        };
+        let backend = redb::backends::InMemoryBackend::new();
+        let catalog = Catalog::open_on(backend, &config).expect("in memory");
+        let of = |name: &str| Behind::of([(RelPath::new(name.as_bytes()).expect("valid"), 7)]);
+        let seal = |sequence, behind: &Behind| {
+            let point = kept(sequence).point;
+            let update = catalog.update(Durability::Immediate, |t| {
+                t.set_behind(behind)?;
+                t.put_point(&point, 0)
+            });
+            update.expect("kept");
+        };
+        let all = [of("a"), of("b"), Behind::default(), of("b"), of("b")];
+        (1..).zip(&all).for_each(|(sequence, behind)| seal(sequence, behind));
+        let said = |sequence| {
+            catalog.reader().and_then(|reader| reader.behind_at(sequence)).expect("read")
+        };
+        for (sequence, behind) in (1..).zip(all) {
+            assert_eq!(said(sequence), Some(behind).filter(|behind| behind.total > 0));
+        }
+        // What is counted anew is another point; and with a point that goes, all of it does.
+        seal(2, &Behind::default());
+        assert_eq!((1..6).map(said).collect::<Vec<_>>(), [Some(of("a")), None, None, None, None]);
+        catalog.update(Durability::Immediate, |t| t.forget_points(10)).expect("forgotten");
+        assert_eq!(said(1), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::record::{decode_history, decode_history_set, entry_part, is_directory
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, DETACHED, DIRECTORIES, DIRTY, ENTRIES,
     FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet, INODES, Location,
-    META, POINTS, RECIPES, Record, Result, Step, UNDO, UNDO_MADE, damaged, lock,
+    META, POINTS, POINTS_BEHIND, RECIPES, Record, Result, Step, UNDO, UNDO_MADE, damaged, lock,
 };
 
 /// A consistent view of a catalog.
@@ -46,6 +46,7 @@ pub struct CatalogReader {
     pub(super) first_names: Option<ReadOnlyTable<Bytes, u64>>,
     /// These neither.
     pub(super) points: Option<ReadOnlyTable<u64, Bytes>>,
+    pub(super) points_behind: Option<ReadOnlyTable<u64, Bytes>>,
     pub(super) undo: Option<ReadOnlyTable<(Bytes, u64), Bytes>>,
     pub(super) undo_made: Option<ReadOnlyTable<(Bytes, u64), ()>>,
     pub(super) pending: Arc<Mutex<Pending>>,
@@ -74,6 +75,8 @@ impl CatalogReader {
             first_names: if_made(txn.open_table(FIRST_NAMES)).step("open table first_names")?,
             detached: if_made(txn.open_table(DETACHED)).step("open table detached")?,
             points: if_made(txn.open_table(POINTS)).step("open table points")?,
+            points_behind: if_made(txn.open_table(POINTS_BEHIND))
+                .step("open table points_behind")?,
             undo: if_made(txn.open_table(UNDO)).step("open table undo")?,
             undo_made: if_made(txn.open_table(UNDO_MADE)).step("open table undo_made")?,
             pending: Arc::clone(pending),

@@ -23,8 +23,8 @@ use super::undo::Noting;
 use super::{
     Bytes, CHUNK_KEY_LEN, CHUNKS, CONTENTS, CatalogError, CatalogRole, DETACHED, DIRECTORIES,
     DIRTY, ENTRIES, FIRST_NAMES, HISTORY, HISTORY_SETS, HistoryId, HistoryRecord, HistorySet,
-    INODES, Location, META, POINTS, RECIPES, Record, Result, Step, UNDO, UNDO_MADE, UNDO_SETS,
-    damaged,
+    INODES, Location, META, POINTS, POINTS_BEHIND, RECIPES, Record, Result, Step, UNDO, UNDO_MADE,
+    UNDO_SETS, damaged,
 };
 
 /// The tables within one transaction; the only place that changes a catalog.
@@ -50,6 +50,7 @@ pub struct CatalogTables<'t> {
     history: Table<'t, (u64, u32), Bytes>,
     pub(super) history_sets: Table<'t, u64, Bytes>,
     pub(super) points: Table<'t, u64, Bytes>,
+    pub(super) points_behind: Table<'t, u64, Bytes>,
     pub(super) undo: Table<'t, (Bytes, u64), Bytes>,
     pub(super) undo_made: Table<'t, (Bytes, u64), ()>,
     /// Keys of the two before, by set.
@@ -107,6 +108,7 @@ impl<'t> CatalogTables<'t> {
             history: txn.open_table(HISTORY).step("open table history")?,
             history_sets: txn.open_table(HISTORY_SETS).step("open table history sets")?,
             points: txn.open_table(POINTS).step("open table points")?,
+            points_behind: txn.open_table(POINTS_BEHIND).step("open table points_behind")?,
             undo: txn.open_table(UNDO).step("open table undo")?,
             undo_made: txn.open_table(UNDO_MADE).step("open table undo_made")?,
             undo_sets: txn.open_table(UNDO_SETS).step("open table undo_sets")?,

@@ -65,6 +65,7 @@ impl Catalog {
             txn.delete_table(CHUNKS).step("drop an index")?;
             if role == CatalogRole::Target {
                 txn.delete_table(POINTS).step("drop the points")?;
+                txn.delete_table(POINTS_BEHIND).step("drop the points")?;
                 txn.delete_table(UNDO).step("drop former entries")?;
                 txn.delete_table(UNDO_MADE).step("drop former entries")?;
                 txn.delete_table(UNDO_SETS).step("drop former entries")?;

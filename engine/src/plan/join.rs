@@ -245,6 +245,7 @@ impl<'a, S: Storage> Join<'a, S> {
         if is_directory {
             self.open_below(&path, false);
         }
+        self.names_further(&path, record)?;
         let change = Change::Remove { path, expected: record.entry.digest() };
         let list = if is_directory {
             &mut self.plan.removed_directories
@@ -363,7 +364,18 @@ impl<'a, S: Storage> Join<'a, S> {
             return Ok(());
         }
         let change = Change::Link { path, leader: leader.path.clone() };
+        if let Some(record) = &record {
+            self.names_further(change.path(), record)?;
+        }
         Ok(self.plan.looks.push(&change.to_bytes())?)
+    }
+
+    /// Of what is to be done at `path`: as what name of an inode it is recorded, if that has another one first.
+    fn names_further(&mut self, path: &RelPath, record: &Record) -> Result<(), PlanError> {
+        match &record.entry {
+            Entry::HardLink { leader } => self.plan.add_further(path, leader),
+            _ => Ok(()),
+        }
     }
 
     fn look(
@@ -373,6 +385,9 @@ impl<'a, S: Storage> Join<'a, S> {
         record: Option<Record>,
     ) -> Result<(), PlanError> {
         let moved_from = self.moved_from(&path, stat, record.as_ref())?;
+        if let Some(record) = &record {
+            self.names_further(&path, record)?;
+        }
         if stat.kind == FileKind::Regular {
             // Sparse files may claim more than there are numbers for.
             self.plan.bytes = self.plan.bytes.saturating_add(stat.size);

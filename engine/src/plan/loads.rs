@@ -1,7 +1,8 @@
 //! What a plan would send of each account, and what is left out of it because others go first.
 //!
 //! Guarantees: what crosses from one account to another, a move or the further name of an inode, keeps them
-//! together, so that nothing is taken away here and copied there which only moved. A cost is bytes to be
+//! together, so that nothing is taken away here and copied there which only moved. So does what is recorded as a
+//! further name and is none any more: as long as it is, its first name is not replaced or removed. A cost is bytes to be
 //! sent, as far as the walk tells, and a little for each change: what moves, goes, or changes in its facts alone sends
 //! next to nothing.
 
@@ -22,17 +23,23 @@ impl Plan {
         self.len().saturating_mul(CHANGE_COST).saturating_add(self.bytes) > budget
     }
 
-    /// What of the plan is to be sent, by account, without what is withheld; `is_there` says of which files the
-    /// target has the content.
+    /// What of the plan is to be sent, by account, without what is withheld ([`Self::withhold`]); `is_there` says
+    /// of which files the target has the content.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn loads(
-        &mut self,
-        withheld: &Withheld,
-        is_there: impl Fn(&RelPath) -> bool,
-    ) -> Result<Loads, PlanError> {
+    pub fn loads(&mut self, is_there: impl Fn(&RelPath) -> bool) -> Result<Loads, PlanError> {
         let mut loads = Loads::default();
+        let withheld = self.withheld.clone();
+        let tie = |loads: &mut Loads, path: &RelPath, other: &RelPath| {
+            if withheld.covers(path) || withheld.covers(other) {
+                return;
+            }
+            let (account, other) = (withheld.account_of(path), withheld.account_of(other));
+            if account != other {
+                loads.tie(&account, &other);
+            }
+        };
         self.for_each(&mut |change| {
             let path = change.path();
             if withheld.covers(path) {
@@ -45,14 +52,10 @@ impl Plan {
                 Change::Link { leader, .. } => Some(leader),
                 Change::Remove { .. } => None,
             };
-            if let Some(other) = other.filter(|other| !withheld.covers(other)) {
-                let other = withheld.account_of(other);
-                if other != account {
-                    loads.tie(&account, &other);
-                }
-            }
+            other.into_iter().for_each(|other| tie(&mut loads, path, other));
             Ok(())
         })?;
+        self.for_each_further(&mut |path, leader| tie(&mut loads, path, leader))?;
         Ok(loads)
     }
 

@@ -1,13 +1,13 @@
 //! Files that are carried ahead of their cut: which there are, whose turn it is, what the target holds.
 //!
 //! Guarantees: of one account one file is under way at a time, and the account that was served least has the next
-//! turn, an important one as if it had been served a part of that; an account is left out of cuts as long as a file of its is on its way, and its owner is told
-//! when that is over; a file that keeps changing while it is read, cannot be read, or has no room at the
-//! target, is left out by itself, not with its account; of the last its owner decides when it is tried again. One
-//! that is another one whenever its cut comes goes with its cut. So do, of an account, those that are too many to be
-//! held until all of it has come: the target never holds more than it keeps. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
-//! survives a session: what the target holds is asked for at each attempt, and nothing of it is sent
-//! again.
+//! turn, an important one as if it had been served a part of that; an account is left out of cuts as long as a
+//! file of its is on its way, and its owner is told when that is over; a file that keeps changing while it is
+//! read, cannot be read, or has no room at the target, is left out by itself, not with its account; of the last
+//! its owner decides when it is tried again. One that is another one whenever its cut comes goes with its cut. So
+//! do, of an account, those that are too many to be held until all of it has come: the target never holds more
+//! than it keeps. Answers that nobody asked for, or that are not what they say, end the session. Nothing here
+//! survives a session: what the target holds is asked for at each attempt, and nothing of it is sent again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -238,7 +238,7 @@ impl AheadDesk {
 
     /// What a cut left out, and what there is to say of it: the owner of the session is told when it is
     /// over.
-    pub(super) fn left_out(&self, left_out: Vec<RelPath>) -> Vec<(RelPath, Option<String>)> {
+    pub(super) fn left_out(&self, left_out: Vec<RelPath>) -> BTreeMap<RelPath, Option<String>> {
         let mut state = self.lock();
         let accounts: BTreeSet<RelPath> = left_out.into_iter().collect();
         state.told.extend(accounts.iter().cloned());
@@ -246,7 +246,7 @@ impl AheadDesk {
             let mut jobs = state.jobs.iter().filter(|(_, job)| job.withholds == *account);
             jobs.find_map(|(path, job)| Some(format!("{path}: {}", job.trouble.as_ref()?)))
         };
-        accounts.iter().map(|account| (account.clone(), trouble(account))).collect()
+        accounts.into_iter().map(|account| (account.clone(), trouble(&account))).collect()
     }
 
     /// Of content that no file is carried for any more, all may go.

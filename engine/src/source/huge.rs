@@ -24,7 +24,7 @@ use crate::catalog::{LocalFacts, Record};
 use crate::ingest::{Placing, ReadAhead};
 use crate::io::{Object, Stat, Storage};
 use crate::observe::{ObserveError, SystemStep, metadata, same_content_facts};
-use crate::plan::{Change, Plan, Problem, Withheld};
+use crate::plan::{Change, Plan, Problem};
 
 /// How often a cut is planned anew, at most, because of what its plan would send: what is found after
 /// that goes with it.
@@ -83,7 +83,7 @@ impl<S: Storage> Source<'_, S> {
             let leaving_out = Deferring { policy: &*policy, defers };
             let policy: &dyn Policy = if ahead.is_empty() { &*policy } else { &leaving_out };
             plan = self.planned(look, policy, &withheld, widened)?;
-            let huge = huge_of(&mut plan, &withheld, self.ahead, cuts)?;
+            let huge = huge_of(&mut plan, self.ahead, cuts)?;
             met.extend(huge.iter().map(|huge| huge.path.clone()));
             let ToldApart { carried, waits, with_cut } = self.told_apart(huge, &mut held)?;
             rounds += 1;
@@ -245,13 +245,8 @@ impl<S: Storage> Source<'_, S> {
 }
 
 /// The files of a plan that are to be carried, or were; none of what is withheld.
-fn huge_of(
-    plan: &mut Plan,
-    withheld: &Withheld,
-    desk: &AheadDesk,
-    cuts: &dyn Cuts,
-) -> Result<Vec<Huge>, SourceError> {
-    let mut found = Vec::new();
+fn huge_of(plan: &mut Plan, desk: &AheadDesk, cuts: &dyn Cuts) -> Result<Vec<Huge>, SourceError> {
+    let (mut found, withheld) = (Vec::new(), plan.withheld().clone());
     plan.for_each(&mut |change| {
         if let Change::Look { path, size, is_file: true, moved_from, .. } = change
             && !withheld.covers(path)

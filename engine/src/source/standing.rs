@@ -15,7 +15,7 @@
 //! After a crash of either end the next session compares the two roots, and goes on; nothing that was
 //! acknowledged is sent again. Which directories wait to be looked at is the owner's to remember.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +92,7 @@ pub struct Cut {
 #[derive(Debug, Clone, Default)]
 pub struct LeftOut {
     /// Accounts, or single files, and what trouble there is with them.
-    pub accounts: Vec<(RelPath, Option<String>)>,
+    pub accounts: BTreeMap<RelPath, Option<String>>,
     /// What the cut looked at, and not there: to be looked at again when it is over.
     pub look: Option<Look>,
     /// Of the accounts, those that wait for their turn alone.
@@ -103,7 +103,9 @@ impl LeftOut {
     /// Whether nothing is concluded of `path`.
     #[must_use]
     pub fn covers(&self, path: &RelPath) -> bool {
-        self.accounts.iter().any(|(account, _)| path.starts_with(account))
+        let mut way =
+            std::iter::successors(Some(path.clone()), |at| at.split().map(|(parent, _)| parent));
+        !self.accounts.is_empty() && way.any(|at| self.accounts.contains_key(&at))
     }
 }
 

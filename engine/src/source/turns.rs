@@ -24,7 +24,7 @@ impl<S: Storage> Source<'_, S> {
             return Ok(());
         }
         // What was carried is placed, and costs nothing any more.
-        let loads = plan.loads(&cut.withheld, |path| self.carried.contains_key(path))?;
+        let loads = plan.loads(|path| self.carried.contains_key(path))?;
         let waits = cuts.turn(cut, loads, budget);
         if waits.is_empty() {
             return Ok(());

@@ -63,6 +63,16 @@ pub(super) struct Lag {
 /// Accounts that are behind.
 pub(super) type Lags = BTreeMap<RelPath, Lag>;
 
+/// How many of these wait for their turn.
+pub(super) fn turns(lags: &Lags) -> usize {
+    lags.values().filter(|lag| lag.why == Some(Why::Turn)).count()
+}
+
+/// `path`, and all above it.
+fn way_of(path: &RelPath) -> impl Iterator<Item = RelPath> {
+    std::iter::successors(Some(path.clone()), |path| path.split().map(|(parent, _)| parent))
+}
+
 /// What a point lacks that comes behind one of `last_ms`, which lacked `former`: what its cut leaves out, and
 /// what an earlier one left out and it does not look at either. Whether everything was looked at by then says
 /// `completes`.
@@ -82,14 +92,71 @@ fn lags_of(
     let mut lags: Lags = stays.collect();
     for (account, why) in left_out {
         // A file that is left out by itself now was with its account before.
-        let known = former.iter().filter(|(known, _)| account.starts_with(known));
         let new = Lag { since_ms: last_ms, is_unknown: false, why: None };
-        let mut lag = known.map(|(_, lag)| *lag).min_by_key(|lag| lag.since_ms).unwrap_or(new);
+        let known = way_of(account).filter_map(|known| former.get(&known).copied());
+        let mut lag = known.min_by_key(|lag| lag.since_ms).unwrap_or(new);
         lag.is_unknown &= !completes;
         lag.why = Some(*why);
         lags.insert((*account).clone(), lag);
     }
     lags
+}
+
+/// Whether what a cut leaves out is behind in its point: an account, also one that was in trouble itself. A file that
+/// is left out by itself, and in trouble, is listed as such.
+fn is_named(
+    left_out: &LeftOut,
+    of: &RelPath,
+    depth: usize,
+    is_troubled: impl Fn(&RelPath) -> bool,
+) -> bool {
+    left_out.turns.contains(of) || account_of(of, depth) == *of || !is_troubled(of)
+}
+
+/// What of a look lies in each of `accounts`, or finds out whether it is there: directories, and whether with all
+/// below.
+fn parts_of<'a>(
+    look: &Look,
+    accounts: impl Iterator<Item = &'a RelPath>,
+    depth: usize,
+) -> BTreeMap<&'a RelPath, BTreeMap<RelPath, bool>> {
+    let mut all: BTreeMap<&RelPath, BTreeMap<RelPath, bool>> =
+        accounts.map(|account| (account, BTreeMap::new())).collect();
+    let add = |parts: &mut BTreeMap<RelPath, bool>, directory: RelPath, deep: bool| {
+        *parts.entry(directory).or_default() |= deep;
+    };
+    let add_all = |account: &RelPath, parts: &mut BTreeMap<RelPath, bool>| {
+        // A file that waits by itself is found in its directory.
+        if account_of(account, depth) == *account {
+            add(parts, account.clone(), true);
+        }
+        add(parts, account.split().map_or_else(RelPath::root, |(parent, _)| parent), false);
+    };
+    match look {
+        Look::Whole => all.iter_mut().for_each(|(account, parts)| add_all(account, parts)),
+        Look::Nothing => {}
+        Look::Parts(scope) => {
+            let by_directory: HashMap<&RelPath, bool> =
+                scope.parts().iter().map(|part| (&part.directory, part.deep)).collect();
+            for (account, parts) in &mut all {
+                for above in way_of(account).skip(1) {
+                    match by_directory.get(&above) {
+                        Some(true) => add_all(account, parts),
+                        Some(false) => add(parts, above, false),
+                        None => {}
+                    }
+                }
+            }
+            for Part { directory, deep } in scope.parts() {
+                for at in way_of(directory) {
+                    if let Some(parts) = all.get_mut(&at) {
+                        *parts.entry(directory.clone()).or_default() |= *deep;
+                    }
+                }
+            }
+        }
+    }
+    all
 }
 
 impl Sender {
@@ -145,21 +212,24 @@ impl Sender {
         Some(if account.is_root() { path.clone() } else { account })
     }
 
-    /// What cuts leave out: what is held, and what waits for a large file.
+    /// What cuts leave out: what is held, and what waits for a large file or its turn.
     pub(super) fn left_out(&self, withheld: &Withheld, inner: &Inner) -> BTreeSet<RelPath> {
         withheld.accounts().iter().chain(inner.ahead.keys()).cloned().collect()
     }
 
     /// The accounts that the point of a cut will not have.
     pub(super) fn lags(&self, inner: &Inner, cut: &Cut) -> Lags {
-        // A file that has trouble by itself is listed as such.
         let why = |account: &RelPath| match cut.left_out.turns.contains(account) {
             true => Why::Turn,
             false => Why::LargeFile,
         };
-        let left_out = cut.left_out.accounts.iter().map(|(account, _)| (account, why(account)));
-        let left_out = left_out.filter(|(account, _)| !inner.troubled.contains_key(account));
-        let left_out = left_out.collect();
+        let left_out = cut.left_out.accounts.keys().map(|account| (account, why(account)));
+        let is_named = |account: &RelPath| {
+            is_named(&cut.left_out, account, self.config.account_depth, |path| {
+                inner.troubled.contains_key(path)
+            })
+        };
+        let left_out = left_out.filter(|(account, _)| is_named(account)).collect();
         let is_held = |account: &RelPath| cut.withheld.covers(account);
         let last_ms = inner.last_point.map_or(0, |point| point.time_unix_ms);
         let last_ms = inner.unnamed.map_or(last_ms, |unnamed| unnamed.min(last_ms));
@@ -168,45 +238,18 @@ impl Sender {
 
     /// Remembers what a cut did not look at.
     pub(super) fn note_left_out(&self, inner: &mut Inner, cut: &Cut) {
-        for (account, trouble) in &cut.left_out.accounts {
+        let (accounts, depth) = (&cut.left_out.accounts, self.config.account_depth);
+        let look = cut.left_out.look.as_ref().unwrap_or(&Look::Nothing);
+        let mut parts = parts_of(look, accounts.keys(), depth);
+        for (account, trouble) in accounts {
             let waiting = inner.ahead.entry(account.clone()).or_default();
             waiting.by_turn = cut.left_out.turns.contains(account);
-            if let Some(look) = &cut.left_out.look {
-                self.parts_of(look, account, &mut waiting.parts);
+            for (directory, deep) in parts.remove(account).unwrap_or_default() {
+                *waiting.parts.entry(directory).or_default() |= deep;
             }
             if let Some(text) = trouble.as_ref().filter(|_| waiting.trouble != *trouble) {
                 self.board.problem(account, text);
                 waiting.trouble.clone_from(trouble);
-            }
-        }
-    }
-
-    /// What of a look lies in an account, or finds out whether it is there.
-    fn parts_of(&self, look: &Look, account: &RelPath, parts: &mut BTreeMap<RelPath, bool>) {
-        let mut add = |directory: RelPath, deep: bool| {
-            *parts.entry(directory).or_default() |= deep;
-        };
-        let all = |add: &mut dyn FnMut(RelPath, bool)| {
-            // A file that waits by itself is found in its directory.
-            if account_of(account, self.config.account_depth) == *account {
-                add(account.clone(), true);
-            }
-            add(account.split().map_or_else(RelPath::root, |(parent, _)| parent), false);
-        };
-        match look {
-            Look::Whole => all(&mut add),
-            Look::Nothing => {}
-            Look::Parts(scope) => {
-                for Part { directory, deep } in scope.parts() {
-                    if directory.starts_with(account) {
-                        add(directory.clone(), *deep);
-                    } else if account.starts_with(directory) {
-                        match deep {
-                            true => all(&mut add),
-                            false => add(directory.clone(), false),
-                        }
-                    }
-                }
             }
         }
     }
@@ -273,6 +316,52 @@ mod tests {
         assert_eq!(next(&kept, &["a"], false, 300), kept, "of what was left out more may be");
         assert_eq!(next(&kept, &["a"], true, 300), [(path("a"), lag(100, false))].into());
         assert_eq!(next(&kept, &[], true, 300), Lags::new());
+    }
+
+    #[test]
+    fn an_account_that_waits_is_named_though_it_was_in_trouble_itself() {
+        let turns = [path("turn"), path("file/1")].into();
+        let left_out = LeftOut { turns, ..LeftOut::default() };
+        let is_named = |of: &str| is_named(&left_out, &path(of), 1, |_| true);
+        // It could not be read, and can now.
+        assert!(is_named("turn") && is_named("account") && is_named("file/1"));
+        assert!(!is_named("file/2"), "listed as an entry in trouble");
+        assert!(super::is_named(&left_out, &path("file/2"), 1, |_| false));
+    }
+
+    #[test]
+    fn those_that_wait_for_their_turn_are_counted_alone() {
+        let lags = [Some(Why::Turn), Some(Why::LargeFile), None, Some(Why::Turn)];
+        let lag = |why| Lag { since_ms: 1, is_unknown: false, why };
+        let named = |(n, why)| (path(&format!("a{n}")), lag(why));
+        assert_eq!(turns(&lags.into_iter().enumerate().map(named).collect()), 2);
+    }
+
+    #[test]
+    fn of_a_look_each_account_keeps_what_lies_in_it_or_above() {
+        let (one, file, other) = (path("g/a"), path("g/b/d/file"), path("h/c"));
+        let accounts = [&one, &file, &other];
+        let of = |look: &Look| {
+            let parts = parts_of(look, accounts.into_iter(), 2);
+            let shown =
+                |(at, deep): (&RelPath, &bool)| format!("{at}{}", if *deep { "/" } else { "" });
+            accounts.map(|account| parts[account].iter().map(shown).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(of(&Look::Whole), ["g g/a/", "g/b/d", "h h/c/"]);
+        assert_eq!(of(&Look::Nothing), ["", "", ""]);
+        let part = |directory: &str, deep| Part { directory: path(directory), deep };
+        let parts = |parts: &[Part]| Look::Parts(Scope::new(parts.iter().cloned()));
+        assert_eq!(of(&parts(&[part("g", true)])), ["g g/a/", "g/b/d", ""]);
+        assert_eq!(of(&parts(&[part("g", false), part("g/a", true)])), ["g g/a/", "g", ""]);
+        let some = [part("g/a/1/2", true), part("g/b/d", false), part("h/d", true)];
+        assert_eq!(of(&parts(&some)), ["g/a/1/2/", "g/b/d", ""]);
+        // What waits may be many, and so may be what changed.
+        let accounts: Vec<_> = (0..5_000).map(|n| path(&format!("a/{n}"))).collect();
+        let changed = (0..20_000).map(|n| part(&format!("a/{}/{n}", n % 5_000), false));
+        let (look, began) = (Look::Parts(Scope::new(changed)), Instant::now());
+        let found = parts_of(&look, accounts.iter(), 2);
+        assert!(found.values().all(|parts| parts.len() == 4));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Brakes {
         .map_err(|e| failed(&e))?;
         // What is left out while it is carried ahead was not looked at: of it nothing is judged.
         let left_out = |account: &RelPath| {
-            cut.left_out.accounts.iter().any(|(left_out, _)| left_out.starts_with(account))
+            cut.left_out.accounts.keys().any(|left_out| left_out.starts_with(account))
         };
         if cut.look == Look::Whole && !left_out(&RelPath::root()) {
             tally.whole();

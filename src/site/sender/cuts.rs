@@ -202,8 +202,9 @@ impl Cuts for Sender {
         }
     }
 
-    fn budget(&self, _: &Cut) -> Option<u64> {
-        self.budget_of_cut()
+    fn budget(&self, cut: &Cut) -> Option<u64> {
+        // A point that somebody gives a name to is to have what was there by then.
+        cut.labels.is_empty().then(|| self.budget_of_cut())?
     }
 
     fn turn(&self, _: &Cut, loads: Loads, budget: u64) -> BTreeSet<RelPath> {

@@ -7,7 +7,6 @@
 //! what it waits for; it never gives up by itself, whoever asked may.
 
 use super::*;
-use crate::site::board::facts::Why;
 
 /// Nothing may change for so long.
 const QUIET: Duration = Duration::from_secs(1);
@@ -88,6 +87,7 @@ impl Sender {
         let inner = self.lock();
         let looked = inner.rotation.as_ref().map(|rotation| 100.0 * rotation.done());
         let first = inner.troubled.keys().next();
+        let turns = ahead::turns(&inner.lags);
         Some(match () {
             () if dirty.gone.is_some() => "the root of the share is not there".into(),
             () if looked.is_some() || inner.whole.is_some() || dirty.whole.is_some() => {
@@ -98,9 +98,7 @@ impl Sender {
                 inner.troubled.len(),
                 first.map_or_else(String::new, ToString::to_string)
             ),
-            () if inner.lags.values().any(|lag| lag.why == Some(Why::Turn)) => {
-                format!("{} accounts wait for their turn", inner.lags.len())
-            }
+            () if turns > 0 => format!("{turns} accounts wait for their turn"),
             () if !inner.ahead.is_empty() => format!(
                 "a large file is on its way, for which {} waits",
                 inner.ahead.keys().next().map_or_else(String::new, ToString::to_string)

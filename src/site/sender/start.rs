@@ -4,7 +4,7 @@
 //! last look at everything was complete with every change since announced, and the same policies decide. What
 //! was known to be otherwise than at the standby, and waits for no event, is on record for the next one before the
 //! cut that left it is: what could not be replicated, what a policy deferred, what is held or waits for a large
-//! file, and what the ends were found to differ in. How it began is logged and shown.
+//! file or its turn, and what the ends were found to differ in. How it began is logged and shown.
 //!
 //! After a crash of this end the next one looks at these directories first, and at what the journal has.
 

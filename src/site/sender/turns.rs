@@ -1,8 +1,9 @@
 //! Whose turn it is: which accounts go with a cut that has more to send than about a second of the line.
 //!
-//! Guarantees: the brake has judged all of it before anything is chosen, and what waits is judged again with the next
-//! cut, which comes at once; what was judged and not sent is not counted. A first copy is one cut. What waits is behind
-//! in the point, and named (`ahead.rs`). Which accounts waited longest is forgotten with the process, nothing else.
+//! Guarantees: the brake has judged all of it before anything is chosen, and what waits is judged again with
+//! the next cut, which comes at once; what was judged and not sent is not counted. A first copy is one cut, and so
+//! is a point with a label. What waits is behind in the point, and named (`ahead.rs`). Which accounts waited
+//! longest is forgotten with the process, nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use farshore_policies::glob::{Glob, GlobError};
 
 use super::*;
 
-/// A cut sends for so many times as long as it takes to plan it, at the least: what waits is planned with each.
+/// A cut sends for so many times as long as it takes to plan it, at the least: what waits is planned with
+/// each.
 const PLANNING_TIMES: u64 = 4;
 
 /// Which accounts are more important than others, and which less.
@@ -81,8 +83,9 @@ impl Queue {
         self.is_due = false;
     }
 
-    /// What a cut is to take of which the plan took that long: about a second of the line. What cuts sent says more of
-    /// that than what a file did that travelled beside them; `guess` is what is thought of it before there was one.
+    /// What a cut is to take of which the plan took that long: about a second of the line, and more where
+    /// planning took long, without a bound. What cuts sent says more of that than what a file did that travelled
+    /// beside them; `guess` is what is thought of a second before there was one.
     fn budget(&self, guess: u64, limit: Option<u64>, planning: Duration) -> u64 {
         let Some(rate) = self.rate else { return guess };
         let second = ahead::within_limits(rate.min(limit.unwrap_or(u64::MAX)));
@@ -100,8 +103,8 @@ impl Queue {
         self.measured(cost, began.elapsed(), budget);
     }
 
-    /// A cut may cost far less than it was thought to, when the standby had most of it: the next one, of which it has
-    /// nothing, is not to be long for that. So the rate grows to twice as much at most.
+    /// A cut may cost far less than it was thought to, when the standby had most of it: the next one, of which
+    /// it has nothing, is not to be long for that. So the rate grows to twice as much at most.
     fn measured(&mut self, cost: u64, took: Duration, budget: u64) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = cost.saturating_mul(1_000) / millis;

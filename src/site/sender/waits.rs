@@ -12,6 +12,16 @@ pub(super) fn waits(troubled: &BTreeMap<RelPath, Trouble>) -> Vec<RelPath> {
     waiting.map(|(path, _)| path.clone()).take(WAITS_MAX).collect()
 }
 
+/// Those of a cut's problems of which it concluded something, or nobody knew. What is in trouble and was left out is so
+/// as before, as often as it was.
+fn anew<'p>(
+    problems: &'p [Problem],
+    left_out: &LeftOut,
+    troubled: &BTreeMap<RelPath, Trouble>,
+) -> impl Iterator<Item = &'p Problem> {
+    problems.iter().filter(|p| !(left_out.covers(&p.path) && troubled.contains_key(&p.path)))
+}
+
 impl Sender {
     /// Marks what could not be replicated and is to be tried again.
     pub(super) fn retry(&self, inner: &mut Inner) {
@@ -46,6 +56,7 @@ impl Sender {
         let too_large = self.progress.take_too_large().into_iter();
         let too_large: HashMap<RelPath, TooLarge> =
             too_large.map(|file| (file.path.clone(), file)).collect();
+        let problems: Vec<&Problem> = anew(problems, &cut.left_out, &inner.troubled).collect();
         for problem in problems {
             let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
             let (path, file) = (&problem.path, too_large.get(&problem.path));
@@ -114,4 +125,21 @@ pub(super) fn without(policy: Arc<dyn Policy>, paths: &[RelPath]) -> Arc<dyn Pol
         verdict.action == Action::Replicate && paths.contains(path)
     };
     Arc::new(Deferring { policy, defers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cut_left_out_is_in_trouble_as_often_as_before() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        let trouble = || Trouble { times: 9, again: Instant::now(), marked: true, needed: None };
+        let troubled = ["a/known", "b/known"].map(|at| (path(at), trouble())).into();
+        let left_out = LeftOut { accounts: [(path("a"), None)].into(), ..LeftOut::default() };
+        let problem = |at| Problem { path: path(at), text: String::new() };
+        let problems = ["a/known", "a/new", "b/known"].map(problem);
+        let found: Vec<_> = anew(&problems, &left_out, &troubled).map(|p| &p.path).collect();
+        assert_eq!(found, [&path("a/new"), &path("b/known")]);
+    }
 }

@@ -97,29 +97,61 @@ fn a_large_one_has_its_turn_beside_ever_new_small_ones() {
     }
 }
 
-/// What comes of an account in each round.
+#[test]
+fn what_was_saved_for_one_that_is_gone_is_not_for_others() {
+    let names: Vec<_> = (0..40).map(|n| format!("l{n:02}")).collect();
+    for leaves_in_a_cut in [false, true] {
+        let mut turns = Turns::default();
+        let mut all = loads(&[("h", 100), ("l", 1_000)]);
+        for round in 0..100 {
+            let turn = turns.choose(all, class, 100);
+            assert!(turn.left_out.contains(&path("l")), "a 16th of 100 with each: {round}");
+            turns = turn.next;
+            all = loads(&[("h", 100), ("l", 1_000)]);
+            names.iter().for_each(|name| all.add(&path(name), 20));
+        }
+        let mut all = loads(&[("h", 100)]);
+        names.iter().for_each(|name| all.add(&path(name), 20));
+        if leaves_in_a_cut {
+            all.add(&path("l"), 1_000);
+            all.tie(&path("l"), &path("h"));
+            turns = turns.choose(all, class, 100).next;
+            all = loads(&[("h", 100)]);
+            names.iter().for_each(|name| all.add(&path(name), 20));
+        }
+        let turn = turns.choose(all, class, 100);
+        assert_eq!((turn.cost, turn.left_out.len()), (100, 40), "{leaves_in_a_cut}");
+    }
+}
+
+/// What comes of an account in each round, and when what it has is gone again.
 #[derive(Debug, Clone)]
 struct Busy {
     name: String,
     each: u64,
     every: u64,
+    gone: u64,
 }
 
 fn site() -> impl prop::strategy::Strategy<Value = Vec<Busy>> {
     use prop::strategy::Strategy as _;
     let class = prop_oneof![Just("h"), Just("n"), Just("l")];
-    let one = (class, 1_u64..300, 1_u64..5);
+    let one = (class, 1_u64..300, 1_u64..5, prop_oneof![3 => Just(u64::MAX), 1 => 2_u64..40]);
     prop::collection::vec(one, 1..12).prop_map(|all| {
         let named = all.into_iter().enumerate();
         named
-            .map(|(n, (class, each, every))| Busy { name: format!("{class}{n:02}"), each, every })
+            .map(|(n, (class, each, every, gone))| {
+                let name = format!("{class}{n:02}");
+                Busy { name, each, every, gone }
+            })
             .collect()
     })
 }
 
 proptest! {
     /// Whatever others bring, who waits is taken within the bound; a cut takes something, is at least half full if
-    /// something waits, and passes what it may take by what was due and one account at the most.
+    /// something waits, and passes what it may take by what was due and one account at the most. A class saves no more
+    /// than the one needs that it saves for, and nothing for one that does not wait.
     #[test]
     fn nobody_starves_and_no_cut_is_empty(site in site(), budget in 1_u64..400) {
         let mut turns = Turns::default();
@@ -128,6 +160,10 @@ proptest! {
         let mut bounds: BTreeMap<RelPath, (u64, u64)> = BTreeMap::new();
         for round in 0..300_u64 {
             for busy in &site {
+                if round % busy.gone == busy.gone - 1 {
+                    waits.remove(&path(&busy.name));
+                    bounds.remove(&path(&busy.name));
+                }
                 if round % busy.every == 0 {
                     *waits.entry(path(&busy.name)).or_default() += busy.each;
                 }
@@ -153,6 +189,10 @@ proptest! {
                 let (since, ahead) = *bounds.entry(account.clone()).or_insert((round, ahead));
                 let each = (budget / class(account).part()).max(1);
                 prop_assert!(round - since <= ahead.div_ceil(each), "{account} waits for ever");
+            }
+            for Saved { credit, of } in &turn.next.saved {
+                let most = of.as_ref().map_or(1, needs);
+                prop_assert!(*credit < most, "{credit} of {most} saved for {of:?}");
             }
             turns = turn.next;
         }

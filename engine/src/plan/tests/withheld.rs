@@ -1,6 +1,7 @@
 //! What is withheld is planned and not sent, whatever moved, was linked, or took its place.
 
 use farshore_core::policy::ReplicateAll;
+use farshore_core::turns::{Class, Turns};
 
 use super::*;
 
@@ -88,6 +89,121 @@ fn further_names_of_what_is_withheld_become_files_of_their_own() {
     assert!(matches!(of("b/x"), Some(Change::Look { is_file: false, .. })), "{sent:?}");
     assert_eq!(of("b/y"), Some(Change::Link { path: path("b/y"), leader: path("b/x") }));
     assert_eq!(of("a/new"), None);
+}
+
+/// What becomes of the first name of an inode with a further one in another account.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Replaced,
+    Removed,
+    WithItsDirectory,
+    /// Its directory is a file now.
+    Buried,
+    /// It is a directory now.
+    Opened,
+    /// The further name is gone, and the first has another name.
+    Moved,
+}
+
+const FATES: [Fate; 6] = [
+    Fate::Replaced,
+    Fate::Removed,
+    Fate::WithItsDirectory,
+    Fate::Buried,
+    Fate::Opened,
+    Fate::Moved,
+];
+
+/// A tree where `a/d/x` and `b/y` were one file.
+fn parted(fate: Fate) -> (Tree, Catalog) {
+    let (tree, catalog) = tree();
+    let (first, further) = (path("a/d/x"), path("b/y"));
+    tree.directory(&path("a/d"));
+    tree.write(&first, b"two names");
+    tree.link(&first, &further).expect("linked");
+    tree.carry_out(&catalog, &ReplicateAll, tree.whole(&catalog, &ReplicateAll));
+    match fate {
+        Fate::Replaced => {
+            tree.write(&path("a/new"), b"another one");
+            tree.rename(&path("a/new"), &first).expect("replaced");
+        }
+        Fate::Removed => drop(tree.remove(&first)),
+        Fate::WithItsDirectory => drop(tree.remove(&path("a/d"))),
+        Fate::Buried => {
+            tree.remove(&path("a/d"));
+            tree.write(&path("a/d"), b"a file now");
+        }
+        Fate::Opened => {
+            tree.remove(&first);
+            tree.directory(&first);
+            tree.write(&path("a/d/x/1"), b"below");
+        }
+        Fate::Moved => {
+            tree.remove(&further);
+            tree.rename(&first, &path("a/d/z")).expect("moved");
+        }
+    }
+    for n in 0..3 {
+        tree.write(&path(format!("b/more-{n}")), b"new");
+        tree.write(&path(format!("g/more-{n}")), b"new");
+    }
+    (tree, catalog)
+}
+
+fn record(catalog: &Catalog, at: &str) -> Option<Record> {
+    catalog.reader().expect("a reader").get(&path(at)).expect("read")
+}
+
+/// All of it is sent, and then the records say what is there.
+fn catches_up(tree: &Tree, catalog: &Catalog) {
+    tree.carry_out(catalog, &ReplicateAll, tree.whole(catalog, &ReplicateAll));
+    let fresh = new_catalog();
+    tree.carry_out(&fresh, &ReplicateAll, tree.whole(&fresh, &ReplicateAll));
+    assert_eq!(root_of(catalog), root_of(&fresh));
+}
+
+#[test]
+fn the_first_of_several_names_stays_with_a_further_one_that_is_withheld() {
+    for fate in FATES {
+        let (tree, catalog) = parted(fate);
+        let before = ["a/d/x", "b/y"].map(|at| record(&catalog, at));
+        let mut plan = tree.whole(&catalog, &ReplicateAll);
+        plan.withhold(&withheld(&["b"], 1)).expect("kept");
+        let named: Vec<_> = plan.problems.iter().map(|p| p.path.to_string()).collect();
+        assert_eq!(named, ["a/d/x"], "{fate:?}");
+        plan.leave_out(&[path("g")].into()).expect("left out");
+        assert_eq!(plan.problems.len(), 1, "said once: {fate:?}");
+        let sent = tree.carry_out(&catalog, &ReplicateAll, plan);
+        let is_near = |change: &Change| change.path().starts_with(&path("a/d/x"));
+        assert!(!sent.iter().any(is_near), "{fate:?}: {sent:?}");
+        assert_eq!(["a/d/x", "b/y"].map(|at| record(&catalog, at)), before, "{fate:?}");
+        catches_up(&tree, &catalog);
+    }
+}
+
+#[test]
+fn a_turn_takes_the_names_of_an_inode_together_that_were_such() {
+    for fate in FATES {
+        let mut parted_from_others = 0;
+        for budget in (1..16).map(|n| n << 10) {
+            let (tree, catalog) = parted(fate);
+            let before = ["a/d/x", "b/y"].map(|at| record(&catalog, at));
+            let mut plan = tree.whole(&catalog, &ReplicateAll);
+            plan.withhold(&withheld(&[], 1)).expect("kept");
+            let loads = plan.loads(|_| false).expect("counted");
+            let waits = Turns::default().choose(loads, |_| Class::Normal, budget).left_out;
+            let [a, b] = ["a", "b"].map(|account| waits.contains(&path(account)));
+            assert_eq!(a, b, "{fate:?} {budget}: {waits:?}");
+            parted_from_others += u64::from(a);
+            plan.leave_out(&waits).expect("left out");
+            assert!(plan.problems.is_empty(), "{fate:?} {budget}: {:?}", plan.problems);
+            tree.carry_out(&catalog, &ReplicateAll, plan);
+            let after = ["a/d/x", "b/y"].map(|at| record(&catalog, at));
+            assert!(!a || after == before, "{fate:?} {budget}");
+            catches_up(&tree, &catalog);
+        }
+        assert!(parted_from_others > 0, "{fate:?}");
+    }
 }
 
 #[test]
