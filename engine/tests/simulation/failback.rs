@@ -29,6 +29,8 @@ mod faults;
 mod home;
 #[path = "failback/kinds.rs"]
 mod kinds;
+#[path = "failback/late.rs"]
+mod late;
 #[path = "failback/named.rs"]
 mod named;
 #[path = "failback/rewritten.rs"]
