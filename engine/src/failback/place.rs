@@ -685,22 +685,14 @@ impl<S: Storage> Tree<'_, S> {
         Ok(Put::Done)
     }
 
-    /// What a crash left between [`Self::put_new`]'s two steps, under `going`: whether it is at `path`. Else it may
-    /// have been there, and somebody took it: it is never placed again, and kept.
-    pub(super) fn settle_going(
-        &self,
-        path: &RelPath,
-        going: &[u8],
-        inode: u64,
-    ) -> io::Result<bool> {
-        let is_there = self.inode(self.storage.root(), path)? == Some(inode);
+    /// Ends what a crash left between [`Self::put_new`]'s two steps, under `going`. Where it is not at its path it may
+    /// have been, and somebody took it: it is never placed again, and kept.
+    pub(super) fn settle_going(&self, going: &[u8], inode: u64, is_there: bool) -> io::Result<()> {
         if is_there {
-            self.storage.unlink(&self.pending, going)?;
-        } else {
-            let name = inode.to_string();
-            self.storage.rename(&self.pending, going, &self.unplanned, name.as_bytes())?;
+            return self.storage.unlink(&self.pending, going);
         }
-        Ok(is_there)
+        let name = inode.to_string();
+        self.storage.rename(&self.pending, going, &self.unplanned, name.as_bytes())
     }
 
     /// Where names cannot change places, as a file and a directory never can: what is there is taken away first,
@@ -738,20 +730,24 @@ impl<S: Storage> Tree<'_, S> {
         }
     }
 
-    /// What waits under `name` is not placed: it is late. Made as `inode`, it goes; anything else is somebody's.
-    pub(super) fn drop_waiting(&self, name: &[u8], inode: u64, late: &[u8]) -> io::Result<()> {
-        let (storage, pending) = (self.storage, &self.pending);
-        let is_ours = match storage.stat(Object::Named(&**pending, name)) {
-            Ok(waiting) => waiting.inode == inode,
-            // It is in the quarantine now.
-            Err(e) if is_gone(&e) => return storage.create_file(pending, late).map(drop),
-            Err(e) => return Err(e),
-        };
-        if is_ours {
-            return storage.rename(pending, name, pending, late);
+    /// Says by an empty file of that name what is done; it may be said already.
+    pub(super) fn note(&self, name: &[u8]) -> io::Result<()> {
+        match self.storage.create_file(&self.pending, name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.map(drop),
         }
-        storage.create_file(pending, late)?;
-        self.set_aside(pending, name).map(drop)
+    }
+
+    /// What waits under `name`, if anything does, is not placed. Made as `inode`, it goes: whatever it was made of is
+    /// kept; anything else is somebody's.
+    pub(super) fn drop_waiting(&self, name: &[u8], inode: u64) -> io::Result<()> {
+        match self.storage.stat(Object::Named(&*self.pending, name)) {
+            Ok(waiting) if waiting.inode == inode => remove_tree(self.storage, &self.pending, name),
+            Ok(_) => self.set_aside(&self.pending, name).map(drop),
+            // It is in the quarantine now.
+            Err(e) if is_gone(&e) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Nothing that a crash left in our folder is lost: what has no other name is kept.

@@ -29,6 +29,10 @@ mod faults;
 mod home;
 #[path = "failback/kinds.rs"]
 mod kinds;
+#[path = "failback/late.rs"]
+mod late;
+#[path = "failback/named.rs"]
+mod named;
 #[path = "failback/rewritten.rs"]
 mod rewritten;
 #[path = "failback/settled.rs"]

@@ -193,6 +193,21 @@ fn name_added(h: &Hands<'_>, path: &str) -> io::Result<()> {
     h.link(path, &format!("{path}.z"))
 }
 
+fn changed_and_added(h: &Hands<'_>, path: &str) -> io::Result<()> {
+    by_p(h, path)?;
+    name_added(h, path)
+}
+
+fn private_and_added(h: &Hands<'_>, path: &str) -> io::Result<()> {
+    private(h, path)?;
+    name_added(h, path)
+}
+
+fn renamed_and_added(h: &Hands<'_>, path: &str) -> io::Result<()> {
+    to_done(h, path)?;
+    name_added(h, &path.replace("/in/", "/done/"))
+}
+
 fn second_apart(h: &Hands<'_>, path: &str) -> io::Result<()> {
     put(h, &format!("{path}.b"), format!("apart, {}", of_production(path)))
 }
@@ -404,6 +419,9 @@ pub(crate) fn kinds() -> Vec<Kind> {
         kind("h-p-in-place-r-gone", names, in_place, second_gone, Rules),
         kind("h-p-gone-r-in-place", names, second_gone, in_place_r, Rules),
         said(production, "h-added", names, name_added, nothing, Base),
+        said(production, "h-changed-added", file, changed_and_added, nothing, Production),
+        said(production, "h-private-added", file, private_and_added, nothing, Base),
+        said(production, "h-renamed-added", file, renamed_and_added, nothing, Nothing),
         said(production, "h-in-place", names, in_place, in_place_r, Rules),
         said(production, "h-gone", names, second_gone, in_place_r, Rules),
         said(production, "h-new", nothing, names, nothing, Base),

@@ -23,6 +23,16 @@ enum Stands {
     No,
 }
 
+/// What the further names of a file are made of.
+enum First {
+    /// It waits for its path under this name.
+    Waits(Vec<u8>),
+    /// Nothing waits for its path, of which the plan says this.
+    Stands(Box<Divergence>),
+    /// It is asked of production, and all is made once more.
+    Wanted,
+}
+
 impl<S: Storage> Applying<'_, '_, S> {
     /// Whether all is made, by a call before this one.
     pub(super) fn is_made(&self) -> Result<bool> {
@@ -53,21 +63,28 @@ impl<S: Storage> Applying<'_, '_, S> {
                 Some(beside) => self.make_beside(number, &divergence, beside)?,
                 None => None,
             };
+            let mut waiting = None;
             match &steps.end {
                 End::Placed(Source::Link(_)) | End::Stays => {}
                 End::Goes => something_goes = true,
                 End::Placed(source) => {
                     let at = (number, &divergence, renamed);
-                    let name = self.make_end(at, &steps, source)?;
-                    if let Some(name) = name.filter(|_| firsts.contains(&divergence.path)) {
-                        made.insert(divergence.path.clone(), name);
-                    }
+                    waiting = self.make_end(at, &steps, source)?;
                     something_goes |= is_directory_replaced(&divergence);
                 }
             }
+            if firsts.contains(&divergence.path) {
+                let path = divergence.path.clone();
+                let first = match waiting {
+                    Some(name) => First::Waits(name),
+                    None if self.applied.wanting.last() == Some(&path) => First::Wanted,
+                    None => First::Stands(Box::new(divergence)),
+                };
+                made.insert(path, first);
+            }
         }
         if !firsts.is_empty() {
-            self.make_names(&made)?;
+            self.make_names(made)?;
         }
         if something_goes {
             self.mark(0, Task::Remove, 0)?;
@@ -206,25 +223,86 @@ impl<S: Storage> Applying<'_, '_, S> {
     }
 
     /// Further names, of what waits or, where nothing does, of what stands at the first one.
-    fn make_names(&mut self, made: &HashMap<RelPath, Vec<u8>>) -> Result<()> {
+    fn make_names(&mut self, mut made: HashMap<RelPath, First>) -> Result<()> {
         for (number, divergence) in (0..).zip((self.plan)()?) {
             let divergence = divergence?;
             let steps = steps(&divergence);
-            let End::Placed(source @ Source::Link(first)) = &steps.end else { continue };
-            let Some(waiting) = made.get(first) else {
-                self.make_end((number, &divergence, None), &steps, source)?;
-                continue;
-            };
+            let End::Placed(Source::Link(first)) = &steps.end else { continue };
             let path = &divergence.path;
-            if self.late.contains(path) || self.is_anothers(&divergence, &steps, None)? {
+            if matches!(made.get(first), Some(First::Wanted)) {
+                continue;
+            }
+            let inode = |path| self.tree.inode(self.tree.storage.root(), path);
+            let inodes = inode(path).and_then(|there| Ok((there, inode(first)?)));
+            let (there, at_first) = inodes.map_err(at(path, "looking at it"))?;
+            let (is_name, is_late) =
+                (there.is_some() && there == at_first, self.late.contains(first));
+            let is_waiting = matches!(made.get(first), Some(First::Waits(_)));
+            if is_name && !is_late && !is_waiting {
+                continue;
+            }
+            // What services wrote to the file by its first name they wrote to this one.
+            let is_theirs = is_name && is_late;
+            if is_theirs
+                || self.late.contains(path)
+                || self.is_anothers(&divergence, &steps, None)?
+            {
                 self.late_before_made(number, path)?;
                 continue;
             }
-            let linked = self.tree.make_name_of_waiting(waiting);
-            linked.map_err(at(path, "making it"))?;
-            self.let_wait(number, Task::Place, path)?;
+            let is_made = match made.get(first) {
+                Some(First::Waits(name)) => {
+                    let linked = self.tree.make_name_of_waiting(name);
+                    linked.map(|()| true).map_err(at(path, "making it"))?
+                }
+                Some(First::Stands(of)) if is_late || !self.make_name_of_first(of)? => {
+                    match self.make_of_its_own(of)? {
+                        Some(false) => continue,
+                        made => made.is_some(),
+                    }
+                }
+                Some(_) => true,
+                // Neither site changed it, and the plan says nothing of its content.
+                None => match self.tree.make_link(first) {
+                    Err(e) if is_gone(&e) => false,
+                    linked => linked.map(|()| true).map_err(at(path, "making it"))?,
+                },
+            };
+            if !is_made {
+                self.late_before_made(number, path)?;
+                continue;
+            }
+            let name = self.let_wait(number, Task::Place, path)?;
+            if matches!(made.get(first), Some(First::Stands(_))) {
+                made.insert(first.clone(), First::Waits(name));
+            }
         }
         Ok(())
+    }
+
+    /// Makes a further name of what stands at the path of `first`, unless that is not production's.
+    fn make_name_of_first(&mut self, first: &Divergence) -> Result<bool> {
+        let (path, Some(entry)) = (&first.path, &first.production.entry) else { return Ok(false) };
+        match self.tree.make_link(path) {
+            Err(e) if is_gone(&e) => return Ok(false),
+            linked => linked.map_err(at(path, "making a further name of it"))?,
+        }
+        let inodes = || -> io::Result<_> {
+            Ok((self.tree.inode(self.tree.storage.root(), path)?, self.tree.made_inode()?))
+        };
+        let (there, made) = inodes().map_err(at(path, "looking at it"))?;
+        Ok(there == Some(made) && self.is_there(path, entry)?)
+    }
+
+    /// Makes what production has at the path of `first`, where somebody else is, for a further name; `false` when its
+    /// content is asked of production, nothing where the plan has none sent or copied.
+    fn make_of_its_own(&mut self, first: &Divergence) -> Result<Option<bool>> {
+        match (&first.production.entry, steps(first).end) {
+            (Some(entry), End::Placed(source @ (Source::Carried | Source::Recovery(_)))) => {
+                self.make(first, entry, &source).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn is_there(&mut self, path: &RelPath, entry: &Entry) -> Result<bool> {

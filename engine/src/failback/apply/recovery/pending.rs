@@ -6,10 +6,11 @@
 //! ```
 //! The number is that of the divergence in the plan, from 0. The tasks: `p` the object is to be placed at the path, `b`
 //! at the further one; `d` owner, mode, time and attributes of the inode at the path are to be set; `r`, whose number
-//! says nothing, that what is to go did not go, all of it; `l` and `m` are not to do any more: somebody else has the
-//! path, or the further one. The first two are
+//! says nothing, that what is to go did not go, all of it; `l` and `m` are not to do, for good: somebody else has the
+//! path, or the further one, or what is of the path's task was not to be done to it. The first two are
 //! the very objects, made with that inode; a name with another inode behind it changed places with what it was to
-//! replace. The others are empty files.
+//! replace. The others are empty files. Where `l` stands beside `p`, or `m` beside `b`, the process ended between the two:
+//! the object goes, or is kept if it is somebody's.
 //!
 //! Guarantees: from the moment at which `placing` is durable, what has no name here any more is done and is not done
 //! again, whatever stands at its path: the call that places an object takes its name away, and what an empty file

@@ -25,21 +25,23 @@ impl<S: Storage> Applying<'_, '_, S> {
         if !pending.going.is_empty() {
             self.settle_all_going(&pending)?;
         }
-        if pending.has(Task::Beside) {
+        if pending.has(Task::Beside) || pending.has(Task::LateBeside) {
             self.place_renamed(&pending)?;
         }
         let mut waiting = Vec::new();
         for (number, divergence) in (0..).zip((self.plan)()?) {
             let divergence = divergence?;
             let steps = steps(&divergence);
-            if pending.of(number, Task::Late).is_some() {
-                self.is_late(&divergence.path);
-            }
             if let (Some(beside), Some(_)) = (&steps.beside, pending.of(number, Task::LateBeside)) {
                 self.is_late(&beside.path);
             }
+            if pending.of(number, Task::Late).is_some() {
+                self.is_late(&divergence.path);
+                self.drop_late(number, Task::Place, &divergence.path, &pending)?;
+                continue;
+            }
             if let Some(inode) = pending.of(number, Task::Dress) {
-                self.dress(&divergence, inode, is_resumed)?;
+                self.dress(number, &divergence, inode, is_resumed)?;
             }
             if pending.of(number, Task::Place).is_some()
                 && self.place(number, &divergence, &steps, &pending)? == Put::InTheWay
@@ -66,16 +68,36 @@ impl<S: Storage> Applying<'_, '_, S> {
         Ok(())
     }
 
-    /// Somebody else has the path of what waits, which is so for good.
+    /// Somebody else has the path, which is so for good.
+    fn note_late(&mut self, number: u64, task: Task, path: &RelPath) -> Result<()> {
+        self.is_late(path);
+        let noted = self.tree.note(&name_of(number, task.late(), 0));
+        noted.map_err(at(path, "noting that somebody else has it"))
+    }
+
+    /// The same, of what waits.
     fn late_while_placed(
         &mut self,
         (number, task, inode): (u64, Task, u64),
         path: &RelPath,
     ) -> Result<()> {
-        self.is_late(path);
-        let (name, late) = (name_of(number, task, inode), name_of(number, task.late(), 0));
-        let dropped = self.tree.drop_waiting(&name, inode, &late);
-        dropped.map_err(at(path, "noting that somebody else has it"))
+        self.note_late(number, task, path)?;
+        let dropped = self.tree.drop_waiting(&name_of(number, task, inode), inode);
+        dropped.map_err(at(path, "taking away what waits for it"))
+    }
+
+    /// What waits though it is late goes: a call before this one ended between the two.
+    fn drop_late(
+        &mut self,
+        number: u64,
+        task: Task,
+        path: &RelPath,
+        pending: &Pending,
+    ) -> Result<()> {
+        match pending.of(number, task) {
+            Some(inode) => self.late_while_placed((number, task, inode), path),
+            None => Ok(()),
+        }
     }
 
     /// What a crash left between two names.
@@ -89,10 +111,13 @@ impl<S: Storage> Applying<'_, '_, S> {
                     continue;
                 };
                 let going = [&name_of(number, task, inode)[..], GOING].concat();
-                let settled = self.tree.settle_going(&path, &going, inode);
-                if !settled.map_err(at(&path, "placing it"))? {
-                    self.is_late(&path);
+                let there = self.tree.inode(self.tree.storage.root(), &path);
+                let is_there = there.map_err(at(&path, "looking at it"))? == Some(inode);
+                if !is_there {
+                    self.note_late(number, task, &path)?;
                 }
+                let settled = self.tree.settle_going(&going, inode, is_there);
+                settled.map_err(at(&path, "placing it"))?;
             }
         }
         Ok(())
@@ -102,20 +127,33 @@ impl<S: Storage> Applying<'_, '_, S> {
     fn place_renamed(&mut self, pending: &Pending) -> Result<()> {
         for (number, divergence) in (0..).zip((self.plan)()?) {
             let divergence = divergence?;
-            let Some(inode) = pending.of(number, Task::Beside) else { continue };
             let Some(Beside { path: new, site, .. }) = steps(&divergence).beside else { continue };
-            let name = name_of(number, Task::Beside, inode);
-            match self.tree.put(&new, (&name, inode), None).map_err(at(&new, "placing it"))? {
-                Put::Done => {}
-                Put::InTheWay | Put::Late => {
-                    // What was to have that name is kept all the same.
-                    if site == Site::Recovery {
-                        let kept = self.tree.keep_waiting(&divergence.path, &name);
-                        kept.map_err(at(&divergence.path, "keeping it in the quarantine"))?;
-                    }
-                    self.late_while_placed((number, Task::Beside, inode), &new)?;
+            let waiting = pending.of(number, Task::Beside);
+            let is_late = pending.of(number, Task::LateBeside).is_some();
+            let put = match waiting {
+                Some(inode) if !is_late => {
+                    let name = name_of(number, Task::Beside, inode);
+                    self.tree.put(&new, (&name, inode), None).map_err(at(&new, "placing it"))?
                 }
+                _ if is_late => Put::Late,
+                _ => continue,
+            };
+            if put == Put::Done {
+                continue;
             }
+            // What was to have that name is kept all the same.
+            match waiting.filter(|_| site == Site::Recovery) {
+                Some(inode) => {
+                    let name = name_of(number, Task::Beside, inode);
+                    let kept = self.tree.keep_waiting(&divergence.path, &name);
+                    kept.map_err(at(&divergence.path, "keeping it in the quarantine"))?;
+                }
+                None if site == Site::Recovery && self.is_as_planned(&divergence)? => {
+                    self.keep(&divergence)?;
+                }
+                None => {}
+            }
+            self.late_while_placed((number, Task::Beside, waiting.unwrap_or_default()), &new)?;
         }
         self.tree.storage.sync_all().map_err(own("making what is kept durable"))
     }
@@ -141,7 +179,13 @@ impl<S: Storage> Applying<'_, '_, S> {
 
     /// Sets what can be changed where it is, if that very inode stands there and is the same but for that; and, of a
     /// call before this one, has nothing that neither site had.
-    fn dress(&mut self, divergence: &Divergence, inode: u64, is_resumed: bool) -> Result<()> {
+    fn dress(
+        &mut self,
+        number: u64,
+        divergence: &Divergence,
+        inode: u64,
+        is_resumed: bool,
+    ) -> Result<()> {
         let path = &divergence.path;
         let Some(entry) = divergence.production.entry.clone() else { return Ok(()) };
         let there = self.tree.inode(self.tree.storage.root(), path);
@@ -156,7 +200,7 @@ impl<S: Storage> Applying<'_, '_, S> {
             {
                 self.tree.dress_live(path, &entry).map_err(at(path, "placing it"))?;
             }
-            _ => self.is_late(path),
+            _ => self.note_late(number, Task::Dress, path)?,
         }
         Ok(())
     }
@@ -164,7 +208,7 @@ impl<S: Storage> Applying<'_, '_, S> {
     /// After everything was placed that nothing was in the way of.
     fn remove_what_goes(&mut self) -> Result<()> {
         let mut directories = Vec::new();
-        for divergence in (self.plan)()? {
+        for (number, divergence) in (0..).zip((self.plan)()?) {
             let divergence = divergence?;
             let goes = steps(&divergence).end == End::Goes;
             if !goes && !is_directory_replaced(&divergence) {
@@ -178,7 +222,7 @@ impl<S: Storage> Applying<'_, '_, S> {
                 }
                 continue;
             }
-            self.remove(&divergence)?;
+            self.remove(number, &divergence)?;
         }
         for path in directories.iter().rev() {
             let removed = self.tree.remove_directory(path).map_err(at(path, "removing it"))?;
@@ -187,19 +231,19 @@ impl<S: Storage> Applying<'_, '_, S> {
         Ok(())
     }
 
-    fn remove(&mut self, divergence: &Divergence) -> Result<()> {
+    fn remove(&mut self, number: u64, divergence: &Divergence) -> Result<()> {
         let path = &divergence.path;
         let there = self.tree.stat(self.tree.storage.root(), path);
         if there.map_err(at(path, "looking at it"))?.is_none() {
             return Ok(());
         }
-        if self.is_begun && !self.is_kept(path)? && !self.is_as_planned(divergence)? {
-            self.is_late(path);
-            return Ok(());
-        }
-        match self.tree.move_aside(path).map_err(at(path, "moving it to the quarantine"))? {
-            Put::Done => {}
-            Put::Late | Put::InTheWay => self.is_late(path),
+        let is_anothers = self.late.contains(path)
+            || self.is_begun && !self.is_kept(path)? && !self.is_as_planned(divergence)?;
+        if is_anothers
+            || self.tree.move_aside(path).map_err(at(path, "moving it to the quarantine"))?
+                != Put::Done
+        {
+            self.note_late(number, Task::Remove, path)?;
         }
         Ok(())
     }
