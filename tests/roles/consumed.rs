@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{PATIENCE, farshore, shown, text};
@@ -35,41 +36,52 @@ fn apart(pair: &Pair, p: Daemon, lost: impl Fn(&Path)) -> Daemon {
     p
 }
 
-/// Applies at `site`, whose daemon is killed as soon as `met` says so.
+/// Applies at `site`, until the other site can be asked, and kills its daemon as soon as `met` says so.
 fn killed_while_applying(site: &Site, daemon: Daemon, file: &str, met: impl Fn() -> bool) {
-    let config = text(&site.config).to_owned();
-    let args = ["failback", "apply", "--plan", file, "--accept-held", "--config"];
-    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain([config]).collect();
-    let applying =
-        std::thread::spawn(move || farshore(&args.iter().map(String::as_str).collect::<Vec<_>>()));
-    let until = Instant::now() + PATIENCE;
-    while !met() {
-        assert!(Instant::now() < until && !applying.is_finished(), "it was never met");
-        std::hint::spin_loop();
-    }
-    daemon.kill();
-    let out = applying.join().unwrap();
+    let is_killed = AtomicBool::new(false);
+    let out = std::thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            loop {
+                let out = run(site, &["failback", "apply", "--plan", file, "--accept-held"]);
+                if out.status.success() || is_killed.load(Ordering::SeqCst) {
+                    return out;
+                }
+            }
+        });
+        let until = Instant::now() + PATIENCE;
+        while !met() {
+            if Instant::now() > until || applying.is_finished() {
+                is_killed.store(true, Ordering::SeqCst);
+                panic!("it was never met: {}", shown(&applying.join().unwrap()));
+            }
+            std::hint::spin_loop();
+        }
+        is_killed.store(true, Ordering::SeqCst);
+        daemon.kill();
+        applying.join().unwrap()
+    });
     assert!(!out.status.success(), "it was done before it was killed: {}", shown(&out));
 }
 
-fn apply_until_done(pair: &Pair, file: &str) {
+/// What it says at its end.
+fn apply_until_done(pair: &Pair, file: &str) -> String {
     let recovery = &pair.recovery;
     let until = Instant::now() + PATIENCE;
-    loop {
+    let said = loop {
         let applied = run(recovery, &["failback", "apply", "--plan", file, "--accept-held"]);
         if applied.status.success() {
-            break;
+            break shown(&applied);
         }
         assert!(Instant::now() < until, "{}", shown(&applied));
         std::thread::sleep(Duration::from_millis(100));
-    }
+    };
     wait_phase(pair, recovery, "active", true);
     wait_phase(pair, &pair.production, "standby", false);
     loop {
         let config = text(&recovery.config);
         let out = farshore(&["mark", "create", "--config", config, "--label", "home"]);
         if out.status.success() {
-            return;
+            return said;
         }
         assert!(Instant::now() < until, "{}", shown(&out));
         std::thread::sleep(Duration::from_millis(100));
@@ -180,4 +192,42 @@ fn what_services_write_to_a_file_that_production_renamed_does_not_stop_the_plan(
     let mode = |n: usize| fs::metadata(recovery.tree.join(path(n))).unwrap().permissions().mode();
     assert_eq!((0..FILES).filter(|n| mode(*n) & 0o777 != 0o600).count(), 0);
     assert!(!recovery.tree.join(".farshore/failback").exists(), "nothing of it is left");
+}
+
+/// Names of what waits, or is noted, at a site.
+fn waiting(site: &Site) -> usize {
+    let plans = fs::read_dir(site.tree.join(".farshore/failback")).into_iter().flatten().flatten();
+    let names = plans.filter_map(|plan| fs::read_dir(plan.path().join("pending")).ok());
+    names.map(Iterator::count).sum()
+}
+
+#[test]
+fn what_was_late_is_counted_by_a_call_that_goes_on_right_before_the_end() {
+    let pair = Pair::with(Dials::Production, NO_BRAKE);
+    let (production, recovery) = (&pair.production, &pair.recovery);
+    let path = |n: usize| format!("a/in/payment-{n:04}");
+    (0..FILES).for_each(|n| put(&production.tree, &path(n), "0"));
+    let (p, r) = (production.start(), recovery.start());
+    pair.point();
+    let _p = apart(&pair, p, |tree| {
+        (0..FILES).for_each(|n| put(tree, &path(n), &format!("production's {n}")));
+    });
+    let (file, _) = plan(recovery);
+    killed_while_applying(recovery, r, &file, || in_quarantine(recovery, "manifest"));
+    assert!(!in_quarantine(recovery, "placing"), "too late to test anything");
+    for n in [3, 700, FILES - 1] {
+        fs::remove_file(recovery.tree.join(path(n))).unwrap();
+    }
+    // All is done here, what was noted goes, and the other site did not hear of it.
+    let done = recovery.state.join("failback/homes.done");
+    let r = recovery.start();
+    killed_while_applying(recovery, r, &file, || done.exists() && waiting(recovery) < 3);
+    let kept = fs::read(&done).unwrap();
+    let _r = recovery.start();
+    let said = apply_until_done(&pair, &file);
+    assert!(said.contains(&format!(" {} paths placed", FILES - 3)), "{said}");
+    assert!(fs::read(&done).unwrap() == kept, "what it came to is another thing now");
+    assert!(!recovery.tree.join(".farshore/failback").exists(), "nothing of it is left");
+    pair.equal("after the way home");
+    assert_eq!(listed(&recovery.tree).len(), FILES - 3);
 }

@@ -89,6 +89,9 @@ impl Daemon {
         let under_way = match view.record.phase {
             // What services did since with what was placed is theirs: nothing is looked at again, or placed.
             Phase::Reconciling { plan: ours, done: true, .. } if ours == id => {
+                // Of a call that ended before it did that.
+                let root = open_root("share", &share.path, IoMode::Posix, None)?;
+                drop_laid_out(&root).unwrap_or(());
                 return self.finish_failback(role, id, &plan, header).map(Some);
             }
             Phase::Reconciling { plan, .. } if plan == id => true,
@@ -164,11 +167,12 @@ impl Daemon {
         let manifest = manifest_of(storage, &folders, &share.path, "quarantine's manifest");
         let here = PartDone { manifest: Some(manifest), ..PartDone::from(recovery) };
         self.keep_parts(&share.name, id, here, there)?;
-        // What stays is in nobody's way.
-        drop_laid_out(storage).unwrap_or(());
+        let storage = Arc::clone(&opened.storage);
         // Its catalog goes back to whoever opens it next.
         drop(opened);
         self.command(role, Command::FinishReconcile { plan: id })?;
+        // Until then the part goes on where what waits says it was; what stays is in nobody's way.
+        drop_laid_out(&*storage).unwrap_or(());
         self.finish_failback(role, id, &plan, header).map(Some)
     }
 
@@ -251,6 +255,10 @@ impl Daemon {
         production: PartDone,
     ) -> Result<(), Failure> {
         let file = self.parts_file(share);
+        // Of a call that came as far: it was the first to end, and saw the most.
+        if self.kept_parts(share, id).plan == hex_of(id) {
+            return Ok(());
+        }
         let parts = PartsDone { plan: hex_of(id), production, recovery };
         let bytes = serde_json::to_vec(&parts).map_err(|e| Failure::new(Exit::Internal, &e))?;
         write_durably(&file, &bytes).map_err(|e| disk(&file, &e))
