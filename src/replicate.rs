@@ -464,7 +464,8 @@ pub fn open_site_catalog(
     state.site_catalog(names, turning).map_err(|e| state_failure(&e))
 }
 
-fn state_failure(e: &StateError) -> Failure {
+/// An error of the state folder as commands show it.
+pub(crate) fn state_failure(e: &StateError) -> Failure {
     match e {
         StateError::Catalog(e) => catalog_failure(e),
         StateError::Unsound { .. } => Failure::new(Exit::Refused, e).hint(CATALOG_HINT),

@@ -123,7 +123,7 @@ impl Daemon {
         let share = config.share(name).ok_or_else(|| self.why_not(name, "open here"))?;
         let names = site_catalog(share, &config);
         let catalog = self.state.site_catalog_as_it_is(&names);
-        let catalog = catalog.map_err(|e| Failure::new(Exit::Busy, &e))?;
+        let catalog = catalog.map_err(|e| crate::replicate::state_failure(&e))?;
         catalog.map(Arc::new).ok_or_else(|| self.why_not(name, "open here"))
     }
 

@@ -590,6 +590,20 @@ impl Daemon {
         }
     }
 
+    /// What `open` comes to when nobody has the catalog any more: of an end that is over a thread that took content in, or
+    /// somebody who was told of a version, may be the last to let go of it.
+    fn when_let_go<T>(&self, open: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+        let until = Instant::now() + LET_GO;
+        loop {
+            match open() {
+                Err(e) if e.exit == Exit::Busy && Instant::now() < until && !self.is_stopping() => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Brings a share that is received here to a recovery point, and opens it without the other site.
     pub(super) fn fail_over(
         &self,
@@ -622,7 +636,8 @@ impl Daemon {
         }
         let settled = match record.filter(|record| self.has_no_point(share, record)) {
             Some(record) => self.as_it_stands(share, &record, at.as_ref()),
-            None => failover::settle(&self.state, &share.path, at.as_ref())
+            None => self
+                .when_let_go(|| failover::settle(&self.state, &share.path, at.as_ref()))
                 .map(|settled| (settled, None)),
         };
         let done = settled.and_then(|settled| {
@@ -646,8 +661,10 @@ impl Daemon {
             }
         };
         // Nobody else has it open: a share that is alone has no end.
-        let catalog = self.state.site_catalog_as_it_is(&site_catalog(share, &config));
-        let catalog = catalog.map_err(|e| Failure::new(Exit::Refused, &e))?;
+        let catalog = self.when_let_go(|| {
+            let catalog = self.state.site_catalog_as_it_is(&site_catalog(share, &config));
+            catalog.map_err(|e| crate::replicate::state_failure(&e))
+        })?;
         let mut manifest = match &catalog {
             Some(catalog) => {
                 let reader = catalog.reader().map_err(|e| crate::replicate::catalog_failure(&e))?;
@@ -746,5 +763,7 @@ const WAIT_FOR_END: Duration = Duration::from_millis(50);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a gate may take to open that needs nobody's word.
 const GATE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a catalog that was in use is waited for.
+const LET_GO: Duration = Duration::from_secs(20);
 /// How long opening may take: two durable writes, and a root that answers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
