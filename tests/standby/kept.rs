@@ -34,10 +34,15 @@ impl Kept {
     }
 
     fn with(more: &str) -> Option<(Self, Daemon)> {
+        Self::of_size(more, "2g")
+    }
+
+    /// On a disk in memory of this size.
+    fn of_size(more: &str, size: &str) -> Option<(Self, Daemon)> {
         if !is_root() {
             return None;
         }
-        let pair = Pair::with(Dials::Production, more);
+        let pair = Pair::of_size(Dials::Production, more, size);
         for account in 0..20 {
             for folder in 0..10 {
                 let at = format!("acct{account:02}/folder{folder}");
@@ -512,7 +517,9 @@ fn what_other_policies_let_travel_is_looked_for() {
 #[ignore = "prints what it measured"]
 fn a_restart_at_a_million_files() {
     let files = number("FARSHORE_TEST_FILES", 1_000_000);
-    let Some((kept, mut sender)) = Kept::with(NO_BRAKE) else { return };
+    // A page each at either site, and what is known of them.
+    let size = format!("{}m", 1_024 + files / 100);
+    let Some((kept, mut sender)) = Kept::of_size(NO_BRAKE, &size) else { return };
     let begin = Instant::now();
     let at = |n: u64| {
         let name = format!("acct{:03}/in{:02}/{n:07}", n % 200, n / 200 % 50);
