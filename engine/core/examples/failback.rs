@@ -36,13 +36,6 @@ impl BaseTree for Base {
     fn entry(&self, _: &RelPath) -> Result<Option<Entry>, ListError> {
         Ok(None)
     }
-
-    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
-        for number in (0..self.0).filter(|number| number % 16 != 3) {
-            visit(&path(number), file(number, 0).content().unwrap());
-        }
-        Ok(())
-    }
 }
 
 /// Changes of every `step`th file: modified, deleted, created.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::classify::{How, alike, by_production};
-use super::index::{Key, Links, content_key, key};
+use super::index::{Key, Links, key};
 use super::join::{Join, Learned};
 use super::judge::{Judge, Member, Verdict, ancestors, recovery_only};
 use super::list::{ChangeList, ListError};
@@ -18,7 +18,6 @@ use super::{Base, Class, Config, DecidedBy, Divergence, GroupId, Rule, is_direct
 use crate::conflict::{Conflict, Decision, Outcome, Piece, Side, Site};
 use crate::entry::{Entry, EntryKind};
 use crate::path::RelPath;
-use crate::recipe::FileDigest;
 
 /// The last common recovery point, as far as the merge asks for it.
 pub trait BaseTree {
@@ -27,12 +26,6 @@ pub trait BaseTree {
     /// # Errors
     /// [`ListError::Source`].
     fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError>;
-
-    /// Gives every file of it to `visit`, in any order.
-    ///
-    /// # Errors
-    /// [`ListError::Source`].
-    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError>;
 }
 
 /// No base: it is lost, or had nothing.
@@ -42,10 +35,6 @@ pub struct NoBase;
 impl BaseTree for NoBase {
     fn entry(&self, _: &RelPath) -> Result<Option<Entry>, ListError> {
         Ok(None)
-    }
-
-    fn contents(&self, _: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
-        Ok(())
     }
 }
 
@@ -127,17 +116,6 @@ impl<'a> Merge<'a> {
         let mut learned = Learned::default();
         learned.read(self, Site::Production)?;
         learned.read(self, Site::Recovery)?;
-        if !learned.wanted.is_empty() {
-            let Learned { wanted, seen, .. } = &mut learned;
-            let depth = self.config.account_depth;
-            let visit = &mut |path: &RelPath, content: &FileDigest| {
-                let key = content_key(path, depth, content);
-                if wanted.contains(&key) {
-                    seen.insert(key);
-                }
-            };
-            self.base.contents(visit).map_err(MergeError::Base)?;
-        }
         let Learned { production, recovery, mut links, moved_away, seen, .. } = learned;
         links.finish(production.keys());
         let sides = [production, recovery];

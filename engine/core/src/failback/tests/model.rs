@@ -271,13 +271,4 @@ impl BaseTree for Base {
     fn entry(&self, path: &RelPath) -> Result<Option<Entry>, ListError> {
         Ok(self.0.get(path).cloned())
     }
-
-    fn contents(&self, visit: &mut dyn FnMut(&RelPath, &FileDigest)) -> Result<(), ListError> {
-        for (path, entry) in &self.0 {
-            if let Some(content) = entry.content() {
-                visit(path, content);
-            }
-        }
-        Ok(())
-    }
 }

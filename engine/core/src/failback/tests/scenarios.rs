@@ -282,11 +282,12 @@ fn all() -> Vec<Scenario> {
             ],
         ),
         s(
-            "p-resent-and-delivered",
+            // What stood there before says nothing of it: it may have moved by a copy, and the other name go with the plan.
+            "p-as-one-before",
             "w old 1",
             "w a 1",
             "",
-            &[("a", C::ProductionCreated, "quarantine", R::Resent)],
+            &[("a", C::ProductionCreated, "hold", R::Orphan)],
         ),
         // W1, W10: what is not finished.
         s(
@@ -322,7 +323,7 @@ fn all() -> Vec<Scenario> {
             "v a.tmp a",
             "",
             &[
-                ("a", C::ProductionCreated, "quarantine", R::Resent),
+                ("a", C::ProductionCreated, "hold", R::Orphan),
                 ("a.tmp", C::ProductionDeleted, "production", R::DeleteWins),
             ],
         ),
