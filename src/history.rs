@@ -293,26 +293,32 @@ impl Standby {
         let Some(stamp) = marker.and_then(|bytes| Stamp::decode_marker(&bytes).ok()) else {
             return Ok(());
         };
-        let Ok(records) = std::fs::read_dir(state.folder().join("roles")) else { return Ok(()) };
-        for record in records.flatten() {
-            let Ok(bytes) = std::fs::read(record.path()) else { continue };
-            let Ok(record) = RoleRecord::decode(&bytes) else { continue };
-            if record.rising == stamp && record.phase != Phase::Standby {
-                return Err(Failure {
-                    exit: Exit::Held,
-                    message: format!(
-                        "{}: the share is {} here: services may work with it",
-                        self.root.display(),
-                        record.phase.name()
-                    ),
-                    hint: Some(
-                        "'farshore history restore --to FILE' writes a version elsewhere, at any time"
-                            .into(),
-                    ),
-                });
+        let records = std::fs::read_dir(state.folder().join("roles"));
+        let of_tree = |record: &RoleRecord| record.rising == stamp;
+        let phases: Vec<Phase> = records
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|record| RoleRecord::decode(&std::fs::read(record.path()).ok()?).ok())
+            .filter(of_tree)
+            .map(|record| record.phase)
+            .collect();
+        let why = match phases.iter().find(|phase| **phase != Phase::Standby) {
+            Some(phase) => format!("the share is {} here", phase.name()),
+            // An old copy, or another site's: what the share is now is known to the tree alone.
+            None if phases.is_empty() => {
+                "the state folder does not know the role of this tree".into()
             }
-        }
-        Ok(())
+            None => return Ok(()),
+        };
+        Err(Failure {
+            exit: Exit::Held,
+            message: format!("{}: {why}; only a standby goes back in place", self.root.display()),
+            hint: Some(
+                "'farshore history restore --to FILE' writes a version elsewhere, at any time"
+                    .into(),
+            ),
+        })
     }
 
     /// Goes back, with the tree's lock. With `checks` the tree is looked at before and after.

@@ -102,18 +102,31 @@ fn nothing_goes_back_in_place_where_services_work() {
     let (first, _) = pair.point();
     fs::write(production.tree.join("a/f"), b"22").unwrap();
     pair.point();
-    let _p = lose(&pair, p, &[], |_| {});
-    fs::write(recovery.tree.join("a/f"), b"services").unwrap();
     let (at, target, state) = (first.to_string(), text(&recovery.tree), text(&recovery.state));
     let restore = ["history", "restore", target, "a/f", "--at", &at, "--state", state];
+    // A standby whose daemon is stopped goes back, and is the source's again when that goes on.
+    r.kill();
+    expect(&farshore(&restore), 0, &["done"]);
+    assert_eq!(fs::read(recovery.tree.join("a/f")).unwrap(), b"1");
+    let r = recovery.start();
+    pair.point();
+    pair.equal("the source again");
+    let _p = lose(&pair, p, &[], |_| {});
+    fs::write(recovery.tree.join("a/f"), b"services").unwrap();
     let rollback = ["history", "rollback", target, "--to", &at, "--yes", "--state", state];
     for daemon in [Some(r), None] {
         for args in [&restore[..], &rollback[..]] {
-            expect(&farshore(args), 5, &["services may work with it", "restore --to FILE"]);
+            expect(&farshore(args), 5, &["is alone here", "only a standby", "restore --to FILE"]);
         }
         assert_eq!(fs::read(recovery.tree.join("a/f")).unwrap(), b"services");
         daemon.map(Daemon::kill);
     }
+    // A state folder that is an old copy knows nothing of it.
+    let roles = recovery.state.join("roles");
+    let aside = recovery.state.join("roles-aside");
+    fs::rename(&roles, &aside).unwrap();
+    expect(&farshore(&restore), 5, &["does not know the role"]);
+    fs::rename(&aside, &roles).unwrap();
     // Nor is the base of a plan touched; and what was is still to be had, before a plan and after it.
     let r = recovery.start();
     wait_phase(&pair, recovery, "alone", true);

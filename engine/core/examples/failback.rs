@@ -30,7 +30,7 @@ fn file(number: u64, version: u64) -> Entry {
     Entry::File { size: 1_000 + number % 9_000, content, meta }
 }
 
-struct Base(u64);
+struct Base;
 
 impl BaseTree for Base {
     fn entry(&self, _: &RelPath) -> Result<Option<Entry>, ListError> {
@@ -78,7 +78,7 @@ fn main() {
     // Steps without a common factor, so that most paths differ at one site alone.
     let side = |count: u64, version| Changes { files, step: (files / count).max(1) | 1, version };
     let (production, recovery) = (side(p, 1), side(r, 2));
-    let (base, config) = (Base(files), Config::default());
+    let (base, config) = (Base, Config::default());
     let begun = Instant::now();
     let merge = Merge {
         production: &production,
