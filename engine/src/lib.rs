@@ -6,6 +6,7 @@ pub mod capture;
 pub mod catalog;
 pub mod check;
 pub mod contents;
+mod copy;
 pub mod deadline;
 pub mod failback;
 pub mod frames;

@@ -14,8 +14,9 @@ use farshore_core::path::RelPath;
 
 use super::perform::Perform;
 use super::{Applier, ApplyError, ApplyStep};
+use crate::copy::{copy_content, dress};
 use crate::io::{FileKind, Object, Stat, Storage};
-use crate::metadata::{Degraded, Present, apply_metadata};
+use crate::metadata::Degraded;
 use crate::observe::metadata;
 use crate::own_folder::{ensure_directory, remove_tree, set_name};
 use crate::stage::folder_name;
@@ -151,22 +152,11 @@ fn copy_of<S: Storage>(
     copy: &str,
 ) -> io::Result<()> {
     let source = storage.open_file(set, version.as_bytes())?;
-    let made = storage.create_file(staging, copy.as_bytes())?;
-    storage.set_len(&made, stat.size)?;
-    let mut offset = 0;
-    while let Some(data) = storage.next_data(&source, offset, stat.size)? {
-        let length = data.end.saturating_sub(data.start);
-        storage.copy_range(&source, data.start, &made, data.start, length)?;
-        offset = data.end;
-    }
-    let described = |object, stat: &Stat| {
-        metadata(storage, object, stat).map_err(|e| io::Error::other(e.to_string()))
-    };
-    let wanted = described(Object::File(&source), stat)?;
-    let is = storage.stat(Object::File(&made))?;
-    let has = described(Object::File(&made), &is)?;
-    let present = Present { owner: (is.uid, is.gid), mode: Some(is.mode), xattrs: &has.xattrs };
+    let made = copy_content(storage, &source, stat.size, staging, copy.as_bytes())?;
+    let wanted = metadata(storage, Object::File(&source), stat);
+    let wanted = wanted.map_err(|e| io::Error::other(e.to_string()))?;
     // The catalog has what the version was; what this mount cannot keep was counted when the file came.
     let mut uncounted = Degraded::default();
-    apply_metadata(storage, Object::File(&made), stat.kind, &wanted, present, &mut uncounted)
+    let there = storage.stat(Object::File(&made))?;
+    dress(storage, Object::File(&made), &there, &wanted, &mut uncounted)
 }

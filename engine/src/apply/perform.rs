@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
-use farshore_core::entry::{Entry, EntryKind, Xattrs};
+use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
 use farshore_proto::message::{Failure, FailureKind};
 
 use super::parents::{Parents, is_absent};
 use super::{Applier, ApplyError, ApplyStep};
 use crate::catalog::CatalogReader;
+use crate::copy::dress;
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::journal::{Action, Intent};
-use crate::metadata::{Degraded, Present, apply_metadata};
+use crate::metadata::Degraded;
 use crate::own_folder::set_name;
 use crate::stage::{folder_name, is_fatal};
 
@@ -442,9 +443,5 @@ fn set_entry_metadata<S: Storage>(
     entry: &Entry,
     degraded: &mut Degraded,
 ) -> io::Result<()> {
-    let Some(wanted) = entry.meta() else { return Ok(()) };
-    let pairs = storage.xattrs(object)?;
-    let xattrs = Xattrs::new(pairs).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    let present = Present { owner: (stat.uid, stat.gid), mode: Some(stat.mode), xattrs: &xattrs };
-    apply_metadata(storage, object, stat.kind, wanted, present, degraded)
+    entry.meta().map_or(Ok(()), |wanted| dress(storage, object, stat, wanted, degraded))
 }
