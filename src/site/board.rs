@@ -166,6 +166,8 @@ struct ShareFacts {
     state_since_unix_ms: i64,
     point: Option<PointStatus>,
     peer_point: Option<PointStatus>,
+    /// Points that both ends sealed in this run.
+    seals: u64,
     /// Where the peer has it.
     peer_path: Option<String>,
     lag: LagHour,
@@ -377,6 +379,7 @@ impl ShareFacts {
             state_since_unix_ms: now_unix_ms,
             point: None,
             peer_point: None,
+            seals: 0,
             peer_path: None,
             lag: LagHour::default(),
             at_risk: AtRisk::default(),
@@ -462,6 +465,24 @@ impl ShareBoard {
     pub fn peer_recovery_point(&self, point: &RecoveryPoint) {
         let status = PointStatus::from(point);
         self.post(|share| share.peer_point = Some(status));
+    }
+
+    /// See [`Board::link`].
+    pub fn link(&self, rtt: Duration, sent_bytes: u64, received_bytes: u64) {
+        self.board.link(rtt, sent_bytes, received_bytes);
+    }
+
+    /// Both ends of a session sealed a point.
+    pub fn sealed(&self, point: &RecoveryPoint) {
+        self.recovery_point(point);
+        self.peer_recovery_point(point);
+        self.post(|share| share.seals += 1);
+    }
+
+    /// How often that was so in this run.
+    #[must_use]
+    pub fn seals(&self) -> u64 {
+        self.board.facts().shares.get(&self.name).map_or(0, |share| share.seals)
     }
 
     /// Where the peer says that it has this share.

@@ -143,8 +143,7 @@ impl Observer for Posts {
 
     fn sealed(&self, point: &RecoveryPoint) {
         self.board.heard_from_source();
-        self.board.recovery_point(point);
-        self.board.peer_recovery_point(point);
+        self.board.sealed(point);
         self.board.state(ShareState::Idle, None);
         self.forget_what_fits(point);
         // The roots are equal again: whatever was found is as the source has it.
