@@ -109,6 +109,8 @@ struct PeerFacts {
     rtt: Option<Duration>,
     /// It talks with us of roles, whether a share is replicated meanwhile or not.
     answers: bool,
+    /// By the steady clock: it spoke until then, and said no goodbye.
+    silent_since: Option<u64>,
     /// The last samples of the peer's clock.
     clock: VecDeque<ClockStatus>,
 }
@@ -216,6 +218,7 @@ impl Board {
             next_attempt_unix_ms: None,
             rtt: None,
             answers: false,
+            silent_since: None,
             clock: VecDeque::new(),
         };
         let config = BoardConfig { site: shown(&config.site), peer: shown(&config.peer), ..config };
@@ -268,6 +271,7 @@ impl Board {
                 next_attempt_unix_ms: None,
                 rtt: None,
                 answers: facts.peer.answers,
+                silent_since: facts.peer.silent_since,
                 // A clock stays as wrong as it was; another machine's samples leave soon.
                 clock: std::mem::take(&mut facts.peer.clock),
             };
@@ -298,7 +302,17 @@ impl Board {
 
     /// Whether the peer talks with us of roles.
     pub fn answers(&self, it_does: bool) {
-        self.post(|facts| facts.peer.answers = it_does);
+        self.post(|facts| {
+            facts.peer.answers = it_does;
+            facts.peer.silent_since = facts.peer.silent_since.filter(|_| !it_does);
+        });
+    }
+
+    /// Nothing is heard of it any more, for as long as that, though it said no goodbye.
+    pub fn silent(&self, since: Duration) {
+        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let since = self.clock.steady_ms().saturating_sub(since);
+        self.post(|facts| (facts.peer.answers, facts.peer.silent_since) = (false, Some(since)));
     }
 
     /// What the connection says of itself, about once a second: round trip, and its two counters of UDP payload,

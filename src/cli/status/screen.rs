@@ -44,6 +44,9 @@ fn peer(out: &mut String, status: &SiteStatus) {
     let at = address.as_ref().map_or_else(String::new, |address| format!(" at {address}"));
     let since = span(peer.since_ms);
     let mut text = match (peer.connected, peer.answers) {
+        (true, _) if peer.silent_ms.is_some() => {
+            format!("{name}{at}, SILENT for {}", span(peer.silent_ms.unwrap_or(0)))
+        }
         (true, _) => format!("{name}{at}, connected for {since}"),
         (false, true) => format!("{name}{at}, answers; nothing is replicated for {since}"),
         (false, false) => format!("{name}{at}, NOT CONNECTED for {since}"),

@@ -318,7 +318,7 @@ fn switched(view: &RoleView, before: u64, peer: &str) -> Option<Result<(), Strin
 }
 
 /// Seconds after which a site that says something each second is not taken to be there.
-const SILENT_S: u64 = 5;
+const SILENT_S: u64 = 3;
 
 /// The epoch that this site handed over and the other one, which is heard, works in.
 fn taken_by_peer(view: &RoleView) -> Option<Epoch> {

@@ -260,6 +260,7 @@ impl Daemon {
             let due = role.machine().as_ref().map_or(0, Machine::next_timeout);
             let wait = due.saturating_sub(clock().ms).clamp(1, 200);
             self.follow_seals(role);
+            self.watch_talk();
             let item = role.items.recv_timeout(Duration::from_millis(wait));
             let effects = match item {
                 Ok(Item::Input(input)) => {
