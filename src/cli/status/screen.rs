@@ -90,8 +90,8 @@ fn started(status: &SiteStatus) -> String {
 }
 
 fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
-    let title =
-        format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
+    let role = share.roles.as_ref().map_or(share.role.name(), |roles| &roles.phase);
+    let title = format!("{} at {}: {role}, epoch {}", share.name, share.path, share.epoch);
     line(out, "SHARE", &title);
     if let Some(roles) = &share.roles {
         self::roles(out, roles, answers);

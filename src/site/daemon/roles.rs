@@ -64,6 +64,8 @@ pub(super) struct ShareRole {
     items: Queue<Item>,
     /// A drain is under way.
     draining: AtomicBool,
+    /// The last point that is known here was shown, or is by an end.
+    shows_point: AtomicBool,
     /// Points that were sealed before the share's end was turned last.
     seals: AtomicU64,
     /// What a drain waits for.
@@ -102,6 +104,7 @@ impl ShareRole {
             tell,
             items,
             draining: AtomicBool::new(false),
+            shows_point: AtomicBool::new(false),
             seals: AtomicU64::new(0),
             waits: Mutex::default(),
             refused: Mutex::default(),
