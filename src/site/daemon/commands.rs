@@ -629,6 +629,12 @@ impl Daemon {
                     edited.changed,
                     edited.summary.held()
                 )];
+                if edited.overridden > 0 {
+                    lines.push(format!(
+                        "of them {} had another decision of a person before, which is over",
+                        edited.overridden
+                    ));
+                }
                 let refused = edited
                     .refused
                     .iter()
@@ -637,6 +643,7 @@ impl Daemon {
                 Ok(json!({
                     "revision": edited.revision,
                     "changed": edited.changed,
+                    "overridden": edited.overridden,
                     "held": edited.summary.held(),
                     "refused": refused.collect::<Vec<_>>(),
                     "lines": lines,
