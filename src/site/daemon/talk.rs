@@ -267,7 +267,7 @@ impl Daemon {
             true => answer.recv_timeout(CALL_PATIENCE).map_err(|e| match e {
                 RecvTimeoutError::Timeout => failed("it did not call".into()),
                 RecvTimeoutError::Disconnected => {
-                    failed("its daemon is silent, or began anew".into())
+                    failed("its daemon began anew, or is silent".into())
                 }
             }),
             false => Err(failed("there is no connection".into())),
