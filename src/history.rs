@@ -84,11 +84,12 @@ pub fn parse_wanted(text: &str) -> Result<Wanted, String> {
     })
 }
 
-/// The recovery points that are kept, oldest first, as `history list --points --json` says them.
+/// The recovery points that are kept, oldest first, as `history list --points --json` says them. What `is_old_copy` has
+/// none that could be gone back to: what was done to the tree since is not noted in it.
 ///
 /// # Errors
 /// [`CatalogError`].
-pub fn points(reader: &CatalogReader) -> Result<Value, CatalogError> {
+pub fn points(reader: &CatalogReader, is_old_copy: bool) -> Result<Value, CatalogError> {
     let mut objects = Vec::new();
     for kept in reader.points()? {
         let labels: Vec<&str> = kept.marks.iter().map(|mark| mark.label.as_str()).collect();
@@ -96,7 +97,7 @@ pub fn points(reader: &CatalogReader) -> Result<Value, CatalogError> {
         object["batch"] = kept.batch.into();
         object["sealed"] = utc(kept.sealed_unix_ms).into();
         object["marks"] = json!(labels);
-        object["restorable"] = is_restorable(reader, &kept)?.into();
+        object["restorable"] = (!is_old_copy && is_restorable(reader, &kept)?).into();
         objects.push(object);
     }
     Ok(json!({ "points": objects }))
@@ -288,25 +289,12 @@ impl Standby {
     /// # Errors
     /// [`Failure`].
     pub fn must_be_standby(&self, state: &State) -> Result<(), Failure> {
-        let marker = own_folder::read_small(&self.storage, own_folder::ROLE);
-        let marker = marker.map_err(|e| self.own_failure(&e))?;
-        let Some(stamp) = marker.and_then(|bytes| Stamp::decode_marker(&bytes).ok()) else {
-            return Ok(());
-        };
-        let records = std::fs::read_dir(state.folder().join("roles"));
-        let of_tree = |record: &RoleRecord| record.rising == stamp;
-        let phases: Vec<Phase> = records
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|record| RoleRecord::decode(&std::fs::read(record.path()).ok()?).ok())
-            .filter(of_tree)
-            .map(|record| record.phase)
-            .collect();
-        let why = match phases.iter().find(|phase| **phase != Phase::Standby) {
+        let Some(records) = self.role_records(state)? else { return Ok(()) };
+        let phases = records.iter().map(|record| record.phase);
+        let why = match phases.clone().find(|phase| *phase != Phase::Standby) {
             Some(phase) => format!("the share is {} here", phase.name()),
             // An old copy, or another site's: what the share is now is known to the tree alone.
-            None if phases.is_empty() => {
+            None if records.is_empty() => {
                 "the state folder does not know the role of this tree".into()
             }
             None => return Ok(()),
@@ -319,6 +307,30 @@ impl Standby {
                     .into(),
             ),
         })
+    }
+
+    /// The records of this state folder that are as far as the tree's own marker, as a standing site keeps them; `None`
+    /// of a tree without one.
+    fn role_records(&self, state: &State) -> Result<Option<Vec<RoleRecord>>, Failure> {
+        let marker = own_folder::read_small(&self.storage, own_folder::ROLE);
+        let marker = marker.map_err(|e| self.own_failure(&e))?;
+        let Some(stamp) = marker.and_then(|bytes| Stamp::decode_marker(&bytes).ok()) else {
+            return Ok(None);
+        };
+        let records = std::fs::read_dir(state.folder().join("roles")).into_iter().flatten();
+        let records = records
+            .flatten()
+            .filter_map(|record| RoleRecord::decode(&std::fs::read(record.path()).ok()?).ok());
+        Ok(Some(records.filter(|record| record.rising == stamp).collect()))
+    }
+
+    /// Whether the catalog is known to be as old as a record that is an old copy.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn is_old_copy(&self, state: &State) -> Result<bool, Failure> {
+        let records = self.role_records(state)?;
+        Ok(records.is_some_and(|r| r.is_empty() || r.iter().any(|record| record.forgot)))
     }
 
     /// Goes back, with the tree's lock. With `checks` the tree is looked at before and after.

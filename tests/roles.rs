@@ -35,6 +35,8 @@ mod pair;
 mod restored;
 #[path = "roles/services.rs"]
 mod services;
+#[path = "roles/silent.rs"]
+mod silent;
 #[path = "roles/switch.rs"]
 mod switch;
 #[path = "standby/truth.rs"]

@@ -206,7 +206,11 @@ fn list(args: &ListArgs) -> Result<Exit, Failure> {
     };
     let reader = standby.catalog.reader().map_err(|e| catalog_failure(&e))?;
     if args.points {
-        show_points(&points(&reader).map_err(|e| catalog_failure(&e))?, daemon.json);
+        let state = State::existing(daemon.state.state.as_deref());
+        let is_old_copy =
+            standby.is_old_copy(&state.map_err(|e| Failure::new(Exit::Refused, &e))?)?;
+        let points = points(&reader, is_old_copy).map_err(|e| catalog_failure(&e))?;
+        show_points(&points, daemon.json);
         return Ok(Exit::Done);
     }
     let path = args.path.as_deref().map_or(Ok(RelPath::root()), |p| standby.path(p))?;

@@ -109,6 +109,8 @@ struct PeerFacts {
     rtt: Option<Duration>,
     /// It talks with us of roles, whether a share is replicated meanwhile or not.
     answers: bool,
+    /// By the steady clock: it spoke until then, and said no goodbye.
+    silent_since: Option<u64>,
     /// The last samples of the peer's clock.
     clock: VecDeque<ClockStatus>,
 }
@@ -166,6 +168,8 @@ struct ShareFacts {
     state_since_unix_ms: i64,
     point: Option<PointStatus>,
     peer_point: Option<PointStatus>,
+    /// Points that both ends sealed in this run.
+    seals: u64,
     /// Where the peer has it.
     peer_path: Option<String>,
     lag: LagHour,
@@ -214,6 +218,7 @@ impl Board {
             next_attempt_unix_ms: None,
             rtt: None,
             answers: false,
+            silent_since: None,
             clock: VecDeque::new(),
         };
         let config = BoardConfig { site: shown(&config.site), peer: shown(&config.peer), ..config };
@@ -266,6 +271,7 @@ impl Board {
                 next_attempt_unix_ms: None,
                 rtt: None,
                 answers: facts.peer.answers,
+                silent_since: facts.peer.silent_since,
                 // A clock stays as wrong as it was; another machine's samples leave soon.
                 clock: std::mem::take(&mut facts.peer.clock),
             };
@@ -296,7 +302,17 @@ impl Board {
 
     /// Whether the peer talks with us of roles.
     pub fn answers(&self, it_does: bool) {
-        self.post(|facts| facts.peer.answers = it_does);
+        self.post(|facts| {
+            facts.peer.answers = it_does;
+            facts.peer.silent_since = facts.peer.silent_since.filter(|_| !it_does);
+        });
+    }
+
+    /// Nothing is heard of it any more, for as long as that, though it said no goodbye.
+    pub fn silent(&self, since: Duration) {
+        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let since = self.clock.steady_ms().saturating_sub(since);
+        self.post(|facts| (facts.peer.answers, facts.peer.silent_since) = (false, Some(since)));
     }
 
     /// What the connection says of itself, about once a second: round trip, and its two counters of UDP payload,
@@ -377,6 +393,7 @@ impl ShareFacts {
             state_since_unix_ms: now_unix_ms,
             point: None,
             peer_point: None,
+            seals: 0,
             peer_path: None,
             lag: LagHour::default(),
             at_risk: AtRisk::default(),
@@ -462,6 +479,24 @@ impl ShareBoard {
     pub fn peer_recovery_point(&self, point: &RecoveryPoint) {
         let status = PointStatus::from(point);
         self.post(|share| share.peer_point = Some(status));
+    }
+
+    /// See [`Board::link`].
+    pub fn link(&self, rtt: Duration, sent_bytes: u64, received_bytes: u64) {
+        self.board.link(rtt, sent_bytes, received_bytes);
+    }
+
+    /// Both ends of a session sealed a point.
+    pub fn sealed(&self, point: &RecoveryPoint) {
+        self.recovery_point(point);
+        self.peer_recovery_point(point);
+        self.post(|share| share.seals += 1);
+    }
+
+    /// How often that was so in this run.
+    #[must_use]
+    pub fn seals(&self) -> u64 {
+        self.board.facts().shares.get(&self.name).map_or(0, |share| share.seals)
     }
 
     /// Where the peer says that it has this share.

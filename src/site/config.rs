@@ -184,6 +184,17 @@ pub struct Priority {
     pub low: Vec<String>,
 }
 
+impl Priority {
+    /// Patterns that name no account however it is called: they have more components than a path of an account.
+    pub fn idle(&self, account_depth: usize) -> impl Iterator<Item = &str> {
+        let patterns = self.high.iter().chain(&self.low).map(String::as_str);
+        // Two stars go across components, or over none.
+        patterns
+            .filter(|pattern| !pattern.contains("**"))
+            .filter(move |pattern| pattern.trim_matches('/').split('/').count() > account_depth)
+    }
+}
+
 /// `[share.hooks]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hooks {

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -305,6 +305,7 @@ impl Daemon {
 
     /// Acts on words until one says stop.
     fn until_stopped(&self, words: &Queue<Word>, listener: Option<&Listener>) {
+        self.warn_of_config();
         let mut watch = TrustWatch::new(TrustFile::of(self.state.folder()));
         let mut shown = listener.and_then(|_| self.listening_key().ok()).map(|key| key.key_id());
         loop {
@@ -370,7 +371,21 @@ impl Daemon {
             }
         }
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        self.warn_of_config();
         Ok(said)
+    }
+
+    /// Says what the config means in vain.
+    fn warn_of_config(&self) {
+        for share in self.config().shares {
+            for pattern in share.priority.idle(share.account_depth) {
+                let text = format!(
+                    "the pattern '{pattern}' names no account: their paths have {} components (account_depth)",
+                    share.account_depth
+                );
+                self.say_of(&share.name, Level::Warn, "priority", text);
+            }
+        }
     }
 
     fn show_share(&self, share: &Share) {

@@ -112,6 +112,10 @@ pub fn settle(state: &State, root: &Path, at: Option<&Wanted>) -> Result<Settled
 pub struct Stood {
     /// Where it stood.
     pub phase: String,
+    /// Its state folder is an old copy: the point is the last that this one knows of, later ones are forgotten, and
+    /// nothing is known of what was held, behind or under way.
+    #[serde(default)]
+    pub is_old_copy: bool,
     /// The failback plan that was under way, by its short name.
     pub plan: Option<String>,
     /// Versions that the plan had moved aside here and that are at their paths again.
@@ -131,6 +135,18 @@ impl Stood {
              what the other one did",
             self.phase
         ));
+        if self.is_old_copy {
+            lines.push(
+                "its state folder is an old copy, or new: which points came after that one, which accounts were held or \
+                 behind, what may be delivered twice and which uploads were under way is NOT KNOWN here"
+                    .into(),
+            );
+            lines.push(
+                "it knows no common point with the other site: 'farshore failback plan' takes nothing for deleted, and \
+                 a person decides about every path that differs"
+                    .into(),
+            );
+        }
         let Some(plan) = &self.plan else { return };
         lines.push(format!(
             "failback plan {plan} did not come to its end here: {} versions that it had moved aside here are at \
@@ -253,7 +269,16 @@ impl LossManifest {
         settled: &Settled,
         reader: &farshore_engine::catalog::CatalogReader,
     ) -> Result<Self, Failure> {
-        let mut manifest = Self {
+        let mut manifest = Self::of_point(share, settled);
+        manifest.name(settled, reader).map_err(|e| catalog_failure(&e))?;
+        manifest.list(settled, reader).map_err(|e| catalog_failure(&e))?;
+        Ok(manifest)
+    }
+
+    /// What the point alone says: names and lists of a catalog that is an old copy are of another day.
+    #[must_use]
+    pub fn of_point(share: &str, settled: &Settled) -> Self {
+        Self {
             share: share.to_owned(),
             point: settled.point.sequence,
             root: settled.point.root.to_string(),
@@ -262,10 +287,7 @@ impl LossManifest {
             exceptions: settled.point.exceptions,
             undone: settled.undone,
             ..Self::default()
-        };
-        manifest.name(settled, reader).map_err(|e| catalog_failure(&e))?;
-        manifest.list(settled, reader).map_err(|e| catalog_failure(&e))?;
-        Ok(manifest)
+        }
     }
 
     /// Where that of an epoch is kept.
@@ -351,10 +373,12 @@ impl LossManifest {
                 "{more} more accounts waited for a large file or their turn: {risk}"
             ));
         }
-        lines.push(format!(
-            "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
-            self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
-        ));
+        if !self.stood.as_ref().is_some_and(|stood| stood.is_old_copy) {
+            lines.push(format!(
+                "{} files may be delivered twice, {} uploads were under way, {} may not be whole",
+                self.redelivery_risk.total, self.in_flight.total, self.unsettled.total
+            ));
+        }
         if let Some(from) = self.lists_from_unix_ms {
             lines.push(format!(
                 "that counts from {} on: this site has been the standby since then, and knows of nothing before",

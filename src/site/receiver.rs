@@ -23,6 +23,7 @@ use farshore_proto::link::Link;
 use farshore_proto::message::{
     Beat, Behind, Failure as Failed, FailureKind, Holds, Message, Receipt, Unsealed, Welcome,
 };
+use farshore_transport::QuicLink;
 
 use crate::exit::{Exit, Failure};
 use crate::replicate::{TargetOptions, remote_threads};
@@ -69,6 +70,7 @@ struct Posts {
     behind: Mutex<Option<Behind>>,
     mended: Arc<Mended>,
     talk: KeyTalk,
+    line: QuicLink,
 }
 
 impl Observer for Posts {
@@ -111,6 +113,8 @@ impl Observer for Posts {
         let way = i64::try_from(round_trip.as_millis()).unwrap_or(i64::MAX);
         self.board.clock_sample(now.saturating_sub(way), beat.time_unix_ms, now);
         self.board.heard_from_source();
+        let stats = self.line.stats();
+        self.board.link(stats.rtt, stats.sent_bytes, stats.received_bytes);
         self.board.peer_path(&beat.path);
         if let Some(Unsealed { files, bytes, is_all }) = beat.unsealed {
             let bound = match is_all {
@@ -143,8 +147,7 @@ impl Observer for Posts {
 
     fn sealed(&self, point: &RecoveryPoint) {
         self.board.heard_from_source();
-        self.board.recovery_point(point);
-        self.board.peer_recovery_point(point);
+        self.board.sealed(point);
         self.board.state(ShareState::Idle, None);
         self.forget_what_fits(point);
         // The roots are equal again: whatever was found is as the source has it.
@@ -307,7 +310,7 @@ impl Receiver {
     /// [`TargetError`]; the peer has been told.
     pub fn serve(
         &self,
-        link: &dyn Link,
+        link: &QuicLink,
         hello: &Message,
         talk: KeyTalk,
     ) -> Result<TargetReport, TargetError> {
@@ -325,6 +328,7 @@ impl Receiver {
                 behind: Mutex::default(),
                 mended: Arc::clone(&self.mended),
                 talk,
+                line: link.clone(),
             })),
             foreign: Some(self.foreign.clone()),
             stage: StageConfig { passes_over_too_large: true, ..config.stage },

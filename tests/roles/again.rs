@@ -68,8 +68,11 @@ fn a_failover_to_an_earlier_point_comes_home_with_a_plan() {
     pair.write("a/f", b"1");
     pair.write("a/untouched", b"1");
     let (p, _r) = (production.start(), recovery.start());
+    pair.write("a/in/report", b"a report of the day");
+    fs::create_dir(production.tree.join("a/out")).unwrap();
     let (first, _) = pair.point();
     fs::write(production.tree.join("a/f"), b"22").unwrap();
+    fs::rename(production.tree.join("a/in/report"), production.tree.join("a/out/report")).unwrap();
     pair.write("a/later", b"2");
     pair.point();
     let _p = lose(&pair, p, &["--at", &first.to_string()], |tree| {
@@ -83,6 +86,12 @@ fn a_failover_to_an_earlier_point_comes_home_with_a_plan() {
     assert_eq!(rows["a/later"]["class"], "production-created", "{rows:?}");
     assert_eq!(rows["a/lost"]["class"], "production-created", "{rows:?}");
     assert!(!rows.contains_key("a/untouched"), "{rows:?}");
+    // What was moved after the point is a move, though nobody knows its inode any more.
+    for end in ["a/in/report", "a/out/report"] {
+        let row = &rows[end];
+        let found = (row["class"].as_str().unwrap(), row["rule"].as_str().unwrap());
+        assert_eq!(found, ("production-renamed", "production-only"), "{end}: {row:#}");
+    }
     well(recovery, &["failback", "decide", "--plan", &file, "a/*", "production"]);
     well(recovery, &["failback", "apply", "--plan", &file]);
     wait_phase(&pair, recovery, "active", true);
@@ -91,6 +100,8 @@ fn a_failover_to_an_earlier_point_comes_home_with_a_plan() {
     pair.equal("home");
     assert_eq!(fs::read(production.tree.join("a/f")).unwrap(), b"22");
     assert_eq!(fs::read(production.tree.join("a/lost")).unwrap(), b"never sent");
+    assert!(!production.tree.join("a/in/report").exists());
+    assert_eq!(fs::read(production.tree.join("a/out/report")).unwrap(), b"a report of the day");
 }
 
 #[test]

@@ -93,6 +93,14 @@ fn what_policies_leave_a_person_decides() {
         let out = decide(recovery, &file, args);
         assert!(out.status.success(), "{args:?}: {}", shown(&out));
     }
+    // A pattern that goes over what was decided one by one says so.
+    for outcome in ["quarantine", "recovery"] {
+        let out = decide(recovery, &file, &["a/in/thr*.csv", outcome]);
+        let says = "of them 1 had another decision of a person before";
+        assert!(shown(&out).contains(says), "{}", shown(&out));
+    }
+    let out = decide(recovery, &file, &["a/in/thr*.csv", "recovery"]);
+    assert!(!shown(&out).contains("another decision"), "{}", shown(&out));
     let out = farshore(&["failback", "show", "--plan", &file]);
     assert!(shown(&out).contains("the customer says so"), "{}", shown(&out));
     let applied = run(recovery, &["failback", "apply", "--plan", &file]);

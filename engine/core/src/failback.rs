@@ -36,6 +36,9 @@
 //! | `bad-answer` | an answer that cannot be carried out | held, with the reason |
 //! | `no-base` | the base is lost, the sites differ | held; nothing counts as deleted |
 //!
+//! A move that no inode tells of is one where it is plain: the same file at another path, and nothing else it could be
+//! (`moves.rs`).
+//!
 //! Refuses: lists out of order, or made against different bases. Nothing here survives a crash but the
 //! encodings of [`list`] and [`plan`].
 
@@ -54,6 +57,7 @@ mod join;
 mod judge;
 pub mod list;
 mod merge;
+mod moves;
 pub mod plan;
 pub mod render;
 mod rules;

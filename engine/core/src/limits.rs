@@ -1,6 +1,10 @@
 //! Every bound of the values in this crate, beside its reason. Relations are checked when the crate
 //! is compiled.
 
+/// Shortest file that is known again under another name by what it is: a mark, a counter or a word is the same in
+/// many files.
+pub const MOVED_FILE_LEN_MIN: u64 = 16;
+
 /// Longest name of one path component in bytes: NAME_MAX of every file system we serve.
 pub const NAME_MAX: usize = 255;
 

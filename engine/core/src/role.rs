@@ -33,7 +33,8 @@
 //! - A planned switchover loses nothing: the gate is closed before the last cut, and the peer takes the
 //!   epoch only if its own recovery point is that cut, by number and digest.
 //! - An old copy of the record is not believed when the marker in the tree, or what the peer remembers,
-//!   is ahead of it.
+//!   is ahead of it. What lies beside one that was found out is as old: no point of it counts as the last that both
+//!   sites had ([`Record::forgot`]), whoever opens the site and however often, until one is sealed anew.
 //!
 //! The order of writing is: record, marker, and only then anything is said or done. So wherever a crash
 //! falls, the record is not behind the marker, and nothing happened in an epoch whose marker is not
@@ -198,6 +199,8 @@ pub enum Input {
     },
     /// The answer to [`Effect::ReadPoint`].
     Point(Option<Point>),
+    /// A recovery point was sealed by both ends of a session under the data role that holds.
+    Sealed,
     /// The audit chain grew.
     Audit(AuditHead),
 }
@@ -420,6 +423,8 @@ pub struct Role {
     hook: Option<Hook>,
     failed_hook: Option<Hook>,
     drained: Option<Point>,
+    /// A point was sealed, and the record does not say so yet.
+    sealed: bool,
     shown: Shown,
     answer: Option<Echo>,
     told: Option<(Stamp, Stamp, bool)>,
@@ -478,6 +483,7 @@ impl Role {
             hook: None,
             failed_hook: None,
             drained: None,
+            sealed: false,
             shown: Shown { open: false, data: DataRole::Neither, drains: false },
             answer: None,
             told: None,
@@ -512,6 +518,7 @@ impl Role {
                 }
             }
             Input::Point(point) => self.answer_wish(point),
+            Input::Sealed => self.sealed = self.shown.data != DataRole::Neither,
             Input::Audit(head) => self.audit = head,
         }
         self.settle(now)

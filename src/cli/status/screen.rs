@@ -44,6 +44,9 @@ fn peer(out: &mut String, status: &SiteStatus) {
     let at = address.as_ref().map_or_else(String::new, |address| format!(" at {address}"));
     let since = span(peer.since_ms);
     let mut text = match (peer.connected, peer.answers) {
+        (true, _) if peer.silent_ms.is_some() => {
+            format!("{name}{at}, SILENT for {}", span(peer.silent_ms.unwrap_or(0)))
+        }
         (true, _) => format!("{name}{at}, connected for {since}"),
         (false, true) => format!("{name}{at}, answers; nothing is replicated for {since}"),
         (false, false) => format!("{name}{at}, NOT CONNECTED for {since}"),
@@ -87,8 +90,8 @@ fn started(status: &SiteStatus) -> String {
 }
 
 fn share(out: &mut String, share: &ShareStatus, answers: bool, now: i64) {
-    let title =
-        format!("{} at {}: {}, epoch {}", share.name, share.path, share.role.name(), share.epoch);
+    let role = share.roles.as_ref().map_or(share.role.name(), |roles| &roles.phase);
+    let title = format!("{} at {}: {role}, epoch {}", share.name, share.path, share.epoch);
     line(out, "SHARE", &title);
     if let Some(roles) = &share.roles {
         self::roles(out, roles, answers);

@@ -69,6 +69,9 @@ pub struct PeerStatus {
     pub connected: bool,
     /// It talks with us of roles now, which it does beside replication and without.
     pub answers: bool,
+    /// It spoke, and nothing was heard for so long, whatever the connection says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
     /// Connected, or not, since.
     pub since_unix_ms: i64,
     /// How long that is, by a clock that does not jump.

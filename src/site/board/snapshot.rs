@@ -67,6 +67,7 @@ fn peer(facts: &Facts, mut traffic: TrafficFacts, now: Now) -> PeerStatus {
         address: peer.address.clone(),
         connected: peer.connected,
         answers: peer.answers,
+        silent_ms: peer.silent_since.map(|since| now.steady.saturating_sub(since)),
         since_unix_ms: peer.since_unix_ms,
         since_ms: now.steady.saturating_sub(peer.since_steady_ms),
         reason: peer.reason.clone(),

@@ -136,7 +136,11 @@ pub(super) fn of_share(
         ShareState::Replicating | ShareState::Idle | ShareState::WaitingForPeer => {}
         state => reasons.push(words(state)),
     }
-    if !peer.connected && peer.since_ms > millis(grace) {
+    let is_gone = !peer.connected && peer.since_ms > millis(grace);
+    if let Some(silent) = peer.silent_ms.filter(|_| !is_gone) {
+        reasons.push(format!("nothing heard from {} for {}", peer.name, span(silent)));
+    }
+    if is_gone {
         let why = peer.reason.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         reasons.push(match share.role {
             Role::Active => {

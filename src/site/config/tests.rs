@@ -327,6 +327,11 @@ fn what_is_important_is_said_by_patterns_and_changes_while_the_site_runs() {
     let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["share.homes.priority: nothing -> high: BU01/*, /pay; low: old-*"]);
     assert_eq!(old.with_live_of(&new).shares[0].priority, new.shares[0].priority);
+    let deep = of(r#"{ high = ["a/b", "/x/*/", "one", "*"], low = ["a/***", "b/**/c", "?/d/e"] }"#);
+    let deep = deep.unwrap().shares.remove(0).priority;
+    let idle = |depth| deep.idle(depth).collect::<Vec<_>>();
+    assert_eq!(idle(1), ["a/b", "/x/*/", "?/d/e"]);
+    assert_eq!(idle(2), ["?/d/e"]);
     for (priority, said) in [
         (r#"{ high = ["a//b"] }"#, "'a//b' is no pattern of an account's path"),
         (r#"{ high = ["["] }"#, "'[' is no pattern"),

@@ -127,6 +127,31 @@ impl Daemon {
         catalog.map(Arc::new).ok_or_else(|| self.why_not(name, "open here"))
     }
 
+    /// The points of a share as `history list --points --json` says them; nothing of a folder that is no share here.
+    fn points(&self, given: Option<&str>, root: Option<&Path>) -> Result<Value, Failure> {
+        let config = self.config();
+        let (name, catalog) = match (root, self.receiver(given)) {
+            (Some(root), _) => {
+                let share = config.shares.iter().find(|share| share.path == root);
+                let Some(share) = share else { return Ok(Value::Null) };
+                (share.name.clone(), self.catalog_of(Some(&share.name))?)
+            }
+            (None, Ok(standby)) => {
+                let receiver = &standby.receiver;
+                (receiver.share().to_owned(), Arc::clone(receiver.catalog()))
+            }
+            (None, Err(_)) => {
+                let names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
+                let name = control::choose_share(&names, given)?;
+                (name.to_owned(), self.catalog_of(Some(name))?)
+            }
+        };
+        let view = self.role(&name).and_then(|role| role.view());
+        let is_old_copy = view.is_some_and(|view| view.record.forgot);
+        let points = catalog.reader().and_then(|reader| history::points(&reader, is_old_copy));
+        points.map_err(|e| catalog_failure(&e))
+    }
+
     fn role_of(&self, given: Option<&str>) -> Result<&ShareRole, Failure> {
         let names: Vec<&str> = self.roles.keys().map(String::as_str).collect();
         let name = control::choose_share(&names, given)?;
@@ -293,7 +318,7 @@ fn switched(view: &RoleView, before: u64, peer: &str) -> Option<Result<(), Strin
 }
 
 /// Seconds after which a site that says something each second is not taken to be there.
-const SILENT_S: u64 = 5;
+const SILENT_S: u64 = 3;
 
 /// The epoch that this site handed over and the other one, which is heard, works in.
 fn taken_by_peer(view: &RoleView) -> Option<Epoch> {
@@ -437,18 +462,7 @@ impl Daemon {
                 Ok(report)
             }
             Request::Marks { share } => marks(&self.receiver(share.as_deref())?.receiver),
-            Request::Points { share, root } => {
-                let catalog = match root {
-                    Some(root) => self.catalog_at(&root)?,
-                    None => Some(match self.receiver(share.as_deref()) {
-                        Ok(standby) => Arc::clone(standby.receiver.catalog()),
-                        Err(_) => self.catalog_of(share.as_deref())?,
-                    }),
-                };
-                let Some(catalog) = catalog else { return Ok(Value::Null) };
-                let points = catalog.reader().and_then(|reader| history::points(&reader));
-                points.map_err(|e| catalog_failure(&e))
-            }
+            Request::Points { share, root } => self.points(share.as_deref(), root.as_deref()),
             Request::Versions { root, path } => {
                 let path = path_shown("path", &path)?;
                 let Some(catalog) = self.catalog_at(&root)? else { return Ok(Value::Null) };
@@ -489,18 +503,20 @@ impl Daemon {
                     let took = u64::try_from(now_ms().saturating_sub(since)).unwrap_or(0);
                     let rto_ms = gate.is_ok().then_some(took);
                     let age = since.saturating_sub(manifest.time_unix_ms);
+                    // Of a state folder that is an old copy the last point that both had is not known.
+                    let is_known = !manifest.stood.as_ref().is_some_and(|stood| stood.is_old_copy);
                     let achieved = Achieved {
                         kind: DrillKind::Failover,
                         share: role.share.clone(),
                         epoch: manifest.epoch,
                         well: gate.is_ok(),
-                        point: Some(DrillPoint {
+                        point: is_known.then(|| DrillPoint {
                             sequence: manifest.point,
                             time_unix_ms: manifest.time_unix_ms,
                             root: manifest.root.clone(),
                         }),
                         // The lost site did nothing after it was lost, whenever that was.
-                        rpo_ms: Some(u64::try_from(age).unwrap_or(0)),
+                        rpo_ms: is_known.then(|| u64::try_from(age).unwrap_or(0)),
                         rto_ms,
                         files: vec![drills::file("loss manifest", &file)],
                     };
@@ -613,6 +629,12 @@ impl Daemon {
                     edited.changed,
                     edited.summary.held()
                 )];
+                if edited.overridden > 0 {
+                    lines.push(format!(
+                        "of them {} had another decision of a person before, which is over",
+                        edited.overridden
+                    ));
+                }
                 let refused = edited
                     .refused
                     .iter()
@@ -621,6 +643,7 @@ impl Daemon {
                 Ok(json!({
                     "revision": edited.revision,
                     "changed": edited.changed,
+                    "overridden": edited.overridden,
                     "held": edited.summary.held(),
                     "refused": refused.collect::<Vec<_>>(),
                     "lines": lines,

@@ -33,7 +33,7 @@ use farshore_core::failback::plan::{BasePoint, Header, PlanReader, PlanWriter, S
 use farshore_core::failback::{Base, BaseTree, Config as MergeConfig, ListError, Merge, NoBase};
 use farshore_core::policy::Policy;
 use farshore_core::role::{
-    Command, CommandName, Phase, PlanId, Point, Record as RoleRecord, RoleView,
+    Command, CommandName, Phase, PlanId, Point, Record as RoleRecord, RoleView, Strand,
 };
 use farshore_engine::catalog::{Catalog, Turning};
 use farshore_engine::failback::apply::{
@@ -134,7 +134,7 @@ impl Daemon {
         let opened = self.open_for_plan(&share)?;
         let root =
             opened.catalog.sealed_root().map_err(|e| crate::replicate::catalog_failure(&e))?;
-        let base = view.record.base.filter(|base| base.root == root);
+        let base = view.record.base.filter(|base| base.root == root && !is_peer_put_back(&view));
         self.compared(&share.name, &opened)?;
         let work = tempfile_folder(&opened.folder)?;
         let (theirs, ours) = (work.join("theirs.list"), work.join("ours.list"));
@@ -435,6 +435,13 @@ fn is_alone(view: &RoleView) -> bool {
 /// Whether the other site is stranded, as it said last.
 pub(super) fn is_peer_stranded(view: &RoleView) -> bool {
     view.peer.as_ref().is_some_and(|peer| peer.said.phase.awaits_a_plan())
+}
+
+/// Whether the other site forgot more than its tree's own marker tells of: then that was put back too, perhaps with the tree,
+/// and what an old tree lacks was not deleted.
+fn is_peer_put_back(view: &RoleView) -> bool {
+    let said = view.peer.as_ref().map(|peer| peer.said.phase);
+    matches!(said, Some(Phase::Stranded { why: Strand::PeerAhead, .. }))
 }
 
 /// Whether neither site sends or receives before a plan is carried out, or a person says which one is active.

@@ -24,6 +24,7 @@ use farshore_engine::io::uring::UringStorage;
 
 pub(super) mod commanding;
 mod keeping;
+mod sealing;
 mod showing;
 mod standing;
 
@@ -63,6 +64,10 @@ pub(super) struct ShareRole {
     items: Queue<Item>,
     /// A drain is under way.
     draining: AtomicBool,
+    /// The last point that is known here was shown, or is by an end.
+    shows_point: AtomicBool,
+    /// Points that were sealed before the share's end was turned last.
+    seals: AtomicU64,
     /// What a drain waits for.
     waits: Mutex<Option<String>>,
     /// What was refused last of what the other site sent: it may dial again and again.
@@ -99,6 +104,8 @@ impl ShareRole {
             tell,
             items,
             draining: AtomicBool::new(false),
+            shows_point: AtomicBool::new(false),
+            seals: AtomicU64::new(0),
             waits: Mutex::default(),
             refused: Mutex::default(),
             commanding: Commanding::default(),
@@ -255,6 +262,8 @@ impl Daemon {
         while !self.is_stopping() {
             let due = role.machine().as_ref().map_or(0, Machine::next_timeout);
             let wait = due.saturating_sub(clock().ms).clamp(1, 200);
+            self.follow_seals(role);
+            self.watch_talk();
             let item = role.items.recv_timeout(Duration::from_millis(wait));
             let effects = match item {
                 Ok(Item::Input(input)) => {
@@ -429,6 +438,7 @@ impl Daemon {
         if let Some(slot) = self.slot(&role.share) {
             slot.turn(wanted(role, data), &|| self.is_stopping());
         }
+        role.seals.store(self.seals(role), Relaxed);
     }
 
     /// The last recovery point of this site, if what it holds is that very point.
@@ -665,11 +675,13 @@ impl Daemon {
             let catalog = self.state.site_catalog_as_it_is(&site_catalog(share, &config));
             catalog.map_err(|e| crate::replicate::state_failure(&e))
         })?;
+        let is_old_copy = stood.as_ref().is_some_and(|stood| stood.is_old_copy);
         let mut manifest = match &catalog {
-            Some(catalog) => {
+            Some(catalog) if !is_old_copy => {
                 let reader = catalog.reader().map_err(|e| crate::replicate::catalog_failure(&e))?;
                 failover::LossManifest::of(&role.share, &settled, &reader)?
             }
+            Some(_) => failover::LossManifest::of_point(&role.share, &settled),
             None => failover::LossManifest { share: role.share.clone(), ..Default::default() },
         };
         manifest.stood = stood;

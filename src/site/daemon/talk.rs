@@ -7,7 +7,7 @@
 //! ```
 //! Guarantees: one such link at a time, the latest; what is said goes out whole or not at all, and the next word
 //! makes a lost one good; a call that is not answered in its time fails, and so does one with a run of the other
-//! site's daemon that is over, as soon as the next one is heard. Refuses every key but the other site's. Nothing here
+//! site's daemon that is over, as soon as the next one is heard, or nothing is for a few beats. Refuses every key but the other site's. Nothing here
 //! survives a crash.
 
 use std::time::Instant;
@@ -23,6 +23,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct TalkLine {
     /// Counted, so that the end of a former one does not take the present one away.
     link: Mutex<(u64, Option<QuicLink>)>,
+    /// When a word of roles came over it last.
+    heard: Mutex<Option<Instant>>,
     asked: Mutex<BTreeMap<u64, Asked>>,
     calls: std::sync::atomic::AtomicU64,
     open: Mutex<OpenCalls>,
@@ -93,8 +95,38 @@ impl TalkLine {
         let is_last = line.0 == number;
         if is_last {
             line.1 = None;
+            *self.heard() = None;
         }
         is_last
+    }
+
+    fn heard(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A word of roles came.
+    fn hears(&self) {
+        *self.heard() = Some(Instant::now());
+    }
+
+    /// Ends a talk over which nothing comes any more though words came before, and all that was asked of whoever is silent:
+    /// a killed daemon says no goodbye, and the line alone would find that out half a minute later. Whether it did.
+    fn end_if_silent(&self, patience: Duration) -> bool {
+        let silent = self.heard().take_if(|at| at.elapsed() >= patience).is_some();
+        if !silent {
+            return false;
+        }
+        let why = "nothing was heard for a few beats";
+        if let Some(link) = self.link().1.clone() {
+            link.close(CloseCode::Stopped as u32, why);
+        }
+        self.asked().clear();
+        for (_, link) in std::mem::take(&mut self.open().links) {
+            if let Some(link) = link.upgrade() {
+                link.close(CloseCode::Stopped as u32, why);
+            }
+        }
+        true
     }
 
     /// Sends a message, if there is a link; a link that takes none is as good as none.
@@ -175,7 +207,10 @@ impl Daemon {
                 Err(e) => break farshore_engine::ingest::describe(&e),
             };
             match message {
-                Ok(Message::Say { share, said }) => self.role_heard(&share, &said),
+                Ok(Message::Say { share, said }) => {
+                    self.talk.hears();
+                    self.role_heard(&share, &said);
+                }
                 Ok(Message::Ask(call)) => self.answer_ask(call),
                 Ok(Message::Refused { text, .. }) => break format!("refused: {text}"),
                 Ok(other) => {
@@ -193,6 +228,14 @@ impl Daemon {
             self.roles_linked(false);
         }
         why
+    }
+
+    /// Has a talk end that fell silent.
+    pub(super) fn watch_talk(&self) {
+        if self.talk.end_if_silent(SILENCE) {
+            self.board.silent(SILENCE);
+            self.say(Level::Warn, "talk", format!("nothing was heard for {SILENCE:?}"));
+        }
     }
 
     /// A link to the other site for one purpose, whoever of the two dials.
@@ -223,7 +266,9 @@ impl Daemon {
         let answered = match sent {
             true => answer.recv_timeout(CALL_PATIENCE).map_err(|e| match e {
                 RecvTimeoutError::Timeout => failed("it did not call".into()),
-                RecvTimeoutError::Disconnected => failed("its daemon began anew".into()),
+                RecvTimeoutError::Disconnected => {
+                    failed("its daemon began anew, or is silent".into())
+                }
             }),
             false => Err(failed("there is no connection".into())),
         };
@@ -270,6 +315,8 @@ impl Daemon {
     }
 }
 
+/// Of whom nothing was heard for so long, five beats, it is not known whether he is there.
+const SILENCE: Duration = Duration::from_secs(5);
 /// The longest time until the talk is tried again: roles wait for it.
 const TALK_RETRY_LAST: Duration = Duration::from_secs(5);
 
@@ -302,6 +349,8 @@ mod tests {
         for share in ["homes", "other", "homes"] {
             talk.lives(share, 7);
         }
+        talk.hears();
+        assert!(!talk.end_if_silent(Duration::from_secs(3_600)), "it was heard just now");
         let said = Bytes::from_static(b"there");
         homes.1.send_control(said.clone()).expect("the same run goes on");
         assert_eq!(homes.0.recv_control().expect("heard"), Some(said.clone()));
@@ -310,5 +359,11 @@ mod tests {
         assert!(matches!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
         other.1.send_control(said.clone()).expect("another share's call goes on");
         assert_eq!(other.0.recv_control().expect("heard"), Some(said));
+        let (tell, answer) = bounded::<QuicLink>(1);
+        talk.asked().insert(2, Asked { share: "other".into(), tell });
+        assert!(talk.end_if_silent(Duration::ZERO));
+        assert!(other.0.recv_control().is_err(), "who is silent answers nobody");
+        assert!(matches!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
+        assert!(!talk.end_if_silent(Duration::ZERO), "once");
     }
 }

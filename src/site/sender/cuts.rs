@@ -295,8 +295,7 @@ impl Cuts for Sender {
             None => {}
         }
         self.board.cut_ended();
-        self.board.recovery_point(&point);
-        self.board.peer_recovery_point(&point);
+        self.board.sealed(&point);
         self.board.degraded(&report.degraded);
         if was_held {
             let record = Record::new(Level::Info, "brake", "the root is itself again");

@@ -1,9 +1,11 @@
-//! What the merge keeps in memory of two lists: 17 bytes a change, and 20 for each end of a link.
+//! What the merge keeps in memory of two lists: 17 bytes a change, 20 for each end of a link, and as long as they are first
+//! read 32 for each file that came or went.
 //!
 //! Paths are known by 128 bits of their BLAKE3 digest. Links bind paths that are decided together: a
 //! rename's ends, the names of one file, a file and its attributes; what hangs together is a group.
 
 use crate::account::account_of;
+use crate::codec::Encoder;
 use crate::entry::{Entry, EntryKind};
 use crate::path::RelPath;
 use crate::recipe::FileDigest;
@@ -19,6 +21,13 @@ fn short(hash: blake3::Hash) -> Key {
 
 pub(super) fn key(path: &RelPath) -> Key {
     short(blake3::hash(path.as_bytes()))
+}
+
+/// What stands at a path, all of it.
+pub(super) fn entry_key(entry: &Entry) -> Key {
+    let mut e = Encoder::new();
+    entry.encode(&mut e);
+    short(blake3::hash(e.as_slice()))
 }
 
 /// The key of `content` anywhere in the account of `path`.
@@ -82,7 +91,11 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn bind(&mut self, a: &RelPath, b: &RelPath) {
-        self.pairs.push((key(a), key(b)));
+        self.bind_keys(key(a), key(b));
+    }
+
+    pub(super) fn bind_keys(&mut self, a: Key, b: Key) {
+        self.pairs.push((a, b));
     }
 
     /// Finds the groups; those with one of `wanted` among their members are to be looked at whole.

@@ -1,4 +1,5 @@
-//! Both lists read: once for what is bound to what and what was left where, then side by side.
+//! Both lists read: once for what is bound to what and what was left where, once more where that told of moves that no
+//! inode tells of, then side by side.
 //!
 //! Guarantees: paths come in order and each once, a list that is not in order is refused, as are lists made
 //! against different bases. Memory holds an index of both lists, not the lists.
@@ -10,6 +11,7 @@ use super::index::{Key, Left, Links, SideIndex, content_key, key};
 use super::judge::Member;
 use super::list::{ChangeIter, ListError, SideChange};
 use super::merge::{Merge, MergeError};
+use super::moves::{Ends, Moves};
 use super::{AtSite, Base, Config};
 use crate::conflict::Site;
 use crate::entry::Entry;
@@ -26,12 +28,16 @@ pub(super) struct Learned {
     /// Content that production alone received, and of that what recovery has.
     pub(super) wanted: HashSet<Key>,
     pub(super) seen: HashSet<Key>,
+    /// Moves of both sites that no inode tells of.
+    pub(super) moves: [Moves; 2],
 }
 
 impl Learned {
     pub(super) fn read(&mut self, merge: &Merge<'_>, site: Site) -> Result<(), MergeError> {
         let config = merge.config;
-        let mut changes = Ordered::new(merge, site)?;
+        let mut ends = Ends::default();
+        let none = Moves::default();
+        let mut changes = Ordered::new(merge, site, &none)?;
         while let Some(change) = changes.take()? {
             let SideChange { path, before, after, moved_from } = &change;
             let left = Left::of(after.as_ref());
@@ -42,6 +48,7 @@ impl Learned {
             if config.base == Base::Unknown {
                 continue;
             }
+            ends.learn(&change, config);
             if let Some(owner) = config.owner_of(path) {
                 self.links.bind(path, &owner);
             }
@@ -78,7 +85,32 @@ impl Learned {
             Site::Production => self.production.finish(),
             Site::Recovery => self.recovery.finish(),
         }
+        self.name_moves(merge, site, ends)
+    }
+
+    /// Moves are known by keys so far: reads the list again where there are any.
+    fn name_moves(&mut self, merge: &Merge<'_>, site: Site, ends: Ends) -> Result<(), MergeError> {
+        let moved = ends.finish(&mut self.links);
+        if moved.is_empty() {
+            return Ok(());
+        }
+        if site == Site::Recovery {
+            self.moved_away.extend(moved.keys().copied());
+        }
+        let none = Moves::default();
+        let mut changes = Ordered::new(merge, site, &none)?;
+        while let Some(change) = changes.take()? {
+            self.moves[at(site)].name(&moved, &change.path);
+        }
         Ok(())
+    }
+}
+
+/// Where what is kept of both sites has that of one.
+fn at(site: Site) -> usize {
+    match site {
+        Site::Production => 0,
+        Site::Recovery => 1,
     }
 }
 
@@ -88,16 +120,17 @@ pub(super) struct Ordered<'a> {
     last: Option<RelPath>,
     site: Site,
     config: &'a Config,
+    moves: Moves,
 }
 
 impl<'a> Ordered<'a> {
-    fn new(merge: &Merge<'a>, site: Site) -> Result<Self, MergeError> {
+    fn new(merge: &Merge<'a>, site: Site, moves: &Moves) -> Result<Self, MergeError> {
         let list = match site {
             Site::Production => merge.production,
             Site::Recovery => merge.recovery,
         };
         let changes = list.changes().map_err(|e| MergeError::List(site, e))?;
-        Ok(Self { changes, last: None, site, config: merge.config })
+        Ok(Self { changes, last: None, site, config: merge.config, moves: moves.clone() })
     }
 
     fn take(&mut self) -> Result<Option<SideChange>, MergeError> {
@@ -109,6 +142,9 @@ impl<'a> Ordered<'a> {
             return Err(failed(ListError::Order(change.path)));
         }
         self.last = Some(change.path.clone());
+        if change.moved_from.is_none() {
+            change.moved_from = self.moves.from(&change.path).cloned();
+        }
         // An upload that was finished by a rename is something new under its name.
         let is_finished = |from: &RelPath| {
             self.config.is_in_flight(from) && !self.config.is_in_flight(&change.path)
@@ -128,9 +164,10 @@ pub(super) struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    pub(super) fn new(merge: &Merge<'a>) -> Result<Self, MergeError> {
-        let mut production = Ordered::new(merge, Site::Production)?;
-        let mut recovery = Ordered::new(merge, Site::Recovery)?;
+    pub(super) fn new(merge: &Merge<'a>, moves: &[Moves; 2]) -> Result<Self, MergeError> {
+        let [at_production, at_recovery] = moves;
+        let mut production = Ordered::new(merge, Site::Production, at_production)?;
+        let mut recovery = Ordered::new(merge, Site::Recovery, at_recovery)?;
         let next = [production.take()?, recovery.take()?];
         Ok(Self { production, recovery, next })
     }

@@ -2,7 +2,7 @@
 //!
 //! The lists are read three times: once for what is bound to what and for what was left where; once to
 //! decide what no single path can be decided by, and to learn which directories are still needed; once
-//! more as the plan is read. Guarantees: one [`Divergence`] for every path of either list whose entry
+//! more as the plan is read (a list that tells of moves without their inodes, once more). Guarantees: one [`Divergence`] for every path of either list whose entry
 //! differs anywhere, in path order. Memory holds an index of both lists, the groups that production
 //! changed something of, and what policies answered; not the lists.
 
@@ -116,12 +116,12 @@ impl<'a> Merge<'a> {
         let mut learned = Learned::default();
         learned.read(self, Site::Production)?;
         learned.read(self, Site::Recovery)?;
-        let Learned { production, recovery, mut links, moved_away, seen, .. } = learned;
+        let Learned { production, recovery, mut links, moved_away, seen, moves, .. } = learned;
         links.finish(production.keys());
         let sides = [production, recovery];
         let judge = Judge::new(self.config, self.base, self.resolver, sides, seen);
         let mut merged = Merged {
-            join: Join::new(self)?,
+            join: Join::new(self, &moves)?,
             judge,
             links,
             moved_away,
@@ -132,7 +132,7 @@ impl<'a> Merge<'a> {
         };
         if self.config.base == Base::Known {
             merged.decide()?;
-            merged.join = Join::new(self)?;
+            merged.join = Join::new(self, &moves)?;
         }
         Ok(merged)
     }

@@ -3,6 +3,7 @@
 mod apply;
 mod edits;
 mod model;
+mod moves;
 mod plans;
 mod properties;
 mod scenarios;

@@ -4,6 +4,7 @@
 //! Guarantees: [`Record::decode`] gives back what was encoded or a [`DecodeError`], never a record of
 //! other bytes: a BLAKE3 checksum covers all of it. The turn rises with every change of role and is
 //! never set back, so of two records of one site the one with the higher [`Stamp`] is the later.
+//! A record that was once found to be an old copy says so ([`Record::forgot`]) until a point is sealed anew.
 //! Refuses: other versions, lengths beyond its few fixed ones, trailing bytes.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
@@ -13,6 +14,8 @@ use crate::recovery_point::Epoch;
 const MAGIC: &[u8; 4] = b"FSRL";
 const MARKER_MAGIC: &[u8; 4] = b"FSRM";
 const VERSION: u8 = 1;
+/// Of a record that is [`Record::forgot`]: an earlier build takes it for damaged, and strands.
+const VERSION_FORGOT: u8 = 2;
 /// Longest record, all of it fixed fields.
 pub const RECORD_LEN_MAX: usize = 512;
 const CHECKSUM_LEN: usize = 32;
@@ -196,6 +199,9 @@ pub struct Record {
     pub rising: Stamp,
     /// The highest that was heard of the peer.
     pub peer: Stamp,
+    /// The record was found to be an old copy, or lost, and no point was sealed with the peer since: what the
+    /// catalog beside it says is as old, and nothing of it is what both sites had last.
+    pub forgot: bool,
 }
 
 impl Record {
@@ -215,6 +221,7 @@ impl Record {
             boot: [0; 16],
             rising: Stamp::default(),
             peer: Stamp::default(),
+            forgot: false,
         }
     }
 
@@ -245,7 +252,11 @@ impl Record {
             Phase::Stranded { acted, .. } => acted,
             _ => self.epoch,
         };
-        self.in_epoch(epoch.max(self.epoch), Phase::Stranded { acted, why })
+        let mut stranded = self.in_epoch(epoch.max(self.epoch), Phase::Stranded { acted, why });
+        if stranded.phase.is_an_old_copy() {
+            (stranded.forgot, stranded.base) = (true, None);
+        }
+        stranded
     }
 
     /// As bytes, for one small file.
@@ -253,7 +264,7 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         e.put_raw(MAGIC);
-        e.put_u8(VERSION);
+        e.put_u8(if self.forgot { VERSION_FORGOT } else { VERSION });
         put_stamp(&mut e, self.stamp());
         put_phase(&mut e, &self.phase);
         put_option(&mut e, self.base.as_ref(), put_point);
@@ -277,7 +288,7 @@ impl Record {
     /// # Errors
     /// [`DecodeError`], whatever the bytes are. Say [`super::Kept::Damaged`] then, not nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut d = unsealed(bytes, MAGIC, "role record")?;
+        let (version, mut d) = unsealed(bytes, MAGIC, "role record", VERSION_FORGOT)?;
         let stamp = take_stamp(&mut d)?;
         let phase = take_phase(&mut d)?;
         let base = take_option(&mut d, take_point)?;
@@ -308,6 +319,8 @@ impl Record {
             boot,
             rising,
             peer,
+            // An earlier build that found an old copy said so in the phase alone.
+            forgot: version == VERSION_FORGOT || phase.is_an_old_copy(),
         })
     }
 }
@@ -328,7 +341,7 @@ impl Stamp {
     /// # Errors
     /// [`DecodeError`], whatever the bytes are.
     pub fn decode_marker(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut d = unsealed(bytes, MARKER_MAGIC, "role marker")?;
+        let (_, mut d) = unsealed(bytes, MARKER_MAGIC, "role marker", VERSION)?;
         let stamp = take_stamp(&mut d)?;
         d.finish("role marker")?;
         Ok(stamp)
@@ -345,7 +358,8 @@ fn unsealed<'a>(
     bytes: &'a [u8],
     magic: &[u8; 4],
     what: &'static str,
-) -> Result<Decoder<'a>, DecodeError> {
+    newest: u8,
+) -> Result<(u8, Decoder<'a>), DecodeError> {
     if bytes.len() > RECORD_LEN_MAX {
         let (found, limit) = (bytes.len() as u64, RECORD_LEN_MAX as u64);
         return Err(DecodeError::LimitExceeded { what, found, limit });
@@ -361,7 +375,7 @@ fn unsealed<'a>(
         return Err(DecodeError::Invalid { what, found: u32::from_le_bytes(found).into() });
     }
     match d.take_u8(what)? {
-        VERSION => Ok(d),
+        version if (VERSION..=newest).contains(&version) => Ok((version, d)),
         found => Err(DecodeError::Invalid { what, found: found.into() }),
     }
 }

@@ -101,7 +101,11 @@ impl Role {
         let peer = self.said.as_ref().map_or(Stamp::default(), |said| said.stamp);
         let learned = self.services != self.durable.services || peer > self.durable.peer;
         let confirms = self.confirmed == Some(self.durable.epoch);
-        learned.then(|| (self.durable.clone(), confirms))
+        let sealed = std::mem::take(&mut self.sealed)
+            && self.durable.forgot
+            && self.data_role_of(&self.durable) != DataRole::Neither;
+        let known = || Record { forgot: self.durable.forgot && !sealed, ..self.durable.clone() };
+        (learned || sealed).then(|| (known(), confirms))
     }
 
     /// Under a lease a site is active only from when it holds it: from then on the peer may count on it.
@@ -117,7 +121,11 @@ impl Role {
 
     /// In an epoch nobody was in: the next odd one, or even one.
     fn raised(&self, phase: Phase, odd: bool) -> Record {
-        let over = decide::known_of_peer(&self.durable, self.said.as_ref(), self.fence);
+        let heard = decide::known_of_peer(&self.durable, self.said.as_ref(), self.fence);
+        let heard = heard.max(self.durable.over);
+        // One of the peer's that this site was in was known here, also where an old copy forgot who said so.
+        let was_peers = (self.durable.epoch.0 % 2 == 1) != self.is_odd();
+        let over = if was_peers { heard.max(self.durable.epoch) } else { heard };
         let highest = over.max(self.durable.epoch).max(self.durable.rising.epoch);
         let epoch = decide::epoch_above(highest, odd);
         Record { base: None, over, ..self.durable.in_epoch(epoch, phase) }
@@ -189,7 +197,7 @@ impl Role {
             Command::TakeBack => {
                 let mut active = self.raised(Phase::Active, self.is_odd());
                 if let Phase::Handed { point } = self.durable.phase {
-                    active.base = Some(point);
+                    active.base = Some(point).filter(|_| !self.durable.forgot);
                 }
                 self.begin(active, !consent);
             }
@@ -254,6 +262,7 @@ impl Role {
         let mut record = Record { base: None, ..self.durable.in_epoch(grant.epoch, phase) };
         if taken {
             (record.took, record.over) = (grant.epoch, grant.epoch);
+            record.forgot = false;
         }
         self.begin(record, taken);
     }
@@ -268,6 +277,9 @@ impl Role {
         }
         let said = self.said.as_ref().and_then(|said| said.base);
         let base = match self.durable.phase {
+            // A catalog beside an old record holds a point that was common once: against it, what both sites did
+            // since would look like one site's.
+            _ if self.durable.forgot => None,
             Phase::Standby => point,
             Phase::Handed { point } => Some(point),
             _ => self.durable.base.or(said).or(point),

@@ -1,8 +1,9 @@
-//! How a role is shown: its phase and gate, why, and what may be typed next.
+//! How a role is shown: its phase and gate, why, what may be typed next, and the last point where no end shows it.
 
 use farshore_core::role::CommandName;
 
 use super::*;
+use crate::site::board::ShareBoard;
 
 impl Daemon {
     pub(super) fn show_no_role(&self, role: &ShareRole, why: &NoRole) {
@@ -28,6 +29,7 @@ impl Daemon {
         let Some(share) = config.share(&role.share) else { return };
         let wanted = self.slot(&role.share).map_or(Want::Nothing, |slot| slot.wanted());
         let board = self.board.share(&shown_share(share, wanted));
+        self.show_point(role, &view, share, &board);
         let gate = match view.gate {
             Gate::Open => None,
             Gate::Closed(why) => Some(why.to_string()),
@@ -57,6 +59,24 @@ impl Daemon {
             peer_epoch: said.map(|said| said.stamp.epoch.0),
         };
         board.roles(status, view.record.epoch.0);
+    }
+
+    /// A share without an end has its last point all the same: as the catalog has it, once. What an old copy has is not it.
+    fn show_point(&self, role: &ShareRole, view: &RoleView, share: &Share, board: &ShareBoard) {
+        let phase = &view.record.phase;
+        let is_apart = matches!(phase, Phase::Alone | Phase::Split)
+            || matches!(phase, Phase::Reconciling { .. } | Phase::Stranded { .. });
+        if !is_apart || view.busy || view.record.forgot || role.shows_point.load(Relaxed) {
+            return;
+        }
+        let config = self.config();
+        let catalog = self.state.site_catalog_as_it_is(&site_catalog(share, &config));
+        // Who has it open shows more; it is tried again with the next change.
+        let Ok(Some(catalog)) = catalog else { return };
+        if let Ok(Some(point)) = catalog.reader().and_then(|reader| reader.recovery_point()) {
+            board.recovery_point(&point);
+        }
+        role.shows_point.store(true, Relaxed);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Opening a site that is no standby: one that is stranded, or was reconciled when the other one was lost for good.
 //!
 //! Guarantees: its tree is opened as it stands, with what this site did itself; what a plan that is under way moved
-//! aside is at its path again first, or named as what is not. Refuses to go back to a point: none is kept.
+//! aside is at its path again first, or named as what is not. Where the state folder is an old copy nothing is concluded
+//! from what its catalog says. Refuses to go back to a point: none is kept.
 
 use farshore_core::digest::RootDigest;
 use farshore_core::recovery_point::RecoveryPoint;
@@ -12,9 +13,9 @@ use crate::site::daemon::failback::TakenBack;
 
 impl Daemon {
     /// Whether there is no recovery point here that the tree could be at: only a standby has those, and one that
-    /// was brought back by a plan has none before the first session after it.
+    /// was brought back by a plan, or whose state folder was an old copy, has none before the first session after it.
     pub(super) fn has_no_point(&self, share: &Share, record: &RoleRecord) -> bool {
-        if record.phase != Phase::Standby {
+        if record.phase != Phase::Standby || record.forgot {
             return true;
         }
         let config = self.config();
@@ -44,8 +45,11 @@ impl Daemon {
                 "leave --at out: it is opened as its tree stands",
             ));
         }
-        let mut stood =
-            failover::Stood { phase: record.phase.name().to_owned(), ..Default::default() };
+        let mut stood = failover::Stood {
+            phase: record.phase.name().to_owned(),
+            is_old_copy: record.forgot,
+            ..Default::default()
+        };
         let plan = match record.phase {
             Phase::Reconciling { plan, .. } => Some(plan),
             // Carried out at the other site, and nothing came of it here yet.

@@ -53,6 +53,8 @@ pub struct Edited {
     pub revision: u32,
     /// Paths with the outcome a person gave.
     pub changed: u64,
+    /// Of them, those of which a person had said otherwise before.
+    pub overridden: u64,
     /// Paths left as they were.
     pub refused: Vec<Refused>,
     /// Counts of the new plan.
@@ -134,19 +136,23 @@ fn write<R: Read, W: Write>(
 ) -> Result<(W, Edited), EditError> {
     let revision = plan.revision().checked_add(1).ok_or(EditError::Revisions)?;
     let mut writer = PlanWriter::new(out, plan.header(), revision).map_err(EditError::Write)?;
+    let mut overridden = 0;
     for divergence in plan {
         let mut divergence = divergence?;
+        let former =
+            Some(divergence.outcome.clone()).filter(|_| divergence.by == DecidedBy::Person);
         let is_needed = needed.contains(&key(&divergence.path));
         if is_directory_alone(&divergence) {
             answers.directory(&mut divergence, edit, known, is_needed);
         } else if answers.apply(&mut divergence, edit) {
             answers.changed += 1;
         }
+        overridden += u64::from(former.is_some_and(|former| former != divergence.outcome));
         writer.push(&divergence).map_err(EditError::Write)?;
     }
     let (out, summary) = writer.finish().map_err(EditError::Write)?;
     let Answers { changed, refused, .. } = answers;
-    Ok((out, Edited { revision, changed, refused, summary }))
+    Ok((out, Edited { revision, changed, overridden, refused, summary }))
 }
 
 fn member(divergence: Divergence) -> Member {

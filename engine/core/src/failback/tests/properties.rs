@@ -234,8 +234,11 @@ pub(super) fn any_outcome(kind: u8, site: u8, name: u8) -> Option<Outcome> {
 }
 
 pub(super) fn check_plan_by_default(sites: &Sites) {
+    check_plan_of(sites, sites.plan(&Unasked));
+}
+
+pub(super) fn check_plan_of(sites: &Sites, plan: Vec<Divergence>) {
     let entries = sites.entries();
-    let plan = sites.plan(&Unasked);
     check_form(sites, &plan, &entries);
     check_groups(&plan);
     let applied = apply(&plan, &entries[1], &entries[2]);

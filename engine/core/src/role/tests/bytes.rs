@@ -58,6 +58,7 @@ prop_compose! {
         boot: [u8; 16],
         rising in stamp(),
         peer in stamp(),
+        forgot: bool,
     ) -> Record {
         Record {
             epoch: at.epoch,
@@ -72,6 +73,7 @@ prop_compose! {
             boot,
             rising,
             peer,
+            forgot: forgot || phase.is_an_old_copy(),
         }
     }
 }

@@ -70,3 +70,8 @@ fn batches_of_any_epoch_are_found() {
 fn an_epoch_not_raised_is_found() {
     is_found(Fault::EpochKept);
 }
+
+#[test]
+fn an_old_copy_that_is_forgotten_is_found() {
+    is_found(Fault::OldCopyForgotten);
+}

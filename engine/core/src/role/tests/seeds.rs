@@ -135,10 +135,10 @@ fn two_sites_keep_their_promises_whatever_happens() {
     assert!(bad.is_empty(), "{} seeds of {count}: {bad:#?}", bad.len());
     if count >= 1_000 {
         let Seen { events, switched, declined, forced, lapsed, splits, .. } = all;
-        let Seen { stranded, reconciled, taken_back, restored, found_out, .. } = all;
+        let Seen { stranded, reconciled, taken_back, restored, found_out, baseless, .. } = all;
         let parts = [events, switched, declined, forced, lapsed, splits, stranded, reconciled];
         assert!(
-            parts.into_iter().chain([taken_back, restored, found_out]).all(|n| n >= 10),
+            parts.into_iter().chain([taken_back, restored, found_out, baseless]).all(|n| n >= 10),
             "it tests too little: {all:?}"
         );
     }
@@ -156,4 +156,5 @@ fn add(all: &mut Seen, one: &Seen) {
     all.taken_back += one.taken_back;
     all.restored += one.restored;
     all.found_out += one.found_out;
+    all.baseless += one.baseless;
 }

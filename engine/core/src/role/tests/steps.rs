@@ -572,6 +572,106 @@ fn an_old_record_with_its_old_marker_is_found_out_by_the_peer() {
     assert!(matches!(phase, Phase::Stranded { why: Strand::PeerAhead, .. }), "{phase:?}");
 }
 
+/// B goes on with a state folder that was found to be an old copy, A being off.
+fn opened_with_an_old_copy() -> Pair {
+    let mut pair = Pair::new(None);
+    let old = pair.sites[B].record.clone();
+    pair.command(A, Command::Switchover).expect("legal");
+    pair.input(A, Input::Drained { point: point(3) });
+    assert_eq!(pair.phases(), ["standby", "active"]);
+    pair.crash(A);
+    pair.sites[B].record = old;
+    pair.restart(B);
+    pair.command(B, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    assert_eq!(pair.gate(B), Gate::Open);
+    pair
+}
+
+#[test]
+fn a_point_beside_an_old_record_is_no_base_however_often_the_site_is_opened() {
+    let plan = PlanId([5; 32]);
+    let mut pair = opened_with_an_old_copy();
+    let is_lost = |pair: &Pair, what: &str| {
+        let record = pair.role(B).record();
+        assert_eq!((record.base, record.forgot), (None, true), "{what}");
+    };
+    is_lost(&pair, "opened");
+    pair.restart(B);
+    is_lost(&pair, "after a restart");
+    pair.command(B, Command::OpenAlone).expect("the operator's word");
+    is_lost(&pair, "in a later epoch");
+    // It is overtaken, closed by a plan, and opened again.
+    pair.start(A);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    pair.crash(B);
+    pair.input(A, Input::LinkDown);
+    pair.command(A, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    pair.start(B);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    assert_eq!(pair.phases(), ["alone", "stranded"]);
+    pair.command(A, Command::BeginReconcile { plan }).expect("legal");
+    pair.wait(200);
+    assert_eq!(pair.phases(), ["reconciling", "reconciling"]);
+    is_lost(&pair, "while a plan is under way");
+    pair.crash(A);
+    pair.input(B, Input::LinkDown);
+    pair.command(B, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    is_lost(&pair, "opened once more");
+}
+
+#[test]
+fn a_site_that_forgot_of_whom_it_followed_strands_it_all_the_same() {
+    let mut pair = Pair::new(None);
+    let old = pair.sites[B].record.clone();
+    // There and back: B was the standby in an epoch that only its marker tells of now.
+    for (from, to) in [(A, B), (B, A)] {
+        pair.command(from, Command::Switchover).expect("legal");
+        pair.input(from, Input::Drained { point: point(3) });
+        pair.wait(300);
+        assert_eq!(pair.role(to).record().phase, Phase::Active);
+    }
+    pair.crash(A);
+    pair.sites[B].record = old;
+    pair.restart(B);
+    pair.command(B, Command::Failover { peer_is_off: true }).expect("the operator's word");
+    pair.restart(B);
+    pair.command(B, Command::OpenAlone).expect("the operator's word");
+    pair.start(A);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    assert_eq!(pair.phases(), ["stranded", "alone"]);
+}
+
+#[test]
+fn once_a_point_is_sealed_anew_an_old_copy_is_over() {
+    let plan = PlanId([5; 32]);
+    let mut pair = opened_with_an_old_copy();
+    pair.start(A);
+    pair.input(A, Input::LinkUp);
+    pair.input(B, Input::LinkUp);
+    pair.wait(500);
+    assert_eq!(pair.phases(), ["stranded", "alone"]);
+    // Of a session before: it says nothing of now.
+    pair.input(B, Input::Sealed);
+    pair.command(B, Command::BeginReconcile { plan }).expect("legal");
+    pair.wait(200);
+    for site in [B, A] {
+        pair.command(site, Command::FinishReconcile { plan }).expect("legal");
+        pair.wait(200);
+    }
+    assert_eq!(pair.phases(), ["standby", "active"]);
+    assert!(pair.role(B).record().forgot, "nothing was sealed yet");
+    pair.input(B, Input::Sealed);
+    assert!(!pair.role(B).record().forgot);
+    pair.restart(B);
+    assert!(!pair.role(B).record().forgot, "that is durable");
+}
+
 #[test]
 fn the_gate_closes_with_the_lease_and_the_peer_waits_longer() {
     let mut pair = Pair::new(lease());

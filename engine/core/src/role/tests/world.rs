@@ -58,6 +58,8 @@ pub(super) enum Fault {
     AppliesAnyEpoch,
     /// Failover opens the standby and leaves the epoch as it is.
     EpochKept,
+    /// A record does not keep that it was found to be an old copy.
+    OldCopyForgotten,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,6 +144,8 @@ pub(super) struct Site {
     phase: Phase,
     behind: Option<Behind>,
     restored: bool,
+    /// It was found to have an old state folder, and no point was sealed with the peer since.
+    doubted: bool,
 }
 
 pub(super) struct World {
@@ -181,6 +185,8 @@ pub(super) struct Seen {
     pub(super) taken_back: u64,
     pub(super) restored: u64,
     pub(super) found_out: u64,
+    /// Opened with an old state folder that was found out.
+    pub(super) baseless: u64,
 }
 
 impl Site {
@@ -261,6 +267,7 @@ impl World {
             phase: Phase::Standby,
             behind: None,
             restored: false,
+            doubted: false,
         };
         let mut world = Self {
             fault,
@@ -429,7 +436,8 @@ impl World {
         if let Some(marker) = marker {
             self.job(site, at_marker, Job::Marker(marker));
         }
-        self.job(site, at_record, Job::Record(record.encode()));
+        let forgot = record.forgot && self.fault != Fault::OldCopyForgotten;
+        self.job(site, at_record, Job::Record(Record { forgot, ..record.clone() }.encode()));
         self.job(site, at_done, Job::Persisted(write));
     }
 
@@ -600,6 +608,7 @@ impl World {
             let highest = s.highest.epoch;
             self.fail(format!("{to} applied a batch of {:?}, knowing {highest:?}", batch.epoch));
         }
+        self.is_sealed(to);
         if let Some(delay) = self.delay(to) {
             self.push(delay, Event::Ack { to: 1 - to, batch });
         }
@@ -615,10 +624,17 @@ impl World {
         let point = Point { sequence, batch: 0, root, time_unix_ms: 0 };
         if newer {
             s.point = Some(point);
+            self.is_sealed(site);
         }
+        let s = &self.sites[site];
         if s.draining && newer && batch.tree == s.tree {
             self.input(site, Input::Drained { point });
         }
+    }
+
+    fn is_sealed(&mut self, site: usize) {
+        self.sites[site].doubted = false;
+        self.input(site, Input::Sealed);
     }
 
     fn do_job(&mut self, site: usize, job: Job) {
@@ -687,8 +703,16 @@ impl World {
             (was, Phase::Alone) if was != Phase::Alone => self.seen.forced += 1,
             _ => {}
         }
-        if matches!(record.phase, Phase::Stranded { .. }) {
-            self.sites[site].behind = None;
+        let s = &mut self.sites[site];
+        if let Phase::Stranded { why, .. } = record.phase {
+            s.behind = None;
+            s.doubted |= why != Strand::Overtaken;
+        }
+        // What was granted was compared.
+        s.doubted &= !matches!(record.phase, Phase::Opening { .. });
+        self.seen.baseless += u64::from(s.doubted && record.phase == Phase::Alone);
+        if let (true, Some(base)) = (s.doubted, record.base) {
+            self.fail(format!("{site}, whose state folder is an old copy, counts on {base}"));
         }
     }
 
