@@ -49,6 +49,13 @@ const THINNER_LINES: [(f64, i32); 2] = [(2.5e6, 9), (6e6, 6)];
 /// Bytes of a frame's payload on a thin line: text in frames this long is some 4 % smaller than in
 /// shorter ones, which fill a fast line with less delay.
 const THIN_PAYLOAD_GOAL: usize = 1 << 20;
+/// The same behind a frame that shrank: by 2 to 3 % more in frames this long. One that does not would be
+/// longer than the window of its stream, and hold up the others of its batch.
+const SHRUNK_PAYLOAD_GOAL: usize = 4 << 20;
+/// The rate up to which a distant line is thin: its buffers make it look faster than it is, and several
+/// streams are compressed at once.
+const THIN_DISTANT_LINE: f64 = 80e6;
+const _: () = assert!(SHRUNK_PAYLOAD_GOAL <= FRAME_PAYLOAD_MAX);
 /// A round trip above this is a line between sites, not a cable.
 const DISTANT: Duration = Duration::from_millis(3);
 
@@ -76,6 +83,8 @@ pub struct LineGauge {
 #[derive(Debug)]
 struct Gauge {
     level: Option<i32>,
+    /// Below so many bytes a second the line is thin.
+    thin: f64,
     window: u64,
     window_start: Instant,
     bytes: u64,
@@ -93,10 +102,12 @@ impl LineGauge {
             Compression::Level(level) => Some(level),
             Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
         };
-        let (unjudged, window) =
-            if is_distant(rtt) { (BUFFERED, DISTANT_WINDOW) } else { (0, WINDOW) };
-        let gauge =
-            Gauge { level, window, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
+        let (unjudged, window, thin) = match is_distant(rtt) {
+            true => (BUFFERED, DISTANT_WINDOW, THIN_DISTANT_LINE),
+            false => (0, WINDOW, THIN_LINE),
+        };
+        let (bytes, waited, window_start) = (0, Duration::ZERO, now);
+        let gauge = Gauge { level, thin, window, window_start, bytes, waited, unjudged };
         Self { setting, state: Mutex::new(gauge) }
     }
 
@@ -124,7 +135,7 @@ impl LineGauge {
         let rate = g.bytes as f64 / elapsed;
         let line_binds = g.waited.as_secs_f64() > 0.3 * elapsed;
         g.level = match (line_binds, rate) {
-            (true, r) if r < THIN_LINE => Some(level_of(r)),
+            (true, r) if r < g.thin => Some(level_of(r)),
             (true, r) if r < SLOW_LINE => Some(1),
             // A line that does not bind while frames are compressed binds again without.
             (false, r) if r < SLOW_LINE => g.level,
@@ -180,6 +191,8 @@ pub struct FrameWriter<'g> {
     stored_bytes: u64,
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// Whether the frame before was compressed to less than three quarters.
+    shrank: bool,
     /// Whether it goes behind all other streams from its next frame on.
     yields: bool,
 }
@@ -223,6 +236,7 @@ impl<'g> FrameWriter<'g> {
             stored_bytes,
             zstd: zstd::bulk::Compressor::default(),
             level: 0,
+            shrank: false,
             yields: false,
         })
     }
@@ -281,7 +295,8 @@ impl<'g> FrameWriter<'g> {
             return Ok(());
         }
         let is_thin = self.gauge.level().is_some_and(|level| level >= THIN_LEVEL);
-        if is_thin && payload_len < THIN_PAYLOAD_GOAL {
+        let thin_goal = if self.shrank { SHRUNK_PAYLOAD_GOAL } else { THIN_PAYLOAD_GOAL };
+        if is_thin && payload_len < thin_goal {
             return Ok(());
         }
         self.flush()
@@ -303,6 +318,7 @@ impl<'g> FrameWriter<'g> {
             Some(packed) => (packed, Some(frame)),
             None => (std::mem::take(&mut frame), None),
         };
+        self.shrank = sent.len() < payload_len / 4 * 3;
         let header = FrameHeader {
             stored_len: sent.len() - FRAME_HEADER_LEN,
             payload_len,
