@@ -258,9 +258,10 @@ pub fn to_folder(
             }
         };
         let parts = folder_pair(root, target);
-        // The line is this machine's memory: what slows it is the target's disk, not its width.
+        // The line is this machine's memory: what slows it is the target's disk, and the processors that
+        // both ends share. While those wait for it, less is copied and sealed.
         let compression = match options.compression {
-            Compression::Auto => Compression::Never,
+            Compression::Auto => Compression::WhenIdle,
             chosen => chosen,
         };
         let line =

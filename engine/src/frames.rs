@@ -19,8 +19,10 @@ use farshore_proto::op::Op;
 
 use crate::profile::{Profile, Stage};
 
+mod idle;
 mod stripes;
 
+use idle::Idle;
 pub use stripes::Striping;
 use stripes::{StripedReceive, StripedSend};
 
@@ -30,6 +32,8 @@ pub enum Compression {
     /// By the measured speed of the line.
     #[default]
     Auto,
+    /// Where this process leaves processors idle: for both ends on one machine, whose line is memory.
+    WhenIdle,
     /// Never.
     Never,
     /// Always, at this zstd level.
@@ -49,6 +53,13 @@ const THINNER_LINES: [(f64, i32); 2] = [(2.5e6, 9), (6e6, 6)];
 /// Bytes of a frame's payload on a thin line: text in frames this long is some 4 % smaller than in
 /// shorter ones, which fill a fast line with less delay.
 const THIN_PAYLOAD_GOAL: usize = 1 << 20;
+/// The same behind a frame that shrank: by 2 to 3 % more in frames this long. One that does not would be
+/// longer than the window of its stream, and hold up the others of its batch.
+const SHRUNK_PAYLOAD_GOAL: usize = 4 << 20;
+/// The rate up to which a distant line is thin: its buffers make it look faster than it is, and several
+/// streams are compressed at once.
+const THIN_DISTANT_LINE: f64 = 80e6;
+const _: () = assert!(SHRUNK_PAYLOAD_GOAL <= FRAME_PAYLOAD_MAX);
 /// A round trip above this is a line between sites, not a cable.
 const DISTANT: Duration = Duration::from_millis(3);
 
@@ -76,12 +87,15 @@ pub struct LineGauge {
 #[derive(Debug)]
 struct Gauge {
     level: Option<i32>,
+    /// Below so many bytes a second the line is thin.
+    thin: f64,
     window: u64,
     window_start: Instant,
     bytes: u64,
     waited: Duration,
     /// Bytes still to be sent before the line is judged.
     unjudged: u64,
+    idle: Idle,
 }
 
 impl LineGauge {
@@ -91,12 +105,24 @@ impl LineGauge {
         let level = match setting {
             Compression::Never => None,
             Compression::Level(level) => Some(level),
+            Compression::WhenIdle => Some(THIN_LEVEL),
             Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
         };
-        let (unjudged, window) =
-            if is_distant(rtt) { (BUFFERED, DISTANT_WINDOW) } else { (0, WINDOW) };
-        let gauge =
-            Gauge { level, window, window_start: now, bytes: 0, waited: Duration::ZERO, unjudged };
+        let (unjudged, window, thin) = match is_distant(rtt) {
+            true => (BUFFERED, DISTANT_WINDOW, THIN_DISTANT_LINE),
+            false => (0, WINDOW, THIN_LINE),
+        };
+        let (bytes, waited, window_start) = (0, Duration::ZERO, now);
+        let gauge = Gauge {
+            level,
+            thin,
+            window,
+            window_start,
+            bytes,
+            waited,
+            unjudged,
+            idle: Idle::new(now),
+        };
         Self { setting, state: Mutex::new(gauge) }
     }
 
@@ -106,10 +132,16 @@ impl LineGauge {
 
     /// `bytes` were taken by the line after `waited`.
     fn sent(&self, bytes: u64, waited: Duration, now: Instant) {
-        if self.setting != Compression::Auto {
+        if !matches!(self.setting, Compression::Auto | Compression::WhenIdle) {
             return;
         }
         let Ok(mut g) = self.state.lock() else { return };
+        if self.setting == Compression::WhenIdle {
+            if let Some(is_idle) = g.idle.judge(now, idle::used_by_this_process) {
+                g.level = is_idle.then_some(THIN_LEVEL);
+            }
+            return;
+        }
         if g.unjudged > 0 {
             g.unjudged = g.unjudged.saturating_sub(bytes);
             g.window_start = now;
@@ -124,7 +156,7 @@ impl LineGauge {
         let rate = g.bytes as f64 / elapsed;
         let line_binds = g.waited.as_secs_f64() > 0.3 * elapsed;
         g.level = match (line_binds, rate) {
-            (true, r) if r < THIN_LINE => Some(level_of(r)),
+            (true, r) if r < g.thin => Some(level_of(r)),
             (true, r) if r < SLOW_LINE => Some(1),
             // A line that does not bind while frames are compressed binds again without.
             (false, r) if r < SLOW_LINE => g.level,
@@ -180,6 +212,8 @@ pub struct FrameWriter<'g> {
     stored_bytes: u64,
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// Whether the frame before was compressed to less than three quarters.
+    shrank: bool,
     /// Whether it goes behind all other streams from its next frame on.
     yields: bool,
 }
@@ -223,6 +257,7 @@ impl<'g> FrameWriter<'g> {
             stored_bytes,
             zstd: zstd::bulk::Compressor::default(),
             level: 0,
+            shrank: false,
             yields: false,
         })
     }
@@ -281,7 +316,8 @@ impl<'g> FrameWriter<'g> {
             return Ok(());
         }
         let is_thin = self.gauge.level().is_some_and(|level| level >= THIN_LEVEL);
-        if is_thin && payload_len < THIN_PAYLOAD_GOAL {
+        let thin_goal = if self.shrank { SHRUNK_PAYLOAD_GOAL } else { THIN_PAYLOAD_GOAL };
+        if is_thin && payload_len < thin_goal {
             return Ok(());
         }
         self.flush()
@@ -303,6 +339,7 @@ impl<'g> FrameWriter<'g> {
             Some(packed) => (packed, Some(frame)),
             None => (std::mem::take(&mut frame), None),
         };
+        self.shrank = sent.len() < payload_len / 4 * 3;
         let header = FrameHeader {
             stored_len: sent.len() - FRAME_HEADER_LEN,
             payload_len,

@@ -262,7 +262,7 @@ impl<S: Storage> Source<'_, S> {
         let first_contact = self.is_first_contact(&reader, &welcome)?;
         let expected = reader.root_identity()?;
         let mut compared = false;
-        if belief != welcome.root {
+        if belief != welcome.root && !self.both_hold_nothing(&reader, &welcome)? {
             self.compare()?;
             compared = true;
             plan = self.plan(self.config.policy)?;
@@ -378,6 +378,18 @@ impl<S: Storage> Source<'_, S> {
         let tree = reader.sealed_with()?.filter(|tree| *tree != self.catalog.id());
         Ok(welcome.sealed_with != Some(self.catalog.id())
             || tree.is_some_and(|tree| tree != welcome.target))
+    }
+
+    /// Whether there is nothing to compare, and the plan was made of nothing: the target has nothing below
+    /// its root, and here nothing is known of it, not even the root.
+    fn both_hold_nothing(
+        &self,
+        reader: &CatalogReader,
+        welcome: &Welcome,
+    ) -> Result<bool, SourceError> {
+        Ok(welcome.entries == 0
+            && reader.entry_count()? == 0
+            && reader.get(&RelPath::root())?.is_none())
     }
 
     fn now_ms(&self) -> i64 {

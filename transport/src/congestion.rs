@@ -55,17 +55,24 @@ pub(crate) fn factory(
             Arc::new(cubic)
         }
         Congestion::Bbr => Arc::new(BbrConfig::default()),
-        Congestion::Rate => Arc::new(RateFactory),
+        Congestion::Rate => Arc::new(RateFactory { gate: Arc::clone(&gate) }),
     };
     Arc::new(Factory { inner, closing, gate })
 }
 
-struct RateFactory;
+struct RateFactory {
+    gate: Arc<Gate>,
+}
 
 impl ControllerFactory for RateFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let first = FIRST_WINDOW_DATAGRAMS * u64::from(current_mtu);
-        Box::new(Rate::new(now, current_mtu, first.max(FIRST_WINDOW_BYTES_MIN)))
+        Box::new(Rate::new(
+            now,
+            current_mtu,
+            first.max(FIRST_WINDOW_BYTES_MIN),
+            Arc::clone(&self.gate),
+        ))
     }
 }
 

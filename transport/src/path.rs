@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -116,6 +116,7 @@ pub(crate) struct Gate {
     confirmed: AtomicUsize,
     budget: Mutex<Budget>,
     unsent_bytes: AtomicU64,
+    has_bulk: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -132,15 +133,22 @@ impl Gate {
             confirmed: AtomicUsize::new(usize::from(mtu.initial)),
             budget: Mutex::new(Budget { probes_left: 0, granted_at: None }),
             unsent_bytes: AtomicU64::new(0),
+            has_bulk: AtomicBool::new(false),
         })
     }
 
     /// A bulk stream is opened at this end.
     pub(crate) fn bulk_begins(&self) {
+        self.has_bulk.store(true, Ordering::Relaxed);
         let mut budget = lock(&self.budget);
         if budget.granted_at.is_none() {
             budget.grant(Instant::now());
         }
+    }
+
+    /// Whether a bulk stream was opened at this end.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.has_bulk.load(Ordering::Relaxed)
     }
 
     /// The connection's datagrams are of this size from now on.

@@ -5,7 +5,8 @@
 //! measures, round by round, how many bytes are acknowledged in what time, and keeps a little more
 //! in flight than that rate fills at the shortest round trip seen.
 //!
-//! - *Start*: the window triples every round, later doubles, until two rounds that filled it delivered less than a
+//! - *Start*: the first bulk leaves as a train of packets (`rate/train.rs`), whose answers tell what the
+//!   line may hold: half of it is the next window. It triples every round besides, later doubles, until two rounds that filled it delivered less than a
 //!   quarter more than the best before, or [`QUEUED_SAMPLES`] answers in a row stood in a queue, or a
 //!   tenth of a round was lost. A queue ends it at once, not with the round, so that what was sent too
 //!   much drains before more is. Rounds of a few control messages end nothing.
@@ -24,11 +25,18 @@
 use std::{
     any::Any,
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use quinn::congestion::Controller;
 use quinn_proto::RttEstimator;
+
+use crate::path::Gate;
+
+mod train;
+
+use train::Train;
 
 /// Rounds whose best rate counts.
 const ROUNDS_KEPT: usize = 10;
@@ -81,6 +89,9 @@ pub(super) struct Rate {
     rounds_since_probe: u32,
     /// Whether others fill the queue.
     crowded: bool,
+    train: Train,
+    /// Knows whether bulk has begun.
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +145,7 @@ impl Round {
 }
 
 impl Rate {
-    pub(super) fn new(now: Instant, mtu: u16, first_window: u64) -> Self {
+    pub(super) fn new(now: Instant, mtu: u16, first_window: u64, gate: Arc<Gate>) -> Self {
         Self {
             mtu: u64::from(mtu),
             first_window,
@@ -146,6 +157,8 @@ impl Rate {
             flat_rounds: 0,
             rounds_since_probe: 0,
             crowded: false,
+            train: Train::Waiting,
+            gate,
         }
     }
 
@@ -226,7 +239,7 @@ impl Rate {
     ) {
         self.round.acked += bytes;
         self.round.app_limited |= app_limited;
-        if !app_limited {
+        if !app_limited && !self.train.includes(sent) {
             // What answers a few messages waits for more of them.
             self.round.answered(now.saturating_duration_since(sent), shortest);
         }
@@ -237,6 +250,10 @@ impl Rate {
             };
             self.window = (self.window + bytes * (growth - 1)).min(WINDOW_MAX);
         }
+        let told = self.train.answered(now, sent, bytes, shortest);
+        if let (Phase::Start, Some(window)) = (self.phase, told) {
+            self.window = self.window.max(window);
+        }
         let start_is_over = self.phase == Phase::Start && self.round.queued;
         if sent >= self.round.began || start_is_over {
             self.round_ended(now, shortest);
@@ -245,6 +262,12 @@ impl Rate {
 }
 
 impl Controller for Rate {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
+        if self.train.is_leaving() && self.gate.has_bulk() {
+            self.train.sent(now, bytes, self.mtu);
+        }
+    }
+
     fn on_ack(
         &mut self,
         now: Instant,
@@ -279,8 +302,11 @@ impl Controller for Rate {
         self.window = self.window.max(DATAGRAMS_MIN * self.mtu);
     }
 
+    /// Without bound while the train leaves, which also switches quinn's pacer off.
     fn window(&self) -> u64 {
-        self.window
+        let is_train =
+            self.phase == Phase::Start && self.train.is_leaving() && self.gate.has_bulk();
+        if is_train { u64::MAX } else { self.window }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

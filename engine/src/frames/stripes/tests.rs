@@ -300,3 +300,44 @@ fn frames_of_a_thin_line_stay_within_what_a_reader_takes() {
     assert_eq!(found, wanted);
     assert!(frames <= 6, "{frames} frames: as short as on a fast line");
 }
+
+/// Payloads of the frames of a batch of 24 MiB in pieces of 64 KiB, made by `piece`.
+fn payloads(piece: impl Fn(u64) -> Vec<u8>) -> Vec<usize> {
+    let link = Sent::default();
+    let now = std::time::Instant::now();
+    let gauge = LineGauge::new(Compression::Auto, Duration::from_millis(80), now);
+    let profile = Profile::default();
+    let mut writer = FrameWriter::begin(&link, header(), 1, &gauge, &profile).expect("begun");
+    for number in 0..384 {
+        writer.op(&Op::Literal { bytes: &piece(number) }).expect("written");
+    }
+    writer.finish().expect("finished");
+    let streams = link.streams();
+    let (mut reader, _) = FrameReader::begin(incoming(&streams[0], true)).expect("a batch");
+    let (mut payload, mut lengths) = (Vec::new(), Vec::new());
+    while reader.next_frame(&mut payload).expect("a frame") {
+        lengths.push(payload.len());
+    }
+    lengths
+}
+
+/// On a thin line frames are long where they shrink, and fit the window of their stream where they do
+/// not.
+#[test]
+fn frames_of_a_thin_line_are_long_where_they_shrink() {
+    const MIB: usize = 1 << 20;
+    let text = payloads(|number| format!("{number:>16}").repeat(4_096).into_bytes());
+    assert!(text[0] < 2 * MIB, "nothing is known before the first: {text:?}");
+    let rest = &text[1..text.len() - 1];
+    assert!(rest.len() >= 4 && rest.iter().all(|len| *len >= 4 * MIB - 65_536), "{text:?}");
+    let noise = payloads(|number| {
+        let mut seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut bytes = Vec::with_capacity(65_536);
+        while bytes.len() < 65_536 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bytes.extend_from_slice(&(seed >> 24).to_le_bytes()[..4]);
+        }
+        bytes
+    });
+    assert!(noise.iter().all(|len| *len < 2 * MIB), "{noise:?}");
+}
