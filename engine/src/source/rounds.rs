@@ -141,7 +141,14 @@ impl<S: Storage> Source<'_, S> {
                 return Ok(again);
             }
             let mut receipts = Vec::new();
-            let mut event = self.inbox.recv();
+            let mut event = match self.inbox.try_recv() {
+                Some(event) => event,
+                None if exhausted && again.is_empty() && self.may_foresee(&under_way) => {
+                    again = self.foresee(&mut under_way, index)?;
+                    continue;
+                }
+                None => self.inbox.recv(),
+            };
             // Receipts that wait together are recorded together.
             loop {
                 receipts.extend(self.heard(event, &mut under_way)?);
@@ -155,9 +162,16 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
+    /// Whether all that is to come of this round are receipts of what is written, and nothing failed in it so far.
+    fn may_foresee(&self, under_way: &HashMap<u64, BatchRecord>) -> bool {
+        under_way.len() == self.session.batches_under_way()
+            && self.renewed.is_empty()
+            && self.catalog.can_attempt()
+    }
+
     /// Acts on what the coordinator hears while batches are under way; a receipt comes back with the
     /// batch it is for.
-    fn heard(
+    pub(super) fn heard(
         &mut self,
         event: Event,
         under_way: &mut HashMap<u64, BatchRecord>,
