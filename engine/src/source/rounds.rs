@@ -11,6 +11,9 @@ use crate::plan::LookKind;
 const BATCH_CHANGES: usize = 4_096;
 /// Bytes of files in one batch before it is closed.
 const BATCH_BYTES: u64 = 32 << 20;
+/// Of what moved nothing is sent, unless it changed as well: so many bytes of it count for one. More would leave too
+/// few batches for all workers to read at once, fewer make each a batch with syncs and a transaction of its own.
+const MOVED_SHARE: u64 = 8;
 /// Bytes of paths in one batch before it is closed, each with what else its failure may take: a file
 /// that is begun three times and was elsewhere before still leaves a batch whose receipt can name all.
 const BATCH_NAMES: usize = (1 << 20) - 2 * (PATH_LEN_MAX + FAILURE_COST);
@@ -252,8 +255,9 @@ fn next_batch(
     let (mut bytes, mut names) = (0u64, 0);
     while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES && names < BATCH_NAMES {
         let Some(change) = next()? else { break };
-        if let Change::Look { size, .. } = &change {
-            bytes = bytes.saturating_add(*size);
+        if let Change::Look { size, moved_from, .. } = &change {
+            let weighs = if moved_from.is_some() { size / MOVED_SHARE } else { *size };
+            bytes = bytes.saturating_add(weighs);
         }
         names += names_of(&change);
         changes.push(change);
