@@ -16,7 +16,8 @@
 //!    of files set; directories removed from the deepest up; directories' metadata and times set,
 //!    the deepest first.
 //! 5. Sync all: the tree is durable in its new state.
-//! 6. The catalog commits the entries, their facts, and N.
+//! 6. The catalog commits the entries, their facts, and N. The transaction may have been written meanwhile, see
+//!    [`foreseen`].
 //! 7. The receipt goes out; the journal record and the staging folder are removed, unsynced: both
 //!    are harmless when they come back.
 //!
@@ -61,6 +62,7 @@ use crate::stage::{Staged, StagedBatch, folder_name};
 
 mod detach;
 mod displaced;
+mod foreseen;
 pub mod group;
 mod parents;
 mod perform;
@@ -197,6 +199,13 @@ impl<S: Storage> Applier<'_, S> {
             self.profile
                 .time(Stage::Journal, || journal::write(self.storage, self.own, intents))
                 .map_err(Self::disk(first, ApplyStep::Journal, &root))?;
+            if performed.is_empty() && group.peek().is_none() && self.foresees(&together)? {
+                let only = together.into_iter();
+                return only
+                    .map(|batch| self.apply_foreseen(batch))
+                    .next()
+                    .unwrap_or(Ok(Vec::new()));
+            }
             for mut next in together {
                 if !next.intent.actions.is_empty() {
                     self.perform(&mut next, &mut directories)?;
@@ -463,16 +472,36 @@ impl<S: Storage> Applier<'_, S> {
 
     /// Steps 5 to 7, and the receipts.
     fn complete(&self, performed: Vec<Performed>) -> Result<Vec<Receipt>, ApplyError> {
-        let Some(first) = performed.first() else { return Ok(Vec::new()) };
-        let changed = performed.iter().any(|p| !p.intent.actions.is_empty());
-        if changed {
+        if performed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let changed = self.sync_tree(&performed)?;
+        self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
+        self.receipts(performed)
+    }
+
+    /// Step 5, for what changed something; whether anything did.
+    fn sync_tree(&self, performed: &[Performed]) -> Result<bool, ApplyError> {
+        let mut changing = performed.iter().filter(|p| !p.intent.actions.is_empty());
+        let first = changing.next();
+        if let Some(first) = first {
             let synced = self.profile.time(Stage::SyncTree, || self.storage.sync_all());
             let (batch, root) = (first.intent.batch, RelPath::root());
             synced.map_err(Self::disk(batch, ApplyStep::SyncTree, &root))?;
         }
         // Before the facts of inodes are looked at: it moves a change time.
         performed.iter().try_for_each(|batch| self.forget_adopted(batch))?;
-        self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
+        Ok(first.is_some())
+    }
+
+    /// Step 6 of one batch, as it came out.
+    fn commit_as_found(&self, batch: &Performed) -> Result<(), ApplyError> {
+        let batch = std::slice::from_ref(batch);
+        self.profile.time(Stage::Commit, || self.commit(batch, true))
+    }
+
+    /// Step 7, and the receipts.
+    fn receipts(&self, performed: Vec<Performed>) -> Result<Vec<Receipt>, ApplyError> {
         let _cleaning = self.profile.enter(Stage::CleanUp);
         let mut receipts = Vec::with_capacity(performed.len());
         for Performed { intent, mut failures, degraded, failed, adopted, .. } in performed {
@@ -606,29 +635,24 @@ impl<S: Storage> Applier<'_, S> {
     ) -> Result<(), CatalogError> {
         let batch = performed.intent.batch;
         t.note_for(batch)?;
-        for action in &performed.intent.actions {
-            if performed.failed.contains_key(action.path()) {
-                continue;
-            }
-            match action {
-                Action::Lift { from, .. } => {
-                    t.remove(from)?;
-                }
-                // What was below another directory of this name went with that.
-                Action::Place { path, entry, .. } if entry.kind() == EntryKind::Directory => {
-                    t.remove_below(path)?;
-                }
-                Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
-                    t.remove_below(path)?;
-                    t.remove(path)?;
-                }
-                _ => {}
-            }
-        }
+        let done = |a: &&Action| !performed.failed.contains_key(a.path());
+        performed.intent.actions.iter().filter(done).try_for_each(|action| take_away(t, action))?;
+        self.commit_found(t, batch, records, &performed.recipes, history)
+    }
+
+    /// Records what was found at the paths of a batch, and that the batch is applied.
+    fn commit_found(
+        &self,
+        t: &mut CatalogTables<'_>,
+        batch: u64,
+        records: &[(RelPath, Record)],
+        recipes: &HashMap<FileDigest, Recipe>,
+        history: &[Displaced],
+    ) -> Result<(), CatalogError> {
         for (path, record) in records {
             t.put(path, record)?;
         }
-        for (content, recipe) in &performed.recipes {
+        for (content, recipe) in recipes {
             t.put_recipe(content, recipe)?;
         }
         for Displaced { number, record, .. } in history {
@@ -642,6 +666,23 @@ impl<S: Storage> Applier<'_, S> {
         t.put_history_of(batch, &kept)?;
         t.set_applied_batch(batch)
     }
+}
+
+/// Takes out of the catalog what an action took away.
+fn take_away(t: &mut CatalogTables<'_>, action: &Action) -> Result<(), CatalogError> {
+    match action {
+        Action::Lift { from, .. } => drop(t.remove(from)?),
+        // What was below another directory of this name went with that.
+        Action::Place { path, entry, .. } if entry.kind() == EntryKind::Directory => {
+            t.remove_below(path)?;
+        }
+        Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
+            t.remove_below(path)?;
+            t.remove(path)?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// The facts of what this batch touched but did not make: a directory written in, a file given a

@@ -299,26 +299,73 @@ impl Catalog {
         durability: Durability,
         change: impl FnOnce(&mut CatalogTables<'_>) -> Result<T>,
     ) -> Result<T> {
+        self.transact(durability, false, |tables| Ok((change(tables)?, Keep::All)))
+    }
+
+    /// Runs `change` in one transaction, of which nothing is left when it says so: for what is recorded before it is
+    /// known to be true. Readers see none of it before that, but hints of where content and inodes are. No other
+    /// change is made meanwhile.
+    ///
+    /// # Errors
+    /// Those of `change`, and [`CatalogError::Database`].
+    pub fn attempt<T>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&mut CatalogTables<'_>) -> Result<(T, Keep)>,
+    ) -> Result<T> {
+        self.transact(durability, true, change)
+    }
+
+    /// Whether so few keys wait for their index that an [attempt](Self::attempt), which keeps them twice, is no burden.
+    #[must_use]
+    pub fn can_attempt(&self) -> bool {
+        lock(&self.pending).can_note()
+    }
+
+    fn transact<T>(
+        &self,
+        durability: Durability,
+        may_be_undone: bool,
+        change: impl FnOnce(&mut CatalogTables<'_>) -> Result<(T, Keep)>,
+    ) -> Result<T> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if may_be_undone {
+            lock(&self.pending).note();
+        }
         let mut txn = self.db.begin_write().step("begin to write")?;
         txn.set_durability(durability).map_err(redb::Error::from).step("set durability")?;
         // A killed process must not cost a walk of the whole database at the next start.
         txn.set_quick_repair(matches!(durability, Durability::Immediate));
         let result = (|| {
             let mut tables = CatalogTables::open(&txn, self.role, &self.pending)?;
-            let result = change(&mut tables)?;
-            tables.finish()?;
+            let (result, keep) = change(&mut tables)?;
+            if keep == Keep::All {
+                tables.finish()?;
+            }
             drop(tables);
-            txn.commit().step("commit")?;
-            Ok(result)
+            match keep {
+                Keep::All => txn.commit().step("commit")?,
+                Keep::Nothing => txn.abort().step("abort")?,
+            }
+            Ok((result, keep))
         })();
         match &result {
-            Ok(_) => lock(&self.pending).committed(),
+            Ok((_, Keep::All)) => lock(&self.pending).committed(),
+            Ok((_, Keep::Nothing)) => lock(&self.pending).undone(),
             // The catalog on disk is marked as not indexed, and stays so.
             Err(_) => lock(&self.pending).forget_all(),
         }
-        result
+        result.map(|(result, _)| result)
     }
+}
+
+/// What is left of a transaction that was [attempted](Catalog::attempt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All of it.
+    All,
+    /// None of it: the catalog is as before.
+    Nothing,
 }
 
 /// Records indexed in one transaction when a catalog is indexed anew.

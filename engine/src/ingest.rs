@@ -36,6 +36,7 @@ mod delta;
 mod index;
 mod large;
 mod large_ahead;
+mod moved;
 mod queue;
 mod signing;
 
@@ -155,6 +156,8 @@ pub struct Ingest<'a, S: Storage> {
     /// The directory opened last.
     parent: Option<(RelPath, S::Directory)>,
     chunker: Option<Chunker>,
+    /// What is read of files that moved.
+    buf: Vec<u8>,
     /// Whether the catalog has files cut by an older chunking, once asked.
     older_held: Option<bool>,
     older_chunker: Option<Chunker>,
@@ -232,6 +235,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
             is_over: None,
             parent: None,
             chunker: None,
+            buf: Vec::new(),
             older_held: None,
             older_chunker: None,
         }
@@ -448,38 +452,6 @@ impl<'a, S: Storage> Ingest<'a, S> {
         Ok(batch.put(&op, path.clone(), record, None, kind)?)
     }
 
-    /// Sends a move, when the target holds at `from` what is now `entry`. Otherwise the former path
-    /// is removed here, since nobody else will.
-    fn try_move(
-        &self,
-        from: &RelPath,
-        path: &RelPath,
-        entry: &Entry,
-        recipe: Option<Arc<Recipe>>,
-        stat: &Stat,
-        batch: &mut Batch<'_, '_, '_>,
-    ) -> Result<bool, Failure> {
-        let Some(old) = self.catalog.get(from)?.map(|r| r.entry) else { return Ok(false) };
-        if !old.same_but_metadata(entry) {
-            if !self.stands(from) {
-                self.remove(from.clone(), old.digest(), batch)?;
-            }
-            return Ok(false);
-        }
-        let record = Record { entry: entry.clone(), facts: self.facts(stat) };
-        let op = Op::Move {
-            from: from.clone(),
-            expected: old.digest(),
-            to: path.clone(),
-            entry: entry.clone(),
-        };
-        if !self.stands(from) {
-            batch.record.effects.push(Effect::Remove { path: from.clone(), moved: true });
-        }
-        batch.put(&op, path.clone(), record, recipe, EffectKind::Moved(from.clone()))?;
-        Ok(true)
-    }
-
     /// Whether anything stands at `path` at the source.
     fn stands(&self, path: &RelPath) -> bool {
         let Some((parent, name)) = path.split() else { return true };
@@ -487,30 +459,6 @@ impl<'a, S: Storage> Ingest<'a, S> {
             .open_directory(self.storage.root(), parent.as_bytes())
             .and_then(|d| self.storage.stat(Object::Named(&d, name)))
             .is_ok()
-    }
-
-    fn moved_file(
-        &mut self,
-        from: &RelPath,
-        path: &RelPath,
-        stat: &Stat,
-        batch: &mut Batch<'_, '_, '_>,
-    ) -> Result<bool, Failure> {
-        let Some(old) = self.catalog.get(from)? else { return Ok(false) };
-        if old.facts == Some(LocalFacts::of(stat)) {
-            // Not even the change time moved: a directory above was renamed, the file untouched.
-            return self.try_move(from, path, &old.entry, None, stat, batch);
-        }
-        // The rename itself changed the change time; only its bytes prove the content the same.
-        let expected = self.catalog.expected(&old.entry)?;
-        let storage = self.storage;
-        let mut chunker = self.chunker.take();
-        let (directory, name) = self.parent_of(path)?;
-        let described = describe_file(storage, directory, &name, expected.as_ref(), &mut chunker);
-        self.chunker = chunker;
-        let (entry, recipe, stat) = described?;
-        Progress::add(&self.progress.read_bytes, stat.size);
-        self.try_move(from, path, &entry, recipe.map(Arc::new), &stat, batch)
     }
 
     /// Reads a small file, unless it was `read` already, and sends it.

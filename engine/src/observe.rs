@@ -9,8 +9,8 @@ use std::io;
 use farshore_core::chunking::{Chunker, ChunkingId, zero_part};
 use farshore_core::codec::DecodeError;
 use farshore_core::entry::{DeviceNumber, Entry, Metadata, NameAndValue, Xattrs};
-use farshore_core::limits::SMALL_FILE_MAX;
-use farshore_core::recipe::{Extent, FileDigest, Recipe};
+use farshore_core::limits::{CHUNK_LEN_MAX, SMALL_FILE_MAX};
+use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 
 use crate::io::batch::StepError;
 use crate::io::{FileKind, Object, Stat, Storage};
@@ -227,6 +227,83 @@ fn drain<E>(chunker: &mut Chunker, visit: Visit<'_, E>) -> Result<(), E> {
         visit(cut.extent, &chunker.bytes()[cut.range])?;
     }
     Ok(())
+}
+
+/// Whether `file` has the content of `recipe`, of which no part is zeros: read once, and hashed by the chunks that
+/// the recipe names, without a search for where they end. A file that is shorter or longer has not.
+///
+/// # Errors
+/// [`ObserveError`].
+fn has_chunks<S: Storage>(
+    storage: &S,
+    file: &S::File,
+    stat: &Stat,
+    recipe: &Recipe,
+    buf: &mut Vec<u8>,
+) -> Result<bool, ObserveError> {
+    if recipe.size() != stat.size {
+        return Ok(false);
+    }
+    let (mut offset, mut rest) = (0, recipe.extents.as_slice());
+    while !rest.is_empty() {
+        // As many as are read at once, one at least.
+        let mut len = 0;
+        let fits = rest.iter().take_while(|extent| {
+            let first = len == 0;
+            let all = len + usize::try_from(extent.len()).unwrap_or(usize::MAX).min(CHUNK_LEN_MAX);
+            let fits = first || all <= READ_WINDOW;
+            len = if fits { all } else { len };
+            fits
+        });
+        let (together, others) = rest.split_at(fits.count());
+        rest = others;
+        buf.resize(buf.len().max(len), 0);
+        if storage.read_at(file, offset, &mut buf[..len]).at_step("reading it")? != len {
+            return Ok(false);
+        }
+        let mut bytes = &buf[..len];
+        for extent in together {
+            let Extent::Chunk { id, len } = *extent else { return Ok(false) };
+            let Some((chunk, after)) = bytes.split_at_checked(len as usize) else {
+                return Ok(false);
+            };
+            if ChunkId::of(chunk) != id {
+                return Ok(false);
+            }
+            bytes = after;
+        }
+        offset += len as u64;
+    }
+    Ok(true)
+}
+
+/// The entry of a regular file if it still has the content of `recipe`, and its facts; `None` when it has not, or has
+/// zeros, which are looked for and not read: [`describe_file`] tells what it is.
+///
+/// # Errors
+/// [`ObserveError::Changed`] when it changed meanwhile.
+pub fn describe_if_same<S: Storage>(
+    storage: &S,
+    directory: &S::Directory,
+    name: &[u8],
+    recipe: &Recipe,
+    buf: &mut Vec<u8>,
+) -> Result<Option<(Entry, Stat)>, ObserveError> {
+    if !recipe.extents.iter().all(|extent| matches!(extent, Extent::Chunk { .. })) {
+        return Ok(None);
+    }
+    let file = storage.open_file(directory, name).at_step("opening it")?;
+    let before = storage.stat(Object::File(&file)).at_step("looking at it")?;
+    if !has_chunks(storage, &file, &before, recipe, buf)? {
+        return Ok(None);
+    }
+    let meta = metadata(storage, Object::File(&file), &before)?;
+    let after = storage.stat(Object::File(&file)).at_step("looking at it again")?;
+    if !same_content_facts(&before, &after) {
+        return Err(ObserveError::Changed);
+    }
+    let entry = Entry::File { size: before.size, content: recipe.digest(), meta };
+    Ok(Some((entry, after)))
 }
 
 /// The recipe of `file`, which is shorter than `stat` says where the file is.

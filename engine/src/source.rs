@@ -138,6 +138,7 @@ fn with_source<S: Storage, T>(
             next_batch: 1,
             striping: Striping::ONE,
             renewed: HashSet::new(),
+            is_foreseen: false,
             foreign: 0,
             keys: None,
             beat: None,
@@ -240,6 +241,8 @@ struct Source<'a, S: Storage> {
     striping: Striping,
     /// Paths that this round could not build: the next one sends them again.
     renewed: HashSet<RelPath>,
+    /// Whether what was recorded last was written before its receipts came.
+    is_foreseen: bool,
     /// Entries that the target has found to be other than they were applied, since the last comparison.
     foreign: u64,
     /// What the target said of its keys last, to be given to the owner of a session that stands.

@@ -107,6 +107,10 @@ impl Policy for Policies {
         verdicts
     }
 
+    fn may_concern(&self, at_root: bool, name: &[u8]) -> bool {
+        self.configured.iter().any(Configured::has_exclude) || self.rules.may_concern(at_root, name)
+    }
+
     fn rules(&self) -> Vec<String> {
         let mut all = self.rules.rules();
         for configured in &self.configured {

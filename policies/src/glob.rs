@@ -184,6 +184,18 @@ impl Glob {
         self.directory_only
     }
 
+    /// With what byte the name begins of all that the pattern matches, and whether all of it lies in the root.
+    /// `None` when there is no such byte, or what is above the name counts.
+    #[must_use]
+    pub(crate) fn first_byte(&self) -> Option<(u8, bool)> {
+        let first = match &self.matcher {
+            Matcher::Literal(body) if self.name_only || !body.contains(&b'/') => body.first(),
+            Matcher::Wild(_) if self.name_only => self.head.first(),
+            _ => None,
+        };
+        first.map(|&byte| (byte, self.anchored))
+    }
+
     /// Whether the pattern matches `path`: components joined by `/`, no `/` at either end. The
     /// root, an empty path, matches nothing.
     #[must_use]

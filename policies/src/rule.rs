@@ -196,6 +196,11 @@ impl Rule {
         &self.origin
     }
 
+    /// As [`Glob::first_byte`]; a rule without a pattern has none.
+    pub(crate) fn first_byte(&self) -> Option<(u8, bool)> {
+        self.glob.as_ref().and_then(Glob::first_byte)
+    }
+
     /// Whether `candidate` is meant, its age taken at `now`. The root never is.
     #[must_use]
     pub fn is_match(&self, candidate: &Candidate<'_>, now: Timestamp) -> bool {

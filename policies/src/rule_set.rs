@@ -46,6 +46,29 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     /// Of each rule, whether it has decided anything; clones share it.
     decided: Arc<[AtomicBool]>,
+    concerned: Arc<Concerned>,
+}
+
+/// By the first byte of its name, whether any rule may match an entry: nearly none may, and a look at one byte costs
+/// less than a path.
+#[derive(Debug)]
+struct Concerned {
+    anywhere: [bool; 256],
+    at_root: [bool; 256],
+}
+
+impl Concerned {
+    fn by(rules: &[Rule]) -> Self {
+        let mut concerned = Self { anywhere: [false; 256], at_root: [false; 256] };
+        for rule in rules {
+            match rule.first_byte() {
+                Some((byte, true)) => concerned.at_root[usize::from(byte)] = true,
+                Some((byte, false)) => concerned.anywhere[usize::from(byte)] = true,
+                None => concerned.anywhere = [true; 256],
+            }
+        }
+        concerned
+    }
 }
 
 /// Gathers the rules of a [`RuleSet`].
@@ -106,6 +129,13 @@ impl Policy for RuleSet {
     fn rules(&self) -> Vec<String> {
         self.rules.iter().map(ToString::to_string).collect()
     }
+
+    fn may_concern(&self, at_root: bool, name: &[u8]) -> bool {
+        let Concerned { anywhere, at_root: in_root } = &*self.concerned;
+        // No name is empty; of one that were nothing is known.
+        let Some(first) = name.first().map(|&byte| usize::from(byte)) else { return true };
+        anywhere[first] || (at_root && in_root[first])
+    }
 }
 
 impl RuleSetBuilder {
@@ -151,7 +181,8 @@ impl RuleSetBuilder {
             rules.extend(DEFAULTS.map(|text| built_in(text, Origin::Default)));
         }
         let decided = rules.iter().map(|_| AtomicBool::new(false)).collect();
-        RuleSet { now, rules, decided }
+        let concerned = Arc::new(Concerned::by(&rules));
+        RuleSet { now, rules, decided, concerned }
     }
 
     fn add(&mut self, sense: Action, text: &[u8], origin: Origin) -> Result<&mut Self, RuleError> {
@@ -285,6 +316,47 @@ mod tests {
         let content = b"x\n".repeat(RULES_MAX);
         let error = builder.push_file(Action::Exclude, "x", &content).expect_err("one too many");
         assert_eq!(*error.reason(), Reason::TooMany);
+    }
+
+    /// Of each name that a rule decides about, the engine is told to ask; of others, as far as a byte tells, not to.
+    #[test]
+    fn what_rules_may_decide_about_is_asked() {
+        let texts: [&[u8]; 9] = [
+            b"*.tmp",
+            b"/scratch/",
+            b"a/b",
+            b"[xy]z",
+            b"**/deep",
+            b"size>1G",
+            b"/q*",
+            b"name",
+            b"\\*s",
+        ];
+        let names =
+            ["x.tmp", "scratch", "b", "yz", "deep", "quite", "name", "*s", ".zfs", ".nfs1", "Zeit"];
+        for text in [None].into_iter().chain(texts.map(Some)) {
+            let mut builder = RuleSet::builder(NOW);
+            if let Some(text) = text {
+                builder.push(Action::Exclude, text).expect("a rule");
+            }
+            let rules = builder.build();
+            for parent in ["", "a", "a/c"] {
+                for name in names.into_iter().chain(DEFAULTS) {
+                    let name = name.trim_matches('/').split(' ').next().expect("a name");
+                    let path = [parent, name].join("/");
+                    let path = path.trim_start_matches('/').as_bytes();
+                    let kinds = [EntryKind::File, EntryKind::Directory];
+                    let decided = kinds.map(|kind| action(&rules, path, kind));
+                    if decided != [Action::Replicate; 2] {
+                        let asked = rules.may_concern(parent.is_empty(), name.as_bytes());
+                        assert!(asked, "{text:?} decides about {}", path.escape_ascii());
+                    }
+                }
+            }
+        }
+        let rules = RuleSet::builder(NOW).build();
+        assert!(!rules.may_concern(true, b"home") && !rules.may_concern(false, b"lost+found"));
+        assert!(rules.may_concern(true, b"lost+found") && rules.may_concern(false, b".nfs"));
     }
 
     #[test]

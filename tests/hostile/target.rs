@@ -12,6 +12,7 @@ use farshore_core::entry::{Entry, Metadata};
 use farshore_core::path::RelPath;
 use farshore_core::recipe::FileDigest;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::catalog::{Catalog, CatalogConfig, CatalogRole};
 use farshore_engine::deadline::within;
 use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader};
 use farshore_proto::close::CloseCode;
@@ -404,4 +405,64 @@ fn a_hostile_target_learns_and_breaks_nothing() {
     // The source is as good as ever.
     expect(&site.local(&[]), 0, &[]);
     crate::common::assert_equal_trees(&site.source, &site.target);
+}
+
+/// What the source's catalog in the state folder `state` has: entries, and whether each of these paths is one.
+fn recorded(site: &Site, state: &str, paths: &[&str]) -> (u64, Vec<bool>) {
+    let folders = std::fs::read_dir(site.path(state)).unwrap().map(|entry| entry.unwrap().path());
+    let found = folders.map(|folder| folder.join("catalog.redb")).find(|path| path.exists());
+    let config = CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([1; 16]),
+    };
+    let catalog = Catalog::open(&found.expect("a catalog"), &config).unwrap();
+    let reader = catalog.reader().unwrap();
+    let is_there =
+        |path: &&str| reader.get(&RelPath::new(path.as_bytes()).unwrap()).unwrap().is_some();
+    (reader.entry_count().unwrap(), paths.iter().map(is_there).collect())
+}
+
+/// Long enough for the source to have written all it foresees.
+const FORESEEN: Duration = Duration::from_millis(300);
+
+/// The source writes down what is under way before it hears of it: none of it stays that no receipt has named.
+#[test]
+fn nothing_is_recorded_that_no_receipt_has_said_is_durable() {
+    let site = Site::new();
+    std::fs::create_dir(site.source.join("in")).unwrap();
+    std::fs::write(site.source.join("in/a"), "alpha").unwrap();
+    std::fs::write(site.source.join("in/b"), "beta").unwrap();
+    let paths = ["in", "in/a", "in/b"];
+
+    let out = run(
+        &site,
+        |l| {
+            empty(l);
+            batch(l);
+            std::thread::sleep(FORESEEN);
+            l.close(CloseCode::Internal as u32, "no receipt");
+        },
+        "unheard",
+    );
+    assert_eq!(out.status.code(), Some(4), "{}", shown(&out));
+    assert_eq!(recorded(&site, "unheard", &paths), (0, vec![false; 3]));
+
+    let out = run(
+        &site,
+        |l| {
+            empty(l);
+            let number = batch(l).unwrap_or(0);
+            std::thread::sleep(FORESEEN);
+            let path = RelPath::new(*b"in/b").unwrap();
+            let failures = vec![Failure { path, kind: FailureKind::Refused, text: "no".into() }];
+            say(l, &Message::Receipt(Receipt { batch: number, failures, degraded: Vec::new() }));
+            seal(l, Message::Sealed);
+        },
+        "refused",
+    );
+    assert_eq!(out.status.code(), Some(6), "{}", shown(&out));
+    assert_eq!(recorded(&site, "refused", &paths), (2, vec![true, true, false]));
+    // Each was counted once, although it was written twice.
+    assert!(shown(&out).contains("3 written"), "{}", shown(&out));
 }

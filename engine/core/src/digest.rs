@@ -36,30 +36,45 @@ pub fn bucket_of(name: &[u8]) -> u8 {
 
 /// Builds a directory's digest from its children in name order.
 #[derive(Debug, Clone)]
-pub struct DirectoryHasher(blake3::Hasher);
+pub struct DirectoryHasher {
+    hasher: blake3::Hasher,
+    /// Children not hashed yet: many at once cost a fraction of what each of their few bytes would by itself.
+    held: Vec<u8>,
+}
+
+/// Bytes of children that are hashed at once.
+const HELD: usize = 16 << 10;
 
 impl Default for DirectoryHasher {
     fn default() -> Self {
-        Self(blake3::Hasher::new_derive_key("farshore directory digest v1"))
+        let hasher = blake3::Hasher::new_derive_key("farshore directory digest v1");
+        Self { hasher, held: Vec::new() }
     }
 }
 
 impl DirectoryHasher {
     /// Adds a child: its name, its encoded entry, and its digest if it is a directory.
     pub fn add(&mut self, name: &[u8], encoded: &[u8], below: Option<&DirectoryDigest>) {
-        self.0.update(&(name.len() as u64).to_le_bytes());
-        self.0.update(name);
-        self.0.update(&(encoded.len() as u64).to_le_bytes());
-        self.0.update(encoded);
+        self.held.extend_from_slice(&(name.len() as u64).to_le_bytes());
+        self.held.extend_from_slice(name);
+        self.held.extend_from_slice(&(encoded.len() as u64).to_le_bytes());
+        self.held.extend_from_slice(encoded);
         if let Some(below) = below {
-            self.0.update(&below.0);
+            self.held.extend_from_slice(&below.0);
+        }
+        if self.held.len() >= HELD {
+            self.hasher.update(&self.held);
+            self.held.clear();
         }
     }
 
-    /// The digest.
-    #[must_use]
-    pub fn finish(&self) -> DirectoryDigest {
-        DirectoryDigest(*self.0.finalize().as_bytes())
+    /// The digest; the next child begins another directory.
+    pub fn finish(&mut self) -> DirectoryDigest {
+        self.hasher.update(&self.held);
+        let digest = DirectoryDigest(*self.hasher.finalize().as_bytes());
+        self.held.clear();
+        self.hasher.reset();
+        digest
     }
 }
 

@@ -107,6 +107,11 @@ pub trait Policy: Send + Sync {
     fn is_trivial(&self) -> bool {
         false
     }
+    /// Whether the verdict on an entry of this name may be another one than [`Verdict::REPLICATE`], or be remembered:
+    /// the engine need not ask about one for which it may not. `at_root` is whether it lies in the share's root.
+    fn may_concern(&self, _at_root: bool, _name: &[u8]) -> bool {
+        true
+    }
     /// What the answers depend on, besides the candidate and the time of the cut.
     fn identity(&self) -> PolicySet {
         let mut rules = blake3::Hasher::new();

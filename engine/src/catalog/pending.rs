@@ -18,6 +18,9 @@ use farshore_core::recipe::FileDigest;
 /// Keys of each kind that wait at most: some 20 MiB, and many to a page of the table.
 const PENDING_MAX: usize = 1 << 17;
 
+/// Keys that may wait where they are kept twice, so that a transaction can be undone.
+const NOTED_MAX: usize = 1 << 14;
+
 /// Keys that wait, shared by the one writer and all readers. Nobody holds its lock over a call of the
 /// database.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(super) struct Pending {
     settling: Arc<Keys>,
     /// Keys of committed entries are gone: only indexing anew brings them back.
     lost: bool,
+    /// What was here before the transaction under way, where that may be undone.
+    noted: Option<Box<Self>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -80,9 +85,28 @@ impl Pending {
         all
     }
 
+    /// Whether [`Self::note`] is no burden.
+    pub(super) fn can_note(&self) -> bool {
+        self.new.contents.len().max(self.new.inodes.len()) <= NOTED_MAX
+    }
+
+    /// A transaction begins that may be [undone](Self::undone).
+    pub(super) fn note(&mut self) {
+        let (new, settling) = (self.new.clone(), Arc::clone(&self.settling));
+        self.noted = Some(Box::new(Self { new, settling, lost: self.lost, noted: None }));
+    }
+
     /// The transaction is committed.
     pub(super) fn committed(&mut self) {
         self.settling = Arc::default();
+        self.noted = None;
+    }
+
+    /// The transaction was not to be: what waits is what waited before.
+    pub(super) fn undone(&mut self) {
+        if let Some(before) = self.noted.take() {
+            *self = *before;
+        }
     }
 
     /// The transaction failed: what it added is of no entry, and with it goes what waited.

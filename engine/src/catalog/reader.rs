@@ -510,11 +510,8 @@ pub(super) fn for_children(
         let Some(name) = key.value().strip_prefix(prefix.as_slice()) else { break };
         let entry = entry_part(value.value())?;
         let below = if is_directory(entry) {
-            let child = directory.join(name).map_err(|source| CatalogError::Damaged {
-                table: "entries",
-                source: DecodeError::Path { what: "child", source },
-            })?;
-            Some(read_below(directories, &child.key())?)
+            // Both tables have the same keys.
+            Some(read_below(directories, key.value())?)
         } else {
             None
         };

@@ -571,6 +571,7 @@ impl<'t> CatalogTables<'t> {
     /// [`CatalogError`].
     pub fn seal(&mut self) -> Result<RootDigest> {
         self.store_counts()?;
+        let mut hasher = DirectoryHasher::default();
         loop {
             let Some(key) = self
                 .dirty
@@ -590,7 +591,6 @@ impl<'t> CatalogTables<'t> {
                 self.directories.remove(key.as_slice()).step("remove directory digest")?;
                 continue;
             }
-            let mut hasher = DirectoryHasher::default();
             for_children(&self.entries, &self.directories, &directory, |name, entry, below| {
                 hasher.add(name, entry, below.as_ref());
                 Ok(())

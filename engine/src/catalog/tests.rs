@@ -365,3 +365,48 @@ fn former_entries_are_noted_from_the_first_point_on_until_their_set_is_pruned() 
     assert_eq!((reader.undo_floor().expect("floor"), sequences), (Some(2), vec![2, 3]));
     assert_eq!(reader.history_totals().expect("totals"), (1, 10));
 }
+
+/// What was attempted and not kept is as if it had not been, what waits for its index as well.
+#[test]
+fn an_attempt_that_is_not_kept_leaves_nothing() {
+    let catalog = open(CatalogRole::Source);
+    let root = put_all(&catalog, &[("a", directory()), ("a/x", file(b"1", 10))]);
+    let settled = catalog.settle();
+    settled.expect("settled");
+    let waits = [("a/y", file(b"2", 11))];
+    let with_waiting = put_all(&catalog, &waits);
+    let attempt = |keep| {
+        let tried = catalog.attempt(Durability::None, |t| {
+            t.put(&path("a/z"), &file(b"3", 12))?;
+            t.put(&path("a/x"), &file(b"4", 13))?;
+            t.remove(&path("a/y"))?;
+            t.settle()?;
+            Ok((t.seal()?, keep))
+        });
+        tried.expect("tried")
+    };
+    let found = || {
+        let reader = catalog.reader().expect("reader");
+        let inodes = [10, 11, 12, 13].map(|inode| reader.path_of_inode(inode).expect("read"));
+        let contents = [b"1", b"2", b"3", b"4"]
+            .map(|content| reader.has_content(&FileDigest::of_small(content)).expect("read"));
+        let counts = (reader.entry_count().expect("read"), reader.content_bytes().expect("read"));
+        (inodes, contents, counts, reader.root_digest().expect("read"))
+    };
+    let before = found();
+    assert_eq!(before.3, with_waiting);
+    assert_ne!(root, with_waiting);
+    let other = attempt(Keep::Nothing);
+    assert_ne!(other, with_waiting);
+    assert_eq!(found(), before);
+    // Nothing was lost of what waited: the catalog counts as indexed once that is settled.
+    catalog.settle().expect("settled");
+    assert_eq!(found(), before);
+    assert_eq!(catalog.reader().expect("reader").meta_u64("indexed").expect("read"), 1);
+    assert_eq!(attempt(Keep::All), other);
+    let [x, y, z, moved] = found().0;
+    assert_eq!((x, y), (None, None));
+    assert_eq!((z, moved), (Some(path("a/z")), Some(path("a/x"))));
+    assert_eq!(found().1, [false, false, true, true]);
+    assert_eq!(found().3, other);
+}

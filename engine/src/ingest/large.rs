@@ -37,10 +37,10 @@ pub(super) struct LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> {
 
 /// Content of one chunk has no recipe stored: its digest is that chunk's. Of other content whose
 /// recipe is lost this names a chunk that no file has.
-fn of_one_chunk(content: FileDigest, size: u64) -> Option<Arc<Recipe>> {
+pub(super) fn of_one_chunk(content: FileDigest, size: u64) -> Option<Recipe> {
     let len = u32::try_from(size).ok().filter(|&l| l > 0 && l as usize <= CHUNK_LEN_MAX)?;
     let extents = vec![Extent::Chunk { id: ChunkId(content.0), len }];
-    Some(Arc::new(Recipe { chunking: ChunkingId::for_size(size), extents }))
+    Some(Recipe { chunking: ChunkingId::for_size(size), extents })
 }
 
 struct Twin {
@@ -73,7 +73,7 @@ impl<'s, 'a, 'b, 'w, 'g, 'd, S: Storage> LargeSender<'s, 'a, 'b, 'w, 'g, 'd, S> 
         let basis = basis.filter(|(content, _)| !ingest.index.is_distrusted(&ChunkId(content.0)));
         if let Some((content, size)) = basis
             && let Some(recipe) =
-                sender.recipe_of(&content)?.or_else(|| of_one_chunk(content, size))
+                sender.recipe_of(&content)?.or_else(|| of_one_chunk(content, size).map(Arc::new))
         {
             let mut offset = 0;
             let mut places = HashMap::with_capacity(recipe.extents.len());

@@ -1,4 +1,4 @@
-//! Small files that are read ahead of their turn.
+//! Small files that are read ahead of their turn; files that moved, in `tests/moved.rs`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -19,6 +19,8 @@ use crate::frames::{Compression, LineGauge};
 use crate::io::sim::{Fault, SimConfig, SimDisk, SimStorage};
 use crate::plan::LookKind;
 use crate::profile::Profile;
+
+mod moved;
 
 /// Takes everything, says nothing.
 struct Sink;
@@ -96,12 +98,6 @@ fn batch_for(
     now: WallClock<'_>,
     racy_ns: i64,
 ) -> (BatchRecord, Vec<Problem>) {
-    let config = CatalogConfig {
-        role: CatalogRole::Source,
-        cache_bytes: 1 << 20,
-        fresh_id: StoreId([1; 16]),
-    };
-    let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
     let put = |tables: &mut CatalogTables<'_>| {
         known.iter().try_for_each(|name| {
             let (content, meta) = (FileDigest::of_small(name.as_bytes()), Metadata::default());
@@ -109,6 +105,23 @@ fn batch_for(
             tables.put(&path(name), &Record { entry, facts: None })
         })
     };
+    batch_after(put, storage, changes, now, racy_ns)
+}
+
+/// The same for a target of which the source knows what `put` records.
+fn batch_after(
+    put: impl FnOnce(&mut CatalogTables<'_>) -> Result<(), CatalogError>,
+    storage: &SimStorage,
+    changes: Vec<Change>,
+    now: WallClock<'_>,
+    racy_ns: i64,
+) -> (BatchRecord, Vec<Problem>) {
+    let config = CatalogConfig {
+        role: CatalogRole::Source,
+        cache_bytes: 1 << 20,
+        fresh_id: StoreId([1; 16]),
+    };
+    let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
     catalog.update(Durability::None, put).expect("put");
     let (index, progress, profile) = (RunIndex::default(), Progress::default(), Profile::default());
     let desk = SignDesk::new(&Sink, 1);

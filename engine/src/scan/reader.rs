@@ -213,8 +213,10 @@ impl<S: Storage> Reader<'_, S> {
     /// Asks the policy.
     fn judge(&self, parent: &RelPath, names: &Names, found: &mut [Found]) {
         // What is no path travels nowhere.
+        let at_root = parent.is_root();
         let seen: Vec<_> = found
             .iter_mut()
+            .filter(|(start, _)| self.policy.may_concern(at_root, names.get(*start)))
             .filter_map(|(start, look)| match look {
                 Look::Seen(stat) => {
                     let (path, stat) = (parent.join(names.get(*start)).ok()?, *stat);
@@ -223,6 +225,9 @@ impl<S: Storage> Reader<'_, S> {
                 _ => None,
             })
             .collect();
+        if seen.is_empty() {
+            return;
+        }
         let candidates: Vec<_> = seen.iter().map(|(path, stat, _)| candidate(path, stat)).collect();
         let verdicts = self.policy.exclude(&candidates);
         drop(candidates);

@@ -1,5 +1,9 @@
 //! Acting on receipts: what is durable at the target enters the catalog, what could not be built is sent
 //! again.
+//!
+//! Guarantees: nothing is committed to the catalog that no receipt has said is durable. When nothing is left to be
+//! sent, what is under way is written into a transaction while the target is still at it, to be committed by its
+//! receipts or to be as if it had not been; so the two ends record the last batches at the same time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -10,10 +14,11 @@ use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
 
 use super::{Source, SourceError};
-use crate::catalog::{CatalogError, CatalogTables};
+use crate::catalog::{CatalogError, CatalogTables, Keep};
 use crate::ingest::{BatchRecord, Effect, EffectKind, RunIndex};
 use crate::io::{Object, Storage};
 use crate::plan::{Change, LookKind, Problem};
+use crate::profile::Stage;
 use crate::progress::Progress;
 
 /// How the problem of a file begins that the target has no room for.
@@ -23,6 +28,13 @@ const NO_SPACE: &str = "no space for it at the target";
 const KINDS_MAX: usize = 64;
 /// What further kinds are counted as.
 const FURTHER_KINDS: &str = "facts of further kinds";
+
+/// What became of batches that were recorded before their receipts came.
+struct Foreseen {
+    receipts: Vec<(BatchRecord, Receipt)>,
+    /// Why the session ends, if it does.
+    error: Option<SourceError>,
+}
 
 impl<S: Storage> Source<'_, S> {
     /// Records what receipts say is durable; the changes to send again.
@@ -35,12 +47,77 @@ impl<S: Storage> Source<'_, S> {
         let mut renewed = std::mem::take(&mut self.renewed);
         self.catalog.update(Durability::None, |tables| {
             receipts.iter().try_for_each(|(record, receipt)| {
-                self.record(tables, record, receipt, index, &mut renewed, &mut again)
+                self.record(tables, record, &failures_of(receipt), index, &mut renewed, &mut again)
             })
         })?;
         self.renewed = renewed;
+        self.recorded(receipts, index);
+        Ok(again)
+    }
+
+    /// Records all batches under way as if every one of them were applied whole, while the target is at it, and brings
+    /// the digests up to date; commits that only when their receipts say just so. Else it is as if this had not
+    /// been, and the receipts that did come are recorded as ever. The changes to send again.
+    pub(super) fn foresee(
+        &mut self,
+        under_way: &mut HashMap<u64, BatchRecord>,
+        index: &RunIndex,
+    ) -> Result<Vec<Change>, SourceError> {
+        let (catalog, profile) = (self.catalog, self.config.profile);
+        let mut batches: Vec<u64> = under_way.keys().copied().collect();
+        batches.sort_unstable();
+        let (foreseen, keep, recording) = catalog.attempt(Durability::None, |tables| {
+            profile.time(Stage::Record, || {
+                let mut records = batches.iter().filter_map(|batch| under_way.get(batch));
+                let (none, renewed, again) = (HashMap::new(), &mut HashSet::new(), &mut Vec::new());
+                records.try_for_each(|r| self.record(tables, r, &none, index, renewed, again))
+            })?;
+            profile.time(Stage::Seal, || tables.seal())?;
+            profile.time(Stage::Record, || tables.settle())?;
+            let foreseen = self.receipts_of_all(under_way);
+            let as_told = foreseen.error.is_none()
+                && foreseen.receipts.iter().all(|(_, receipt)| receipt.failures.is_empty());
+            let keep = if as_told { Keep::All } else { Keep::Nothing };
+            // To the end of the commit.
+            Ok(((foreseen, keep, profile.enter(Stage::Record)), keep))
+        })?;
+        drop(recording);
+        let Foreseen { receipts, error } = foreseen;
+        let again = match keep {
+            Keep::All => {
+                self.is_foreseen = true;
+                self.recorded(receipts, index);
+                Vec::new()
+            }
+            Keep::Nothing => profile.time(Stage::Record, || self.acknowledged(receipts, index))?,
+        };
+        error.map_or(Ok(again), Err)
+    }
+
+    /// Waits for the receipts of all batches under way, or for the first of them that says of something that it was
+    /// not applied.
+    fn receipts_of_all(&mut self, under_way: &mut HashMap<u64, BatchRecord>) -> Foreseen {
+        let mut receipts: Vec<(BatchRecord, Receipt)> = Vec::new();
+        while !under_way.is_empty() {
+            let event = self.inbox.recv();
+            match self.heard(event, under_way) {
+                Ok(heard) => receipts.extend(heard),
+                Err(error) => return Foreseen { receipts, error: Some(error) },
+            }
+            if receipts.last().is_some_and(|(_, receipt)| !receipt.failures.is_empty()) {
+                break;
+            }
+        }
+        Foreseen { receipts, error: None }
+    }
+
+    /// What receipts say is in the catalog: counts it, and lets go of what was known of it.
+    fn recorded(&mut self, receipts: Vec<(BatchRecord, Receipt)>, index: &RunIndex) {
         for (record, receipt) in receipts {
             count_degraded(&mut self.degraded, &receipt.degraded);
+            let failed = failures_of(&receipt);
+            let applied = record.effects.iter().filter(|e| !failed.contains_key(e.path()));
+            applied.for_each(|effect| self.count(effect));
             let ours: HashSet<&RelPath> = record.effects.iter().map(Effect::path).collect();
             for stray in receipt.failures.iter().filter(|f| !ours.contains(&f.path)) {
                 let text = format!("the target reports: {}", stray.text);
@@ -48,20 +125,27 @@ impl<S: Storage> Source<'_, S> {
             }
             index.retire(&record, receipt.batch);
         }
-        Ok(again)
+    }
+
+    fn count(&self, effect: &Effect) {
+        let counts = &self.progress.applied;
+        match effect {
+            Effect::Put { kind: EffectKind::Written, .. } => Progress::add(&counts.written, 1),
+            Effect::Put { kind: EffectKind::Metadata, .. } => Progress::add(&counts.metadata, 1),
+            Effect::Put { kind: EffectKind::Moved(_), .. } => Progress::add(&counts.moved, 1),
+            Effect::Remove { moved, .. } => Progress::add(&counts.removed, u64::from(!moved)),
+        }
     }
 
     fn record(
         &self,
         tables: &mut CatalogTables<'_>,
         record: &BatchRecord,
-        receipt: &Receipt,
+        failed: &HashMap<&RelPath, &Failure>,
         index: &RunIndex,
         renewed: &mut HashSet<RelPath>,
         again: &mut Vec<Change>,
     ) -> Result<(), CatalogError> {
-        let failed: HashMap<&RelPath, &Failure> =
-            receipt.failures.iter().map(|f| (&f.path, f)).collect();
         for (path, fresh, recipe) in &record.refreshed {
             tables.put(path, fresh)?;
             if let (Some(recipe), Some(content)) = (recipe, fresh.entry.content()) {
@@ -72,7 +156,7 @@ impl<S: Storage> Source<'_, S> {
             // A first name that is sent again may become a new inode: its names are linked again.
             let link = link_of(effect).filter(|(_, leader)| renewed.contains(*leader));
             match failed.get(effect.path()) {
-                None => self.apply_effect(tables, effect)?,
+                None => apply_effect(tables, effect)?,
                 Some(_) if link.is_some() => {}
                 Some(failure) => {
                     let changes = self.failed(effect, failure, index);
@@ -86,36 +170,6 @@ impl<S: Storage> Source<'_, S> {
                     leader: leader.clone(),
                 }),
             );
-        }
-        Ok(())
-    }
-
-    fn apply_effect(
-        &self,
-        tables: &mut CatalogTables<'_>,
-        effect: &Effect,
-    ) -> Result<(), CatalogError> {
-        let counts = &self.progress.applied;
-        match effect {
-            Effect::Put { path, record, recipe, kind } => {
-                tables.put(path, record)?;
-                if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
-                    tables.put_recipe(content, recipe)?;
-                }
-                Progress::add(
-                    match kind {
-                        EffectKind::Written => &counts.written,
-                        EffectKind::Metadata => &counts.metadata,
-                        EffectKind::Moved(_) => &counts.moved,
-                    },
-                    1,
-                );
-            }
-            Effect::Remove { path, moved } => {
-                tables.remove_below(path)?;
-                tables.remove(path)?;
-                Progress::add(&counts.removed, u64::from(!moved));
-            }
         }
         Ok(())
     }
@@ -175,6 +229,27 @@ impl<S: Storage> Source<'_, S> {
         let known = self.catalog.reader().and_then(|r| r.get(from)).ok().flatten()?;
         gone.then(|| Change::Remove { path: from.clone(), expected: known.entry.digest() })
     }
+}
+
+/// What a receipt says of paths that were not applied.
+fn failures_of(receipt: &Receipt) -> HashMap<&RelPath, &Failure> {
+    receipt.failures.iter().map(|f| (&f.path, f)).collect()
+}
+
+fn apply_effect(tables: &mut CatalogTables<'_>, effect: &Effect) -> Result<(), CatalogError> {
+    match effect {
+        Effect::Put { path, record, recipe, .. } => {
+            tables.put(path, record)?;
+            if let (Some(recipe), Some(content)) = (recipe, record.entry.content()) {
+                tables.put_recipe(content, recipe)?;
+            }
+        }
+        Effect::Remove { path, .. } => {
+            tables.remove_below(path)?;
+            tables.remove(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds what a receipt counted. Numbers and words are the peer's: neither may overflow or fill memory.

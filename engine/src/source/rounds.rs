@@ -11,6 +11,9 @@ use crate::plan::LookKind;
 const BATCH_CHANGES: usize = 4_096;
 /// Bytes of files in one batch before it is closed.
 const BATCH_BYTES: u64 = 32 << 20;
+/// Of what moved nothing is sent, unless it changed as well: so many bytes of it count for one. More would leave too
+/// few batches for all workers to read at once, fewer make each a batch with syncs and a transaction of its own.
+const MOVED_SHARE: u64 = 8;
 /// Bytes of paths in one batch before it is closed, each with what else its failure may take: a file
 /// that is begun three times and was elsewhere before still leaves a batch whose receipt can name all.
 const BATCH_NAMES: usize = (1 << 20) - 2 * (PATH_LEN_MAX + FAILURE_COST);
@@ -141,7 +144,14 @@ impl<S: Storage> Source<'_, S> {
                 return Ok(again);
             }
             let mut receipts = Vec::new();
-            let mut event = self.inbox.recv();
+            let mut event = match self.inbox.try_recv() {
+                Some(event) => event,
+                None if exhausted && again.is_empty() && self.may_foresee(&under_way) => {
+                    again = self.foresee(&mut under_way, index)?;
+                    continue;
+                }
+                None => self.inbox.recv(),
+            };
             // Receipts that wait together are recorded together.
             loop {
                 receipts.extend(self.heard(event, &mut under_way)?);
@@ -155,9 +165,16 @@ impl<S: Storage> Source<'_, S> {
         }
     }
 
+    /// Whether all that is to come of this round are receipts of what is written, and nothing failed in it so far.
+    fn may_foresee(&self, under_way: &HashMap<u64, BatchRecord>) -> bool {
+        under_way.len() == self.session.batches_under_way()
+            && self.renewed.is_empty()
+            && self.catalog.can_attempt()
+    }
+
     /// Acts on what the coordinator hears while batches are under way; a receipt comes back with the
     /// batch it is for.
-    fn heard(
+    pub(super) fn heard(
         &mut self,
         event: Event,
         under_way: &mut HashMap<u64, BatchRecord>,
@@ -238,8 +255,9 @@ fn next_batch(
     let (mut bytes, mut names) = (0u64, 0);
     while changes.len() < BATCH_CHANGES && bytes < BATCH_BYTES && names < BATCH_NAMES {
         let Some(change) = next()? else { break };
-        if let Change::Look { size, .. } = &change {
-            bytes = bytes.saturating_add(*size);
+        if let Change::Look { size, moved_from, .. } = &change {
+            let weighs = if moved_from.is_some() { size / MOVED_SHARE } else { *size };
+            bytes = bytes.saturating_add(weighs);
         }
         names += names_of(&change);
         changes.push(change);

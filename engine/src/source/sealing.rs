@@ -66,8 +66,12 @@ impl<S: Storage> Source<'_, S> {
     ) -> Result<Option<RecoveryPoint>, SourceError> {
         self.session.seal_sent();
         self.send(&Message::Seal(point))?;
-        // While the target seals.
-        self.config.profile.time(Stage::Record, || self.catalog.settle())?;
+        // While the target seals: what was foreseen waits for no index, and is not durable yet.
+        let is_foreseen = std::mem::take(&mut self.is_foreseen);
+        self.config.profile.time(Stage::Record, || match is_foreseen {
+            true => self.catalog.update(Durability::Immediate, |t| t.settle()),
+            false => self.catalog.settle(),
+        })?;
         match self.message()? {
             Message::Sealed(sealed) if sealed != point => Err(SessionError::OtherPoint.into()),
             Message::Sealed(sealed) => Ok(Some(sealed)),
