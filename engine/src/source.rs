@@ -263,9 +263,14 @@ impl<S: Storage> Source<'_, S> {
         let expected = reader.root_identity()?;
         let mut compared = false;
         if belief != welcome.root {
-            self.compare()?;
+            // Before a first copy nothing was believed, not even the root's own entry, and an empty target
+            // has nothing else: what was planned stands, and the tree is not walked twice.
+            let root_was_known = reader.get(&RelPath::root())?.is_some();
+            let corrected = self.compare()?;
             compared = true;
-            plan = self.plan(self.config.policy)?;
+            if root_was_known || corrected > 0 {
+                plan = self.plan(self.config.policy)?;
+            }
         }
         let rules = self.config.policy.rules();
         let spool_folder = &self.config.spool_folder;
@@ -498,9 +503,11 @@ impl<S: Storage> Source<'_, S> {
         })
     }
 
-    /// Corrects the belief of what the target holds.
-    fn compare(&mut self) -> Result<(), SourceError> {
-        self.compare_with(&mut |_| ())
+    /// Corrects the belief of what the target holds; in how many entries below the root.
+    fn compare(&mut self) -> Result<u64, SourceError> {
+        let mut corrected = 0;
+        self.compare_with(&mut |_| corrected += 1)?;
+        Ok(corrected)
     }
 
     /// The same; `found` is given each path that it was wrong about.
