@@ -483,7 +483,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         let content = FileDigest::of_small(&bytes);
         let entry = Entry::File { size: stat.size, content, meta };
         let record = Record { entry, facts: self.facts_seen(&stat, seen) };
-        self.send_small(path, record, &bytes, known, batch)
+        self.send_small(path, record, (content, &bytes), known, batch)
     }
 
     fn read_small(&mut self, path: &RelPath) -> Result<SmallRead, ObserveError> {
@@ -500,7 +500,7 @@ impl<'a, S: Storage> Ingest<'a, S> {
         &self,
         path: &RelPath,
         record: Record,
-        bytes: &[u8],
+        (content, bytes): (FileDigest, &[u8]),
         known: Option<Entry>,
         batch: &mut Batch<'_, '_, '_>,
     ) -> Result<(), Failure> {
@@ -508,7 +508,6 @@ impl<'a, S: Storage> Ingest<'a, S> {
         if let Some(known) = known.filter(|k| k.same_but_metadata(&entry)) {
             return self.unchanged_content(path, &known, record, None, batch);
         }
-        let content = FileDigest::of_small(bytes);
         let id = ChunkId(content.0);
         let held = !bytes.is_empty()
             && !self.index.is_distrusted(&id)

@@ -70,7 +70,7 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn into_forward(mut self) -> io::Result<SpoolReader> {
-        self.take_source().map(|(source, _)| SpoolReader { source, at: 0, backwards: false })
+        self.take_source().map(|(source, end)| SpoolReader { source, at: 0, end, backwards: false })
     }
 
     /// Reads the list from its last item.
@@ -78,7 +78,12 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn into_backward(mut self) -> io::Result<SpoolReader> {
-        self.take_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
+        self.take_source().map(|(source, end)| SpoolReader {
+            source,
+            at: end,
+            end,
+            backwards: true,
+        })
     }
 
     /// Reads the list from its first item, and keeps it. One reader at a time: a spilled list is one file.
@@ -86,7 +91,12 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn read_forward(&mut self) -> io::Result<SpoolReader> {
-        self.share_source().map(|(source, _)| SpoolReader { source, at: 0, backwards: false })
+        self.share_source().map(|(source, end)| SpoolReader {
+            source,
+            at: 0,
+            end,
+            backwards: false,
+        })
     }
 
     /// The same from its last item.
@@ -94,7 +104,12 @@ impl Spool {
     /// # Errors
     /// The spill file's own.
     pub fn read_backward(&mut self) -> io::Result<SpoolReader> {
-        self.share_source().map(|(source, end)| SpoolReader { source, at: end, backwards: true })
+        self.share_source().map(|(source, end)| SpoolReader {
+            source,
+            at: end,
+            end,
+            backwards: true,
+        })
     }
 
     fn share_source(&mut self) -> io::Result<(Source, u64)> {
@@ -167,13 +182,6 @@ impl Source {
             }
         }
     }
-
-    fn end(&self) -> io::Result<u64> {
-        match self {
-            Self::Memory(memory) => Ok(memory.len() as u64),
-            Self::File(file, ..) => Ok(file.metadata()?.len()),
-        }
-    }
 }
 
 /// Reads a list.
@@ -181,6 +189,8 @@ impl Source {
 pub struct SpoolReader {
     source: Source,
     at: u64,
+    /// Where the list ends: it does not grow while it is read.
+    end: u64,
     backwards: bool,
 }
 
@@ -191,7 +201,7 @@ impl SpoolReader {
     /// The spill file's own.
     #[allow(clippy::cast_possible_truncation)] // a length of 32 bits
     pub fn next_item(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let done = if self.backwards { self.at == 0 } else { self.at >= self.source.end()? };
+        let done = if self.backwards { self.at == 0 } else { self.at >= self.end };
         if done {
             return Ok(None);
         }

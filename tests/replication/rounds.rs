@@ -1,8 +1,10 @@
 //! Equality after one run and after many, on trees with everything that is hard to carry.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use farshore_engine::profile::Stage;
 use farshore_test_support::{
     Options, TortureTree, has_rsync, mutate, rsync_differences, without_holes,
 };
@@ -74,6 +76,26 @@ fn a_tree_with_everything_arrives_whole_and_a_second_run_touches_nothing() {
     assert!(second.sent() < bound, "{} bytes sent to say that nothing changed", second.sent());
     assert_eq!(second.sealed().sequence, first.sealed().sequence + 1);
     assert_eq!(second.sealed().root, first.sealed().root);
+}
+
+/// An empty target has nothing but its root: nothing is compared, and what was planned before that was known stands. Where it has
+/// more the tree is walked again.
+#[test]
+fn a_first_copy_walks_the_source_once_unless_the_target_has_entries() {
+    let walks = |run: &crate::sites::Run| run.result.profile.of(Stage::Scan).entered;
+    let sites = Sites::new();
+    put(&sites.a.join("home/file"), b"of the source");
+    fs::set_permissions(&sites.a, fs::Permissions::from_mode(0o750)).expect("a mode");
+    fs::set_permissions(&sites.b, fs::Permissions::from_mode(0o711)).expect("another mode");
+    let first = sites.run();
+    assert_eq!(walks(&first), 1);
+    sites.converged("after the first copy");
+    let sites = Sites::new();
+    put(&sites.a.join("home/file"), b"of the source");
+    put(&sites.b.join("home/other"), b"of the target");
+    let first = sites.run_approved();
+    assert_eq!(walks(&first), 2);
+    sites.converged("over what was there");
 }
 
 /// Paths longer than any call takes, files of terabytes, and a directory of 20,000.
