@@ -35,7 +35,8 @@ fn welcome() -> Welcome {
         epoch: Epoch(0),
         applied_batch: 0,
         root: RootDigest([9; 32]),
-        entries: 0,
+        // It says that it has something: nothing is compared with what has nothing.
+        entries: 1,
         foreign_changes: 0,
         recovery_point: None,
     }
@@ -58,7 +59,7 @@ fn child(path: &[u8]) -> Child {
     Child { path: RelPath::new(path).unwrap(), entry, below: Some(DirectoryDigest([1; 32])) }
 }
 
-/// Says welcome, and that it holds nothing at all.
+/// Says welcome, and when it is compared, that it holds nothing at all.
 fn empty(link: &QuicLink) {
     say(link, &Message::Welcome(welcome()));
     while let Some(message) = hear(link) {
