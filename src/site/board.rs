@@ -302,10 +302,12 @@ impl Board {
 
     /// Whether the peer talks with us of roles.
     pub fn answers(&self, it_does: bool) {
-        self.post(|facts| {
-            facts.peer.answers = it_does;
-            facts.peer.silent_since = facts.peer.silent_since.filter(|_| !it_does);
-        });
+        self.post(|facts| facts.peer.answers = it_does);
+    }
+
+    /// It said something, after a silence perhaps: that a link stands is no word.
+    pub fn speaks(&self) {
+        self.post(|facts| facts.peer.silent_since = None);
     }
 
     /// Nothing is heard of it any more, for as long as that, though it said no goodbye.

@@ -83,6 +83,8 @@ impl TalkLine {
     fn take_over(&self, link: &QuicLink) -> u64 {
         let mut line = self.link();
         line.0 += 1;
+        // What was heard over the former one says nothing of this one.
+        *self.heard() = None;
         if let Some(former) = line.1.replace(link.clone()) {
             former.close(CloseCode::Busy as u32, "a later link took its place");
         }
@@ -104,22 +106,25 @@ impl TalkLine {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A word of roles came.
-    fn hears(&self) {
-        *self.heard() = Some(Instant::now());
+    /// A word of roles came; whether none had since the talk began.
+    fn hears(&self) -> bool {
+        self.heard().replace(Instant::now()).is_none()
     }
 
     /// Ends a talk over which nothing comes any more though words came before, and all that was asked of whoever is silent:
     /// a killed daemon says no goodbye, and the line alone would find that out half a minute later. Whether it did.
     fn end_if_silent(&self, patience: Duration) -> bool {
+        let why = "nothing was heard for a few beats";
+        // No later link takes its place meanwhile.
+        let line = self.link();
         let silent = self.heard().take_if(|at| at.elapsed() >= patience).is_some();
         if !silent {
             return false;
         }
-        let why = "nothing was heard for a few beats";
-        if let Some(link) = self.link().1.clone() {
+        if let Some(link) = &line.1 {
             link.close(CloseCode::Stopped as u32, why);
         }
+        drop(line);
         self.asked().clear();
         for (_, link) in std::mem::take(&mut self.open().links) {
             if let Some(link) = link.upgrade() {
@@ -208,7 +213,9 @@ impl Daemon {
             };
             match message {
                 Ok(Message::Say { share, said }) => {
-                    self.talk.hears();
+                    if self.talk.hears() {
+                        self.board.speaks();
+                    }
                     self.role_heard(&share, &said);
                 }
                 Ok(Message::Ask(call)) => self.answer_ask(call),
@@ -349,7 +356,7 @@ mod tests {
         for share in ["homes", "other", "homes"] {
             talk.lives(share, 7);
         }
-        talk.hears();
+        assert!(talk.hears() && !talk.hears(), "the first word is told apart");
         assert!(!talk.end_if_silent(Duration::from_secs(3_600)), "it was heard just now");
         let said = Bytes::from_static(b"there");
         homes.1.send_control(said.clone()).expect("the same run goes on");
@@ -358,7 +365,13 @@ mod tests {
         assert!(homes.0.recv_control().is_err(), "nobody answers any more");
         assert!(matches!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)));
         other.1.send_control(said.clone()).expect("another share's call goes on");
-        assert_eq!(other.0.recv_control().expect("heard"), Some(said));
+        assert_eq!(other.0.recv_control().expect("heard"), Some(said.clone()));
+        let (later, there) = called("later");
+        let number = talk.take_over(&later);
+        assert!(!talk.end_if_silent(Duration::ZERO), "over a later link nothing came yet");
+        there.send_control(said.clone()).expect("it goes on");
+        assert_eq!(later.recv_control().expect("heard"), Some(said));
+        assert!(talk.hears() && talk.link().0 == number);
         let (tell, answer) = bounded::<QuicLink>(1);
         talk.asked().insert(2, Asked { share: "other".into(), tell });
         assert!(talk.end_if_silent(Duration::ZERO));

@@ -1,5 +1,5 @@
 //! What the merge keeps in memory of two lists: 17 bytes a change, 20 for each end of a link, and as long as they are first
-//! read 32 for each file that came or went.
+//! read 32 for each file that came or went or was replaced.
 //!
 //! Paths are known by 128 bits of their BLAKE3 digest. Links bind paths that are decided together: a
 //! rename's ends, the names of one file, a file and its attributes; what hangs together is a group.
@@ -23,11 +23,14 @@ pub(super) fn key(path: &RelPath) -> Key {
     short(blake3::hash(path.as_bytes()))
 }
 
-/// What stands at a path, all of it.
-pub(super) fn entry_key(entry: &Entry) -> Key {
+/// What stands at a path, all of it, anywhere in the account of `path`.
+pub(super) fn entry_key(path: &RelPath, depth: usize, entry: &Entry) -> Key {
     let mut e = Encoder::new();
     entry.encode(&mut e);
-    short(blake3::hash(e.as_slice()))
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(blake3::hash(e.as_slice()).as_bytes());
+    hasher.update(account_of(path, depth).as_bytes());
+    short(hasher.finalize())
 }
 
 /// The key of `content` anywhere in the account of `path`.

@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::index::{Key, Left, Links, SideIndex, content_key, key};
 use super::judge::Member;
@@ -36,8 +37,7 @@ impl Learned {
     pub(super) fn read(&mut self, merge: &Merge<'_>, site: Site) -> Result<(), MergeError> {
         let config = merge.config;
         let mut ends = Ends::default();
-        let none = Moves::default();
-        let mut changes = Ordered::new(merge, site, &none)?;
+        let mut changes = Ordered::new(merge, site, Arc::default())?;
         while let Some(change) = changes.take()? {
             let SideChange { path, before, after, moved_from } = &change;
             let left = Left::of(after.as_ref());
@@ -97,8 +97,7 @@ impl Learned {
         if site == Site::Recovery {
             self.moved_away.extend(moved.keys().copied());
         }
-        let none = Moves::default();
-        let mut changes = Ordered::new(merge, site, &none)?;
+        let mut changes = Ordered::new(merge, site, Arc::default())?;
         while let Some(change) = changes.take()? {
             self.moves[at(site)].name(&moved, &change.path);
         }
@@ -120,17 +119,17 @@ pub(super) struct Ordered<'a> {
     last: Option<RelPath>,
     site: Site,
     config: &'a Config,
-    moves: Moves,
+    moves: Arc<Moves>,
 }
 
 impl<'a> Ordered<'a> {
-    fn new(merge: &Merge<'a>, site: Site, moves: &Moves) -> Result<Self, MergeError> {
+    fn new(merge: &Merge<'a>, site: Site, moves: Arc<Moves>) -> Result<Self, MergeError> {
         let list = match site {
             Site::Production => merge.production,
             Site::Recovery => merge.recovery,
         };
         let changes = list.changes().map_err(|e| MergeError::List(site, e))?;
-        Ok(Self { changes, last: None, site, config: merge.config, moves: moves.clone() })
+        Ok(Self { changes, last: None, site, config: merge.config, moves })
     }
 
     fn take(&mut self) -> Result<Option<SideChange>, MergeError> {
@@ -164,8 +163,8 @@ pub(super) struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    pub(super) fn new(merge: &Merge<'a>, moves: &[Moves; 2]) -> Result<Self, MergeError> {
-        let [at_production, at_recovery] = moves;
+    pub(super) fn new(merge: &Merge<'a>, moves: &[Arc<Moves>; 2]) -> Result<Self, MergeError> {
+        let [at_production, at_recovery] = moves.clone();
         let mut production = Ordered::new(merge, Site::Production, at_production)?;
         let mut recovery = Ordered::new(merge, Site::Recovery, at_recovery)?;
         let next = [production.take()?, recovery.take()?];

@@ -7,6 +7,7 @@
 //! changed something of, and what policies answered; not the lists.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::classify::{How, alike, by_production};
 use super::index::{Key, Links, key};
@@ -117,6 +118,7 @@ impl<'a> Merge<'a> {
         learned.read(self, Site::Production)?;
         learned.read(self, Site::Recovery)?;
         let Learned { production, recovery, mut links, moved_away, seen, moves, .. } = learned;
+        let moves = moves.map(Arc::new);
         links.finish(production.keys());
         let sides = [production, recovery];
         let judge = Judge::new(self.config, self.base, self.resolver, sides, seen);

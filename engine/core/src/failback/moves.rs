@@ -1,9 +1,11 @@
 //! Moves that no inode tells of: a site that was opened at an earlier point, or whose catalog was an old one, does not know
 //! which inode stood where at the base.
 //!
-//! Guarantees: what went from one path and came at another, with the same content, size, owner, mode, time and attributes,
-//! is one move where nothing else of that site went or came that is so alike. Files of a few bytes, of several names or under
-//! names of what is not finished are none. Memory holds 32 bytes for each file that went or came, and the paths of what moved.
+//! Guarantees: what went from one path and came at another of its account, with the same content, size, owner, mode, time
+//! and attributes, is one move where nothing else of that site went or came there that is so alike, be it in the place of
+//! something, with a known inode or as an upload that was finished. Files of a few bytes, of several names, under names of
+//! what is not finished, or with a time to the second, which whoever sent them set, are none. Memory holds 32 bytes for each
+//! file that went or came, 16 for what was there and what is where one changed, and the paths of what moved.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +23,8 @@ pub(super) struct Ends {
     gone: Vec<(Key, Key)>,
     /// Files that came.
     made: Vec<(Key, Key)>,
+    /// What went or came in another way: which of those that are alike is one of these is not known.
+    unclear: Vec<Key>,
     /// Where a move is known from.
     known: HashSet<Key>,
     /// First names of files with several.
@@ -28,7 +32,7 @@ pub(super) struct Ends {
 }
 
 /// The moves of one site: where what came is from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Moves {
     from: HashMap<Key, RelPath>,
 }
@@ -43,22 +47,31 @@ impl Ends {
             }
         }
         self.known.extend(moved_from.as_ref().map(key));
-        let is_file = |entry: &&Entry| matches!(entry, Entry::File { size, .. } if *size >= MOVED_FILE_LEN_MIN);
-        match (before, after) {
-            (Some(gone), None) if is_file(&gone) && !config.is_in_flight(path) => {
-                self.gone.push((entry_key(gone), key(path)));
+        if before == after {
+            return;
+        }
+        let what = |entry: &Option<Entry>| {
+            let entry = entry.as_ref().filter(|entry| is_told_apart(entry))?;
+            Some(entry_key(path, config.account_depth, entry))
+        };
+        let (was, is) = (what(before), what(after));
+        match (was, is) {
+            (Some(gone), _) if after.is_none() && !config.is_in_flight(path) => {
+                self.gone.push((gone, key(path)));
             }
-            (None, Some(made)) if is_file(&made) && moved_from.is_none() => {
-                self.made.push((entry_key(made), key(path)));
+            (_, Some(made)) if before.is_none() && moved_from.is_none() => {
+                self.made.push((made, key(path)));
             }
-            _ => {}
+            _ => self.unclear.extend(was.into_iter().chain(is)),
         }
     }
 
     /// Binds both ends of each move; from where to where.
     pub(super) fn finish(mut self, links: &mut Links) -> HashMap<Key, Key> {
         let (known, shared) = (&self.known, &self.shared);
-        self.gone.retain(|(_, path)| !known.contains(path));
+        let known = self.gone.iter().filter(|(_, path)| known.contains(path));
+        self.unclear.extend(known.map(|(what, _)| *what));
+        self.unclear.sort_unstable();
         let mut moved = HashMap::new();
         for ends in [&mut self.gone, &mut self.made] {
             ends.sort_unstable();
@@ -67,6 +80,7 @@ impl Ends {
             let at = self.made.partition_point(|(other, _)| *other < what);
             let mut alike = self.made[at..].iter().take_while(|(other, _)| *other == what);
             if let (Some((_, to)), None) = (alike.next(), alike.next())
+                && self.unclear.binary_search(&what).is_err()
                 && !shared.contains(&from)
                 && !shared.contains(to)
             {
@@ -75,6 +89,15 @@ impl Ends {
             }
         }
         moved
+    }
+}
+
+/// Whether it is a file that is known again by what it is. A time to the second is not that of a write: who sends files
+/// sets it, and sends the same mark with the same time under many names.
+fn is_told_apart(entry: &Entry) -> bool {
+    match entry {
+        Entry::File { size, meta, .. } => *size >= MOVED_FILE_LEN_MIN && meta.mtime.nanos != 0,
+        _ => false,
     }
 }
 

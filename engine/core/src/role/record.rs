@@ -16,6 +16,8 @@ const MARKER_MAGIC: &[u8; 4] = b"FSRM";
 const VERSION: u8 = 1;
 /// Of a record that is [`Record::forgot`]: an earlier build takes it for damaged, and strands.
 const VERSION_FORGOT: u8 = 2;
+/// Of one that is [`Record::put_back`] as well.
+const VERSION_PUT_BACK: u8 = 3;
 /// Longest record, all of it fixed fields.
 pub const RECORD_LEN_MAX: usize = 512;
 const CHECKSUM_LEN: usize = 32;
@@ -202,6 +204,9 @@ pub struct Record {
     /// The record was found to be an old copy, or lost, and no point was sealed with the peer since: what the
     /// catalog beside it says is as old, and nothing of it is what both sites had last.
     pub forgot: bool,
+    /// It is [`Self::forgot`], and so was the tree's own marker, as the peer found out: the tree may be as old, and what
+    /// it lacks was not deleted.
+    pub put_back: bool,
 }
 
 impl Record {
@@ -222,6 +227,7 @@ impl Record {
             rising: Stamp::default(),
             peer: Stamp::default(),
             forgot: false,
+            put_back: false,
         }
     }
 
@@ -245,17 +251,20 @@ impl Record {
         Self { epoch, phase, bound, plan, ..self.clone() }
     }
 
-    /// The same, stranded in `epoch`. Where it last acted is kept.
+    /// The same, stranded in `epoch`. Where it last acted is kept, and that the peer found it to be an old copy:
+    /// a plan that is given up makes no tree any newer.
     #[must_use]
     pub(super) fn stranded(&self, epoch: Epoch, why: Strand) -> Self {
         let acted = match self.phase {
             Phase::Stranded { acted, .. } => acted,
             _ => self.epoch,
         };
+        let why = if self.put_back { Strand::PeerAhead } else { why };
         let mut stranded = self.in_epoch(epoch.max(self.epoch), Phase::Stranded { acted, why });
         if stranded.phase.is_an_old_copy() {
             (stranded.forgot, stranded.base) = (true, None);
         }
+        stranded.put_back |= why == Strand::PeerAhead;
         stranded
     }
 
@@ -264,7 +273,11 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let mut e = Encoder::new();
         e.put_raw(MAGIC);
-        e.put_u8(if self.forgot { VERSION_FORGOT } else { VERSION });
+        e.put_u8(match (self.forgot, self.put_back) {
+            (true, true) => VERSION_PUT_BACK,
+            (true, false) => VERSION_FORGOT,
+            (false, _) => VERSION,
+        });
         put_stamp(&mut e, self.stamp());
         put_phase(&mut e, &self.phase);
         put_option(&mut e, self.base.as_ref(), put_point);
@@ -288,7 +301,7 @@ impl Record {
     /// # Errors
     /// [`DecodeError`], whatever the bytes are. Say [`super::Kept::Damaged`] then, not nothing.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (version, mut d) = unsealed(bytes, MAGIC, "role record", VERSION_FORGOT)?;
+        let (version, mut d) = unsealed(bytes, MAGIC, "role record", VERSION_PUT_BACK)?;
         let stamp = take_stamp(&mut d)?;
         let phase = take_phase(&mut d)?;
         let base = take_option(&mut d, take_point)?;
@@ -320,7 +333,9 @@ impl Record {
             rising,
             peer,
             // An earlier build that found an old copy said so in the phase alone.
-            forgot: version == VERSION_FORGOT || phase.is_an_old_copy(),
+            forgot: version != VERSION || phase.is_an_old_copy(),
+            put_back: version == VERSION_PUT_BACK
+                || matches!(phase, Phase::Stranded { why: Strand::PeerAhead, .. }),
         })
     }
 }

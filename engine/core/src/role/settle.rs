@@ -104,7 +104,11 @@ impl Role {
         let sealed = std::mem::take(&mut self.sealed)
             && self.durable.forgot
             && self.data_role_of(&self.durable) != DataRole::Neither;
-        let known = || Record { forgot: self.durable.forgot && !sealed, ..self.durable.clone() };
+        let known = || {
+            let [forgot, put_back] =
+                [self.durable.forgot, self.durable.put_back].map(|doubts| doubts && !sealed);
+            Record { forgot, put_back, ..self.durable.clone() }
+        };
         (learned || sealed).then(|| (known(), confirms))
     }
 
@@ -262,7 +266,7 @@ impl Role {
         let mut record = Record { base: None, ..self.durable.in_epoch(grant.epoch, phase) };
         if taken {
             (record.took, record.over) = (grant.epoch, grant.epoch);
-            record.forgot = false;
+            (record.forgot, record.put_back) = (false, false);
         }
         self.begin(record, taken);
     }

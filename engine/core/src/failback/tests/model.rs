@@ -200,7 +200,7 @@ impl Tree {
             .iter()
             .map(|(name, id)| {
                 let Inode { kind, mode, time } = &self.inodes[id];
-                let mtime = Timestamp { seconds: *time, nanos: 0 };
+                let mtime = Timestamp { seconds: *time, nanos: 7 };
                 let meta =
                     Metadata { mode: *mode, uid: 1, gid: 1, mtime, xattrs: Xattrs::default() };
                 let entry = match kind {

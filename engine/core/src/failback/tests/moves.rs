@@ -7,6 +7,7 @@ use super::apply::{apply, check_versions};
 use super::model::{Base as BaseEntries, changes, digest};
 use super::properties::{Sites, any_sites, check_plan_of};
 use super::{path, shown};
+use crate::account::account_of;
 use crate::entry::{Metadata, Timestamp, Xattrs};
 use crate::limits::MOVED_FILE_LEN_MIN;
 
@@ -22,6 +23,8 @@ fn without_inodes(sites: &Sites) -> [Vec<SideChange>; 2] {
                 after.kind() == EntryKind::File && after.size() >= MOVED_FILE_LEN_MIN
             });
             let is_plain = is_plain && !Config::default().is_in_flight(&from.path);
+            let [account, other] = [&change.path, &from.path].map(|path| account_of(path, 1));
+            let is_plain = is_plain && account == other;
             if is_plain && from.after.is_none() && from.before == change.after {
                 change.moved_from = None;
             }
@@ -98,7 +101,38 @@ fn what_is_not_plain_stays_as_it_is_judged_without_a_move() {
     let link = Entry::HardLink { leader: path("a/out/x") };
     let found = alone(vec![went("a/in/x", &x), came("a/out/x", &x), came("a/out/y", &link)]);
     assert_eq!(found, rules(&[&[("a/in/x", Rule::DeleteWins)][..], &came_twice].concat()));
-    // An upload that was finished is something new.
+    // What is alike was replaced: it may be that which moved, or came in its place.
+    let changed = |at: &str, before: &Entry, after: &Entry| SideChange {
+        before: Some(before.clone()),
+        ..came(at, after)
+    };
+    let y = file(2, 16, 6);
+    for (was, is) in [(&x, &y), (&y, &x)] {
+        let found =
+            alone(vec![went("a/in/x", &x), changed("a/in/y", was, is), came("a/out/x", &x)]);
+        let replaced = [("a/in/x", Rule::DeleteWins), ("a/in/y", Rule::ProductionOnly)];
+        assert_eq!(found, rules(&[&replaced[..], &[("a/out/x", Rule::Orphan)]].concat()));
+    }
+    // Nor whether it is that of which the inode is known, or a copy of it.
+    let known = SideChange { moved_from: Some(path("a/in/y")), ..came("a/out/y", &x) };
+    let list = vec![went("a/in/x", &x), went("a/in/y", &x), came("a/out/x", &x), known];
+    let expected_too = [("a/in/y", Rule::ProductionOnly), ("a/out/x", Rule::Orphan)];
+    let moved = [("a/out/y", Rule::ProductionOnly)];
+    let expected_too = [&[("a/in/x", Rule::DeleteWins)][..], &expected_too, &moved].concat();
+    assert_eq!(alone(list), rules(&expected_too));
+    // Another account's: what is handed out to many is the same in each.
+    let found = alone(vec![went("a/in/x", &x), came("b/in/x", &x)]);
+    assert_eq!(found, rules(&[("a/in/x", Rule::DeleteWins), ("b/in/x", Rule::Orphan)]));
+    // A time that whoever sent it set.
+    let mut sent = x.clone();
+    if let Entry::File { meta, .. } = &mut sent {
+        meta.mtime.nanos = 0;
+    }
+    assert_eq!(alone(vec![went("a/in/x", &sent), came("a/out/x", &sent)]), expected);
+    // An upload that was finished is something new, also beside another one that went.
+    let list = vec![went("a/in/x", &x), went("a/in/y.tmp", &x), came("a/in/z", &x)];
+    let gone = [("a/in/x", Rule::DeleteWins), ("a/in/y.tmp", Rule::DeleteWins)];
+    assert_eq!(alone(list), rules(&[&gone[..], &[("a/in/z", Rule::Orphan)]].concat()));
     let found = alone(vec![went("a/in/x.tmp", &x), came("a/in/y", &x)]);
     assert_eq!(found, rules(&[("a/in/x.tmp", Rule::DeleteWins), ("a/in/y", Rule::Orphan)]));
 }

@@ -59,7 +59,10 @@ prop_compose! {
         rising in stamp(),
         peer in stamp(),
         forgot: bool,
+        put_back: bool,
     ) -> Record {
+        let by_peer = matches!(phase, Phase::Stranded { why: Strand::PeerAhead, .. });
+        let forgot = forgot || phase.is_an_old_copy();
         Record {
             epoch: at.epoch,
             turn: at.turn,
@@ -73,7 +76,8 @@ prop_compose! {
             boot,
             rising,
             peer,
-            forgot: forgot || phase.is_an_old_copy(),
+            forgot,
+            put_back: by_peer || (forgot && put_back),
         }
     }
 }

@@ -4,6 +4,8 @@ use crate::digest::RootDigest;
 
 use super::super::*;
 
+mod put_back;
+
 const A: usize = 0;
 const B: usize = 1;
 

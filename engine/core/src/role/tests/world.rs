@@ -437,7 +437,8 @@ impl World {
             self.job(site, at_marker, Job::Marker(marker));
         }
         let forgot = record.forgot && self.fault != Fault::OldCopyForgotten;
-        self.job(site, at_record, Job::Record(Record { forgot, ..record.clone() }.encode()));
+        let kept = Record { forgot, put_back: record.put_back && forgot, ..record.clone() };
+        self.job(site, at_record, Job::Record(kept.encode()));
         self.job(site, at_done, Job::Persisted(write));
     }
 
