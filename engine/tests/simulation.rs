@@ -406,6 +406,8 @@ fn full_disk(base: &World, expected: &Expected, state: State<'_>) -> Judgement {
     let judged = (|| -> Judgement {
         not_hung(&run)?;
         if run.sealed().is_ok() {
+            // It fitted to the last page, perhaps, and a transaction takes some.
+            world.target.set_capacity_bytes(SimConfig::default().capacity_bytes);
             check_idle(&world)?;
             return Ok(Verdict::PastTheEnd);
         }
