@@ -175,8 +175,7 @@ struct ReplicateArgs {
     /// Bytes a second at most, e.g. 20M
     #[arg(long, value_name = "RATE", value_parser = parse_limit)]
     bwlimit: Option<u64>,
-    /// auto (by the speed of the line; within this machine, where processors are idle), never, or a
-    /// zstd level from 1 to 19
+    /// auto (by the speed of the line), never, or a zstd level from 1 to 19
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_compression)]
     compress: Compression,
     /// This site's key file [default: site.key in the state folder]

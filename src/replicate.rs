@@ -258,10 +258,9 @@ pub fn to_folder(
             }
         };
         let parts = folder_pair(root, target);
-        // The line is this machine's memory: what slows it is the target's disk, and the processors that
-        // both ends share. While those wait for it, less is copied and sealed.
+        // The line is this machine's memory: what slows it is the target's disk, not its width.
         let compression = match options.compression {
-            Compression::Auto => Compression::WhenIdle,
+            Compression::Auto => Compression::Never,
             chosen => chosen,
         };
         let line =

@@ -19,10 +19,8 @@ use farshore_proto::op::Op;
 
 use crate::profile::{Profile, Stage};
 
-mod idle;
 mod stripes;
 
-use idle::Idle;
 pub use stripes::Striping;
 use stripes::{StripedReceive, StripedSend};
 
@@ -32,8 +30,6 @@ pub enum Compression {
     /// By the measured speed of the line.
     #[default]
     Auto,
-    /// Where this process leaves processors idle: for both ends on one machine, whose line is memory.
-    WhenIdle,
     /// Never.
     Never,
     /// Always, at this zstd level.
@@ -95,7 +91,6 @@ struct Gauge {
     waited: Duration,
     /// Bytes still to be sent before the line is judged.
     unjudged: u64,
-    idle: Idle,
 }
 
 impl LineGauge {
@@ -105,7 +100,6 @@ impl LineGauge {
         let level = match setting {
             Compression::Never => None,
             Compression::Level(level) => Some(level),
-            Compression::WhenIdle => Some(THIN_LEVEL),
             Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
         };
         let (unjudged, window, thin) = match is_distant(rtt) {
@@ -113,16 +107,7 @@ impl LineGauge {
             false => (0, WINDOW, THIN_LINE),
         };
         let (bytes, waited, window_start) = (0, Duration::ZERO, now);
-        let gauge = Gauge {
-            level,
-            thin,
-            window,
-            window_start,
-            bytes,
-            waited,
-            unjudged,
-            idle: Idle::new(now),
-        };
+        let gauge = Gauge { level, thin, window, window_start, bytes, waited, unjudged };
         Self { setting, state: Mutex::new(gauge) }
     }
 
@@ -132,16 +117,10 @@ impl LineGauge {
 
     /// `bytes` were taken by the line after `waited`.
     fn sent(&self, bytes: u64, waited: Duration, now: Instant) {
-        if !matches!(self.setting, Compression::Auto | Compression::WhenIdle) {
+        if self.setting != Compression::Auto {
             return;
         }
         let Ok(mut g) = self.state.lock() else { return };
-        if self.setting == Compression::WhenIdle {
-            if let Some(is_idle) = g.idle.judge(now, idle::used_by_this_process) {
-                g.level = is_idle.then_some(THIN_LEVEL);
-            }
-            return;
-        }
         if g.unjudged > 0 {
             g.unjudged = g.unjudged.saturating_sub(bytes);
             g.window_start = now;
