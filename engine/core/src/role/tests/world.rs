@@ -876,6 +876,8 @@ impl World {
             (s.runs, s.starts) = (false, s.starts.wrapping_add(1));
         }
         s.durable = stamp;
+        // What was found out of the one before went with it; of this one it is found out anew.
+        s.doubted = decoded.as_ref().is_some_and(|record| record.forgot);
         s.phase = decoded.map_or(Phase::Standby, |r| r.phase);
         (s.record, s.marker, s.behind, s.restored) = (record, marker, behind, true);
     }
