@@ -199,12 +199,12 @@ impl<S: Storage> Applier<'_, S> {
             self.profile
                 .time(Stage::Journal, || journal::write(self.storage, self.own, intents))
                 .map_err(Self::disk(first, ApplyStep::Journal, &root))?;
-            if performed.is_empty() && group.peek().is_none() && self.foresees(&together)? {
-                let only = together.into_iter();
-                return only
-                    .map(|batch| self.apply_foreseen(batch))
-                    .next()
-                    .unwrap_or(Ok(Vec::new()));
+            if performed.is_empty()
+                && group.peek().is_none()
+                && self.foresees(&together)?
+                && let Some(only) = together.pop()
+            {
+                return self.apply_foreseen(only);
             }
             for mut next in together {
                 if !next.intent.actions.is_empty() {
@@ -492,12 +492,6 @@ impl<S: Storage> Applier<'_, S> {
         // Before the facts of inodes are looked at: it moves a change time.
         performed.iter().try_for_each(|batch| self.forget_adopted(batch))?;
         Ok(first.is_some())
-    }
-
-    /// Step 6 of one batch, as it came out.
-    fn commit_as_found(&self, batch: &Performed) -> Result<(), ApplyError> {
-        let batch = std::slice::from_ref(batch);
-        self.profile.time(Stage::Commit, || self.commit(batch, true))
     }
 
     /// Step 7, and the receipts.

@@ -48,8 +48,10 @@ impl<S: Storage> Applier<'_, S> {
             let (tell, told) = bounded::<Outcome>(1);
             let recording = scope.spawn(move || self.foresee(&intent, &told));
             let done = self.carry_out(&mut batch).map(|outcome| {
-                // One that failed says why below.
-                outcome.map(|outcome| tell.send(outcome).unwrap_or(()));
+                if let Some(outcome) = outcome {
+                    // A recording that failed says why below.
+                    tell.send(outcome).unwrap_or(());
+                }
             });
             // Without an outcome it leaves nothing.
             drop(tell);
@@ -60,7 +62,8 @@ impl<S: Storage> Applier<'_, S> {
             done.and_then(|()| Ok(recorded?))
         })?;
         if !committed {
-            self.commit_as_found(&batch)?;
+            let found = std::slice::from_ref(&batch);
+            self.profile.time(Stage::Commit, || self.commit(found, true))?;
         }
         self.receipts(vec![batch])
     }

@@ -574,6 +574,15 @@ fn an_old_record_with_its_old_marker_is_found_out_by_the_peer() {
     assert!(matches!(phase, Phase::Stranded { why: Strand::PeerAhead, .. }), "{phase:?}");
 }
 
+fn go_there_and_back(pair: &mut Pair) {
+    for (from, to) in [(A, B), (B, A)] {
+        pair.command(from, Command::Switchover).expect("legal");
+        pair.input(from, Input::Drained { point: point(3) });
+        pair.wait(300);
+        assert_eq!(pair.role(to).record().phase, Phase::Active);
+    }
+}
+
 /// B goes on with a state folder that was found to be an old copy, A being off.
 fn opened_with_an_old_copy() -> Pair {
     let mut pair = Pair::new(None);
@@ -630,12 +639,7 @@ fn a_site_that_forgot_of_whom_it_followed_strands_it_all_the_same() {
     let mut pair = Pair::new(None);
     let old = pair.sites[B].record.clone();
     // There and back: B was the standby in an epoch that only its marker tells of now.
-    for (from, to) in [(A, B), (B, A)] {
-        pair.command(from, Command::Switchover).expect("legal");
-        pair.input(from, Input::Drained { point: point(3) });
-        pair.wait(300);
-        assert_eq!(pair.role(to).record().phase, Phase::Active);
-    }
+    go_there_and_back(&mut pair);
     pair.crash(A);
     pair.sites[B].record = old;
     pair.restart(B);

@@ -7,12 +7,7 @@ fn a_site_that_was_put_back_with_its_tree_says_so_until_a_point_is_sealed_anew()
     let (plan, next) = (PlanId([5; 32]), PlanId([7; 32]));
     let mut pair = Pair::new(None);
     let old = (pair.sites[A].record.clone(), pair.sites[A].marker.clone());
-    for (from, to) in [(A, B), (B, A)] {
-        pair.command(from, Command::Switchover).expect("legal");
-        pair.input(from, Input::Drained { point: point(3) });
-        pair.wait(300);
-        assert_eq!(pair.role(to).record().phase, Phase::Active);
-    }
+    go_there_and_back(&mut pair);
     pair.crash(A);
     pair.input(B, Input::LinkDown);
     pair.command(B, Command::Failover { peer_is_off: true }).expect("the operator's word");
