@@ -139,6 +139,40 @@ mod tests {
         }
     }
 
+    /// What both versions of a real tree have is not touched: its change time stays.
+    #[test]
+    fn the_next_version_leaves_alone_what_did_not_change() {
+        use std::os::unix::fs::{MetadataExt, symlink};
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let [old, new] = ["old", "new"].map(|version| {
+            let root = folder.path().join(version);
+            std::fs::create_dir_all(root.join("sub")).expect("made");
+            std::fs::write(root.join("sub/same"), b"same").expect("written");
+            std::fs::write(root.join("changes"), version).expect("written");
+            symlink("sub/same", root.join("link")).expect("linked");
+            for name in ["sub/same", "link", "sub"] {
+                set_times(&root.join(name), std::time::UNIX_EPOCH).expect("set");
+            }
+            Version::Folder(root)
+        });
+        let versions = Some((old, new));
+        let plan = Plan { workload: Workload::W7, scale: 1.0, seed: 1, owners: false, versions };
+        let tree = folder.path().join("tree");
+        plan.prepare(&tree).expect("prepared");
+        let looks = || {
+            ["sub", "sub/same", "link", "changes"].map(|name| {
+                let meta = std::fs::symlink_metadata(tree.join(name)).expect("there");
+                (meta.ino(), meta.ctime(), meta.ctime_nsec())
+            })
+        };
+        let before = looks();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        plan.mutate(&tree).expect("mutated");
+        let after = looks();
+        assert_eq!(before[..3], after[..3]);
+        assert_ne!(before[3], after[3]);
+    }
+
     #[test]
     fn another_seed_gives_another_tree() {
         let folder = tempfile::tempdir().expect("a temp folder");

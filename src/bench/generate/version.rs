@@ -61,6 +61,11 @@ fn become_entry(tree: &mut TreeWriter, source: &Path, name: &Path) -> Result<(),
     let meta = std::fs::symlink_metadata(source).at("read", source)?;
     let old = std::fs::symlink_metadata(&target).ok();
     let same_kind = old.as_ref().is_some_and(|o| o.file_type() == meta.file_type());
+    let same_link =
+        same_kind && meta.is_symlink() && old.as_ref().is_some_and(|o| looks_alike(o, &meta));
+    if same_link && std::fs::read_link(source).ok() == std::fs::read_link(&target).ok() {
+        return Ok(());
+    }
     if old.is_some() && (!same_kind || meta.is_symlink()) {
         remove_any(tree, name)?;
     }
@@ -81,7 +86,9 @@ fn become_entry(tree: &mut TreeWriter, source: &Path, name: &Path) -> Result<(),
             if same_second {
                 look.mtime = look_of(old).mtime;
             }
-            return tree.retouch(name, look);
+            let before = look_of(old);
+            let is_so = (look.mode, look.mtime) == (before.mode, before.mtime);
+            return if is_so { Ok(()) } else { tree.retouch(name, look) };
         }
         if same_second {
             // Packers give every file one time.
@@ -121,6 +128,12 @@ fn same_bytes(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
     }
+}
+
+/// Whether mode and time are the same.
+fn looks_alike(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
+    let (a, b) = (look_of(a), look_of(b));
+    (a.mode, a.mtime) == (b.mode, b.mtime)
 }
 
 fn look_of(meta: &std::fs::Metadata) -> Look {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -209,11 +209,19 @@ impl TreeWriter {
         set_times(&path, look.mtime)
     }
 
-    /// Sets owner, mode and times of all folders, the deepest first, and ends.
+    /// Sets owner, mode and times of all folders, the deepest first, and ends; what is as wanted is left alone.
     pub(crate) fn finish(self) -> Result<Facts, BenchError> {
         for (name, look) in self.folders.iter().rev() {
             let path = self.path(name);
-            if let Some((uid, gid)) = look.owner.filter(|_| self.owners) {
+            let owner = look.owner.filter(|_| self.owners);
+            let now = std::fs::symlink_metadata(&path).at("read", &path)?;
+            let same_owner = owner.is_none_or(|owner| owner == (now.uid(), now.gid()));
+            let same_mode = now.permissions().mode() & 0o7777 == look.mode;
+            let same_time = now.modified().is_ok_and(|time| time == look.mtime);
+            if same_owner && same_mode && same_time {
+                continue;
+            }
+            if let Some((uid, gid)) = owner {
                 std::os::unix::fs::chown(&path, Some(uid), Some(gid)).at("set the owner", &path)?;
             }
             let mode = std::fs::Permissions::from_mode(look.mode);
