@@ -16,8 +16,8 @@
 //!    of files set; directories removed from the deepest up; directories' metadata and times set,
 //!    the deepest first.
 //! 5. Sync all: the tree is durable in its new state.
-//! 6. The catalog commits the entries, their facts, and N. The transaction may have been written meanwhile, see
-//!    [`foreseen`].
+//! 6. The catalog commits the entries, their facts, and N. The transaction may have been written meanwhile, and step
+//!    2 done beside step 1, see [`foreseen`].
 //! 7. The receipt goes out; the journal record and the staging folder are removed, unsynced: both
 //!    are harmless when they come back.
 //!
@@ -43,6 +43,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::thread::ScopedJoinHandle;
 
 use farshore_core::entry::{Entry, EntryKind};
 use farshore_core::path::RelPath;
@@ -50,12 +51,10 @@ use farshore_core::recipe::{FileDigest, Recipe};
 use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
 
-use crate::catalog::{
-    Catalog, CatalogError, CatalogReader, CatalogTables, HistoryId, HistorySet, LocalFacts, Record,
-};
+use crate::catalog::{Catalog, CatalogError, HistorySet, LocalFacts, Record};
 use crate::io::{FileKind, Object, Stat, Storage};
 use crate::journal::{self, Action, Intent};
-use crate::metadata::{Degraded, is_time_kept};
+use crate::metadata::Degraded;
 use crate::own_folder::{OwnFolder, remove_tree, set_name};
 use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
@@ -67,8 +66,8 @@ pub mod group;
 mod parents;
 mod perform;
 mod prune;
+mod record;
 
-use displaced::Displaced;
 use group::Made;
 use parents::Parents;
 use perform::Perform;
@@ -156,6 +155,18 @@ struct Performed {
     failed: BTreeMap<RelPath, Failure>,
 }
 
+impl Performed {
+    /// Whether anything of it was to be done.
+    fn changes(&self) -> bool {
+        !self.intent.actions.is_empty()
+    }
+}
+
+/// What a thread came to; its panic goes on in this one.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 impl<S: Storage> std::fmt::Debug for Applier<'_, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Applier")
@@ -177,12 +188,15 @@ impl<S: Storage> Applier<'_, S> {
     ///
     /// # Errors
     /// [`ApplyError`].
-    pub fn apply(&self, group: Vec<StagedBatch>) -> Result<Vec<Receipt>, ApplyError> {
-        let root = RelPath::root();
+    pub fn apply(&self, mut group: Vec<StagedBatch>) -> Result<Vec<Receipt>, ApplyError> {
         let first = group.first().map_or(0, |b| b.batch);
+        if self.foresees(&group)?
+            && let Some(only) = group.pop()
+        {
+            return self.apply_foreseen(only);
+        }
         if group.iter().any(|b| !b.staged.is_empty()) {
-            let synced = self.profile.time(Stage::SyncStaged, || self.storage.sync_all());
-            synced.map_err(Self::disk(first, ApplyStep::SyncStaged, &root))?;
+            self.sync_staged(first)?;
         }
         let mut performed: Vec<Performed> = Vec::with_capacity(group.len());
         let mut directories = HashMap::new();
@@ -195,17 +209,7 @@ impl<S: Storage> Applier<'_, S> {
                 together.push(self.profile.time(Stage::Apply, || self.prepared(staged))?);
             }
             let begun = |p: &&Performed| !p.intent.actions.is_empty();
-            let intents = together.iter().filter(begun).map(|p| &p.intent);
-            self.profile
-                .time(Stage::Journal, || journal::write(self.storage, self.own, intents))
-                .map_err(Self::disk(first, ApplyStep::Journal, &root))?;
-            if performed.is_empty()
-                && group.peek().is_none()
-                && self.foresees(&together)?
-                && let Some(only) = together.pop()
-            {
-                return self.apply_foreseen(only);
-            }
+            self.write_journal(first, together.iter().filter(begun).map(|p| &p.intent))?;
             for mut next in together {
                 if !next.intent.actions.is_empty() {
                     self.perform(&mut next, &mut directories)?;
@@ -214,6 +218,23 @@ impl<S: Storage> Applier<'_, S> {
             }
         }
         self.complete(performed)
+    }
+
+    /// Step 1.
+    fn sync_staged(&self, batch: u64) -> Result<(), ApplyError> {
+        let synced = self.profile.time(Stage::SyncStaged, || self.storage.sync_all());
+        synced.map_err(Self::disk(batch, ApplyStep::SyncStaged, &RelPath::root()))
+    }
+
+    /// Step 3; `batch` is the first of them.
+    fn write_journal<'i>(
+        &self,
+        batch: u64,
+        intents: impl Iterator<Item = &'i Intent>,
+    ) -> Result<(), ApplyError> {
+        let written =
+            self.profile.time(Stage::Journal, || journal::write(self.storage, self.own, intents));
+        written.map_err(Self::disk(batch, ApplyStep::Journal, &RelPath::root()))
     }
 
     /// Finishes what a crash interrupted, by the rules of the module.
@@ -475,23 +496,9 @@ impl<S: Storage> Applier<'_, S> {
         if performed.is_empty() {
             return Ok(Vec::new());
         }
-        let changed = self.sync_tree(&performed)?;
-        self.profile.time(Stage::Commit, || self.commit(&performed, changed))?;
+        let found = self.sync_and_look(&performed)?;
+        self.profile.time(Stage::Commit, || self.commit(&performed, &found))?;
         self.receipts(performed)
-    }
-
-    /// Step 5, for what changed something; whether anything did.
-    fn sync_tree(&self, performed: &[Performed]) -> Result<bool, ApplyError> {
-        let mut changing = performed.iter().filter(|p| !p.intent.actions.is_empty());
-        let first = changing.next();
-        if let Some(first) = first {
-            let synced = self.profile.time(Stage::SyncTree, || self.storage.sync_all());
-            let (batch, root) = (first.intent.batch, RelPath::root());
-            synced.map_err(Self::disk(batch, ApplyStep::SyncTree, &root))?;
-        }
-        // Before the facts of inodes are looked at: it moves a change time.
-        performed.iter().try_for_each(|batch| self.forget_adopted(batch))?;
-        Ok(first.is_some())
     }
 
     /// Step 7, and the receipts.
@@ -507,16 +514,6 @@ impl<S: Storage> Applier<'_, S> {
         Ok(receipts)
     }
 
-    /// What was held ahead and stands in the tree is held there alone.
-    fn forget_adopted(&self, batch: &Performed) -> Result<(), ApplyError> {
-        let placed = batch.adopted.iter().filter(|(path, _)| !batch.failed.contains_key(path));
-        for (path, slot) in placed {
-            let failed = Self::disk(batch.intent.batch, ApplyStep::CleanUp, path);
-            self.own.forget_ahead(self.storage, *slot).map_err(failed)?;
-        }
-        Ok(())
-    }
-
     /// What was held ahead and could not be placed is held as before.
     fn give_back(&self, adopted: &[(RelPath, u64)], failed: &BTreeMap<RelPath, Failure>) {
         let back = adopted.iter().filter(|(path, _)| failed.contains_key(path));
@@ -528,188 +525,6 @@ impl<S: Storage> Applier<'_, S> {
         journal::clear(self.storage, self.own, batch).map_err(&disk)?;
         remove_tree(self.storage, &self.own.staging, folder_name(batch).as_bytes()).map_err(&disk)
     }
-
-    /// The records the catalog will have: entries with the facts their inodes have now. What somebody
-    /// else put there meanwhile has no facts of ours, so that the next check looks at it.
-    fn look_again(
-        &self,
-        batch: &Performed,
-        owners: &HashMap<&RelPath, u64>,
-        reader: &CatalogReader,
-    ) -> Result<Vec<(RelPath, Record)>, ApplyError> {
-        let actions = &batch.intent.actions;
-        let mut parents = Parents::new(self.storage);
-        let mut stat = |path: &RelPath| {
-            parents.stat(path).map_err(Self::disk(batch.intent.batch, ApplyStep::SyncTree, path))
-        };
-        let mut records = Vec::with_capacity(actions.len());
-        // What was written in, or given a further name, without being made or set here.
-        let mut touched: HashSet<RelPath> = HashSet::new();
-        let mut last_parent: Option<RelPath> = None;
-        for (place, action) in actions.iter().enumerate() {
-            let path = action.path();
-            if batch.failed.contains_key(path) {
-                continue;
-            }
-            if let Some(parent) = path.parent_bytes()
-                && last_parent.as_ref().is_none_or(|last| last.as_bytes() != parent)
-                && let Some((parent, _)) = path.split()
-            {
-                touched.insert(parent.clone());
-                last_parent = Some(parent);
-            }
-            let entry = match action {
-                Action::Place { entry, .. }
-                | Action::Inside { entry, .. }
-                | Action::Meta { entry, .. } => entry.clone(),
-                Action::Link { leader, .. } => {
-                    // Its change time moved with its number of names.
-                    touched.insert(leader.clone());
-                    Entry::HardLink { leader: leader.clone() }
-                }
-                Action::Lift { .. }
-                | Action::RemoveFile { .. }
-                | Action::RemoveDirectory { .. } => continue,
-            };
-            let facts = match batch.made.facts(place, path) {
-                Some(facts) => Some(facts),
-                None => {
-                    // Gone: a directory above was removed in this batch, or somebody else was here.
-                    let Some(stat) = stat(path)? else { continue };
-                    is_as_made(&entry, &stat).then(|| LocalFacts::of(&stat))
-                }
-            };
-            records.push((path.clone(), Record { entry, facts }));
-        }
-        for (path, _) in &records {
-            touched.remove(path);
-        }
-        // What another batch of the group made, changed or removed is recorded with that one.
-        let others = |path: &RelPath| owners.get(path).is_some_and(|b| *b != batch.intent.batch);
-        for path in touched.into_iter().filter(|path| !others(path)) {
-            let Some(record) = reader.get(&path)? else { continue };
-            let Some(stat) = stat(&path)? else { continue };
-            let facts = record.facts.and_then(|f| still_ours(&record.entry, &f, &stat));
-            records.push((path, Record { entry: record.entry, facts }));
-        }
-        Ok(records)
-    }
-
-    /// Step 6, for the whole group: durable when something `changed`.
-    fn commit(&self, performed: &[Performed], changed: bool) -> Result<(), ApplyError> {
-        // Of several batches: which one each path is the business of.
-        let mut owners: HashMap<&RelPath, u64> = HashMap::new();
-        if performed.len() > 1 {
-            for intent in performed.iter().map(|p| &p.intent) {
-                owners.extend(intent.actions.iter().map(|a| (a.path(), intent.batch)));
-            }
-        }
-        let reader = self.catalog.reader()?;
-        let mut found = Vec::with_capacity(performed.len());
-        for batch in performed {
-            let records = self.look_again(batch, &owners, &reader)?;
-            found.push((batch, records, self.displaced(&batch.intent, &reader)?));
-        }
-        drop(reader);
-        let durability = if changed { Durability::Immediate } else { Durability::None };
-        self.catalog.update(durability, |t| {
-            found.iter().try_for_each(|(batch, records, history)| {
-                self.commit_batch(t, batch, records, history)
-            })
-        })?;
-        Ok(())
-    }
-
-    fn commit_batch(
-        &self,
-        t: &mut CatalogTables<'_>,
-        performed: &Performed,
-        records: &[(RelPath, Record)],
-        history: &[Displaced],
-    ) -> Result<(), CatalogError> {
-        let batch = performed.intent.batch;
-        t.note_for(batch)?;
-        let done = |a: &&Action| !performed.failed.contains_key(a.path());
-        performed.intent.actions.iter().filter(done).try_for_each(|action| take_away(t, action))?;
-        self.commit_found(t, batch, records, &performed.recipes, history)
-    }
-
-    /// Records what was found at the paths of a batch, and that the batch is applied.
-    fn commit_found(
-        &self,
-        t: &mut CatalogTables<'_>,
-        batch: u64,
-        records: &[(RelPath, Record)],
-        recipes: &HashMap<FileDigest, Recipe>,
-        history: &[Displaced],
-    ) -> Result<(), CatalogError> {
-        for (path, record) in records {
-            t.put(path, record)?;
-        }
-        for (content, recipe) in recipes {
-            t.put_recipe(content, recipe)?;
-        }
-        for Displaced { number, record, .. } in history {
-            t.put_history(HistoryId { set: batch, number: *number }, record)?;
-        }
-        let kept = HistorySet {
-            time_unix_ms: (self.now_ms)(),
-            bytes: history.iter().map(|one| one.bytes).fold(0, u64::saturating_add),
-            versions: history.len() as u64,
-        };
-        t.put_history_of(batch, &kept)?;
-        t.set_applied_batch(batch)
-    }
-}
-
-/// Takes out of the catalog what an action took away.
-fn take_away(t: &mut CatalogTables<'_>, action: &Action) -> Result<(), CatalogError> {
-    match action {
-        Action::Lift { from, .. } => drop(t.remove(from)?),
-        // What was below another directory of this name went with that.
-        Action::Place { path, entry, .. } if entry.kind() == EntryKind::Directory => {
-            t.remove_below(path)?;
-        }
-        Action::RemoveFile { path, .. } | Action::RemoveDirectory { path, .. } => {
-            t.remove_below(path)?;
-            t.remove(path)?;
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The facts of what this batch touched but did not make: a directory written in, a file given a
-/// further name. `None` when it is not what was recorded.
-fn still_ours(entry: &Entry, recorded: &LocalFacts, there: &Stat) -> Option<LocalFacts> {
-    let now = LocalFacts::of(there);
-    let same = (now.inode, now.size, now.owner_mode)
-        == (recorded.inode, recorded.size, recorded.owner_mode);
-    let is_directory = entry.kind() == EntryKind::Directory;
-    // A directory's own time was set again by this batch, if nobody else was in it.
-    let time = match entry.meta() {
-        Some(meta) if is_directory => is_time_kept(meta.mtime, now.mtime),
-        _ => now.mtime == recorded.mtime,
-    };
-    let kind = is_directory == (there.kind == FileKind::Directory);
-    (same && time && kind).then_some(now)
-}
-
-/// Whether what stands there is what this batch made of `entry`, as far as a look tells.
-fn is_as_made(entry: &Entry, there: &Stat) -> bool {
-    let kind = match entry.kind() {
-        EntryKind::HardLink => return there.kind != FileKind::Directory,
-        EntryKind::File => FileKind::Regular,
-        EntryKind::Directory => FileKind::Directory,
-        EntryKind::Symlink => FileKind::Symlink,
-        EntryKind::Fifo => FileKind::Fifo,
-        EntryKind::Socket => FileKind::Socket,
-        EntryKind::CharDevice => FileKind::CharDevice,
-        EntryKind::BlockDevice => FileKind::BlockDevice,
-    };
-    let size = kind != FileKind::Regular || there.size == entry.size();
-    let time = entry.meta().is_none_or(|m| is_time_kept(m.mtime, there.mtime));
-    there.kind == kind && size && time
 }
 
 /// Whether what stands there has the content the catalog recorded; a further name or an ordinary

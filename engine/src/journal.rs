@@ -109,6 +109,20 @@ impl Action {
         }
     }
 
+    /// The directory whose time it moves, if that is not one that came with the batch: where a name is
+    /// made, taken away or replaced. `None` also for what is at the root's own place.
+    #[must_use]
+    pub fn written_in(&self) -> Option<&[u8]> {
+        match self {
+            Self::Lift { from: path, .. }
+            | Self::RemoveFile { path, .. }
+            | Self::Place { path, .. }
+            | Self::Link { path, .. }
+            | Self::RemoveDirectory { path, .. } => path.parent_bytes(),
+            Self::Inside { .. } | Self::Meta { .. } => None,
+        }
+    }
+
     /// What it makes or sets, if it does.
     #[must_use]
     pub fn entry(&self) -> Option<&Entry> {

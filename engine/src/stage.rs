@@ -674,7 +674,7 @@ impl<'a, S: Storage> Stager<'a, S> {
 
 /// Whether the file system with this magic number keeps times itself: a server may set them once more
 /// when it writes data back.
-fn times_settle(file_system: u64) -> bool {
+pub(crate) fn times_settle(file_system: u64) -> bool {
     const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
     const BTRFS: u64 = 0x9123_683e;

@@ -1,12 +1,13 @@
-//! Recording one batch while its objects are placed.
+//! Recording one batch while its objects are made durable and placed.
 //!
-//! What the catalog will say of a batch is known before step 4, but for the facts of inodes. So a second thread writes
-//! that into the transaction of step 6 and brings the digests up to date, while this one does steps 4 and 5 and looks
-//! at the inodes; then the facts are added and the transaction is committed.
+//! What the catalog will say of a batch is known when step 2 is done, but for the facts of inodes. So step 2 is done beside
+//! the sync of step 1, since it only looks at the tree, and then a second thread writes that into the transaction of
+//! step 6 and brings the digests up to date, while this one does steps 3 to 5 and looks at the inodes; then the facts
+//! are added and the transaction is committed.
 //!
-//! Guarantees: the commit comes after the sync of step 5, as without this; when anything came out otherwise than
-//! foreseen, the transaction is undone, and step 6 is done as ever. Nothing is foreseen of a tree that was never
-//! sealed, where all cores are busy anyway, nor of a group of several batches.
+//! Guarantees: step 3 comes after the sync of step 1, and the commit after the sync of step 5, as without this; when anything
+//! came out otherwise than foreseen, the transaction is undone, and step 6 is done as ever. Nothing is foreseen of a tree
+//! that was never sealed, where all cores are busy anyway, nor of a group of several batches.
 
 use std::collections::HashMap;
 
@@ -17,79 +18,84 @@ use farshore_core::recipe::{FileDigest, Recipe};
 use farshore_proto::message::Receipt;
 use redb::Durability;
 
-use super::displaced::Displaced;
-use super::{Applier, ApplyError, Performed, take_away};
+use super::record::{Found, take_away};
+use super::{Applier, ApplyError, Performed, joined};
 use crate::catalog::{CatalogError, CatalogTables, Keep, Record};
 use crate::io::Storage;
 use crate::journal::{Action, Intent};
 use crate::profile::Stage;
+use crate::stage::StagedBatch;
 
 /// What came of a batch, all of it as foreseen.
 struct Outcome {
-    records: Vec<(RelPath, Record)>,
-    history: Vec<Displaced>,
+    found: Found,
     recipes: HashMap<FileDigest, Recipe>,
 }
 
 impl<S: Storage> Applier<'_, S> {
     /// Whether a batch by itself is recorded while it is applied.
-    pub(super) fn foresees(&self, group: &[Performed]) -> Result<bool, ApplyError> {
+    pub(super) fn foresees(&self, group: &[StagedBatch]) -> Result<bool, ApplyError> {
         let [only] = group else { return Ok(false) };
-        if only.intent.actions.is_empty() || !self.catalog.can_attempt() {
+        if only.staged.is_empty() || !self.catalog.can_attempt() {
             return Ok(false);
         }
         Ok(self.catalog.reader()?.recovery_point()?.is_some())
     }
 
-    /// Steps 4 to 7 of a batch that stands in the journal.
-    pub(super) fn apply_foreseen(&self, mut batch: Performed) -> Result<Vec<Receipt>, ApplyError> {
-        let intent = batch.intent.clone();
-        let committed = std::thread::scope(|scope| {
+    /// All steps of a batch by itself.
+    pub(super) fn apply_foreseen(&self, staged: StagedBatch) -> Result<Vec<Receipt>, ApplyError> {
+        let number = staged.batch;
+        let (batch, otherwise, committed) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(move || self.sync_staged(number));
+            let prepared = self.profile.time(Stage::Apply, || self.prepared(staged));
             let (tell, told) = bounded::<Outcome>(1);
-            let recording = scope.spawn(move || self.foresee(&intent, &told));
-            let done = self.carry_out(&mut batch).map(|outcome| {
-                if let Some(outcome) = outcome {
-                    // A recording that failed says why below.
-                    tell.send(outcome).unwrap_or(());
+            let intent = prepared.as_ref().ok().map(|batch| batch.intent.clone());
+            let recording = intent
+                .filter(|intent| !intent.actions.is_empty())
+                .map(|intent| scope.spawn(move || self.foresee(&intent, &told)));
+            let done = joined(syncing).and(prepared).and_then(|mut batch| {
+                if !batch.changes() {
+                    return Ok((batch, None));
                 }
+                self.write_journal(number, std::iter::once(&batch.intent))?;
+                let (found, as_foreseen) = self.carry_out(&mut batch)?;
+                if !as_foreseen {
+                    return Ok((batch, Some(found)));
+                }
+                let recipes = std::mem::take(&mut batch.recipes);
+                // A recording that failed says why below.
+                tell.send(Outcome { found, recipes }).unwrap_or(());
+                Ok((batch, None))
             });
             // Without an outcome it leaves nothing.
             drop(tell);
-            let recorded = match recording.join() {
-                Ok(recorded) => recorded,
-                Err(panic) => std::panic::resume_unwind(panic),
-            };
-            done.and_then(|()| Ok(recorded?))
+            let recorded = recording.map_or(Ok(false), joined);
+            let (batch, otherwise) = done?;
+            Ok::<_, ApplyError>((batch, otherwise, recorded?))
         })?;
-        if !committed {
-            let found = std::slice::from_ref(&batch);
-            self.profile.time(Stage::Commit, || self.commit(found, true))?;
+        if committed {
+            return self.receipts(vec![batch]);
         }
-        self.receipts(vec![batch])
+        let Some(found) = otherwise else { return self.complete(vec![batch]) };
+        let performed = vec![batch];
+        self.profile.time(Stage::Commit, || self.commit(&performed, &[found]))?;
+        self.receipts(performed)
     }
 
-    /// Steps 4 and 5; what there is to record, where it is as foreseen.
-    fn carry_out(&self, batch: &mut Performed) -> Result<Option<Outcome>, ApplyError> {
+    /// Steps 4 and 5; what there is to record, and whether it is all as foreseen.
+    fn carry_out(&self, batch: &mut Performed) -> Result<(Found, bool), ApplyError> {
         self.perform(batch, &mut HashMap::new())?;
-        self.sync_tree(std::slice::from_ref(batch))?;
-        let _looking = self.profile.enter(Stage::Commit);
-        if !batch.failed.is_empty() {
-            return Ok(None);
-        }
-        let reader = self.catalog.reader()?;
-        let records = self.look_again(batch, &HashMap::new(), &reader)?;
-        // Those of its actions come first, in their order; one that is gone again has none.
+        let mut found = self.sync_and_look(std::slice::from_ref(batch))?;
+        let found = found.pop().unwrap_or_default();
+        // One that is gone again has no record.
         let actions = batch.intent.actions.iter().filter_map(entry_after);
-        let mut found = records.iter();
-        let mut as_foreseen = actions.map(|(path, entry)| {
-            found.next().is_some_and(|(at, record)| at == path && record.entry == entry)
+        let mut records = found.records.iter();
+        let mut is_so = actions.map(|(path, entry)| {
+            records.next().is_some_and(|(at, record)| at == path && record.entry == entry)
         });
-        if !as_foreseen.all(|same| same) {
-            return Ok(None);
-        }
-        let history = self.displaced(&batch.intent, &reader)?;
-        let recipes = std::mem::take(&mut batch.recipes);
-        Ok(Some(Outcome { records, history, recipes }))
+        let as_foreseen = batch.failed.is_empty() && is_so.all(|same| same);
+        drop(is_so);
+        Ok((found, as_foreseen))
     }
 
     /// Records what `intent` will have made, waits for what came of it, and commits if that is `told`; whether it did.
@@ -99,8 +105,7 @@ impl<S: Storage> Applier<'_, S> {
             self.profile.time(Stage::Seal, || t.seal())?;
             let Ok(outcome) = told.recv() else { return Ok(((false, None), Keep::Nothing)) };
             let committing = self.profile.enter(Stage::Commit);
-            let Outcome { records, history, recipes } = &outcome;
-            self.commit_found(t, intent.batch, records, recipes, history)?;
+            self.commit_found(t, intent.batch, &outcome.found, &outcome.recipes)?;
             Ok(((true, Some(committing)), Keep::All))
         })?;
         Ok(committed)

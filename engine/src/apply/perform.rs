@@ -380,13 +380,13 @@ impl<'p, 'a, S: Storage> Perform<'p, 'a, S> {
         let mut last_parent: Option<&[u8]> = None;
         for action in &intent.actions {
             let path = action.path();
-            let parent = path.parent_bytes();
-            if parent != last_parent
-                && let Some((parent, _)) = path.split()
+            if let Some(parent) = action.written_in()
+                && last_parent != Some(parent)
+                && let Some((above, _)) = path.split()
             {
-                wanted.entry(parent).or_insert(None);
+                wanted.entry(above).or_insert(None);
+                last_parent = Some(parent);
             }
-            last_parent = parent;
             if let Action::Place { entry, .. }
             | Action::Inside { entry, .. }
             | Action::Meta { entry, .. } = action
@@ -445,3 +445,6 @@ fn set_entry_metadata<S: Storage>(
 ) -> io::Result<()> {
     entry.meta().map_or(Ok(()), |wanted| dress(storage, object, stat, wanted, degraded))
 }
+
+#[cfg(test)]
+mod tests;
