@@ -29,6 +29,14 @@ const RUN_MIN: usize = 2;
 /// one hash a block and not one a byte.
 const AHEAD: u64 = 8;
 
+/// Far from a block that was found, so many offsets are tried at once: one polynomial waits for the byte
+/// before, several do not wait for each other.
+const LANES: usize = 4;
+/// Offsets of each.
+const LANE: usize = 4 << 10;
+/// Offsets that are tried one after the other first: the next block is often near.
+const NEAR: usize = 2 << 10;
+
 /// Bits of the filter in front of the tables: it stays in the nearest cache.
 const FILTER_BITS: usize = 1 << 17;
 
@@ -305,22 +313,86 @@ impl Signatures {
 
     /// The first block at any offset of `new`, and where it stands in the old bytes.
     fn search(&self, new: &[u8], old: u64) -> Option<(usize, u64)> {
-        let block_len = self.signing.block_len;
-        let mut h = sum(new.get(..block_len)?);
-        for at in 0.. {
-            let value = signature(h, self.signing.signature_len);
-            if !self.is_filtered(value)
-                && let Some(place) =
-                    self.block(value, old.wrapping_add(at as u64), &new[at + block_len..])
-            {
-                return Some((at, place));
+        let end = new.len().checked_sub(self.signing.block_len)? + 1;
+        let mut at = 0;
+        while at < end {
+            let (found, to) = if at >= NEAR && end - at >= LANES * LANE {
+                (self.search_lanes(new, old, at), at + LANES * LANE)
+            } else {
+                let to = if at < NEAR { NEAR.min(end) } else { end };
+                (self.search_offsets(new, old, at..to), to)
+            };
+            if found.is_some() {
+                return found;
             }
-            let entering = u64::from(*new.get(at + block_len)?);
-            let leaving = u64::from(new[at]).wrapping_mul(self.leaving);
-            h = h.wrapping_sub(leaving).wrapping_mul(BASE).wrapping_add(entering);
+            at = to;
         }
         None
     }
+
+    /// What stands at the offset `at`, whose block has the signature `value`.
+    fn place(&self, new: &[u8], old: u64, at: usize, value: u64) -> Option<(usize, u64)> {
+        if self.is_filtered(value) {
+            return None;
+        }
+        let rest = &new[at + self.signing.block_len..];
+        self.block(value, old.wrapping_add(at as u64), rest).map(|place| (at, place))
+    }
+
+    /// The first of these offsets, one after the other.
+    fn search_offsets(&self, new: &[u8], old: u64, offsets: Range<usize>) -> Option<(usize, u64)> {
+        let Signing { block_len, signature_len } = self.signing;
+        let mut h = sum(&new[offsets.start..offsets.start + block_len]);
+        for at in offsets {
+            let found = self.place(new, old, at, signature(h, signature_len));
+            if found.is_some() {
+                return found;
+            }
+            h = roll(h, u64::from(new[at]).wrapping_mul(self.leaving), new.get(at + block_len)?);
+        }
+        None
+    }
+
+    /// The same of [`LANES`] times [`LANE`] offsets, so many at once.
+    fn search_lanes(&self, new: &[u8], old: u64, from: usize) -> Option<(usize, u64)> {
+        let Signing { block_len, signature_len } = self.signing;
+        let start = |lane: usize| from + lane * LANE;
+        let mut h: [u64; LANES] =
+            std::array::from_fn(|lane| sum(&new[start(lane)..start(lane) + block_len]));
+        // The last lane may end where `new` does: nothing enters its last window any more.
+        let bytes: [(&[u8], &[u8]); LANES] = std::array::from_fn(|lane| {
+            let entering = start(lane) + block_len;
+            let end = (entering + LANE).min(new.len());
+            (&new[start(lane)..start(lane) + LANE], &new[entering..end])
+        });
+        let mut found = None;
+        // Of lanes behind one where a block was found none counts.
+        let mut lanes = LANES;
+        for offset in 0..LANE {
+            for lane in 0..LANES {
+                let value = signature(h[lane], signature_len);
+                let (leaving, entering) = bytes[lane];
+                let entering = entering.get(offset).copied().unwrap_or(0);
+                h[lane] =
+                    roll(h[lane], u64::from(leaving[offset]).wrapping_mul(self.leaving), &entering);
+                if lane < lanes
+                    && !self.is_filtered(value)
+                    && let Some(place) = self.place(new, old, start(lane) + offset, value)
+                {
+                    (found, lanes) = (Some(place), lane);
+                }
+            }
+            if lanes == 0 {
+                break;
+            }
+        }
+        found
+    }
+}
+
+/// The polynomial of the window one byte on; `leaving` is what the byte that leaves it counts.
+fn roll(h: u64, leaving: u64, entering: &u8) -> u64 {
+    h.wrapping_sub(leaving).wrapping_mul(BASE).wrapping_add(u64::from(*entering))
 }
 
 fn set_bits(filter: &mut [u64], values: &[u64]) {
@@ -419,6 +491,36 @@ mod tests {
     }
 
     const START: u64 = 1_000_003;
+
+    proptest! {
+        /// Many offsets at once find what one after the other finds, by signatures that agree by chance
+        /// often enough too.
+        #[test]
+        fn lanes_find_the_first_block_like_one_offset_after_the_other(
+            seed in 0u64..1 << 40,
+            len in 0usize..(3 * LANES * LANE),
+            block_len in 32usize..600,
+            signature_len in 2usize..5,
+            pasted in proptest::collection::vec((0usize..(3 * LANES * LANE), 0usize..200), 0..4),
+        ) {
+            let signing = Signing::new(block_len, signature_len).expect("within bounds");
+            let old = noise(200 * block_len, seed);
+            let mut new = noise(len, !seed);
+            for (at, block) in pasted {
+                let two = &old[block.min(198) * block_len..][..2 * block_len];
+                if let Some(place) = new.get_mut(at..at + two.len()) {
+                    place.copy_from_slice(two);
+                }
+            }
+            let mut signatures = Signatures::new(signing);
+            signatures.add(START, &signed(&old, signing));
+            let one_by_one = || {
+                let end = new.len().checked_sub(block_len)? + 1;
+                signatures.search_offsets(&new, START, 0..end)
+            };
+            prop_assert_eq!(signatures.search(&new, START), one_by_one());
+        }
+    }
 
     fn signed(old: &[u8], signing: Signing) -> Vec<u8> {
         let mut out = Vec::new();
