@@ -82,6 +82,7 @@ pub struct LineGauge {
 
 #[derive(Debug)]
 struct Gauge {
+    /// See [`LineGauge::fitting_level`].
     level: Option<i32>,
     /// Below so many bytes a second the line is thin.
     thin: f64,
@@ -97,11 +98,7 @@ impl LineGauge {
     /// A gauge that starts from the round trip alone.
     #[must_use]
     pub fn new(setting: Compression, rtt: Duration, now: Instant) -> Self {
-        let level = match setting {
-            Compression::Never => None,
-            Compression::Level(level) => Some(level),
-            Compression::Auto => is_distant(rtt).then_some(THIN_LEVEL),
-        };
+        let level = is_distant(rtt).then_some(THIN_LEVEL);
         let (unjudged, window, thin) = match is_distant(rtt) {
             true => (BUFFERED, DISTANT_WINDOW, THIN_DISTANT_LINE),
             false => (0, WINDOW, THIN_LINE),
@@ -112,12 +109,26 @@ impl LineGauge {
     }
 
     fn level(&self) -> Option<i32> {
+        match self.setting {
+            Compression::Never => None,
+            Compression::Level(level) => Some(level),
+            Compression::Auto => self.fitting_level(),
+        }
+    }
+
+    /// The level that fits the line; none for one that takes bytes as fast as they come.
+    fn fitting_level(&self) -> Option<i32> {
         self.state.lock().map_or(None, |g| g.level)
+    }
+
+    /// Whether the line takes bytes as fast as they come, and nobody asked for fewer of them.
+    fn is_fast(&self) -> bool {
+        !matches!(self.setting, Compression::Level(_)) && self.fitting_level().is_none()
     }
 
     /// `bytes` were taken by the line after `waited`.
     fn sent(&self, bytes: u64, waited: Duration, now: Instant) {
-        if self.setting != Compression::Auto {
+        if matches!(self.setting, Compression::Level(_)) {
             return;
         }
         let Ok(mut g) = self.state.lock() else { return };
@@ -239,6 +250,12 @@ impl<'g> FrameWriter<'g> {
             shrank: false,
             yields: false,
         })
+    }
+
+    /// Whether bytes leave as fast as they come, and nobody asked for fewer of them.
+    #[must_use]
+    pub fn line_is_fast(&self) -> bool {
+        self.gauge.is_fast()
     }
 
     /// Begins what goes ahead of its cut, behind all that other streams have to send. Its beginning does not:
@@ -531,6 +548,20 @@ mod tests {
         let never = LineGauge::new(Compression::Never, Duration::from_millis(80), start);
         never.sent(WINDOW, Duration::from_secs(9), start + Duration::from_secs(9));
         assert_eq!(never.level(), None);
+    }
+
+    /// That nothing is compressed does not make a line fast, nor does a fast line one where bytes do not count.
+    #[test]
+    fn a_line_is_fast_by_what_it_takes() {
+        let start = Instant::now();
+        let near = |setting| LineGauge::new(setting, Duration::from_micros(50), start);
+        assert!(near(Compression::Auto).is_fast());
+        assert!(!near(Compression::Level(1)).is_fast(), "fewer bytes were asked for");
+        let never = near(Compression::Never);
+        assert!(never.is_fast());
+        never.sent(WINDOW, Duration::from_millis(200), start + Duration::from_millis(200));
+        assert!(!never.is_fast(), "21 MB/s");
+        assert!(!LineGauge::new(Compression::Never, Duration::from_millis(80), start).is_fast());
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod large_ahead;
 mod moved;
 mod queue;
 mod signing;
+mod thrift;
 
 use ahead::{Ahead, SmallRead, is_plain_small};
 pub use carry::{Placing, ReadAhead};

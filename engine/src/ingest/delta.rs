@@ -10,8 +10,9 @@
 //! ```
 //! Guarantees: nothing is lost and nothing reordered, whatever the target answers: what is found is a
 //! claim that the target checks chunk by chunk, and what it cannot build is sent again whole. Sends
-//! bytes as they are where signatures would not pay: without a former version near, in tiny gaps, and
-//! after [`FRUITLESS_MAX`] sections in which nothing was found. Requests are many and none is waited
+//! bytes as they are where signatures would not pay: without a former version near, in tiny gaps,
+//! after [`FRUITLESS_MAX`] sections in which nothing was found, and, where the line takes all there is, where little
+//! is (see [`thrift`](super::thrift)). Requests are many and none is waited
 //! for while there is something to read.
 
 use std::collections::{HashMap, VecDeque};
@@ -147,6 +148,8 @@ pub(super) struct Delta<'d> {
     /// Bytes that may still be asked for in long stretches where nothing was found: what was found
     /// there adds to it.
     credit: i64,
+    /// Whether the line takes bytes faster than they can be searched.
+    line_is_fast: bool,
 }
 
 impl<'d> Delta<'d> {
@@ -167,7 +170,13 @@ impl<'d> Delta<'d> {
             searched: 0,
             edits: 0,
             credit: 1 << 20,
+            line_is_fast: false,
         }
+    }
+
+    /// Whether the line takes bytes faster than they can be searched.
+    pub(super) fn line_is_fast(&mut self, is_fast: bool) {
+        self.line_is_fast = is_fast;
     }
 
     /// A file begins, likely to resemble `basis`.
@@ -268,11 +277,23 @@ impl<'d> Delta<'d> {
         if !full {
             return Ok(None);
         }
-        let to = gap.expected(gap.new_len) + SLACK;
+        let here = gap.expected(gap.new_len);
         let next = Section::new(gap_id, gap.content, gap.new_len);
-        self.cover(gap_id, to)?;
+        let len = section.bytes.len();
+        if self.skips(len) {
+            self.skip_to(gap_id, here.saturating_sub(SLACK));
+            let mut section = self.open.replace(next);
+            section.iter_mut().for_each(Section::settle);
+            return Ok(section);
+        }
+        self.cover(gap_id, here + SLACK)?;
         let section = self.open.replace(next);
         Ok(section.map(|section| self.handed_out(section)))
+    }
+
+    /// Whether so many new bytes are to go out unsearched.
+    fn skips(&self, len: usize) -> bool {
+        self.desk.thrift.skips(len as u64, self.line_is_fast)
     }
 
     fn handed_out(&mut self, mut section: Section) -> Section {
@@ -299,11 +320,19 @@ impl<'d> Delta<'d> {
         let (content, start, new_len) = (gap.content, gap.start, gap.new_len);
         let reach = gap.expected(new_len) + SLACK;
         let last = section.bytes.len() as u64 + SLACK;
-        let done = gap.sections == 0 && section.bytes.is_empty();
+        let is_last = gap.sections == 0;
+        let done = is_last && section.bytes.is_empty();
         self.anchor = Some((content, start + new_len));
         if done || new_len < GAP_MIN {
             section.settle();
             self.gaps.remove(&id);
+            return Ok((!section.bytes.is_empty()).then_some(section));
+        }
+        if self.skips(section.bytes.len()) {
+            section.settle();
+            if is_last {
+                self.gaps.remove(&id);
+            }
             return Ok((!section.bytes.is_empty()).then_some(section));
         }
         match next.filter(|(c, at)| *c == content && *at >= start) {
@@ -478,13 +507,15 @@ impl<'d> Delta<'d> {
 
     /// Finds coarse blocks, and asks for fine ones between them.
     fn search(&mut self, section: &mut Section) -> Result<(), LinkError> {
+        // What was asked for before it was known how little is found here.
+        let skipped = self.skips(section.bytes.len());
         let Some(gap) = self.gaps.get_mut(&section.gap) else {
             section.settle();
             return Ok(());
         };
         gap.sections -= 1;
         let over = gap.closed && gap.sections == 0;
-        if gap.strange {
+        if gap.strange || skipped {
             section.settle();
         } else {
             let expected = gap.expected(section.at);
@@ -505,7 +536,10 @@ impl<'d> Delta<'d> {
             let behind = gap.expected(searched).saturating_sub(2 * SLACK);
             gap.blocks.forget_before(behind);
             let size = gap.size;
-            self.searched += section.bytes.len() as u64;
+            let len = section.bytes.len() as u64;
+            self.searched += len;
+            let fresh_len = |f: &Found| if let Found::New(r) = f { r.len() as u64 } else { 0 };
+            self.desk.thrift.searched(len, len - section.found.iter().map(fresh_len).sum::<u64>());
             let fresh = section.found.iter().filter(|f| matches!(f, Found::New(_))).count();
             self.edits += fresh as u64;
             self.look_finer(section, expected, size)?;

@@ -157,6 +157,7 @@ impl<'w, 'g, 'd> OpQueue<'w, 'g, 'd> {
     /// Appends a chunk that is nowhere, within a gap that is open.
     pub(super) fn fresh(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), LinkError> {
         let Some(delta) = &mut self.delta else { return self.op(&Op::Literal { bytes }) };
+        delta.line_is_fast(self.writer.line_is_fast());
         self.bytes += bytes.len();
         if let Some(section) = delta.fresh(id, bytes)? {
             self.items.push_back(Item::Section(section));

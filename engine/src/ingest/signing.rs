@@ -16,6 +16,8 @@ use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{Message, Sign};
 use farshore_proto::session::{SIGNS_UNDER_WAY_MAX, SessionError, SignLedger};
 
+use super::thrift::Thrift;
+
 /// Where signatures are asked for and come back.
 pub struct SignDesk<'a> {
     link: &'a dyn Link,
@@ -25,6 +27,8 @@ pub struct SignDesk<'a> {
     sending: Mutex<()>,
     state: Mutex<State>,
     arrived: Condvar,
+    /// Whether it is worth asking.
+    pub(super) thrift: Thrift,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +55,7 @@ impl<'a> SignDesk<'a> {
             sending: Mutex::default(),
             state: Mutex::default(),
             arrived: Condvar::new(),
+            thrift: Thrift::default(),
         }
     }
 

@@ -67,3 +67,49 @@ fn no_range_that_is_asked_for_is_longer_than_a_request_may_be() {
     }
     assert!(asked > 20, "{asked} ranges");
 }
+
+/// Sections of a file that resembles its former version in nothing: whether each of so many is searched, and where
+/// in the old content the first range that was asked for begins.
+fn searched(line_is_fast: bool, sections: u64) -> (Vec<bool>, Vec<u64>) {
+    let desk = SignDesk::new(&Nobody, 1);
+    let mut delta = Delta::new(&desk);
+    delta.line_is_fast(line_is_fast);
+    delta.begin_file(Some(FileDigest([1; 32])));
+    assert!(delta.open_gap(1 << 30));
+    let chunk: Vec<u8> =
+        (0..64u32 << 10).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (mut all, mut asked) = (Vec::new(), Vec::new());
+    for _ in 0..sections {
+        let mut section = loop {
+            let full = delta.fresh(ChunkId([0; 32]), &chunk).expect("sent");
+            if let Some(section) = full {
+                break section;
+            }
+        };
+        all.push(!section.is_ready());
+        delta.flush().expect("sent");
+        for request in &delta.under_way {
+            asked.push(request.ranges[0].0);
+            let signed: u64 =
+                request.ranges.iter().map(|(_, len)| request.signing.signed_len(*len)).sum();
+            let none = vec![0; usize::try_from(signed).expect("small")];
+            desk.answered(request.id, none).expect("asked for");
+        }
+        while delta.take_answers(false) {}
+        assert!(delta.advance(&mut section).expect("sent"));
+        delta.flush().expect("sent");
+    }
+    (all, asked)
+}
+
+/// Where bytes leave as fast as they come, little is searched of what brings nothing, and nothing is asked for what is not.
+#[test]
+fn what_brings_nothing_is_seldom_searched_on_a_fast_line() {
+    let (fast, asked) = searched(true, 19);
+    let expected: Vec<bool> = (0..19).map(|n| matches!(n, 0 | 1 | 18)).collect();
+    assert_eq!(fast, expected);
+    let last = *asked.last().expect("some was asked for");
+    assert!(last >= 18 * SECTION as u64 - SLACK - COARSE_BLOCKS.end as u64, "{last}");
+    let (slow, _) = searched(false, 19);
+    assert!(slow.iter().all(|searched| *searched));
+}
