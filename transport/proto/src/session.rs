@@ -6,7 +6,9 @@
 //!          (Ready again after a seal that did not match, and after every seal of a session that stands;
 //!          below version 3 Ready follows Checking)
 //! ```
-//! Both are fed every message before anything is done about it, and refuse the ones out of order.
+//! Both are fed every message before anything is done about it, and refuse the ones out of order. A seal *behind*
+//! batches is sent in Ready, with their receipts to come, and answered after the last of them: between the two
+//! the target takes nothing but what those batches bring, and what goes ahead of later cuts.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
 //! Signatures have a machine of their own at the source, [`SignLedger`]: many threads ask for them
 //! while another owns the session.
@@ -19,8 +21,8 @@ use farshore_core::recovery_point::Epoch;
 use crate::batch::BatchHeader;
 use crate::message::{
     AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message,
-    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION,
-    Sign,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SEAL_BEHIND_VERSION,
+    STANDING_VERSION, STRIPES_VERSION, Sign,
 };
 
 /// Most batches a source may have under way.
@@ -135,6 +137,12 @@ pub enum SessionError {
         /// Its number.
         batch: u64,
     },
+    /// A seal behind batches of which the last can be none of the cut under way.
+    #[error("seal behind batch {batch}, which is not the last one of the cut under way")]
+    SealBehindUnknown {
+        /// Its number.
+        batch: u64,
+    },
     /// The target recorded something else than it was asked to.
     #[error("the target recorded another recovery point than the one sent")]
     OtherPoint,
@@ -175,17 +183,31 @@ enum SourceState {
 pub struct SourceSession {
     state: SourceState,
     epoch: Epoch,
+    /// The version spoken.
+    version: u16,
     under_way: BTreeSet<u64>,
     queries: usize,
     standing: bool,
+    /// A batch was not applied whole since the last seal that waited for all receipts.
+    failed: bool,
+    /// A seal behind batches is not answered yet.
+    sealing_behind: bool,
 }
 
 impl SourceSession {
     /// A session whose Hello is about to be sent under `epoch`.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        let under_way = BTreeSet::new();
-        Self { state: SourceState::AwaitWelcome, epoch, under_way, queries: 0, standing: false }
+        Self {
+            state: SourceState::AwaitWelcome,
+            epoch,
+            version: PROTOCOL_VERSION_MIN,
+            under_way: BTreeSet::new(),
+            queries: 0,
+            standing: false,
+            failed: false,
+            sealing_behind: false,
+        }
     }
 
     /// Standing is about to be sent: cuts follow each other.
@@ -206,6 +228,29 @@ impl SourceSession {
     /// Seal is about to be sent.
     pub fn seal_sent(&mut self) {
         self.state = SourceState::AwaitSealed;
+        self.failed = false;
+    }
+
+    /// The last batch under way, if the target may be asked to seal behind it.
+    #[must_use]
+    pub fn seals_behind(&self) -> Option<u64> {
+        let may = self.state == SourceState::Ready
+            && self.version >= SEAL_BEHIND_VERSION
+            && self.queries == 0
+            && !self.failed
+            && !self.sealing_behind;
+        self.under_way.last().copied().filter(|_| may)
+    }
+
+    /// Seal behind all batches under way is about to be sent: no further one is, until it is answered.
+    pub fn seal_behind_sent(&mut self) {
+        self.sealing_behind = true;
+    }
+
+    /// Whether a seal behind batches is to be refused yet, because one of them was not applied whole.
+    #[must_use]
+    pub fn awaits_refusal(&self) -> bool {
+        self.sealing_behind && self.failed
     }
 
     /// Batches without a receipt.
@@ -234,6 +279,7 @@ impl SourceSession {
                     let (ours, theirs) = (self.epoch.0, w.epoch.0);
                     return Err(SessionError::EpochOver { ours, theirs });
                 }
+                self.version = w.version;
                 self.state = S::Ready;
                 Ok(())
             }
@@ -247,6 +293,7 @@ impl SourceSession {
             }
             (S::Ready, Message::Receipt(r)) => {
                 if self.under_way.remove(&r.batch) {
+                    self.failed |= !r.failures.is_empty();
                     Ok(())
                 } else {
                     Err(SessionError::UnknownBatch { batch: r.batch })
@@ -254,6 +301,15 @@ impl SourceSession {
             }
             (S::AwaitSealed, Message::Sealed(_)) => {
                 self.state = if self.standing { S::Ready } else { S::Done };
+                Ok(())
+            }
+            (S::Ready, Message::Sealed(_)) if self.is_behind_all() && !self.failed => {
+                self.sealing_behind = false;
+                self.state = if self.standing { S::Ready } else { S::Done };
+                Ok(())
+            }
+            (S::Ready, Message::SealMismatch(_)) if self.is_behind_all() => {
+                self.sealing_behind = false;
                 Ok(())
             }
             (
@@ -270,6 +326,11 @@ impl SourceSession {
                 message: other.name(),
             }),
         }
+    }
+
+    /// Whether a seal behind batches may be answered now: each of them was.
+    fn is_behind_all(&self) -> bool {
+        self.sealing_behind && self.under_way.is_empty()
     }
 
     /// What the session was doing, for errors.
@@ -343,6 +404,12 @@ pub struct TargetSession {
     standing: bool,
     /// The number of the last point sealed in this session.
     sequence: Option<u64>,
+    /// The first batch that no seal has been asked for yet.
+    unsealed: u64,
+    /// A batch was not applied whole since the last seal that came behind all receipts.
+    failed: bool,
+    /// The last batch behind which a seal is asked for that is not answered yet.
+    sealing_behind: Option<u64>,
     /// Only a source of this very epoch may send: roles say which it is.
     exact: bool,
 }
@@ -370,6 +437,9 @@ impl TargetSession {
             sealed: false,
             standing: false,
             sequence: None,
+            unsealed: 0,
+            failed: false,
+            sealing_behind: None,
         }
     }
 
@@ -386,12 +456,15 @@ impl TargetSession {
     pub fn handle(&mut self, message: &Message) -> Result<(), SessionError> {
         use TargetState as T;
         // A label changes nothing of what is sealed, nor does what is carried for a later cut.
-        let aside = match message {
-            Message::Mark { .. } | Message::Ahead { .. } => true,
+        let ahead = match message {
+            Message::Ahead { .. } => true,
             Message::Sign(_) => self.standing && self.version >= AHEAD_VERSION,
             _ => false,
         };
-        self.sealed &= aside;
+        self.sealed &= ahead || matches!(message, Message::Mark { .. });
+        if self.sealing_behind.is_some() && !ahead {
+            return Err(self.unexpected(message));
+        }
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
@@ -451,9 +524,22 @@ impl TargetSession {
             }
             // What is carried ahead of a later cut may be asking.
             (T::Ready, Message::Seal(_))
-                if self.under_way.is_empty()
-                    && (self.signs == 0 || (self.standing && self.version >= AHEAD_VERSION)) =>
+                if self.under_way.is_empty() && self.may_seal_beside_signs() =>
             {
+                (self.failed, self.unsealed) = (false, self.next_batch);
+                Ok(())
+            }
+            (T::Ready, Message::SealBehind { batch, .. })
+                if self.version >= SEAL_BEHIND_VERSION && self.may_seal_beside_signs() =>
+            {
+                let applied = self.next_batch.saturating_sub(1);
+                let first =
+                    self.unsealed.max(applied).max(self.under_way.last().copied().unwrap_or(0));
+                // Streams come in no order with messages: those of the last batches may be to come.
+                if !(first..=applied.saturating_add(BATCHES_UNDER_WAY_MAX as u64)).contains(batch) {
+                    return Err(SessionError::SealBehindUnknown { batch: *batch });
+                }
+                self.sealing_behind = Some(*batch);
                 Ok(())
             }
             (T::Ready, Message::Ahead { .. } | Message::Behind(_))
@@ -465,11 +551,17 @@ impl TargetSession {
                 self.state = T::Done;
                 Ok(())
             }
-            (_, other) => Err(SessionError::UnexpectedMessage {
-                state: self.state_name(),
-                message: other.name(),
-            }),
+            (_, other) => Err(self.unexpected(other)),
         }
+    }
+
+    fn unexpected(&self, message: &Message) -> SessionError {
+        SessionError::UnexpectedMessage { state: self.state_name(), message: message.name() }
+    }
+
+    /// Whether the requests to sign under way are none of the cut's, or may be those of what goes ahead of others.
+    fn may_seal_beside_signs(&self) -> bool {
+        self.signs == 0 || (self.standing && self.version >= AHEAD_VERSION)
     }
 
     /// The Welcome is about to be sent; batches start behind `applied`.
@@ -479,12 +571,31 @@ impl TargetSession {
             _ => TargetState::Ready,
         };
         self.next_batch = applied + 1;
+        self.unsealed = self.next_batch;
     }
 
     /// `Sealed` is about to be sent, for the point of that number.
     pub fn sealed(&mut self, sequence: u64) {
         self.sealed = true;
         self.sequence = Some(sequence);
+        self.seal_answered();
+    }
+
+    /// `SealMismatch` is about to be sent.
+    pub fn seal_refused(&mut self) {
+        self.seal_answered();
+    }
+
+    fn seal_answered(&mut self) {
+        self.sealing_behind = None;
+        self.unsealed = self.next_batch;
+    }
+
+    /// Whether a batch was not applied whole since the last seal that came behind all receipts: then no seal behind
+    /// batches is answered but by a refusal, since the source did not know of it.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Whether further cuts follow each seal.
@@ -513,7 +624,8 @@ impl TargetSession {
         if stripe.of > 1 && self.version < STRIPES_VERSION {
             return Err(SessionError::TooMany { what: "streams of a batch", limit: 1 });
         }
-        if self.state != TargetState::Ready || batch < self.next_batch {
+        let is_beyond = self.sealing_behind.is_some_and(|last| batch > last);
+        if self.state != TargetState::Ready || batch < self.next_batch || is_beyond {
             return Err(SessionError::UnknownBatch { batch });
         }
         if self.under_way.len() >= BATCHES_UNDER_WAY_MAX || !self.under_way.insert(batch) {
@@ -554,8 +666,9 @@ impl TargetSession {
         self.signs = self.signs.saturating_sub(1);
     }
 
-    /// A batch's receipt is about to be sent.
-    pub fn batch_applied(&mut self, batch: u64) {
+    /// A batch's receipt is about to be sent; whether all of it was applied.
+    pub fn batch_applied(&mut self, batch: u64, is_whole: bool) {
+        self.failed |= !is_whole;
         self.under_way.remove(&batch);
         self.next_batch = self.next_batch.max(batch + 1);
     }
@@ -567,6 +680,7 @@ impl TargetSession {
             TargetState::AwaitHello => "waiting for a hello",
             TargetState::Checking => "checking its tree",
             TargetState::AwaitPolicies => "waiting for the policies in force",
+            TargetState::Ready if self.sealing_behind.is_some() => "about to seal",
             TargetState::Ready => "replicating",
             TargetState::Done => "done",
         }

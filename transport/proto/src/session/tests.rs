@@ -6,7 +6,7 @@ use farshore_core::recovery_point::RecoveryPoint;
 
 use super::*;
 use crate::batch::Stripe;
-use crate::message::{Beat, Behind, Holds, Receipt, StoreId, Welcome};
+use crate::message::{Beat, Behind, Failure, FailureKind, Holds, Receipt, StoreId, Welcome};
 
 fn hello(versions: (u16, u16), epoch: u64) -> Message {
     Message::Hello {
@@ -58,7 +58,7 @@ fn a_whole_session_passes_both_machines() {
     source.batch_sent(5);
     target.batch_began(&began(5, 2)).expect("batch");
     assert!(target.handle(&Message::Seal(point())).is_err(), "a batch is under way");
-    target.batch_applied(5);
+    target.batch_applied(5, true);
     source.handle(&Message::Receipt(Receipt { batch: 5, ..Receipt::default() })).expect("receipt");
     assert_eq!(source.batches_under_way(), 0);
     source.seal_sent();
@@ -113,7 +113,7 @@ fn replayed_batches_and_foreign_versions_are_refused() {
     assert_eq!(target.batch_began(&began(4, 0)), Err(SessionError::UnknownBatch { batch: 4 }));
     target.batch_began(&began(5, 0)).expect("the next");
     assert!(target.batch_began(&began(5, 0)).is_err(), "twice");
-    target.batch_applied(5);
+    target.batch_applied(5, true);
     assert!(target.batch_began(&began(5, 0)).is_err(), "replayed");
 }
 
@@ -181,7 +181,7 @@ fn a_session_that_stands_goes_on_behind_each_seal() {
         source.batch_sent(batch);
         target.batch_began(&began(batch, 0)).expect("batch");
         assert!(target.handle(&policies).is_err(), "within a cut");
-        target.batch_applied(batch);
+        target.batch_applied(batch, true);
         let receipt = Receipt { batch, ..Receipt::default() };
         source.handle(&Message::Receipt(receipt)).expect("receipt");
         source.seal_sent();
@@ -290,4 +290,209 @@ fn answers_that_nobody_asked_for_are_refused() {
     let mut source = SourceSession::new(Epoch(0));
     source.handle(&welcome(0)).expect("welcome");
     assert!(source.handle(&Message::Signatures { id: 0, bytes: Vec::new() }).is_err());
+}
+
+/// A source that was welcomed by a target of that version.
+fn welcomed(version: u16) -> SourceSession {
+    let mut source = SourceSession::new(Epoch(0));
+    let Message::Welcome(w) = welcome(0) else { unreachable!("it is one") };
+    source.handle(&Message::Welcome(Welcome { version, ..w })).expect("welcome");
+    source
+}
+
+fn receipt(batch: u64) -> Message {
+    Message::Receipt(Receipt { batch, ..Receipt::default() })
+}
+
+/// Not all of the batch was applied.
+fn failing(batch: u64) -> Message {
+    let path = farshore_core::path::RelPath::new(*b"a").expect("a path");
+    let failures = vec![Failure { path, kind: FailureKind::Refused, text: String::new() }];
+    Message::Receipt(Receipt { batch, failures, ..Receipt::default() })
+}
+
+fn behind(batch: u64) -> Message {
+    Message::SealBehind { batch, point: point() }
+}
+
+/// A target, and whether it stands, of which batches up to 4 are applied.
+fn speaking(version: u16, stands: bool) -> TargetSession {
+    let mut target = TargetSession::new(Epoch(0));
+    target.handle(&hello((1, version), 0)).expect("hello");
+    target.welcome_sent(4);
+    target.handle(&Message::Policies(PolicySet::default())).expect("policies");
+    if stands {
+        target.handle(&Message::Standing).expect("standing");
+    }
+    target
+}
+
+#[test]
+fn a_seal_goes_behind_batches_and_is_answered_behind_the_last_receipt() {
+    for stands in [false, true] {
+        let (mut source, mut target) =
+            (welcomed(PROTOCOL_VERSION), speaking(PROTOCOL_VERSION, stands));
+        if stands {
+            source.stands();
+        }
+        for first in if stands { vec![5, 8] } else { vec![5] } {
+            let last = first + 1;
+            assert_eq!(source.seals_behind(), None, "nothing is under way");
+            (first..=last).for_each(|batch| source.batch_sent(batch));
+            assert_eq!(source.seals_behind(), Some(last));
+            source.seal_behind_sent();
+            assert_eq!(source.seals_behind(), None, "asked already");
+            // The streams of the last batches may come later than it, but none beyond them.
+            target.batch_began(&began(first, 0)).expect("the first");
+            target.handle(&behind(last)).expect("seal behind");
+            target.batch_began(&began(last, 0)).expect("the last");
+            assert!(target.batch_began(&began(last + 1, 0)).is_err(), "one more");
+            for batch in first..=last {
+                assert!(source.handle(&Message::Sealed(point())).is_err(), "{batch} is under way");
+                assert!(source.handle(&Message::SealMismatch(point().root)).is_err(), "{batch}");
+                target.batch_applied(batch, true);
+                source.handle(&receipt(batch)).expect("receipt");
+            }
+            assert!(!target.has_failed() && !target.may_be_left());
+            target.sealed(1);
+            assert!(target.may_be_left());
+            source.handle(&Message::Sealed(point())).expect("sealed");
+            assert!(source.handle(&Message::Sealed(point())).is_err(), "twice");
+            if stands {
+                source.handle(&Message::Foreign(1)).expect("the session goes on");
+                // A cut of nothing, whose seal waits for no receipt.
+                target.handle(&Message::Seal(point())).expect("seal");
+                target.sealed(2);
+                target.batch_began(&began(last + 1, 0)).expect("the next cut");
+                target.batch_applied(last + 1, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_seal_behind_a_batch_that_failed_is_void_until_one_waits_for_all_receipts() {
+    let (mut source, mut target) = (welcomed(PROTOCOL_VERSION), speaking(PROTOCOL_VERSION, true));
+    source.stands();
+    (5..8).for_each(|batch| source.batch_sent(batch));
+    source.seal_behind_sent();
+    target.handle(&behind(7)).expect("seal behind");
+    for batch in 5..8 {
+        target.batch_began(&began(batch, 0)).expect("batch");
+        target.batch_applied(batch, batch != 6);
+        assert_eq!(target.has_failed(), batch >= 6, "{batch}");
+    }
+    source.handle(&receipt(5)).expect("receipt");
+    assert!(!source.awaits_refusal());
+    source.handle(&failing(6)).expect("receipt");
+    assert!(source.awaits_refusal());
+    source.handle(&receipt(7)).expect("receipt");
+    assert!(source.handle(&Message::Sealed(point())).is_err(), "a batch of it failed");
+    target.seal_refused();
+    source.handle(&Message::SealMismatch(point().root)).expect("refused");
+    assert!(!source.awaits_refusal());
+    // What is sent again is of the same cut.
+    source.batch_sent(8);
+    assert_eq!(source.seals_behind(), None, "a batch of this cut failed");
+    target.batch_began(&began(8, 0)).expect("batch");
+    target.batch_applied(8, true);
+    assert!(target.has_failed());
+    source.handle(&receipt(8)).expect("receipt");
+    source.seal_sent();
+    target.handle(&Message::Seal(point())).expect("seal");
+    assert!(!target.has_failed(), "its source knows");
+    target.sealed(1);
+    source.handle(&Message::Sealed(point())).expect("sealed");
+    source.batch_sent(9);
+    assert_eq!(source.seals_behind(), Some(9), "another cut");
+    // A batch that failed before all of a cut is written keeps it from being asked for at all.
+    source.batch_sent(10);
+    source.handle(&failing(9)).expect("receipt");
+    assert_eq!(source.seals_behind(), None);
+}
+
+#[test]
+fn a_seal_behind_what_is_none_of_the_cut_is_refused() {
+    let mut older = speaking(SEAL_BEHIND_VERSION - 1, true);
+    older.batch_began(&began(5, 0)).expect("batch");
+    assert!(older.handle(&behind(5)).is_err(), "version 6 knows of none");
+    let mut source = welcomed(SEAL_BEHIND_VERSION - 1);
+    source.batch_sent(5);
+    assert_eq!(source.seals_behind(), None, "nor does its source say it");
+    assert!(welcomed(PROTOCOL_VERSION).handle(&behind(5)).is_err(), "from a target");
+
+    let unknown = |batch| Err(SessionError::SealBehindUnknown { batch });
+    let mut target = speaking(PROTOCOL_VERSION, true);
+    assert_eq!(target.handle(&behind(4)), unknown(4), "no batch of this session");
+    let beyond = 4 + BATCHES_UNDER_WAY_MAX as u64 + 1;
+    assert_eq!(target.handle(&behind(beyond)), unknown(beyond), "never under way with the next");
+    assert_eq!(target.handle(&behind(u64::MAX)), unknown(u64::MAX));
+    target.batch_began(&began(5, 0)).expect("batch");
+    target.batch_began(&began(6, 0)).expect("batch");
+    assert_eq!(target.handle(&behind(5)), unknown(5), "a later one is under way");
+    (5..7).for_each(|batch| target.batch_applied(batch, true));
+    assert_eq!(target.handle(&behind(5)), unknown(5), "a later one is applied");
+    target.handle(&behind(6)).expect("all of them are applied already");
+    target.sealed(1);
+    assert_eq!(target.handle(&behind(6)), unknown(6), "it is sealed");
+    target.batch_began(&began(7, 0)).expect("batch");
+    target.batch_applied(7, false);
+    target.handle(&behind(7)).expect("it does not know yet");
+    target.seal_refused();
+    assert_eq!(target.handle(&behind(7)), unknown(7), "refused once");
+}
+
+#[test]
+fn while_a_seal_waits_for_its_batches_nothing_else_belongs_to_the_cut() {
+    let waiting = |stands| {
+        let mut target = speaking(PROTOCOL_VERSION, stands);
+        target.batch_began(&began(5, 0)).expect("batch");
+        target.handle(&behind(5)).expect("seal behind");
+        target
+    };
+    let refused = [
+        Message::Seal(point()),
+        behind(5),
+        behind(6),
+        Message::Compare(Vec::new()),
+        Message::Policies(PolicySet::default()),
+        Message::Standing,
+        Message::Behind(Behind::default()),
+        Message::Holds(Holds::default()),
+        Message::Keys(Vec::new()),
+        Message::Beat(Beat::default()),
+        Message::Mark { sequence: 1, label: String::new() },
+        Message::Goodbye,
+    ];
+    for message in refused {
+        for stands in [false, true] {
+            let found = waiting(stands).handle(&message);
+            assert!(
+                matches!(
+                    found,
+                    Err(SessionError::UnexpectedMessage { state: "about to seal", .. })
+                ),
+                "{}: {found:?}",
+                message.name()
+            );
+        }
+    }
+    let ahead = Message::Ahead { keep: None };
+    assert!(
+        waiting(false).handle(&ahead).is_err()
+            && waiting(false).handle(&Message::Sign(sign(0))).is_err()
+    );
+    let mut target = waiting(true);
+    target.handle(&ahead).expect("what goes ahead of later cuts");
+    target.handle(&Message::Sign(sign(0))).expect("and asks for signatures");
+    target.carry_began(&BatchHeader::ahead(1, Epoch(0))).expect("a stream of it");
+    // A request of the cut's own that is not answered yet: not all of it is written.
+    let mut target = speaking(PROTOCOL_VERSION, false);
+    target.batch_began(&began(5, 0)).expect("batch");
+    target.handle(&Message::Sign(sign(0))).expect("asked");
+    assert!(target.handle(&behind(5)).is_err());
+    let mut source = welcomed(PROTOCOL_VERSION);
+    source.batch_sent(5);
+    source.queries_sent(1);
+    assert_eq!(source.seals_behind(), None, "a comparison is open");
 }
