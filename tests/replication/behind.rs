@@ -80,14 +80,12 @@ impl Line {
         self.seals().iter().filter(|note| *note == what).count()
     }
 
-    /// Waits until more seals were asked for than answered.
+    /// Waits until a seal is asked for; after one that was refused, what is sent again is not held.
     fn hold(&self) {
         let (notes, moved) = &*self.notes;
-        let count = |all: &[String], of: &[&str]| {
-            all.iter().filter(|note| of.contains(&note.as_str())).count()
-        };
         let waits = |all: &mut Vec<String>| {
-            count(all, &["> seal", "> seal behind"]) <= count(all, &["< sealed", "< seal mismatch"])
+            let of_seals = all.iter().rev().find(|note| note.contains(" seal"));
+            of_seals.is_none_or(|note| note == "< sealed")
         };
         let all = notes.lock().unwrap();
         let (mut all, over) =
