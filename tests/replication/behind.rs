@@ -36,7 +36,7 @@ enum Meddling {
     HoldsReceipts,
     /// The source says that it speaks the version before.
     Older,
-    /// The link breaks when that comes, which is not heard any more.
+    /// Nor here, and the link breaks when that comes, which is not heard any more.
     Breaks(&'static str),
 }
 
@@ -96,7 +96,7 @@ impl Line {
     }
 }
 
-/// The source's end of a link.
+/// One end of a link.
 pub(crate) struct Over {
     link: QuicLink,
     line: Line,
@@ -118,13 +118,15 @@ impl Link for Over {
         let bytes = self.link.recv_control()?;
         let Some(message) = &bytes else { return Ok(bytes) };
         let message = Message::from_bytes(message).expect("the target speaks the protocol");
-        match (self.line.meddling, &message) {
-            (Meddling::HoldsReceipts, Message::Receipt(_)) => self.line.hold(),
-            (Meddling::Breaks(at), _) if at == message.name() => {
-                self.link.close(CloseCode::Internal as u32, "pulled");
-                return Err(LinkError::Lost { step: "hear of it", source: "pulled".into() });
-            }
-            _ => {}
+        let meddling = self.line.meddling;
+        if let Message::Receipt(_) = message
+            && matches!(meddling, Meddling::HoldsReceipts | Meddling::Breaks(_))
+        {
+            self.line.hold();
+        }
+        if meddling == Meddling::Breaks(message.name()) {
+            self.link.close(CloseCode::Internal as u32, "pulled");
+            return Err(LinkError::Lost { step: "hear of it", source: "pulled".into() });
         }
         self.line.note("<", &message);
         Ok(bytes)
@@ -156,6 +158,15 @@ fn run(
     sites: &Sites,
     line: &Line,
 ) -> (Result<SourceReport, SourceError>, Result<target::TargetReport, target::TargetError>) {
+    run_between(sites, line, &Line::new(Meddling::Nothing))
+}
+
+/// The same with such a link at the target's end as well, where what it hears is what the source says.
+fn run_between(
+    sites: &Sites,
+    line: &Line,
+    far: &Line,
+) -> (Result<SourceReport, SourceError>, Result<target::TargetReport, target::TargetError>) {
     // What is too young to be told from a later change is looked at once more.
     std::thread::sleep(Duration::from_millis(40));
     let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
@@ -172,7 +183,8 @@ fn run(
             let config = TargetOptions::default().config(folder, Arc::default()).unwrap();
             let incoming = listener.accept().unwrap();
             let hello = target::receive_hello(&incoming.link).unwrap();
-            target::run(&storage, &catalog, &incoming.link, &hello, &config)
+            let over = far.over(incoming.link);
+            target::run(&storage, &catalog, &over, &hello, &config)
         });
         let state = State::open(Some(&sites.state)).unwrap();
         let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
@@ -374,6 +386,24 @@ fn nothing_is_recorded_at_the_source_when_the_link_breaks_before_it_hears_of_the
         assert_eq!(source, target, "{at}");
         sites.converged(at);
     }
+}
+
+/// A target that goes down with a seal asked for has recorded no point, and neither end has to be told anything twice.
+#[test]
+fn a_target_that_goes_down_between_has_recorded_nothing() {
+    let sites = Sites::in_memory();
+    tree(&sites);
+    let near = Line::new(Meddling::HoldsReceipts);
+    let far = Line::new(Meddling::Breaks("seal behind"));
+    let (source, target) = run_between(&sites, &near, &far);
+    assert!(source.is_err() && target.is_err(), "{source:?} {target:?}");
+    assert_eq!(near.said("> seal behind"), 1);
+    for role in [CatalogRole::Source, CatalogRole::Target] {
+        assert_eq!(known(&sites, role).0, None, "{role:?}");
+    }
+    assert_eq!(sealed(&sites, &Line::new(Meddling::Nothing)).sequence, 1);
+    assert_eq!(known(&sites, CatalogRole::Source), known(&sites, CatalogRole::Target));
+    sites.converged("after the next run");
 }
 
 /// In a session that stands: the next one goes on from what the target has recorded, and gives no number twice.
