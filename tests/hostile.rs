@@ -5,6 +5,8 @@
 
 #[path = "hostile/ahead.rs"]
 mod ahead;
+#[path = "hostile/behind.rs"]
+mod behind;
 mod common;
 #[path = "hostile/source.rs"]
 mod source;

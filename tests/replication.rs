@@ -6,6 +6,8 @@
 
 #[path = "replication/ahead.rs"]
 mod ahead;
+#[path = "replication/behind.rs"]
+mod behind;
 #[path = "replication/carried.rs"]
 mod carried;
 #[path = "replication/catalogs.rs"]

@@ -61,7 +61,7 @@ use ahead::AheadDesk;
 pub use config::{Outcome, SourceConfig, SourceError, SourceReport};
 use huge::Carried;
 use inbox::Inbox;
-use sealing::Sealing;
+use sealing::{Propose, Recorded};
 use worker::{Turnstile, Worker};
 
 /// Batches sent and not yet acknowledged, at most: bounds what waits in memory and in staging.
@@ -139,6 +139,7 @@ fn with_source<S: Storage, T>(
             striping: Striping::ONE,
             renewed: HashSet::new(),
             is_foreseen: false,
+            sealing_behind: None,
             foreign: 0,
             keys: None,
             beat: None,
@@ -243,6 +244,8 @@ struct Source<'a, S: Storage> {
     renewed: HashSet<RelPath>,
     /// Whether what was recorded last was written before its receipts came.
     is_foreseen: bool,
+    /// The point that the target was asked to seal behind batches, while nothing of them is known to have failed.
+    sealing_behind: Option<RecoveryPoint>,
     /// Entries that the target has found to be other than they were applied, since the last comparison.
     foreign: u64,
     /// What the target said of its keys last, to be given to the owner of a session that stands.
@@ -310,14 +313,26 @@ impl<S: Storage> Source<'_, S> {
         let unnamed = plan.faults.count.saturating_sub(plan.faults.first.len() as u64);
         let mut exceptions = report.problems.len() as u64 + unnamed;
         for attempt in 0.. {
-            self.replicate(plan)?;
-            let problems = self.progress.take_problems();
-            exceptions += problems.len() as u64;
-            report.problems.extend(problems);
+            let mut propose = |source: &mut Self| {
+                let problems = source.progress.take_problems();
+                exceptions += problems.len() as u64;
+                report.problems.extend(problems);
+                let (root, entries, bytes) = (RootDigest([0; 32]), 0, 0);
+                let sequence = former.map_or(0, |p| p.sequence) + 1;
+                let time_unix_ms = started;
+                Ok(RecoveryPoint { sequence, time_unix_ms, root, entries, bytes, exceptions })
+            };
+            self.replicate(plan, &mut propose)?;
             self.progress.enter(Phase::Sealing);
-            let sequence = former.map_or(0, |p| p.sequence) + 1;
-            let wanted = Sealing { sequence, started, exceptions, identity, tree: welcome.target };
-            if let Some(point) = self.seal(&wanted, &mut report)? {
+            if let Some(point) = self.agree(&mut propose)? {
+                let SourceReport { policies, by_policy, .. } = &mut report;
+                let tree = welcome.target;
+                // A run of its own has everything, or names what it has not.
+                let behind = &Behind::default();
+                self.record_point(
+                    &point,
+                    Recorded { identity, policies, tree, by_policy, behind },
+                )?;
                 report.outcome = Outcome::Sealed(point);
                 break;
             }

@@ -4,7 +4,7 @@
 //! control ──► main thread: comparisons, seal          (reads the catalog)
 //! bulk    ──► stagers: one batch each                 (write staging, read history and tree)
 //!               └──► applier: batches in order        (alone writes the tree and the catalog)
-//!                      └──► receipts
+//!                      └──► receipts, and the seal that was asked for behind them
 //!             ├──► carries: content ahead of its cut  (write .farshore/ahead)
 //!             └──► signer                             (reads the tree)
 //! ```
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
 use farshore_core::policy::PolicySet;
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_proto::close::CloseCode;
@@ -371,6 +371,7 @@ struct Session<'a, S: Storage> {
     policies: Mutex<Option<PolicySet>>,
     /// Accounts that the next point does not have as at its time.
     behind: Mutex<Behind>,
+    seals: Mutex<control::Seals>,
     report: TargetReport,
     next_batch: u64,
 }
@@ -457,6 +458,7 @@ impl<'a, S: Storage> Session<'a, S> {
             epoch: *theirs,
             policies: Mutex::new(policies),
             behind: Mutex::default(),
+            seals: Mutex::default(),
             report,
             next_batch: applied_batch + 1,
         };
@@ -473,6 +475,10 @@ impl<'a, S: Storage> Session<'a, S> {
         // A peer that was told of an error has a time to leave, then the link is closed.
         let (failed, failure) = bounded::<()>(1);
         let (control_over, over) = bounded::<()>(0);
+        // The session's machine lets one pass at a time: the control loop never waits for room.
+        let (seal_behind, seals_behind) = bounded::<(u64, RecoveryPoint)>(1);
+        // The control loop may wait for a word already when the applier seals.
+        let (may_leave, leaving) = bounded::<()>(1);
         let fail = |e: TargetError| {
             let mut slot = first_error.lock().unwrap_or_else(PoisonError::into_inner);
             if slot.is_none() {
@@ -517,7 +523,9 @@ impl<'a, S: Storage> Session<'a, S> {
                     now_ms: &session.config.now_ms,
                     profile: &session.config.profile,
                 };
-                part(fail_all, || session.apply(&applier, to_apply, advanced)).unwrap_or(0)
+                let apply =
+                    || session.apply(&applier, to_apply, seals_behind, advanced, &may_leave);
+                part(fail_all, apply).unwrap_or(0)
             });
             scope.spawn(|| {
                 select! {
@@ -526,6 +534,16 @@ impl<'a, S: Storage> Session<'a, S> {
                 }
                 if over.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout) {
                     self.link.close(CloseCode::Internal as u32, "the session failed");
+                }
+            });
+            scope.spawn(|| {
+                select! {
+                    recv(leaving) -> _ => {}
+                    recv(over) -> _ => return,
+                }
+                let stays = over.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout);
+                if stays && self.machine().may_be_left() {
+                    self.link.close(CloseCode::Done as u32, "");
                 }
             });
             // As many as the session's machine lets pass: the control loop never waits for room.
@@ -539,7 +557,7 @@ impl<'a, S: Storage> Session<'a, S> {
             });
             let stopped = over.clone();
             scope.spawn(move || session.tell_foreign(&stopped));
-            let control = caught(|| self.control(own, ask));
+            let control = caught(|| self.control(own, ask, seal_behind));
             drop(control_over);
             // A link that broke tells nobody anything; of an error elsewhere the peer knows.
             if let Err(e) = &control
@@ -551,17 +569,17 @@ impl<'a, S: Storage> Session<'a, S> {
             self.link.close(CloseCode::Done as u32, "");
             applied.abandon();
             let batches = applying.join().map_err(|_| TargetError::ThreadGone)?;
-            control.map(|(sealed, pruned)| (sealed, pruned, batches))
+            control.map(|()| batches)
         });
         if let Some(e) = first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Else the catalog is indexed anew when it is next opened.
             drop(self.catalog.settle());
             return Err(e);
         }
-        let (sealed, pruned, batches) = control?;
-        self.report.sealed = sealed;
-        self.report.history_pruned = pruned;
-        self.report.batches = batches;
+        self.report.batches = control?;
+        let seals = lock(&self.seals);
+        (self.report.sealed, self.report.history_pruned) = (seals.sealed, seals.pruned);
+        drop(seals);
         Ok(self.report)
     }
 
@@ -630,18 +648,32 @@ impl<'a, S: Storage> Session<'a, S> {
         Ok(())
     }
 
-    /// Applies batches in the order of their numbers, all that wait together as one group; how many.
+    /// Applies batches in the order of their numbers, all that wait together as one group; how many. Seals behind
+    /// those of which that was asked, when their receipts are sent.
     /// The queue ends with this: a stager must not wait for room in it when nobody takes from it any
     /// more.
     fn apply(
         &self,
         applier: &Applier<'_, S>,
         staged: Receiver<StagedBatch>,
+        mut seals: Receiver<(u64, RecoveryPoint)>,
         applied: &Applied,
+        may_leave: &Sender<()>,
     ) -> Result<u64, TargetError> {
         let mut waiting = Waiting::new(self.next_batch);
-        while let Ok(batch) = staged.recv() {
-            waiting.add(batch);
+        let mut seal = None;
+        loop {
+            select! {
+                recv(staged) -> batch => match batch {
+                    Ok(batch) => waiting.add(batch),
+                    Err(_) => break,
+                },
+                recv(seals) -> wanted => match wanted {
+                    Ok(wanted) => seal = Some(wanted),
+                    // What is staged yet is applied.
+                    Err(_) => seals = never(),
+                },
+            }
             loop {
                 staged.try_iter().for_each(|batch| waiting.add(batch));
                 let group = waiting.next_group();
@@ -650,12 +682,19 @@ impl<'a, S: Storage> Session<'a, S> {
                 }
                 for receipt in applier.apply(group)? {
                     applied.advance(receipt.batch);
-                    self.machine().batch_applied(receipt.batch);
+                    self.machine().batch_applied(receipt.batch, receipt.failures.is_empty());
                     if let Some(observer) = &self.config.observer {
                         observer.applied(&receipt);
                     }
                     let message = Message::Receipt(receipt.fitted());
                     self.link.send_control(Bytes::from(message.to_bytes()))?;
+                }
+            }
+            if let Some((_, point)) = seal.take_if(|(last, _)| *last < waiting.next_batch()) {
+                let may = !self.machine().has_failed();
+                self.seal(applier.own, &point, may)?;
+                if self.machine().may_be_left() && !self.machine().is_standing() {
+                    may_leave.try_send(()).unwrap_or(());
                 }
             }
         }

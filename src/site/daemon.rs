@@ -37,7 +37,7 @@ use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::target::{self, TargetError};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkError};
-use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION};
+use farshore_proto::message::{Message, PROTOCOL_VERSION, STANDING_VERSION, understands_sites};
 use farshore_proto::session::SessionError;
 use farshore_transport::{
     Incoming, KeyId, KeySet, Listener, QuicLink, Refusal, SiteKey, TransportConfig, TrustedKeys,
@@ -488,9 +488,9 @@ impl Daemon {
                 self.receive(&standby.receiver, &link, &hello, &remote.to_string());
                 drop(in_use);
             }
-            Ok(Message::Offer { share, versions: (lowest, highest) }) => {
+            Ok(Message::Offer { share, versions }) => {
                 let Some(outgoing) = self.outgoing(&share) else { return unknown(&share) };
-                if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+                if !understands_sites(versions) {
                     let text = format!("this site speaks version {PROTOCOL_VERSION} to offers");
                     return target::refuse(&link, CloseCode::VersionMismatch, &text);
                 }

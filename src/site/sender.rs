@@ -185,6 +185,8 @@ struct UnderWay {
     began: Option<Instant>,
     /// Files left out of it that the standby has no room for; they are in trouble already.
     waits: Vec<RelPath>,
+    /// What was noted of it before it is noted for the last time.
+    noted: waits::Noted,
     /// Accounts that its point will not have.
     lags: ahead::Lags,
     /// Changes of each account that its plan met, and how many of them were announced.

@@ -13,7 +13,7 @@ use farshore_engine::deadline::within;
 use farshore_proto::batch::BatchHeader;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
-use farshore_proto::message::{Behind, Message, PROTOCOL_VERSION, Receipt};
+use farshore_proto::message::{AHEAD_VERSION, Behind, Message, PROTOCOL_VERSION, Receipt};
 use farshore_proto::op::Op;
 
 use crate::common::{Server, Site, expect};
@@ -272,7 +272,7 @@ fn a_source_that_does_not_stand_or_speaks_an_older_version_carries_nothing() {
         |a| say(&a.link, &Message::Behind(Behind::default())),
     ];
     for attack in attacks {
-        let older = standing(PROTOCOL_VERSION - 1, &site, &server);
+        let older = standing(AHEAD_VERSION - 1, &site, &server);
         attack(&older);
         assert_eq!(outcome(&older), Ended, "an older version");
         drop(older);

@@ -18,7 +18,7 @@ use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{Link, LinkError};
 use farshore_proto::message::{
-    Answer, Failure, FailureKind, Message, Receipt, Sign, StoreId, Welcome,
+    Answer, Failure, FailureKind, Message, PROTOCOL_VERSION, Receipt, Sign, StoreId, Welcome,
 };
 use farshore_transport::{KeyId, KeySet, Listener, QuicLink, SiteKey, TransportConfig};
 
@@ -78,6 +78,26 @@ fn batch(link: &QuicLink) -> Option<u64> {
     let mut byte = [0; 1];
     while stream.read_exact(&mut byte).unwrap_or(false) {}
     Some(BatchHeader::read(&header, || Err(DecodeError::Truncated { what: "" })).ok()?.batch)
+}
+
+/// One that is of the present version and holds nothing, up to where it is asked to seal behind its only batch.
+fn asked_behind(link: &QuicLink, answer: fn(&QuicLink, u64, RecoveryPoint)) {
+    say(link, &Message::Welcome(Welcome { version: PROTOCOL_VERSION, ..welcome() }));
+    say_after_compare(link, &children(true, Vec::new()));
+    let number = batch(link).unwrap_or(0);
+    while let Some(message) = hear(link) {
+        if let Message::SealBehind { batch, point } = message {
+            assert_eq!(batch, number, "the last one");
+            return answer(link, number, point);
+        }
+    }
+}
+
+/// All of a batch is applied but for one path of it.
+fn failed_in_part(batch: u64) -> Message {
+    let path = RelPath::new(*b"in/a").unwrap();
+    let failure = Failure { path, kind: FailureKind::Refused, text: "it would not".into() };
+    Message::Receipt(Receipt { batch, failures: vec![failure], degraded: Vec::new() })
 }
 
 /// Waits for `Seal` and answers by `answer`; afterwards for the end.
@@ -268,6 +288,49 @@ const CASES: &[Case] = &[
         l.close(CloseCode::Done as u32, "");
         taking.join().unwrap();
     }),
+    ("sealed before its receipts", &[4], &["'sealed' while this end was replicating"], |l| {
+        asked_behind(l, |l, number, point| {
+            say(l, &Message::Sealed(point));
+            say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+        });
+    }),
+    ("refused before its receipts", &[4], &["'seal mismatch' while this end was"], |l| {
+        asked_behind(l, |l, _, point| say(l, &Message::SealMismatch(point.root)));
+    }),
+    ("sealed behind what failed", &[4], &["'sealed' while this end was replicating"], |l| {
+        asked_behind(l, |l, number, point| {
+            say(l, &failed_in_part(number));
+            say(l, &Message::Sealed(point));
+        });
+    }),
+    ("another point than behind its batches", &[4], &["another recovery point"], |l| {
+        asked_behind(l, |l, number, point| {
+            say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+            say(l, &Message::Sealed(RecoveryPoint { exceptions: 7, ..point }));
+        });
+    }),
+    ("sealed behind its batches, twice", &[0, 4], &[], |l| {
+        asked_behind(l, |l, number, point| {
+            say(l, &Message::Receipt(Receipt { batch: number, ..Receipt::default() }));
+            (0..2).for_each(|_| say(l, &Message::Sealed(point)));
+        });
+    }),
+    (
+        "what failed behind a seal is in the next",
+        &[6],
+        &["3 entries, 293 KiB, 1 exceptions"],
+        |l| {
+            asked_behind(l, |l, number, point| {
+                assert_eq!(point.exceptions, 0, "nobody knew");
+                say(l, &failed_in_part(number));
+                say(l, &Message::SealMismatch(point.root));
+                seal(l, |later| {
+                    assert_eq!((later.sequence, later.exceptions), (point.sequence, 1));
+                    Message::Sealed(later)
+                });
+            });
+        },
+    ),
     ("sealed, of version 2, and silent", &[0], &["recovery point 1"], |l| {
         say(l, &Message::Welcome(Welcome { version: 2, ..welcome() }));
         while !matches!(hear(l), None | Some(Message::Compare(_))) {}

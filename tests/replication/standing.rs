@@ -23,11 +23,13 @@ use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
 use farshore_engine::progress::Progress;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next, stand};
 use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
+use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
 use farshore_proto::message::{Held, Holds, Receipt, Welcome};
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
+use crate::behind::Line;
 use crate::sites::Sites;
 
 /// What a test asks for, and what it is told.
@@ -238,7 +240,7 @@ pub(crate) fn whole(time: i64) -> Cut {
     Cut { look: Look::Whole, time_unix_ms: Some(time), ..nothing(time) }
 }
 
-fn nothing(time: i64) -> Cut {
+pub(crate) fn nothing(time: i64) -> Cut {
     Cut {
         look: Look::Nothing,
         time_unix_ms: Some(time),
@@ -275,6 +277,11 @@ pub(crate) fn path(text: &str) -> RelPath {
 pub(crate) struct Seen(Mutex<Vec<RecoveryPoint>>, Mutex<Option<QuicLink>>);
 
 impl Seen {
+    /// The point that the target recorded last.
+    pub(crate) fn last(&self) -> Option<RecoveryPoint> {
+        self.0.lock().unwrap().last().copied()
+    }
+
     /// That link breaks when the target has recorded a point, before its source is told.
     pub(crate) fn breaks(&self, link: &QuicLink) {
         *self.1.lock().unwrap() = Some(link.clone());
@@ -317,13 +324,24 @@ impl Drop for Leaves<'_> {
 
 /// Runs one session that stands between the two trees while `work` goes on; how the source ended.
 pub(crate) fn standing(sites: &Sites, work: impl FnOnce(&Standing<'_>)) -> Result<(), SourceError> {
-    standing_with(sites, None, work)
+    standing_with(sites, Bed::default(), work)
 }
 
-/// The same with a target that keeps so much history.
-fn standing_with(
+/// What a session runs on that is not as ever.
+#[derive(Debug, Default)]
+pub(crate) struct Bed {
+    /// How much history the target keeps.
+    pub(crate) history: Option<HistoryBounds>,
+    /// Files that the target has no room for are passed over.
+    pub(crate) passes_over_too_large: bool,
+    /// What lies between the source and its link.
+    pub(crate) line: Option<Line>,
+}
+
+/// The same on a bed of its own.
+pub(crate) fn standing_with(
     sites: &Sites,
-    history: Option<HistoryBounds>,
+    Bed { history, passes_over_too_large, line }: Bed,
     work: impl FnOnce(&Standing<'_>),
 ) -> Result<(), SourceError> {
     let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
@@ -345,7 +363,8 @@ fn standing_with(
             let config = farshore::replicate::TargetOptions::default();
             let config = config.config(folder, Arc::default()).unwrap();
             let history = history.unwrap_or(config.history);
-            let config = TargetConfig { observer: Some(observer), history, ..config };
+            let stage = StageConfig { passes_over_too_large, ..config.stage };
+            let config = TargetConfig { observer: Some(observer), history, stage, ..config };
             let incoming = listener.accept().unwrap();
             let hello = target::receive_hello(&incoming.link).unwrap();
             target::run(&storage, &catalog, &incoming.link, &hello, &config)
@@ -353,7 +372,11 @@ fn standing_with(
         let link =
             dial(listener.local_addr(), &source_key, KeySet::from(target_key.key_id()), &config)
                 .unwrap();
-        let (script, near) = (&script, link.clone());
+        let near: Box<dyn Link> = match line {
+            Some(line) => Box::new(line.over(link.clone())),
+            None => Box::new(link.clone()),
+        };
+        let script = &script;
         let counters = Arc::new(Progress::default());
         let progress = Arc::clone(&counters);
         let sending = scope.spawn(move || {
@@ -377,7 +400,7 @@ fn standing_with(
                 racy_ns: 20_000_000,
                 profile: &Default::default(),
             };
-            let ended = stand(&storage, &catalog, &near, &config, &progress, script);
+            let ended = stand(&storage, &catalog, &*near, &config, &progress, script);
             script.state.lock().unwrap().ended = true;
             script.moved.notify_all();
             ended
@@ -545,7 +568,8 @@ fn a_lost_link_breaks_the_cut_and_the_next_session_goes_on() {
 fn the_last_good_point_of_a_hold_is_kept_until_the_hold_ends() {
     let sites = Sites::in_memory();
     write(&sites.a, "acct1/one", "first");
-    let none = || Some(HistoryBounds { sets_max: 0, ..HistoryBounds::NONE });
+    let history = Some(HistoryBounds { sets_max: 0, ..HistoryBounds::NONE });
+    let none = || Bed { history, ..Bed::default() };
     let can_go_back = || {
         let state = State::open(Some(&sites.state)).unwrap();
         let parts = [farshore::state::path_bytes(&sites.b)];

@@ -3,7 +3,8 @@
 //!
 //! Guarantees: nothing is committed to the catalog that no receipt has said is durable. When nothing is left to be
 //! sent, what is under way is written into a transaction while the target is still at it, to be committed by its
-//! receipts or to be as if it had not been; so the two ends record the last batches at the same time.
+//! receipts or to be as if it had not been; so the two ends record the last batches at the same time. The target is asked
+//! then to seal behind them what they will have made of its tree; a receipt that tells of a failure voids that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -13,6 +14,7 @@ use farshore_core::path::RelPath;
 use farshore_proto::message::{Failure, FailureKind, Receipt};
 use redb::Durability;
 
+use super::sealing::Propose;
 use super::{Source, SourceError};
 use crate::catalog::{CatalogError, CatalogTables, Keep};
 use crate::ingest::{BatchRecord, Effect, EffectKind, RunIndex};
@@ -36,7 +38,7 @@ struct Foreseen {
     error: Option<SourceError>,
 }
 
-impl<S: Storage> Source<'_, S> {
+impl<'a, S: Storage> Source<'a, S> {
     /// Records what receipts say is durable; the changes to send again.
     pub(super) fn acknowledged(
         &mut self,
@@ -62,7 +64,13 @@ impl<S: Storage> Source<'_, S> {
         &mut self,
         under_way: &mut HashMap<u64, BatchRecord>,
         index: &RunIndex,
+        propose: &mut Propose<'_, 'a, S>,
     ) -> Result<Vec<Change>, SourceError> {
+        // No problem is to come but from receipts. What is proposed may be written down: before the transaction.
+        let mut proposed = match self.session.seals_behind() {
+            Some(last) => Some((last, propose(self)?)),
+            None => None,
+        };
         let (catalog, profile) = (self.catalog, self.config.profile);
         let mut batches: Vec<u64> = under_way.keys().copied().collect();
         batches.sort_unstable();
@@ -72,9 +80,13 @@ impl<S: Storage> Source<'_, S> {
                 let (none, renewed, again) = (HashMap::new(), &mut HashSet::new(), &mut Vec::new());
                 records.try_for_each(|r| self.record(tables, r, &none, index, renewed, again))
             })?;
-            profile.time(Stage::Seal, || tables.seal())?;
+            let root = profile.time(Stage::Seal, || tables.seal())?;
+            let asked = proposed.take().map(|seal| self.seal_behind(seal, root, tables.totals()));
             profile.time(Stage::Record, || tables.settle())?;
-            let foreseen = self.receipts_of_all(under_way);
+            let foreseen = match asked.transpose() {
+                Ok(_) => self.receipts_of_all(under_way),
+                Err(error) => Foreseen { receipts: Vec::new(), error: Some(error) },
+            };
             let as_told = foreseen.error.is_none()
                 && foreseen.receipts.iter().all(|(_, receipt)| receipt.failures.is_empty());
             let keep = if as_told { Keep::All } else { Keep::Nothing };
@@ -89,7 +101,10 @@ impl<S: Storage> Source<'_, S> {
                 self.recorded(receipts, index);
                 Vec::new()
             }
-            Keep::Nothing => profile.time(Stage::Record, || self.acknowledged(receipts, index))?,
+            Keep::Nothing => {
+                self.sealing_behind = None;
+                profile.time(Stage::Record, || self.acknowledged(receipts, index))?
+            }
         };
         error.map_or(Ok(again), Err)
     }

@@ -22,8 +22,13 @@ const _: () = assert!(3 * (BATCH_NAMES + 2 * (PATH_LEN_MAX + FAILURE_COST)) <= B
 const ROUNDS: usize = 4;
 /// How long a broken stream waits for the target's own account of it.
 const REASON_WAIT: Duration = Duration::from_secs(2);
-impl<S: Storage> Source<'_, S> {
-    pub(super) fn replicate(&mut self, plan: Plan) -> Result<(), SourceError> {
+impl<'a, S: Storage> Source<'a, S> {
+    /// Sends what is planned; what `propose` says is sealed behind it, if nothing fails.
+    pub(super) fn replicate(
+        &mut self,
+        plan: Plan,
+        propose: &mut Propose<'_, 'a, S>,
+    ) -> Result<(), SourceError> {
         use std::sync::atomic::Ordering::Relaxed;
         self.progress.enter(Phase::Replicating);
         self.progress.planned.store(plan.len(), Relaxed);
@@ -44,7 +49,7 @@ impl<S: Storage> Source<'_, S> {
         };
         let mut placing = first.iter().map(placed);
         let is_first: HashSet<&RelPath> = first.iter().map(|(path, _)| path).collect();
-        let mut again = self.round(&mut || {
+        let mut next = || {
             if let Some(change) = placing.next() {
                 return Ok(Some(change));
             }
@@ -54,13 +59,14 @@ impl<S: Storage> Source<'_, S> {
                     next => return Ok(next),
                 }
             }
-        })?;
+        };
+        let mut again = self.round(&mut next, propose)?;
         for _ in 1..ROUNDS {
             if again.is_empty() {
                 return Ok(());
             }
             let mut list = again.into_iter();
-            again = self.round(&mut || Ok(list.next()))?;
+            again = self.round(&mut || Ok(list.next()), propose)?;
         }
         for change in again {
             let text = "the target could not build it, however it was sent".to_owned();
@@ -73,6 +79,7 @@ impl<S: Storage> Source<'_, S> {
     fn round(
         &mut self,
         next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
+        propose: &mut Propose<'_, 'a, S>,
     ) -> Result<Vec<Change>, SourceError> {
         self.renewed.clear();
         let gauge = LineGauge::new(self.config.compression, self.link.stats().rtt, Instant::now());
@@ -101,7 +108,7 @@ impl<S: Storage> Source<'_, S> {
                 scope.spawn(move || worker.run(&queue));
             }
             drop(queue);
-            let result = caught(|| self.coordinate(next, &jobs, &index));
+            let result = caught(|| self.coordinate(next, &jobs, &index, propose));
             drop(jobs);
             if result.is_err() {
                 // Workers blocked on the link or on their turn must end too.
@@ -121,6 +128,7 @@ impl<S: Storage> Source<'_, S> {
         next: &mut dyn FnMut() -> Result<Option<Change>, SourceError>,
         jobs: &Sender<(u64, Vec<Change>)>,
         index: &RunIndex,
+        propose: &mut Propose<'_, 'a, S>,
     ) -> Result<Vec<Change>, SourceError> {
         let mut under_way: HashMap<u64, BatchRecord> = HashMap::new();
         let mut again = Vec::new();
@@ -140,14 +148,16 @@ impl<S: Storage> Source<'_, S> {
                     return Err(self.worker_error());
                 }
             }
-            if exhausted && self.session.batches_under_way() == 0 {
+            // Behind a seal that is void nothing is sent before that is answered.
+            let is_over = self.session.batches_under_way() == 0 && !self.session.awaits_refusal();
+            if exhausted && is_over {
                 return Ok(again);
             }
             let mut receipts = Vec::new();
             let mut event = match self.inbox.try_recv() {
                 Some(event) => event,
                 None if exhausted && again.is_empty() && self.may_foresee(&under_way) => {
-                    again = self.foresee(&mut under_way, index)?;
+                    again = self.foresee(&mut under_way, index, propose)?;
                     continue;
                 }
                 None => self.inbox.recv(),
@@ -187,6 +197,10 @@ impl<S: Storage> Source<'_, S> {
             Event::Message(message) => {
                 self.session.handle(&message)?;
                 if self.hear_aside(&message) {
+                    return Ok(None);
+                }
+                // Of a seal behind batches: one of them was not applied whole.
+                if matches!(message, Message::SealMismatch(_)) {
                     return Ok(None);
                 }
                 let Message::Receipt(receipt) = message else {

@@ -1,22 +1,17 @@
 //! Agreeing on a recovery point, and leaving.
 //!
 //! Guarantees: a recovery point is recorded here when the target says it has recorded the very same one,
-//! which it does only when it has computed the same root digest. What was recorded is durable.
+//! which it does only when it has computed the same root digest. What was recorded is durable. That holds as well for a
+//! point that is named while its last batches are under way: if one of them turns out not to be applied whole,
+//! the target records none, and one is agreed on when all is known.
 
 use super::*;
 use crate::plan::DetachedChange;
 
-/// What a recovery point is to be made of, besides what the catalog has.
-#[derive(Debug)]
-pub(super) struct Sealing {
-    pub(super) sequence: u64,
-    /// When the walk began, in milliseconds since 1970-01-01 UTC.
-    pub(super) started: i64,
-    pub(super) exceptions: u64,
-    pub(super) identity: RootIdentity,
-    /// The target's tree.
-    pub(super) tree: StoreId,
-}
+/// What a point is to be, but for what the catalog will say: asked when all is written, and again when all receipts
+/// are there, unless it was sealed behind the last batches. What it says is on record before it is sent.
+pub(super) type Propose<'p, 'a, S> =
+    dyn FnMut(&mut Source<'a, S>) -> Result<RecoveryPoint, SourceError> + 'p;
 
 /// What is recorded beside a sealed point.
 pub(super) struct Recorded<'a> {
@@ -29,43 +24,37 @@ pub(super) struct Recorded<'a> {
     pub(super) behind: &'a Behind,
 }
 
-impl<S: Storage> Source<'_, S> {
-    /// Agrees on the recovery point; `None` when the target's root differs.
-    pub(super) fn seal(
+impl<'a, S: Storage> Source<'a, S> {
+    /// Asks the target to record a point with the batches under way, all of them written and recorded in `tables` as if
+    /// they were applied whole: their receipts and its answer come in one way there and back.
+    pub(super) fn seal_behind(
         &mut self,
-        wanted: &Sealing,
-        report: &mut SourceReport,
-    ) -> Result<Option<RecoveryPoint>, SourceError> {
-        let Sealing { sequence, started, exceptions, identity, tree } = *wanted;
-        let (root, entries, bytes) = self.totals()?;
-        let point =
-            RecoveryPoint { sequence, time_unix_ms: started, root, entries, bytes, exceptions };
-        let Some(sealed) = self.ask_for_seal(point)? else { return Ok(None) };
-        let SourceReport { policies, by_policy, .. } = report;
-        // A run of its own has everything, or names what it has not.
-        let behind = &Behind::default();
-        self.record_point(&sealed, Recorded { identity, policies, tree, by_policy, behind })?;
-        Ok(Some(sealed))
+        (batch, proposed): (u64, RecoveryPoint),
+        root: RootDigest,
+        (entries, bytes): (u64, u64),
+    ) -> Result<(), SourceError> {
+        let point = RecoveryPoint { root, entries, bytes, ..proposed };
+        self.session.seal_behind_sent();
+        self.sealing_behind = Some(point);
+        self.send(&Message::SealBehind { batch, point })
     }
 
-    /// R, the entries and the bytes of what the target is believed to hold.
-    pub(super) fn totals(&self) -> Result<(RootDigest, u64, u64), SourceError> {
-        Ok(self.config.profile.time(Stage::Seal, || {
-            self.catalog.update(Durability::None, |t| {
-                let root = t.seal()?;
-                let (entries, bytes) = t.totals();
-                Ok((root, entries, bytes))
-            })
-        })?)
-    }
-
-    /// Asks the target to record `point`; `None` when its root differs.
-    pub(super) fn ask_for_seal(
+    /// Agrees on the recovery point that is proposed; `None` when the target's root differs.
+    pub(super) fn agree(
         &mut self,
-        point: RecoveryPoint,
+        propose: &mut Propose<'_, 'a, S>,
     ) -> Result<Option<RecoveryPoint>, SourceError> {
-        self.session.seal_sent();
-        self.send(&Message::Seal(point))?;
+        let point = match self.sealing_behind.take() {
+            Some(point) => point,
+            None => {
+                let proposed = propose(self)?;
+                let (root, entries, bytes) = self.totals()?;
+                let point = RecoveryPoint { root, entries, bytes, ..proposed };
+                self.session.seal_sent();
+                self.send(&Message::Seal(point))?;
+                point
+            }
+        };
         // While the target seals: what was foreseen waits for no index, and is not durable yet.
         let is_foreseen = std::mem::take(&mut self.is_foreseen);
         self.config.profile.time(Stage::Record, || match is_foreseen {
@@ -77,6 +66,17 @@ impl<S: Storage> Source<'_, S> {
             Message::Sealed(sealed) => Ok(Some(sealed)),
             _ => Ok(None),
         }
+    }
+
+    /// R, the entries and the bytes of what the target is believed to hold.
+    fn totals(&self) -> Result<(RootDigest, u64, u64), SourceError> {
+        Ok(self.config.profile.time(Stage::Seal, || {
+            self.catalog.update(Durability::None, |t| {
+                let root = t.seal()?;
+                let (entries, bytes) = t.totals();
+                Ok((root, entries, bytes))
+            })
+        })?)
     }
 
     /// Records what the target has recorded.

@@ -26,7 +26,6 @@ use farshore_proto::message::{AHEAD_VERSION, BEATS_VERSION, Holds};
 use farshore_proto::session::CARRIES_MAX;
 
 use super::carrier::Carrier;
-use super::sealing::Recorded;
 use super::*;
 use crate::frames::LineGauge;
 use crate::plan::{DetachedChange, Part, PartialPlan, Scope, Withheld, plan_parts};
@@ -202,7 +201,8 @@ pub trait Cuts: Sync {
         BTreeSet::new()
     }
     /// How many entries the point that is about to be sealed does not vouch for; `problems` are those of
-    /// this cut, `faults` those entries of it about which a policy had no answer.
+    /// this cut, `faults` those entries of it about which a policy had no answer. Asked anew, with all of them,
+    /// when more of a cut turned out not to be replicated, or it is planned once more.
     fn exceptions(&self, cut: &Cut, problems: &[Problem], faults: u64) -> u64;
     /// Accounts that this point will not have as at its time, each with the time up to which it has them: those
     /// left out of the cut, and those of which what was left out of an earlier one is not in yet. Asked behind
@@ -498,12 +498,24 @@ impl<S: Storage> Source<'_, S> {
         drop(reader);
         let mut faults = plan.faults.count;
         for attempt in 0.. {
-            self.replicate(plan)?;
-            report.problems.extend(self.progress.take_problems());
-            report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
-            self.tell_of_behind(cuts.behind(cut), standing)?;
+            let mut propose = |source: &mut Self| {
+                report.problems.extend(source.progress.take_problems());
+                report.point.exceptions = cuts.exceptions(cut, &report.problems, faults);
+                source.tell_of_behind(cuts.behind(cut), standing)?;
+                Ok(report.point)
+            };
+            self.replicate(plan, &mut propose)?;
             self.progress.enter(Phase::Sealing);
-            if self.seal_cut(&mut report, identity, standing, policy)? {
+            if let Some(sealed) = self.agree(&mut propose)? {
+                report.point = sealed;
+                let recorded = Recorded {
+                    identity,
+                    policies: &policy.identity(),
+                    tree: standing.welcome.target,
+                    by_policy: &mut report.by_policy,
+                    behind: &standing.behind,
+                };
+                self.record_point(&sealed, recorded)?;
                 break;
             }
             if attempt + 1 >= COMPARISONS {
@@ -645,28 +657,6 @@ impl<S: Storage> Source<'_, S> {
         }
         standing.behind = behind;
         Ok(())
-    }
-
-    /// Agrees on the recovery point of the report; whether the target has the same root.
-    fn seal_cut(
-        &mut self,
-        report: &mut CutReport,
-        identity: RootIdentity,
-        standing: &Standing,
-        policy: &dyn Policy,
-    ) -> Result<bool, SourceError> {
-        let (root, entries, bytes) = self.totals()?;
-        report.point = RecoveryPoint { root, entries, bytes, ..report.point };
-        let Some(sealed) = self.ask_for_seal(report.point)? else { return Ok(false) };
-        let sealing = Recorded {
-            identity,
-            policies: &policy.identity(),
-            tree: standing.welcome.target,
-            by_policy: &mut report.by_policy,
-            behind: &standing.behind,
-        };
-        self.record_point(&sealed, sealing)?;
-        Ok(true)
     }
 }
 

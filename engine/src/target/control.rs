@@ -1,7 +1,8 @@
 //! The control stream of a target's session: comparisons, seals, what is told unasked.
 //!
 //! Guarantees: a recovery point is recorded only when the root digest computed here is the one the source
-//! names, in one durable transaction, and only then is the source told; queries are answered in order.
+//! names, in one durable transaction, and only then is the source told; one that the source names before it has
+//! heard of all batches only when every one of them is durable and was applied whole. Queries are answered in order.
 
 use super::*;
 
@@ -10,17 +11,27 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of children in one answer: well within a control message.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// What became of the seals of a session: some are asked for here, some behind batches.
+#[derive(Debug, Default)]
+pub(super) struct Seals {
+    /// Whether a recovery point was recorded.
+    pub(super) sealed: bool,
+    /// Sets of history pruned, and when last.
+    pub(super) pruned: u64,
+    last_pruned: Option<Instant>,
+}
+
 impl<S: Storage> Session<'_, S> {
-    /// Answers comparisons and seals, until the source says goodbye; whether it sealed, and sets of
-    /// history pruned.
+    /// Answers comparisons and seals, until the source says goodbye; seals behind batches are whoever applies them
+    /// to answer.
     pub(super) fn control(
         &self,
         own: &OwnFolder<S>,
         ask: Sender<Sign>,
-    ) -> Result<(bool, u64), TargetError> {
-        let (mut sealed, mut pruned, mut last_pruned) = (false, 0, None::<Instant>);
+        seal_behind: Sender<(u64, RecoveryPoint)>,
+    ) -> Result<(), TargetError> {
         loop {
-            let Some(bytes) = self.next_control()? else { return Ok((sealed, pruned)) };
+            let Some(bytes) = self.next_control()? else { return Ok(()) };
             let message = Message::from_bytes(&bytes).map_err(SessionError::Decode)?;
             self.machine().handle(&message)?;
             match message {
@@ -29,13 +40,10 @@ impl<S: Storage> Session<'_, S> {
                 }
                 // A signer that is gone could not answer: the link is broken, and says so next.
                 Message::Sign(sign) => ask.send(sign).unwrap_or(()),
-                Message::Seal(point) => {
-                    sealed |= self.seal(&point)?;
-                    // What a session that stands displaces in a minute can wait for it.
-                    if last_pruned.is_none_or(|at| at.elapsed() >= PRUNE_INTERVAL) {
-                        pruned += self.prune(own)?;
-                        last_pruned = Some(Instant::now());
-                    }
+                Message::Seal(point) => self.seal(own, &point, true)?,
+                // An applier that is gone could not answer: it has said why.
+                Message::SealBehind { batch, point } => {
+                    seal_behind.send((batch, point)).unwrap_or(());
                 }
                 Message::Policies(found) => {
                     let accepted = accepted(found, self.config.policies.as_ref())?;
@@ -71,21 +79,38 @@ impl<S: Storage> Session<'_, S> {
                 }
                 Message::Goodbye => {
                     self.link.finish_control()?;
-                    return Ok((sealed, pruned));
+                    return Ok(());
                 }
                 _ => {}
             }
         }
     }
 
-    /// Records the point, and says so, if the root is as the source says; whether it is.
-    fn seal(&self, point: &RecoveryPoint) -> Result<bool, TargetError> {
+    /// Records the point, and says so, if it `may` be and the root is as the source says; else says that.
+    pub(super) fn seal(
+        &self,
+        own: &OwnFolder<S>,
+        point: &RecoveryPoint,
+        may: bool,
+    ) -> Result<(), TargetError> {
+        let is_sealed = self.sealed(point, may)?;
+        let mut seals = lock(&self.seals);
+        seals.sealed |= is_sealed;
+        // What a session that stands displaces in a minute can wait for it.
+        if seals.last_pruned.is_none_or(|at| at.elapsed() >= PRUNE_INTERVAL) {
+            seals.pruned += self.prune(own)?;
+            seals.last_pruned = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn sealed(&self, point: &RecoveryPoint, may: bool) -> Result<bool, TargetError> {
         let _sealing = self.config.profile.enter(Stage::Seal);
         let behind = lock(&self.behind).clone();
         let root = self.catalog.update(Durability::Immediate, |t| {
             let root = t.seal()?;
             t.settle()?;
-            if root == point.root {
+            if may && root == point.root {
                 t.set_behind(&behind)?;
                 t.set_recovery_point(point, self.source)?;
                 t.put_point(point, (self.config.now_ms)())?;
@@ -94,7 +119,8 @@ impl<S: Storage> Session<'_, S> {
             }
             Ok(root)
         })?;
-        if root != point.root {
+        if !may || root != point.root {
+            self.machine().seal_refused();
             self.send(&Message::SealMismatch(root))?;
             return Ok(false);
         }
@@ -147,7 +173,10 @@ impl<S: Storage> Session<'_, S> {
             Ok(Some(bytes)) => Ok(Some(bytes)),
             // A source that stands is not done when it falls silent.
             Err(e @ LinkError::Lost { .. }) if stands => Err(e.into()),
-            Ok(None) | Err(LinkError::ClosedByPeer { .. } | LinkError::Lost { .. }) if over => {
+            // It may have been sealed meanwhile, behind a batch.
+            Ok(None) | Err(LinkError::ClosedByPeer { .. } | LinkError::Lost { .. })
+                if over || self.machine().may_be_left() =>
+            {
                 Ok(None)
             }
             Ok(None) => Err(SessionError::EndedEarly { state }.into()),

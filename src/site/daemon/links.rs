@@ -50,11 +50,11 @@ impl Daemon {
         outgoing: &Outgoing,
         link: QuicLink,
         remote: &str,
-        (lowest, highest): (u16, u16),
+        versions: (u16, u16),
         node: &str,
     ) {
         let share = outgoing.sender.share();
-        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+        if !understands_sites(versions) {
             let text = format!("this site speaks version {PROTOCOL_VERSION} to nodes");
             return target::refuse(&link, CloseCode::VersionMismatch, &text);
         }

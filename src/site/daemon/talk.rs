@@ -13,7 +13,7 @@
 use std::time::Instant;
 
 use super::*;
-use farshore_proto::message::{Call, Purpose, ROLES_VERSION};
+use farshore_proto::message::{Call, Purpose, ROLES_VERSION, understands_sites};
 
 /// How long a link that was asked for may take to come.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
@@ -180,8 +180,8 @@ impl Daemon {
     }
 
     /// Attends to a talk that the other site opened.
-    pub(super) fn attend_talk(&self, link: QuicLink, (lowest, highest): (u16, u16), site: &str) {
-        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+    pub(super) fn attend_talk(&self, link: QuicLink, versions: (u16, u16), site: &str) {
+        if !understands_sites(versions) {
             let text = format!("this site speaks version {PROTOCOL_VERSION} of roles");
             return target::refuse(&link, CloseCode::VersionMismatch, &text);
         }

@@ -22,6 +22,34 @@ fn anew<'p>(
     problems.iter().filter(|p| !(left_out.covers(&p.path) && troubled.contains_key(&p.path)))
 }
 
+/// What is known of a cut's problems however often they are noted: with what is known when all is sent, and again
+/// when more of it turned out not to be replicated.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// How often each path that the cut concludes something of was in trouble before it.
+    former: HashMap<RelPath, u32>,
+    /// Paths that this cut itself found to be in trouble.
+    new: BTreeSet<RelPath>,
+    too_large: HashMap<RelPath, TooLarge>,
+}
+
+impl Noted {
+    /// What the cut covers is no trouble from before any more.
+    fn covers(&mut self, troubled: impl Iterator<Item = (RelPath, Trouble)>) {
+        for (path, trouble) in troubled {
+            if !self.new.contains(&path) {
+                self.former.insert(path, trouble.times);
+            }
+        }
+    }
+
+    /// How often `path` is in trouble with this cut.
+    fn times(&mut self, path: &RelPath) -> u32 {
+        self.new.insert(path.clone());
+        self.former.get(path).map_or(1, |times| times.saturating_add(1))
+    }
+}
+
 impl Sender {
     /// Marks what could not be replicated and is to be tried again.
     pub(super) fn retry(&self, inner: &mut Inner) {
@@ -42,24 +70,22 @@ impl Sender {
         }
     }
 
-    /// Notes what a cut could not replicate, and forgets what it could.
+    /// Notes what a cut could not replicate, and forgets what it could; each time all that is known of it.
     pub(super) fn note_problems(&self, inner: &mut Inner, cut: &Cut, problems: &[Problem]) {
         let covered = |path: &RelPath| cut.look.covers(path) && !cut.left_out.covers(path);
         let waits: BTreeSet<RelPath> = inner.under_way.waits.iter().cloned().collect();
-        let former: HashMap<RelPath, u32> = inner
-            .troubled
-            .extract_if(.., |path, _| covered(path) && !waits.contains(path))
-            .map(|(path, trouble)| (path, trouble.times))
-            .collect();
+        let mut noted = std::mem::take(&mut inner.under_way.noted);
+        let is_covered = |path: &RelPath, _: &mut Trouble| covered(path) && !waits.contains(path);
+        noted.covers(inner.troubled.extract_if(.., is_covered));
         let account = |path: &RelPath| account_of(path, self.config.account_depth);
-        let settled: BTreeSet<RelPath> = former.keys().map(account).collect();
+        let settled: BTreeSet<RelPath> =
+            noted.former.keys().chain(&noted.new).map(account).collect();
         let too_large = self.progress.take_too_large().into_iter();
-        let too_large: HashMap<RelPath, TooLarge> =
-            too_large.map(|file| (file.path.clone(), file)).collect();
+        noted.too_large.extend(too_large.map(|file| (file.path.clone(), file)));
         let problems: Vec<&Problem> = anew(problems, &cut.left_out, &inner.troubled).collect();
         for problem in problems {
-            let times = former.get(&problem.path).map_or(1, |times| times.saturating_add(1));
-            let (path, file) = (&problem.path, too_large.get(&problem.path));
+            let times = noted.times(&problem.path);
+            let (path, file) = (&problem.path, noted.too_large.get(&problem.path));
             let text = match file {
                 Some(TooLarge { needed, free, .. }) => {
                     format!("standby: no space for {path} ({needed} bytes needed, {free} free)")
@@ -77,6 +103,7 @@ impl Sender {
         }
         let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
         settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
+        inner.under_way.noted = noted;
     }
 
     /// Whether the standby is known to have no room for a file that is as it was: to send it again would
@@ -141,5 +168,19 @@ mod tests {
         let problems = ["a/known", "a/new", "b/known"].map(problem);
         let found: Vec<_> = anew(&problems, &left_out, &troubled).map(|p| &p.path).collect();
         assert_eq!(found, [&path("a/new"), &path("b/known")]);
+    }
+
+    /// A cut is noted when all of it is sent, and again with what only its receipts told.
+    #[test]
+    fn what_is_noted_twice_of_a_cut_is_in_trouble_once_more_than_before() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        let trouble = |times| Trouble { times, again: Instant::now(), marked: true, needed: None };
+        let mut noted = Noted::default();
+        noted.covers([(path("a/known"), trouble(3)), (path("a/settled"), trouble(9))].into_iter());
+        assert_eq!((noted.times(&path("a/known")), noted.times(&path("a/new"))), (4, 1));
+        // Among the troubles is what the cut itself noted.
+        noted.covers([(path("a/known"), trouble(4)), (path("a/new"), trouble(1))].into_iter());
+        assert_eq!((noted.times(&path("a/known")), noted.times(&path("a/new"))), (4, 1));
+        assert_eq!(noted.times(&path("a/settled")), 10, "only its receipt told");
     }
 }

@@ -30,9 +30,9 @@ pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 /// of several streams, and a source that closes when it has heard that all is sealed; 3 adds the
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
 /// change; 5 adds what two sites say of roles, links that one asks the other for, beats, and files that a
-/// standby has no room for; 6 adds content that is carried ahead of its cut. With a peer that speaks less
-/// they are left out.
-pub const PROTOCOL_VERSION: u16 = 6;
+/// standby has no room for; 6 adds content that is carried ahead of its cut; 7 adds seals that do not wait for
+/// receipts. With a peer that speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 7;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -61,6 +61,18 @@ pub const BEATS_VERSION: u16 = 5;
 
 /// The version from which on content may be carried ahead of the cut it is for.
 pub const AHEAD_VERSION: u16 = 6;
+
+/// The version from which on a recovery point may be named while its last batches are under way.
+pub const SEAL_BEHIND_VERSION: u16 = 7;
+
+/// The version from which on offers, reports and what sites say of roles are as they are now.
+pub const SITES_VERSION: u16 = 6;
+
+/// Whether an offer, a report or a talk of somebody who speaks these versions is understood here.
+#[must_use]
+pub fn understands_sites((lowest, highest): (u16, u16)) -> bool {
+    lowest <= highest && lowest <= PROTOCOL_VERSION && highest >= SITES_VERSION
+}
 
 /// Longest word of a site about its role in a share, in bytes.
 pub const SAY_LEN_MAX: usize = 4_096;
@@ -310,9 +322,18 @@ pub enum Message {
     Receipt(Receipt),
     /// Source: all is sent and acknowledged; this is the point the target shall reach.
     Seal(RecoveryPoint),
+    /// Source, since version 7: all is sent, and nothing failed so far; this is the point the target shall reach
+    /// with the batches up to that number, if every one of the cut is applied whole.
+    SealBehind {
+        /// The last batch of the cut.
+        batch: u64,
+        /// The point.
+        point: RecoveryPoint,
+    },
     /// Target: reached and recorded.
     Sealed(RecoveryPoint),
-    /// Target: its root differs from what the source expects; nothing is recorded.
+    /// Target: its root differs from what the source expects, or a batch was not applied whole that a seal is behind;
+    /// nothing is recorded.
     SealMismatch(RootDigest),
     /// Either: the session is over.
     Goodbye,
@@ -450,6 +471,7 @@ impl Message {
             Self::Answer(_) => "answer",
             Self::Receipt(_) => "receipt",
             Self::Seal(_) => "seal",
+            Self::SealBehind { .. } => "seal behind",
             Self::Sealed(_) => "sealed",
             Self::SealMismatch(_) => "seal mismatch",
             Self::Goodbye => "goodbye",
@@ -642,6 +664,11 @@ impl Message {
                 e.put_u8(44);
                 behind.encode(&mut e);
             }
+            Self::SealBehind { batch, point } => {
+                e.put_u8(45);
+                e.put_u64(*batch);
+                point.encode(&mut e);
+            }
         }
         e.finish()
     }
@@ -719,6 +746,10 @@ impl Message {
             42 => Self::Listed(d.take_u64("contents held ahead")?),
             43 => Self::Carried(decode_receipt(&mut d)?),
             44 => Self::Behind(Behind::decode(&mut d)?),
+            45 => Self::SealBehind {
+                batch: d.take_u64("last batch of a cut")?,
+                point: RecoveryPoint::decode(&mut d)?,
+            },
             other => return Err(DecodeError::Invalid { what: "message", found: u64::from(other) }),
         };
         d.finish("message")?;

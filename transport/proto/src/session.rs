@@ -6,7 +6,9 @@
 //!          (Ready again after a seal that did not match, and after every seal of a session that stands;
 //!          below version 3 Ready follows Checking)
 //! ```
-//! Both are fed every message before anything is done about it, and refuse the ones out of order.
+//! Both are fed every message before anything is done about it, and refuse the ones out of order. A seal *behind*
+//! batches is sent in Ready, with their receipts to come, and answered after the last of them: between the two
+//! the target takes nothing but what those batches bring, and what goes ahead of later cuts.
 //! They hold the counters that must never disagree: batches under way, queries not yet answered.
 //! Signatures have a machine of their own at the source, [`SignLedger`]: many threads ask for them
 //! while another owns the session.
@@ -19,8 +21,8 @@ use farshore_core::recovery_point::Epoch;
 use crate::batch::BatchHeader;
 use crate::message::{
     AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message,
-    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, STANDING_VERSION, STRIPES_VERSION,
-    Sign,
+    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SEAL_BEHIND_VERSION,
+    STANDING_VERSION, STRIPES_VERSION, Sign,
 };
 
 /// Most batches a source may have under way.
@@ -135,6 +137,12 @@ pub enum SessionError {
         /// Its number.
         batch: u64,
     },
+    /// A seal behind batches of which the last can be none of the cut under way.
+    #[error("seal behind batch {batch}, which is not the last one of the cut under way")]
+    SealBehindUnknown {
+        /// Its number.
+        batch: u64,
+    },
     /// The target recorded something else than it was asked to.
     #[error("the target recorded another recovery point than the one sent")]
     OtherPoint,
@@ -175,17 +183,31 @@ enum SourceState {
 pub struct SourceSession {
     state: SourceState,
     epoch: Epoch,
+    /// The version spoken.
+    version: u16,
     under_way: BTreeSet<u64>,
     queries: usize,
     standing: bool,
+    /// A batch was not applied whole since the last seal that waited for all receipts.
+    failed: bool,
+    /// A seal behind batches is not answered yet.
+    sealing_behind: bool,
 }
 
 impl SourceSession {
     /// A session whose Hello is about to be sent under `epoch`.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        let under_way = BTreeSet::new();
-        Self { state: SourceState::AwaitWelcome, epoch, under_way, queries: 0, standing: false }
+        Self {
+            state: SourceState::AwaitWelcome,
+            epoch,
+            version: PROTOCOL_VERSION_MIN,
+            under_way: BTreeSet::new(),
+            queries: 0,
+            standing: false,
+            failed: false,
+            sealing_behind: false,
+        }
     }
 
     /// Standing is about to be sent: cuts follow each other.
@@ -206,6 +228,29 @@ impl SourceSession {
     /// Seal is about to be sent.
     pub fn seal_sent(&mut self) {
         self.state = SourceState::AwaitSealed;
+        self.failed = false;
+    }
+
+    /// The last batch under way, if the target may be asked to seal behind it.
+    #[must_use]
+    pub fn seals_behind(&self) -> Option<u64> {
+        let may = self.state == SourceState::Ready
+            && self.version >= SEAL_BEHIND_VERSION
+            && self.queries == 0
+            && !self.failed
+            && !self.sealing_behind;
+        self.under_way.last().copied().filter(|_| may)
+    }
+
+    /// Seal behind all batches under way is about to be sent: no further one is, until it is answered.
+    pub fn seal_behind_sent(&mut self) {
+        self.sealing_behind = true;
+    }
+
+    /// Whether a seal behind batches is to be refused yet, because one of them was not applied whole.
+    #[must_use]
+    pub fn awaits_refusal(&self) -> bool {
+        self.sealing_behind && self.failed
     }
 
     /// Batches without a receipt.
@@ -234,6 +279,7 @@ impl SourceSession {
                     let (ours, theirs) = (self.epoch.0, w.epoch.0);
                     return Err(SessionError::EpochOver { ours, theirs });
                 }
+                self.version = w.version;
                 self.state = S::Ready;
                 Ok(())
             }
@@ -247,6 +293,7 @@ impl SourceSession {
             }
             (S::Ready, Message::Receipt(r)) => {
                 if self.under_way.remove(&r.batch) {
+                    self.failed |= !r.failures.is_empty();
                     Ok(())
                 } else {
                     Err(SessionError::UnknownBatch { batch: r.batch })
@@ -254,6 +301,15 @@ impl SourceSession {
             }
             (S::AwaitSealed, Message::Sealed(_)) => {
                 self.state = if self.standing { S::Ready } else { S::Done };
+                Ok(())
+            }
+            (S::Ready, Message::Sealed(_)) if self.is_behind_all() && !self.failed => {
+                self.sealing_behind = false;
+                self.state = if self.standing { S::Ready } else { S::Done };
+                Ok(())
+            }
+            (S::Ready, Message::SealMismatch(_)) if self.is_behind_all() => {
+                self.sealing_behind = false;
                 Ok(())
             }
             (
@@ -270,6 +326,11 @@ impl SourceSession {
                 message: other.name(),
             }),
         }
+    }
+
+    /// Whether a seal behind batches may be answered now: each of them was.
+    fn is_behind_all(&self) -> bool {
+        self.sealing_behind && self.under_way.is_empty()
     }
 
     /// What the session was doing, for errors.
@@ -343,6 +404,12 @@ pub struct TargetSession {
     standing: bool,
     /// The number of the last point sealed in this session.
     sequence: Option<u64>,
+    /// The first batch that no seal has been asked for yet.
+    unsealed: u64,
+    /// A batch was not applied whole since the last seal that came behind all receipts.
+    failed: bool,
+    /// The last batch behind which a seal is asked for that is not answered yet.
+    sealing_behind: Option<u64>,
     /// Only a source of this very epoch may send: roles say which it is.
     exact: bool,
 }
@@ -370,6 +437,9 @@ impl TargetSession {
             sealed: false,
             standing: false,
             sequence: None,
+            unsealed: 0,
+            failed: false,
+            sealing_behind: None,
         }
     }
 
@@ -386,12 +456,15 @@ impl TargetSession {
     pub fn handle(&mut self, message: &Message) -> Result<(), SessionError> {
         use TargetState as T;
         // A label changes nothing of what is sealed, nor does what is carried for a later cut.
-        let aside = match message {
-            Message::Mark { .. } | Message::Ahead { .. } => true,
+        let ahead = match message {
+            Message::Ahead { .. } => true,
             Message::Sign(_) => self.standing && self.version >= AHEAD_VERSION,
             _ => false,
         };
-        self.sealed &= aside;
+        self.sealed &= ahead || matches!(message, Message::Mark { .. });
+        if self.sealing_behind.is_some() && !ahead {
+            return Err(self.unexpected(message));
+        }
         match (self.state, message) {
             (T::AwaitHello, Message::Hello { versions, epoch, .. }) => {
                 let (lowest, highest) = *versions;
@@ -451,9 +524,22 @@ impl TargetSession {
             }
             // What is carried ahead of a later cut may be asking.
             (T::Ready, Message::Seal(_))
-                if self.under_way.is_empty()
-                    && (self.signs == 0 || (self.standing && self.version >= AHEAD_VERSION)) =>
+                if self.under_way.is_empty() && self.may_seal_beside_signs() =>
             {
+                (self.failed, self.unsealed) = (false, self.next_batch);
+                Ok(())
+            }
+            (T::Ready, Message::SealBehind { batch, .. })
+                if self.version >= SEAL_BEHIND_VERSION && self.may_seal_beside_signs() =>
+            {
+                let applied = self.next_batch.saturating_sub(1);
+                let first =
+                    self.unsealed.max(applied).max(self.under_way.last().copied().unwrap_or(0));
+                // Streams come in no order with messages: those of the last batches may be to come.
+                if !(first..=applied.saturating_add(BATCHES_UNDER_WAY_MAX as u64)).contains(batch) {
+                    return Err(SessionError::SealBehindUnknown { batch: *batch });
+                }
+                self.sealing_behind = Some(*batch);
                 Ok(())
             }
             (T::Ready, Message::Ahead { .. } | Message::Behind(_))
@@ -465,11 +551,17 @@ impl TargetSession {
                 self.state = T::Done;
                 Ok(())
             }
-            (_, other) => Err(SessionError::UnexpectedMessage {
-                state: self.state_name(),
-                message: other.name(),
-            }),
+            (_, other) => Err(self.unexpected(other)),
         }
+    }
+
+    fn unexpected(&self, message: &Message) -> SessionError {
+        SessionError::UnexpectedMessage { state: self.state_name(), message: message.name() }
+    }
+
+    /// Whether the requests to sign under way are none of the cut's, or may be those of what goes ahead of others.
+    fn may_seal_beside_signs(&self) -> bool {
+        self.signs == 0 || (self.standing && self.version >= AHEAD_VERSION)
     }
 
     /// The Welcome is about to be sent; batches start behind `applied`.
@@ -479,12 +571,31 @@ impl TargetSession {
             _ => TargetState::Ready,
         };
         self.next_batch = applied + 1;
+        self.unsealed = self.next_batch;
     }
 
     /// `Sealed` is about to be sent, for the point of that number.
     pub fn sealed(&mut self, sequence: u64) {
         self.sealed = true;
         self.sequence = Some(sequence);
+        self.seal_answered();
+    }
+
+    /// `SealMismatch` is about to be sent.
+    pub fn seal_refused(&mut self) {
+        self.seal_answered();
+    }
+
+    fn seal_answered(&mut self) {
+        self.sealing_behind = None;
+        self.unsealed = self.next_batch;
+    }
+
+    /// Whether a batch was not applied whole since the last seal that came behind all receipts: then no seal behind
+    /// batches is answered but by a refusal, since the source did not know of it.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Whether further cuts follow each seal.
@@ -513,7 +624,8 @@ impl TargetSession {
         if stripe.of > 1 && self.version < STRIPES_VERSION {
             return Err(SessionError::TooMany { what: "streams of a batch", limit: 1 });
         }
-        if self.state != TargetState::Ready || batch < self.next_batch {
+        let is_beyond = self.sealing_behind.is_some_and(|last| batch > last);
+        if self.state != TargetState::Ready || batch < self.next_batch || is_beyond {
             return Err(SessionError::UnknownBatch { batch });
         }
         if self.under_way.len() >= BATCHES_UNDER_WAY_MAX || !self.under_way.insert(batch) {
@@ -554,8 +666,9 @@ impl TargetSession {
         self.signs = self.signs.saturating_sub(1);
     }
 
-    /// A batch's receipt is about to be sent.
-    pub fn batch_applied(&mut self, batch: u64) {
+    /// A batch's receipt is about to be sent; whether all of it was applied.
+    pub fn batch_applied(&mut self, batch: u64, is_whole: bool) {
+        self.failed |= !is_whole;
         self.under_way.remove(&batch);
         self.next_batch = self.next_batch.max(batch + 1);
     }
@@ -567,6 +680,7 @@ impl TargetSession {
             TargetState::AwaitHello => "waiting for a hello",
             TargetState::Checking => "checking its tree",
             TargetState::AwaitPolicies => "waiting for the policies in force",
+            TargetState::Ready if self.sealing_behind.is_some() => "about to seal",
             TargetState::Ready => "replicating",
             TargetState::Done => "done",
         }
@@ -574,298 +688,4 @@ impl TargetSession {
 }
 
 #[cfg(test)]
-mod tests {
-    use farshore_core::digest::RootDigest;
-    use farshore_core::policy::PolicySet;
-    use farshore_core::recovery_point::RecoveryPoint;
-
-    use super::*;
-    use crate::batch::Stripe;
-    use crate::message::{Beat, Behind, Holds, Receipt, StoreId, Welcome};
-
-    fn hello(versions: (u16, u16), epoch: u64) -> Message {
-        Message::Hello {
-            versions,
-            share: "s".into(),
-            source: StoreId([0; 16]),
-            epoch: Epoch(epoch),
-            trust_target: false,
-        }
-    }
-
-    fn welcome(epoch: u64) -> Message {
-        Message::Welcome(Welcome {
-            version: PROTOCOL_VERSION,
-            target: StoreId([0; 16]),
-            sealed_with: None,
-            epoch: Epoch(epoch),
-            applied_batch: 4,
-            root: RootDigest([0; 32]),
-            entries: 0,
-            foreign_changes: 0,
-            recovery_point: None,
-        })
-    }
-
-    fn began(batch: u64, epoch: u64) -> BatchHeader {
-        BatchHeader::of(batch, Epoch(epoch))
-    }
-
-    fn point() -> RecoveryPoint {
-        RecoveryPoint {
-            sequence: 1,
-            time_unix_ms: 0,
-            root: RootDigest([0; 32]),
-            entries: 0,
-            bytes: 0,
-            exceptions: 0,
-        }
-    }
-
-    #[test]
-    fn a_whole_session_passes_both_machines() {
-        let mut source = SourceSession::new(Epoch(2));
-        let mut target = TargetSession::new(Epoch(2));
-        target.handle(&hello((1, 1), 2)).expect("hello");
-        target.welcome_sent(4);
-        source.handle(&Message::Checking(1)).expect("checking");
-        source.handle(&welcome(2)).expect("welcome");
-        source.batch_sent(5);
-        target.batch_began(&began(5, 2)).expect("batch");
-        assert!(target.handle(&Message::Seal(point())).is_err(), "a batch is under way");
-        target.batch_applied(5);
-        source
-            .handle(&Message::Receipt(Receipt { batch: 5, ..Receipt::default() }))
-            .expect("receipt");
-        assert_eq!(source.batches_under_way(), 0);
-        source.seal_sent();
-        target.handle(&Message::Seal(point())).expect("seal");
-        source.handle(&Message::Sealed(point())).expect("sealed");
-        target.handle(&Message::Goodbye).expect("goodbye");
-    }
-
-    #[test]
-    fn an_old_epoch_is_refused_at_both_ends() {
-        let mut target = TargetSession::new(Epoch(3));
-        assert_eq!(
-            target.handle(&hello((1, 1), 2)),
-            Err(SessionError::EpochFenced { ours: 3, theirs: 2 })
-        );
-        let mut target = TargetSession::new(Epoch(3));
-        target.handle(&hello((1, 1), 3)).expect("hello");
-        target.welcome_sent(0);
-        assert!(target.batch_began(&began(1, 2)).is_err());
-        let mut source = SourceSession::new(Epoch(2));
-        let over = SessionError::EpochOver { ours: 2, theirs: 3 };
-        assert_eq!(over.to_string().matches("epoch 3 is in force at the target").count(), 1);
-        assert_eq!(source.handle(&welcome(3)), Err(over));
-    }
-
-    #[test]
-    fn what_nobody_asked_for_is_refused() {
-        let mut source = SourceSession::new(Epoch(0));
-        assert!(source.handle(&Message::Sealed(point())).is_err(), "before its welcome");
-        source.handle(&welcome(0)).expect("welcome");
-        let receipt = Message::Receipt(Receipt { batch: 9, ..Receipt::default() });
-        assert_eq!(source.handle(&receipt), Err(SessionError::UnknownBatch { batch: 9 }));
-        let answer = Message::Answer(Answer::Children { last: true, children: Vec::new() });
-        assert_eq!(source.handle(&answer), Err(SessionError::UnaskedAnswer));
-        assert!(source.handle(&hello((1, 1), 0)).is_err());
-    }
-
-    #[test]
-    fn replayed_batches_and_foreign_versions_are_refused() {
-        let mut target = TargetSession::new(Epoch(0));
-        assert!(target.batch_began(&began(1, 0)).is_err(), "before the hello");
-        assert!(matches!(
-            target.handle(&hello((PROTOCOL_VERSION + 1, 9), 0)),
-            Err(SessionError::VersionMismatch { lowest: _, highest: 9 })
-        ));
-        assert!(target.handle(&hello((9, 0), 0)).is_err(), "the wrong way round");
-        assert!(target.handle(&hello((0, 0), 0)).is_err(), "older than all");
-        target.handle(&hello((0, 9), 0)).expect("a range that holds ours");
-        assert_eq!(target.version(), PROTOCOL_VERSION);
-        target.welcome_sent(4);
-        target.handle(&Message::Policies(PolicySet::default())).expect("policies");
-        assert_eq!(target.batch_began(&began(4, 0)), Err(SessionError::UnknownBatch { batch: 4 }));
-        target.batch_began(&began(5, 0)).expect("the next");
-        assert!(target.batch_began(&began(5, 0)).is_err(), "twice");
-        target.batch_applied(5);
-        assert!(target.batch_began(&began(5, 0)).is_err(), "replayed");
-    }
-
-    #[test]
-    fn nothing_comes_before_the_policies_in_force_and_they_come_once() {
-        let policies = Message::Policies(PolicySet::default());
-        let mut target = TargetSession::new(Epoch(0));
-        target.handle(&hello((1, POLICIES_VERSION), 0)).expect("hello");
-        target.welcome_sent(0);
-        assert!(target.batch_began(&began(1, 0)).is_err());
-        assert!(target.handle(&Message::Seal(point())).is_err());
-        assert!(target.handle(&Message::Compare(Vec::new())).is_err());
-        target.handle(&policies).expect("policies");
-        assert!(target.handle(&policies).is_err(), "twice");
-        target.batch_began(&began(1, 0)).expect("batch");
-        assert!(ready((1, 2)).handle(&policies).is_err(), "version 2 knows of none");
-    }
-
-    #[test]
-    fn batches_of_several_streams_are_for_those_who_speak_of_them() {
-        let header = BatchHeader { stripe: Stripe { index: 0, of: 2 }, ..began(1, 0) };
-        assert!(ready((1, 1)).batch_began(&header).is_err(), "version 1");
-        ready((1, 2)).batch_began(&header).expect("version 2");
-    }
-
-    #[test]
-    fn a_target_may_be_left_when_all_is_sealed_and_not_before() {
-        let mut target = ready((1, 2));
-        assert!(!target.may_be_left());
-        target.handle(&Message::Seal(point())).expect("seal");
-        assert!(!target.may_be_left(), "the roots may differ");
-        target.sealed(1);
-        assert!(target.may_be_left());
-        target.batch_began(&began(1, 0)).expect("more to do");
-        assert!(!target.may_be_left());
-        let mut target = ready((1, 1));
-        target.handle(&Message::Seal(point())).expect("seal");
-        target.sealed(1);
-        assert!(!target.may_be_left(), "version 1 says goodbye");
-    }
-
-    #[test]
-    fn a_session_that_stands_goes_on_behind_each_seal() {
-        let (mut source, mut target) = (SourceSession::new(Epoch(0)), TargetSession::new(Epoch(0)));
-        target.handle(&hello((1, STANDING_VERSION), 0)).expect("hello");
-        target.welcome_sent(4);
-        source.handle(&welcome(0)).expect("welcome");
-        let policies = Message::Policies(PolicySet::default());
-        target.handle(&policies).expect("policies");
-        let keys = Message::Keys(vec![1]);
-        assert!(source.handle(&Message::Foreign(1)).is_err(), "it does not stand yet");
-        let beat = Message::Beat(Beat::default());
-        for said in [&keys, &beat] {
-            assert!(source.handle(said).is_err() && target.handle(said).is_err(), "nor of these");
-        }
-        source.stands();
-        target.handle(&Message::Standing).expect("standing");
-        for batch in 5..8 {
-            source.handle(&Message::Foreign(1)).expect("between two cuts");
-            target.handle(&Message::Holds(Holds::default())).expect("between two cuts");
-            target.handle(&keys).expect("at any time");
-            source.handle(&keys).expect("at any time");
-            target.handle(&beat).expect("at any time");
-            source.handle(&beat).expect("at any time");
-            source.batch_sent(batch);
-            target.batch_began(&began(batch, 0)).expect("batch");
-            assert!(target.handle(&policies).is_err(), "within a cut");
-            target.batch_applied(batch);
-            let receipt = Receipt { batch, ..Receipt::default() };
-            source.handle(&Message::Receipt(receipt)).expect("receipt");
-            source.seal_sent();
-            target.handle(&Message::Seal(point())).expect("seal");
-            let mark = |sequence| Message::Mark { sequence, label: "db=1".into() };
-            assert!(target.handle(&mark(batch)).is_err(), "not sealed yet");
-            source.handle(&Message::Foreign(1)).expect("while the target seals");
-            source.handle(&keys).expect("while the target seals");
-            target.sealed(batch);
-            source.handle(&Message::Sealed(point())).expect("sealed");
-            target.handle(&mark(batch)).expect("the point just sealed");
-            assert!(target.may_be_left(), "a label is no work");
-            assert!(target.handle(&mark(batch - 1)).is_err(), "another point");
-            target.handle(&policies).expect("at the border of a cut");
-        }
-        assert!(ready((1, 3)).handle(&Message::Standing).is_err(), "version 3");
-    }
-
-    #[test]
-    fn content_goes_ahead_in_sessions_that_stand_and_so_much_at_once() {
-        let carry = |number| BatchHeader::ahead(number, Epoch(0));
-        let list = Message::Ahead { keep: None };
-        let standing = |version| {
-            let mut target = ready((1, version));
-            target.handle(&Message::Policies(PolicySet::default())).expect("policies");
-            target.handle(&Message::Standing).expect("stands");
-            target
-        };
-        let behind = Message::Behind(Behind::default());
-        let mut older = standing(AHEAD_VERSION - 1);
-        assert!(older.carry_began(&carry(1)).is_err() && older.handle(&list).is_err());
-        assert!(older.handle(&behind).is_err());
-        let mut single = ready((1, PROTOCOL_VERSION));
-        single.handle(&Message::Policies(PolicySet::default())).expect("policies");
-        assert!(single.carry_began(&carry(1)).is_err() && single.handle(&list).is_err());
-        assert!(single.handle(&behind).is_err());
-        let mut target = standing(PROTOCOL_VERSION);
-        target.handle(&behind).expect("before a seal");
-        assert!(target.carry_began(&BatchHeader::ahead(1, Epoch(1))).is_err(), "another epoch");
-        (1..=CARRIES_MAX as u64).for_each(|n| target.carry_began(&carry(n)).expect("a stream"));
-        assert!(target.carry_began(&carry(9)).is_err(), "one too many");
-        target.carry_ended(1);
-        assert!(target.carry_began(&carry(2)).is_err(), "twice");
-        target.carry_began(&carry(9)).expect("one ended");
-        // Neither they nor what they ask for keep a cut from being sealed, or the source from leaving.
-        target.handle(&Message::Sign(sign(0))).expect("asked");
-        target.handle(&Message::Seal(point())).expect("seal");
-        target.sealed(7);
-        target.handle(&list).expect("asked");
-        target.handle(&Message::Sign(sign(1))).expect("asked");
-        assert!(target.may_be_left());
-    }
-
-    fn sign(id: u64) -> Sign {
-        let signing = farshore_core::delta::Signing::new(1_024, 5).expect("within bounds");
-        let content = farshore_core::recipe::FileDigest([1; 32]);
-        Sign { id, content, signing, ranges: vec![(0, 10_240), (99, 1_023)] }
-    }
-
-    fn ready(versions: (u16, u16)) -> TargetSession {
-        let mut target = TargetSession::new(Epoch(0));
-        target.handle(&hello(versions, 0)).expect("hello");
-        target.welcome_sent(0);
-        target
-    }
-
-    #[test]
-    fn signatures_are_for_those_who_speak_of_them_and_so_many_at_once() {
-        let asked = |target: &mut TargetSession, id| target.handle(&Message::Sign(sign(id)));
-        assert!(asked(&mut ready((1, 1)), 0).is_err(), "version 1");
-        let mut early = TargetSession::new(Epoch(0));
-        assert!(asked(&mut early, 0).is_err(), "before the hello");
-        let mut target = ready((1, 2));
-        for id in 0..SIGNS_UNDER_WAY_MAX as u64 {
-            asked(&mut target, id).expect("within the bound");
-        }
-        assert!(target.handle(&Message::Seal(point())).is_err(), "not answered yet");
-        assert!(asked(&mut target, 900).is_err(), "one too many");
-        target.signed();
-        assert!(asked(&mut target, 3).is_err(), "a number used before");
-        asked(&mut target, 900).expect("one was answered");
-        asked(&mut ready((1, 2)), u64::MAX).expect("the last number there is");
-    }
-
-    #[test]
-    fn answers_that_nobody_asked_for_are_refused() {
-        let mut ledger = SignLedger::default();
-        assert_eq!(ledger.answered(0, 0), Err(SessionError::UnaskedAnswer));
-        let ask = |ledger: &mut SignLedger| {
-            let sign = sign(ledger.next_id());
-            ledger.asked(&sign);
-        };
-        ask(&mut ledger);
-        ask(&mut ledger);
-        ledger.answered(0, 50).expect("whole");
-        ledger.answered(1, 0).expect("not there");
-        assert!(ledger.answered(1, 0).is_err(), "twice");
-        for len in [49, 51] {
-            ask(&mut ledger);
-            assert!(ledger.answered(ledger.next_id() - 1, len).is_err(), "{len} bytes");
-        }
-        ask(&mut ledger);
-        ask(&mut ledger);
-        assert!(ledger.answered(ledger.next_id() - 1, 50).is_err(), "not the oldest");
-        // At the source's session they are nobody's.
-        let mut source = SourceSession::new(Epoch(0));
-        source.handle(&welcome(0)).expect("welcome");
-        assert!(source.handle(&Message::Signatures { id: 0, bytes: Vec::new() }).is_err());
-    }
-}
+mod tests;

@@ -121,6 +121,7 @@ fn samples() -> Vec<Message> {
         Message::Listed(7),
         Message::Carried(Receipt { batch: 3, ..Receipt::default() }),
         Message::Behind(Behind { total: 9, first: vec![(RelPath::root(), -1)] }),
+        Message::SealBehind { batch: 1 << 40, point },
     ]
 }
 
@@ -272,4 +273,11 @@ proptest! {
 
 fn call(purpose: Purpose) -> Call {
     Call { purpose, share: "homes".into(), number: 7, plan: [3; 32] }
+}
+
+#[test]
+fn what_sites_say_of_themselves_is_understood_since_the_version_that_says_it_so() {
+    let ranges = [(5, 5), (4, 6), (4, 7), (7, 9), (PROTOCOL_VERSION + 1, 9), (7, 6), (0, u16::MAX)];
+    let understood = ranges.map(understands_sites);
+    assert_eq!(understood, [false, true, true, true, false, false, true]);
 }
