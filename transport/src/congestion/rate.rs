@@ -6,7 +6,8 @@
 //! in flight than that rate fills at the shortest round trip seen.
 //!
 //! - *Start*: the first bulk leaves as a train of packets (`rate/train.rs`), whose answers tell what the
-//!   line may hold: half of it is the next window. It triples every round besides, later doubles, until two rounds that filled it delivered less than a
+//!   line may hold: that is the next window. It triples every round besides, later doubles, or grows by half where a
+//!   train told, until two rounds that filled it delivered less than a
 //!   quarter more than the best before, or [`QUEUED_SAMPLES`] answers in a row stood in a queue, or a
 //!   tenth of a round was lost. A queue ends it at once, not with the round, so that what was sent too
 //!   much drains before more is. Rounds of a few control messages end nothing.
@@ -55,12 +56,15 @@ const CROWDED_LATE: u32 = 18;
 const PROBE_EVERY: u32 = 8;
 /// Loss of a round, in hundredths, above which it is taken for congestion.
 const LOSS_MAX: u64 = 8;
-/// How many times its size the window is after a round of the start, at first ...
-const START_GROWTH: u64 = 3;
+/// Hundredths of its size that the window is after a round of the start, at first ...
+const START_GROWTH: u64 = 300;
 /// ... and from this size on: what is under way when the first late answer comes is then at most twice
 /// what the line holds, and its queue takes the rest.
 const START_FAST_MAX: u64 = 256 << 10;
-const START_GROWTH_LATER: u64 = 2;
+const START_GROWTH_LATER: u64 = 200;
+/// The same once a train has told what the line may hold. Twice that would overflow a queue as long as the line; what was
+/// told too small by half is made up for in two rounds.
+const START_GROWTH_TOLD: u64 = 150;
 /// Answers in a row that must be late before they count as a queue: one alone is chance.
 const QUEUED_SAMPLES: u32 = 8;
 /// Answers later than the fastest by this share of it are late, if they are by this time as well.
@@ -246,9 +250,10 @@ impl Rate {
         if self.phase == Phase::Start && !app_limited {
             let growth = match self.window < START_FAST_MAX {
                 true => START_GROWTH,
+                false if self.train.has_told() => START_GROWTH_TOLD,
                 false => START_GROWTH_LATER,
             };
-            self.window = (self.window + bytes * (growth - 1)).min(WINDOW_MAX);
+            self.window = (self.window + bytes * (growth - 100) / 100).min(WINDOW_MAX);
         }
         let told = self.train.answered(now, sent, bytes, shortest);
         if let (Phase::Start, Some(window)) = (self.phase, told) {

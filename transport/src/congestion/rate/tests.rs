@@ -237,7 +237,7 @@ const SITES: Packets = Packets {
 };
 
 #[test]
-fn a_transfer_soon_fills_the_line_and_drops_next_to_nothing() {
+fn a_transfer_soon_fills_the_line_and_no_queue() {
     for rtt in [20, 80, 200] {
         for lost_one_in in [0, 1_000, 100] {
             let shortest = Duration::from_millis(rtt);
@@ -246,11 +246,11 @@ fn a_transfer_soon_fills_the_line_and_drops_next_to_nothing() {
             let mut control = with_bulk();
             let sent = line.send(64 << 20, &mut control);
             assert!(!control.crowded, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
-            // At the full rate, and seven round trips to begin, to mend and to end.
+            // At the full rate, and six round trips to begin, to mend and to end.
             let least = Duration::from_secs_f64((64 << 20) as f64 / 25e6);
-            assert!(sent.took < least + shortest * 7, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
-            // 46,000 packets; the queue is short most of the time.
-            assert!(sent.dropped < 1_000, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
+            assert!(sent.took < least + shortest * 6, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
+            // The start ends before a queue as long as the line is full, which is short most of the time.
+            assert_eq!(sent.dropped, 0, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
             assert!(sent.mean_waiting < queue / 3, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
         }
     }
@@ -296,16 +296,16 @@ fn told_by(bunches: u32, apart: Duration, shortest: Duration) -> Option<u64> {
 }
 
 #[test]
-fn a_train_tells_half_of_what_the_line_holds_and_bounds_what_bunched_answers_say() {
+fn a_train_tells_what_the_line_holds_and_bounds_what_bunched_answers_say() {
     let rtt = Duration::from_millis(80);
     // Two packets every 112 us are 25 Mbyte/s, which fill 2 MB.
     let told = told_by(32, Duration::from_micros(112), rtt).expect("an estimate");
-    assert!((900_000..1_100_000).contains(&told), "{told}");
+    assert!((1_900_000..2_150_000).contains(&told), "{told}");
     // Held up and let go at once: a multiple of the train, whatever the round trip.
     let train = train::TRAIN_DATAGRAMS * 1_400;
     for rtt in [80, 2_000] {
         let told = told_by(1, Duration::ZERO, Duration::from_millis(rtt)).expect("an estimate");
-        assert!(told <= 16 * train, "{told}");
+        assert!(told <= 24 * train, "{told}");
     }
     let near = told_by(1, Duration::ZERO, Duration::from_millis(1)).expect("an estimate");
     assert!(near <= train, "{near}");

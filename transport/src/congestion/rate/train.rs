@@ -8,14 +8,14 @@
 //! again on the connection; an estimate is at most [`TRAIN_BYTES_MULTIPLE`] trains a round trip. It
 //! promises no lower bound: answers that were held up on their way, or a source that paused, make the
 //! estimate smaller, and the start grows from there. Answers that were bunched together make it larger,
-//! which is why [`SPAN_MIN`] bounds it and the start uses half of it. Nothing survives a crash.
+//! which is why [`SPAN_MIN`] bounds it; up to half as much again fits the queue of a line. Nothing survives a crash.
 
 use std::time::{Duration, Instant};
 
 /// Datagrams of a train: some 4 ms of a line of 20 Mbyte/s, and less than nearly every queue holds.
 pub(super) const TRAIN_DATAGRAMS: u64 = 64;
 /// A window that comes of an estimate, in trains: more is for rounds to find out.
-const TRAIN_BYTES_MULTIPLE: u64 = 16;
+const TRAIN_BYTES_MULTIPLE: u64 = 24;
 /// Answers closer together than this say that something holds them and lets them go together.
 const SPAN_MIN: Duration = Duration::from_millis(1);
 /// Of so many eighths of a train the answers must be there.
@@ -30,8 +30,8 @@ pub(super) enum Train {
     Leaving { since: Instant, sent: u64 },
     /// It left between these, of so many bytes.
     Left { since: Instant, until: Instant, sent: u64, answers: Answers },
-    /// It told what it could.
-    Over { since: Instant, until: Instant },
+    /// It told what it could, if that was anything.
+    Over { since: Instant, until: Instant, told: bool },
 }
 
 /// What was heard of it.
@@ -49,12 +49,17 @@ impl Train {
         matches!(self, Self::Waiting | Self::Leaving { .. })
     }
 
+    /// Whether it told what the line may hold.
+    pub(super) const fn has_told(&self) -> bool {
+        matches!(self, Self::Over { told: true, .. })
+    }
+
     /// Whether what was sent then was part of it: it waited for itself.
     pub(super) fn includes(&self, at: Instant) -> bool {
         match *self {
             Self::Waiting => false,
             Self::Leaving { since, .. } => at >= since,
-            Self::Left { since, until, .. } | Self::Over { since, until } => {
+            Self::Left { since, until, .. } | Self::Over { since, until, .. } => {
                 at >= since && at <= until
             }
         }
@@ -75,8 +80,8 @@ impl Train {
         };
     }
 
-    /// An answer to `bytes` that left at `at`. Once enough are there: the window that half of the rate
-    /// they came at fills in `shortest`.
+    /// An answer to `bytes` that left at `at`. Once enough are there: the window that the rate they came at
+    /// fills in `shortest`.
     pub(super) fn answered(
         &mut self,
         now: Instant,
@@ -89,7 +94,7 @@ impl Train {
         }
         if let Self::Leaving { since, .. } = *self {
             // Answers are there before all of it left: that is no burst, and tells nothing.
-            *self = Self::Over { since, until: now };
+            *self = Self::Over { since, until: now, told: false };
         }
         let Self::Left { since, until, sent, answers } = self else { return None };
         let first = *answers.first.get_or_insert(now);
@@ -108,7 +113,7 @@ impl Train {
         };
         let holds = u128::from(in_span) * shortest.as_nanos() / span;
         let most = TRAIN_BYTES_MULTIPLE * *sent;
-        *self = Self::Over { since: *since, until: *until };
-        Some(u64::try_from(holds / 2).unwrap_or(most).min(most))
+        *self = Self::Over { since: *since, until: *until, told: true };
+        Some(u64::try_from(holds).unwrap_or(most).min(most))
     }
 }
