@@ -157,7 +157,7 @@ pub(crate) struct SeriesArgs {
     /// Size relative to the full workloads; 0.02 is a smoke test
     #[arg(long, value_parser = parse_scale, default_value = "1")]
     pub(crate) scale: f64,
-    /// Tools to compare on every workload: farshore, farshore-trust, farshore-served, rsync-ssh,
+    /// Tools to compare on every workload: farshore, farshore-trust, farshore-z, farshore-served, rsync-ssh,
     /// rsync-ssh-z, rsync-ssh-nir, rsync-ssh-bBYTES, rsync-ssh-4, rsync-ssh-4z, rsync-daemon, tar-ssh
     /// [default: for each workload those its targets name]
     #[arg(long, value_delimiter = ',')]

@@ -199,6 +199,7 @@ impl<'a> Peers<'a> {
         match tool {
             Tool::Farshore | Tool::FarshoreServed => self.farshore_command(job, own, &[]),
             Tool::FarshoreTrust => self.farshore_command(job, own, &["--trust-target"]),
+            Tool::FarshoreZ => self.farshore_command(job, own, &["--compress", "3"]),
             Tool::Rsync(way) => {
                 CommandLine::new(rsync::over_ssh(*way, job, &self.ssh_words(), self.address()))
             }

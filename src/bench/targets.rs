@@ -55,6 +55,11 @@ const fn trusted(workload: Workload, ask: Ask) -> Target {
     Target { workload, tool: "farshore-trust", ask }
 }
 
+/// Within a machine nothing is compressed unless it is asked for: rsync is asked to as well.
+const fn compressed(workload: Workload, ask: Ask) -> Target {
+    Target { workload, tool: "farshore-z", ask }
+}
+
 /// The table.
 pub(crate) const TARGETS: [Target; 31] = [
     target(Workload::W1, Ask::Faster(2.0, RSYNC)),
@@ -80,7 +85,7 @@ pub(crate) const TARGETS: [Target; 31] = [
     target(Workload::W5b, Ask::BytesBelow(64 << 10)),
     target(Workload::W6, Ask::Faster(3.0, RSYNC)),
     target(Workload::W7, Ask::Faster(2.5, RSYNC)),
-    target(Workload::W7, Ask::FewerBytes(RSYNC_Z)),
+    compressed(Workload::W7, Ask::FewerBytes(RSYNC_Z)),
     target(Workload::LineFile, Ask::Faster(1.8, RSYNC)),
     target(Workload::LineFile, Ask::Share(0.85)),
     target(Workload::LineLarge, Ask::Faster(1.7, RSYNC_Z)),
@@ -276,6 +281,8 @@ mod tests {
         };
         assert_eq!(names(Workload::W2), ["farshore", "rsync-ssh", "tar-ssh"]);
         assert_eq!(names(Workload::W3), ["farshore", "rsync-ssh", "farshore-trust"]);
+        let compressed = ["farshore", "rsync-ssh", "farshore-z", "rsync-ssh-z"];
+        assert_eq!(names(Workload::W7), compressed);
         let blocks = ["farshore", "rsync-ssh", "rsync-ssh-b512", "rsync-ssh-b1024"];
         assert_eq!(names(Workload::W4c), blocks);
         assert_eq!(names(Workload::LineRandom), ["farshore"]);

@@ -32,6 +32,8 @@ pub(crate) enum Tool {
     Farshore,
     /// This program with --trust-target.
     FarshoreTrust,
+    /// This program with --compress 3, where bytes are what counts.
+    FarshoreZ,
     /// This program with its far end as a process of its own (as on the line) also on loopback.
     FarshoreServed,
     /// rsync -aHAXS --numeric-ids --delete over ssh (aes128-gcm).
@@ -50,6 +52,7 @@ impl Tool {
         match self {
             Self::Farshore => "farshore".to_owned(),
             Self::FarshoreTrust => "farshore-trust".to_owned(),
+            Self::FarshoreZ => "farshore-z".to_owned(),
             Self::FarshoreServed => "farshore-served".to_owned(),
             Self::Rsync(RsyncWay::Plain) => "rsync-ssh".to_owned(),
             Self::Rsync(RsyncWay::Compressed) => "rsync-ssh-z".to_owned(),
@@ -79,17 +82,21 @@ impl Tool {
 
     /// Whether it is this program.
     pub(crate) fn is_farshore(&self) -> bool {
-        matches!(self, Self::Farshore | Self::FarshoreTrust | Self::FarshoreServed)
+        matches!(
+            self,
+            Self::Farshore | Self::FarshoreTrust | Self::FarshoreZ | Self::FarshoreServed
+        )
     }
 
     /// The programs it cannot do without.
     pub(super) fn programs(&self) -> Vec<String> {
         let names: &[&str] = match self {
-            Self::Farshore | Self::FarshoreTrust | Self::FarshoreServed => &[],
+            _ if self.is_farshore() => &[],
             Self::Rsync(_) => &["rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd"],
             Self::RsyncDaemon => &["rsync"],
             Self::TarSsh => &["tar", "ssh", "ssh-keygen", "/usr/sbin/sshd"],
             Self::Adapter(adapter) => return adapter.programs(),
+            _ => &[],
         };
         names.iter().map(|&name| name.to_owned()).collect()
     }
@@ -102,6 +109,7 @@ impl FromStr for Tool {
         let known = [
             Self::Farshore,
             Self::FarshoreTrust,
+            Self::FarshoreZ,
             Self::FarshoreServed,
             Self::Rsync(RsyncWay::Plain),
             Self::Rsync(RsyncWay::Compressed),
@@ -128,7 +136,14 @@ mod tests {
 
     #[test]
     fn a_label_is_the_name_that_parses() {
-        for name in ["farshore", "farshore-trust", "rsync-ssh-b700", "rsync-ssh-4z", "tar-ssh"] {
+        for name in [
+            "farshore",
+            "farshore-z",
+            "farshore-trust",
+            "rsync-ssh-b700",
+            "rsync-ssh-4z",
+            "tar-ssh",
+        ] {
             assert_eq!(name.parse::<Tool>().expect("known").label(), name);
         }
         for name in ["rsync-ssh-b", "rsync-ssh-b1", "rsync-ssh-b1e3", "rclone", ""] {
