@@ -1,7 +1,7 @@
 //! The target's end of a session: check, stage, apply, acknowledge.
 //!
 //! ```text
-//! control ──► main thread: comparisons, seal          (reads the catalog)
+//! control ──► main thread: comparisons, seals by themselves (reads the catalog)
 //! bulk    ──► stagers: one batch each                 (write staging, read history and tree)
 //!               └──► applier: batches in order        (alone writes the tree and the catalog)
 //!                      └──► receipts, and the seal that was asked for behind them

@@ -152,6 +152,7 @@ struct Wanted {
     reply: Reply<Result<RecoveryPoint, Failure>>,
 }
 
+#[derive(Debug)]
 struct Trouble {
     times: u32,
     again: Instant,

@@ -388,9 +388,10 @@ fn nothing_is_recorded_at_the_source_when_the_link_breaks_before_it_hears_of_the
     }
 }
 
-/// A target that goes down with a seal asked for has recorded no point, and neither end has to be told anything twice.
+/// A link that breaks with the seal on its way has no point recorded at either end, and neither has to be told anything
+/// twice.
 #[test]
-fn a_target_that_goes_down_between_has_recorded_nothing() {
+fn a_seal_that_does_not_arrive_is_recorded_nowhere() {
     let sites = Sites::in_memory();
     tree(&sites);
     let near = Line::new(Meddling::HoldsReceipts);

@@ -87,14 +87,7 @@ impl<S: Storage> Applier<'_, S> {
         self.perform(batch, &mut HashMap::new())?;
         let mut found = self.sync_and_look(std::slice::from_ref(batch))?;
         let found = found.pop().unwrap_or_default();
-        // One that is gone again has no record.
-        let actions = batch.intent.actions.iter().filter_map(entry_after);
-        let mut records = found.records.iter();
-        let mut is_so = actions.map(|(path, entry)| {
-            records.next().is_some_and(|(at, record)| at == path && record.entry == entry)
-        });
-        let as_foreseen = batch.failed.is_empty() && is_so.all(|same| same);
-        drop(is_so);
+        let as_foreseen = batch.failed.is_empty() && is_as_foreseen(&batch.intent, &found);
         Ok((found, as_foreseen))
     }
 
@@ -110,6 +103,15 @@ impl<S: Storage> Applier<'_, S> {
         })?;
         Ok(committed)
     }
+}
+
+/// Whether each action left what it was to leave; what is gone again has no record.
+fn is_as_foreseen(intent: &Intent, found: &Found) -> bool {
+    let mut records = found.records.iter();
+    let mut left = intent.actions.iter().filter_map(entry_after);
+    left.all(|(path, entry)| {
+        records.next().is_some_and(|(at, record)| at == path && record.entry == entry)
+    })
 }
 
 /// What stands at the path of an action when that is done.

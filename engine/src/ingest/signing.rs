@@ -92,6 +92,19 @@ impl<'a> SignDesk<'a> {
         Ok(())
     }
 
+    /// Whether every request was answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().ledger.is_empty()
+    }
+
+    /// Waits until every request was answered, or no answer will come any more.
+    pub(crate) fn wait_until_idle(&self) {
+        let mut state = self.state();
+        while !state.ledger.is_empty() && !state.over {
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Requests one worker may have under way.
     pub(super) fn share(&self) -> usize {
         self.share

@@ -67,7 +67,9 @@ impl<'a, S: Storage> Source<'a, S> {
         propose: &mut Propose<'_, 'a, S>,
     ) -> Result<Vec<Change>, SourceError> {
         // No problem is to come but from receipts. What is proposed may be written down: before the transaction.
-        let mut proposed = match self.session.seals_behind() {
+        // Of signatures that nobody waits for any more some may not be there yet: a seal does not overtake them.
+        let may_seal = self.carries || self.desk.is_idle();
+        let mut proposed = match self.session.seals_behind().filter(|_| may_seal) {
             Some(last) => Some((last, propose(self)?)),
             None => None,
         };

@@ -177,7 +177,8 @@ impl<'a, S: Storage> Source<'a, S> {
 
     /// Whether all that is to come of this round are receipts of what is written, and nothing failed in it so far.
     fn may_foresee(&self, under_way: &HashMap<u64, BatchRecord>) -> bool {
-        under_way.len() == self.session.batches_under_way()
+        !under_way.is_empty()
+            && under_way.len() == self.session.batches_under_way()
             && self.renewed.is_empty()
             && self.catalog.can_attempt()
     }

@@ -50,6 +50,10 @@ impl<'a, S: Storage> Source<'a, S> {
                 let proposed = propose(self)?;
                 let (root, entries, bytes) = self.totals()?;
                 let point = RecoveryPoint { root, entries, bytes, ..proposed };
+                // A seal that overtook the answer to a request nobody waits for any more would be out of order.
+                if !self.carries {
+                    self.desk.wait_until_idle();
+                }
                 self.session.seal_sent();
                 self.send(&Message::Seal(point))?;
                 point

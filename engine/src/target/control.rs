@@ -22,7 +22,7 @@ pub(super) struct Seals {
 }
 
 impl<S: Storage> Session<'_, S> {
-    /// Answers comparisons and seals, until the source says goodbye; seals behind batches are whoever applies them
+    /// Answers comparisons and seals, until the source says goodbye; seals behind batches are for whoever applies them
     /// to answer.
     pub(super) fn control(
         &self,

@@ -91,12 +91,11 @@ impl Tool {
     /// The programs it cannot do without.
     pub(super) fn programs(&self) -> Vec<String> {
         let names: &[&str] = match self {
-            _ if self.is_farshore() => &[],
+            Self::Farshore | Self::FarshoreTrust | Self::FarshoreZ | Self::FarshoreServed => &[],
             Self::Rsync(_) => &["rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd"],
             Self::RsyncDaemon => &["rsync"],
             Self::TarSsh => &["tar", "ssh", "ssh-keygen", "/usr/sbin/sshd"],
             Self::Adapter(adapter) => return adapter.programs(),
-            _ => &[],
         };
         names.iter().map(|&name| name.to_owned()).collect()
     }

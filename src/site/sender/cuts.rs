@@ -238,6 +238,7 @@ impl Cuts for Sender {
         let UnderWay { taken, slice, wanted, judged, completes, marks, waits, lags, .. } =
             under_way;
         inner.queue.sealed(under_way.chosen);
+        self.note_solved(&inner, &under_way.noted);
         for (found, announced) in under_way.met.into_values() {
             inner.found += found;
             inner.found_by_event += announced;
@@ -331,6 +332,7 @@ impl Cuts for Sender {
         let under_way = std::mem::take(&mut inner.under_way);
         // Who waits for a point goes on waiting for one.
         inner.wanted.extend(under_way.wanted);
+        under_way.noted.give_back(&mut inner.troubled);
         let seeding = inner.seeding;
         drop(inner);
         self.board.cut_ended();

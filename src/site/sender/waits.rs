@@ -26,8 +26,8 @@ fn anew<'p>(
 /// when more of it turned out not to be replicated.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    /// How often each path that the cut concludes something of was in trouble before it.
-    former: HashMap<RelPath, u32>,
+    /// What of the paths that the cut concludes something of was in trouble before it.
+    former: HashMap<RelPath, Trouble>,
     /// Paths that this cut itself found to be in trouble.
     new: BTreeSet<RelPath>,
     too_large: HashMap<RelPath, TooLarge>,
@@ -38,15 +38,22 @@ impl Noted {
     fn covers(&mut self, troubled: impl Iterator<Item = (RelPath, Trouble)>) {
         for (path, trouble) in troubled {
             if !self.new.contains(&path) {
-                self.former.insert(path, trouble.times);
+                self.former.insert(path, trouble);
             }
+        }
+    }
+
+    /// The cut came to nothing: what was in trouble before it is so as before.
+    pub(super) fn give_back(self, troubled: &mut BTreeMap<RelPath, Trouble>) {
+        for (path, trouble) in self.former {
+            troubled.entry(path).or_insert(trouble);
         }
     }
 
     /// How often `path` is in trouble with this cut.
     fn times(&mut self, path: &RelPath) -> u32 {
         self.new.insert(path.clone());
-        self.former.get(path).map_or(1, |times| times.saturating_add(1))
+        self.former.get(path).map_or(1, |trouble| trouble.times.saturating_add(1))
     }
 }
 
@@ -78,8 +85,6 @@ impl Sender {
         let is_covered = |path: &RelPath, _: &mut Trouble| covered(path) && !waits.contains(path);
         noted.covers(inner.troubled.extract_if(.., is_covered));
         let account = |path: &RelPath| account_of(path, self.config.account_depth);
-        let settled: BTreeSet<RelPath> =
-            noted.former.keys().chain(&noted.new).map(account).collect();
         let too_large = self.progress.take_too_large().into_iter();
         noted.too_large.extend(too_large.map(|file| (file.path.clone(), file)));
         let problems: Vec<&Problem> = anew(problems, &cut.left_out, &inner.troubled).collect();
@@ -101,9 +106,17 @@ impl Sender {
                 inner.troubled.insert(problem.path.clone(), trouble);
             }
         }
-        let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
-        settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
         inner.under_way.noted = noted;
+    }
+
+    /// Of a cut that is sealed: accounts that have nothing in trouble any more are said to be well. Not before: what
+    /// was in trouble may turn out to be so still when its receipt comes.
+    pub(super) fn note_solved(&self, inner: &Inner, noted: &Noted) {
+        let account = |path: &RelPath| account_of(path, self.config.account_depth);
+        let troubled: BTreeSet<RelPath> = inner.troubled.keys().map(account).collect();
+        let settled: BTreeSet<RelPath> =
+            noted.former.keys().chain(&noted.new).map(account).collect();
+        settled.difference(&troubled).for_each(|account| self.board.solved(Some(account)));
     }
 
     /// Whether the standby is known to have no room for a file that is as it was: to send it again would
@@ -182,5 +195,23 @@ mod tests {
         noted.covers([(path("a/known"), trouble(4)), (path("a/new"), trouble(1))].into_iter());
         assert_eq!((noted.times(&path("a/known")), noted.times(&path("a/new"))), (4, 1));
         assert_eq!(noted.times(&path("a/settled")), 10, "only its receipt told");
+    }
+
+    /// A cut whose link breaks before its seal concluded nothing.
+    #[test]
+    fn what_a_broken_cut_took_for_settled_is_in_trouble_as_before() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).expect("a path");
+        let trouble =
+            |times, needed| Trouble { times, again: Instant::now(), marked: true, needed };
+        let mut noted = Noted::default();
+        noted.covers(
+            [(path("large"), trouble(5, Some(7))), (path("new"), trouble(2, None))].into_iter(),
+        );
+        let times = noted.times(&path("new"));
+        let mut troubled = BTreeMap::from([(path("new"), trouble(times, None))]);
+        noted.give_back(&mut troubled);
+        let large = &troubled[&path("large")];
+        assert_eq!((large.times, large.needed), (5, Some(7)));
+        assert_eq!(troubled[&path("new")].times, 3, "that is known by this cut");
     }
 }

@@ -360,6 +360,12 @@ impl SignLedger {
         self.next
     }
 
+    /// Whether every request was answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// A request with that number is about to be sent.
     pub fn asked(&mut self, sign: &Sign) {
         self.next = sign.id + 1;

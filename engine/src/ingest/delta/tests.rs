@@ -113,3 +113,24 @@ fn what_brings_nothing_is_seldom_searched_on_a_fast_line() {
     let (slow, _) = searched(false, 19);
     assert!(slow.iter().all(|searched| *searched));
 }
+
+/// A seal does not overtake a request of which nobody takes the answer any more, nor wait for one that will not come.
+#[test]
+fn a_desk_is_idle_when_every_request_was_answered_or_none_will_be() {
+    let signing = Signing::new(COARSE_BLOCK, COARSE_LEN).expect("within bounds");
+    for answered in [true, false] {
+        let desk = SignDesk::new(&Nobody, 1);
+        assert!(desk.is_idle());
+        let id = desk.ask(FileDigest([1; 32]), signing, vec![(0, 4_096)]).expect("sent");
+        assert!(!desk.is_idle());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| desk.wait_until_idle());
+            match answered {
+                true => desk.answered(id, Vec::new()).expect("asked for"),
+                false => desk.close(),
+            }
+            waiting.join().expect("it is over");
+        });
+        assert_eq!(desk.is_idle(), answered);
+    }
+}
