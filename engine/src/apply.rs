@@ -59,6 +59,8 @@ use crate::own_folder::{OwnFolder, remove_tree, set_name};
 use crate::profile::{Profile, Stage};
 use crate::stage::{Staged, StagedBatch, folder_name};
 
+#[cfg(test)]
+mod bed;
 mod detach;
 mod displaced;
 mod foreseen;
@@ -208,10 +210,10 @@ impl<S: Storage> Applier<'_, S> {
             for staged in group.by_ref().take(apart) {
                 together.push(self.profile.time(Stage::Apply, || self.prepared(staged))?);
             }
-            let begun = |p: &&Performed| !p.intent.actions.is_empty();
-            self.write_journal(first, together.iter().filter(begun).map(|p| &p.intent))?;
+            let begun = together.iter().filter(|p| p.changes());
+            self.write_journal(first, begun.map(|p| &p.intent))?;
             for mut next in together {
-                if !next.intent.actions.is_empty() {
+                if next.changes() {
                     self.perform(&mut next, &mut directories)?;
                 }
                 performed.push(next);

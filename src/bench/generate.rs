@@ -166,6 +166,7 @@ mod tests {
             })
         };
         let before = looks();
+        // Past a tick of the clock that change times are taken from: what is touched shows.
         std::thread::sleep(std::time::Duration::from_millis(20));
         plan.mutate(&tree).expect("mutated");
         let after = looks();

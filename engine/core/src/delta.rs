@@ -330,13 +330,16 @@ impl Signatures {
         None
     }
 
-    /// What stands at the offset `at`, whose block has the signature `value`.
-    fn place(&self, new: &[u8], old: u64, at: usize, value: u64) -> Option<(usize, u64)> {
-        if self.is_filtered(value) {
-            return None;
-        }
+    /// The polynomial of the window one byte on.
+    fn roll(&self, h: u64, leaving: u8, entering: u8) -> u64 {
+        let h = h.wrapping_sub(u64::from(leaving).wrapping_mul(self.leaving));
+        h.wrapping_mul(BASE).wrapping_add(u64::from(entering))
+    }
+
+    /// Where the block at the offset `at` stands, whose signature is `value` and passes the filter.
+    fn place(&self, new: &[u8], old: u64, at: usize, value: u64) -> Option<u64> {
         let rest = &new[at + self.signing.block_len..];
-        self.block(value, old.wrapping_add(at as u64), rest).map(|place| (at, place))
+        self.block(value, old.wrapping_add(at as u64), rest)
     }
 
     /// The first of these offsets, one after the other.
@@ -344,11 +347,13 @@ impl Signatures {
         let Signing { block_len, signature_len } = self.signing;
         let mut h = sum(&new[offsets.start..offsets.start + block_len]);
         for at in offsets {
-            let found = self.place(new, old, at, signature(h, signature_len));
-            if found.is_some() {
-                return found;
+            let value = signature(h, signature_len);
+            if !self.is_filtered(value)
+                && let Some(place) = self.place(new, old, at, value)
+            {
+                return Some((at, place));
             }
-            h = roll(h, u64::from(new[at]).wrapping_mul(self.leaving), new.get(at + block_len)?);
+            h = self.roll(h, new[at], *new.get(at + block_len)?);
         }
         None
     }
@@ -373,13 +378,12 @@ impl Signatures {
                 let value = signature(h[lane], signature_len);
                 let (leaving, entering) = bytes[lane];
                 let entering = entering.get(offset).copied().unwrap_or(0);
-                h[lane] =
-                    roll(h[lane], u64::from(leaving[offset]).wrapping_mul(self.leaving), &entering);
+                h[lane] = self.roll(h[lane], leaving[offset], entering);
                 if lane < lanes
                     && !self.is_filtered(value)
                     && let Some(place) = self.place(new, old, start(lane) + offset, value)
                 {
-                    (found, lanes) = (Some(place), lane);
+                    (found, lanes) = (Some((start(lane) + offset, place)), lane);
                 }
             }
             if lanes == 0 {
@@ -388,11 +392,6 @@ impl Signatures {
         }
         found
     }
-}
-
-/// The polynomial of the window one byte on; `leaving` is what the byte that leaves it counts.
-fn roll(h: u64, leaving: u64, entering: &u8) -> u64 {
-    h.wrapping_sub(leaving).wrapping_mul(BASE).wrapping_add(u64::from(*entering))
 }
 
 fn set_bits(filter: &mut [u64], values: &[u64]) {

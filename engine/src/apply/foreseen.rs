@@ -49,10 +49,9 @@ impl<S: Storage> Applier<'_, S> {
             let syncing = scope.spawn(move || self.sync_staged(number));
             let prepared = self.profile.time(Stage::Apply, || self.prepared(staged));
             let (tell, told) = bounded::<Outcome>(1);
-            let intent = prepared.as_ref().ok().map(|batch| batch.intent.clone());
-            let recording = intent
-                .filter(|intent| !intent.actions.is_empty())
-                .map(|intent| scope.spawn(move || self.foresee(&intent, &told)));
+            let changes = prepared.as_ref().ok().filter(|batch| batch.changes());
+            let intent = changes.map(|batch| batch.intent.clone());
+            let recording = intent.map(|intent| scope.spawn(move || self.foresee(&intent, &told)));
             let done = joined(syncing).and(prepared).and_then(|mut batch| {
                 if !batch.changes() {
                     return Ok((batch, None));

@@ -538,8 +538,9 @@ impl<'d> Delta<'d> {
             let size = gap.size;
             let len = section.bytes.len() as u64;
             self.searched += len;
-            let fresh_len = |f: &Found| if let Found::New(r) = f { r.len() as u64 } else { 0 };
-            self.desk.thrift.searched(len, len - section.found.iter().map(fresh_len).sum::<u64>());
+            let is_old = |f: &&Found| matches!(f, Found::Old { .. });
+            let found: usize = section.found.iter().filter(is_old).map(Found::len).sum();
+            self.desk.thrift.searched(len, found as u64);
             let fresh = section.found.iter().filter(|f| matches!(f, Found::New(_))).count();
             self.edits += fresh as u64;
             self.look_finer(section, expected, size)?;

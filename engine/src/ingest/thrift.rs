@@ -29,8 +29,8 @@ impl Thrift {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the next section, of so many bytes, is not to be searched, on a line of which is known whether it
-    /// takes bytes faster than they can be searched.
+    /// Whether the next section is not to be searched, on a line of which is known whether it takes bytes faster than
+    /// they can be searched. Its bytes count among those that go out unsearched.
     pub(super) fn skips(&self, len: u64, line_is_fast: bool) -> bool {
         let mut state = self.state();
         let skips = line_is_fast && state.left > 0;

@@ -103,6 +103,8 @@ pub struct SimConfig {
     pub trace_max: usize,
     /// What statfs calls the file system.
     pub file_system: u64,
+    /// Whether a sync moves the change time of what it writes back, as a server's may.
+    pub sync_moves_ctime: bool,
     /// Small files it likes to be given at a time.
     pub batch_files: usize,
 }
@@ -125,6 +127,7 @@ impl Default for SimConfig {
             zero_overwritten_pages: false,
             trace_max: 0,
             file_system: 0xef53,
+            sync_moves_ctime: false,
             batch_files: 16,
         }
     }

@@ -61,8 +61,9 @@ fn become_entry(tree: &mut TreeWriter, source: &Path, name: &Path) -> Result<(),
     let meta = std::fs::symlink_metadata(source).at("read", source)?;
     let old = std::fs::symlink_metadata(&target).ok();
     let same_kind = old.as_ref().is_some_and(|o| o.file_type() == meta.file_type());
-    let same_link =
-        same_kind && meta.is_symlink() && old.as_ref().is_some_and(|o| looks_alike(o, &meta));
+    let same_link = same_kind
+        && meta.is_symlink()
+        && old.as_ref().is_some_and(|o| looks_alike(look_of(o), look_of(&meta)));
     if same_link && std::fs::read_link(source).ok() == std::fs::read_link(&target).ok() {
         return Ok(());
     }
@@ -86,8 +87,7 @@ fn become_entry(tree: &mut TreeWriter, source: &Path, name: &Path) -> Result<(),
             if same_second {
                 look.mtime = look_of(old).mtime;
             }
-            let before = look_of(old);
-            let is_so = (look.mode, look.mtime) == (before.mode, before.mtime);
+            let is_so = looks_alike(look_of(old), look);
             return if is_so { Ok(()) } else { tree.retouch(name, look) };
         }
         if same_second {
@@ -131,8 +131,7 @@ fn same_bytes(a: &Path, b: &Path) -> bool {
 }
 
 /// Whether mode and time are the same.
-fn looks_alike(a: &std::fs::Metadata, b: &std::fs::Metadata) -> bool {
-    let (a, b) = (look_of(a), look_of(b));
+fn looks_alike(a: Look, b: Look) -> bool {
     (a.mode, a.mtime) == (b.mode, b.mtime)
 }
 

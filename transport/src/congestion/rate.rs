@@ -295,6 +295,7 @@ impl Controller for Rate {
         if is_persistent_congestion {
             // The line was gone: what it could carry before says nothing.
             self.rates.clear();
+            self.train.forget();
             self.best_at_start = 0;
             self.flat_rounds = 0;
             self.phase = Phase::Start;

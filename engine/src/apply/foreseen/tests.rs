@@ -1,65 +1,21 @@
 //! What is foreseen comes out as what is not.
 
-use farshore_core::entry::Metadata;
-use farshore_core::recovery_point::RecoveryPoint;
-use farshore_proto::message::StoreId;
-use redb::backends::InMemoryBackend;
-
 use super::*;
-use crate::catalog::{Catalog, CatalogConfig, CatalogRole, LocalFacts};
-use crate::io::Object;
-use crate::io::sim::{SimConfig, SimDisk, SimStorage};
-use crate::own_folder::OwnFolder;
-use crate::profile::Profile;
-use crate::stage::{Staged, StagedBatch};
-
-fn path(s: &str) -> RelPath {
-    RelPath::new(s.as_bytes()).expect("valid")
-}
-
-/// A file of `content`, and its record.
-fn file(
-    storage: &SimStorage,
-    at: &<SimStorage as Storage>::Directory,
-    name: &str,
-    content: &[u8],
-) -> Record {
-    let file = storage.create_file(at, name.as_bytes()).expect("created");
-    storage.write_at(&file, 0, content).expect("written");
-    let stat = storage.stat(Object::File(&file)).expect("looked at");
-    let meta = Metadata { mtime: stat.mtime, ..Metadata::default() };
-    let entry =
-        Entry::File { size: content.len() as u64, content: FileDigest::of_small(content), meta };
-    Record { entry, facts: Some(LocalFacts::of(&stat)) }
-}
+use crate::apply::bed::{Bed, path};
+use crate::io::sim::SimConfig;
+use crate::stage::Staged;
 
 /// What there is after a batch that removes, replaces and makes a file, and tries to make one where it cannot when
 /// `one_fails`; and whether the digests were up to date at once.
 fn after_a_batch(sealed: bool, one_fails: bool) -> (String, bool) {
-    let storage = SimDisk::new(SimConfig::default()).mount("").expect("mounted");
-    let own = OwnFolder::open(&storage, StoreId([2; 16])).expect("its own folder");
-    let (role, fresh_id) = (CatalogRole::Target, StoreId([1; 16]));
-    let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id };
-    let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
-    let root = storage.root();
+    let bed = Bed::new(SimConfig::default());
     let known = [("gone", &b"1"[..]), ("kept", b"22"), ("other", b"333")]
-        .map(|(name, content)| (path(name), file(&storage, root, name, content)));
+        .map(|(name, content)| (path(name), bed.file(bed.storage.root(), name, content)));
     let expected = known[0].1.entry.digest();
-    let begun = catalog.update(Durability::Immediate, |t| {
-        let meta = Metadata::default();
-        t.put(&RelPath::root(), &Record { entry: Entry::Directory { meta }, facts: None })?;
-        known.iter().try_for_each(|(path, record)| t.put(path, record))?;
-        t.set_applied_batch(1)?;
-        let root = t.seal()?;
-        let (sequence, time_unix_ms, entries, bytes, exceptions) = (1, 2, 3, 6, 0);
-        let point = RecoveryPoint { sequence, time_unix_ms, root, entries, bytes, exceptions };
-        if sealed { t.set_recovery_point(&point, StoreId([3; 16])) } else { Ok(()) }
-    });
-    begun.expect("begun");
-    storage.make_directory(&own.staging, b"b2").expect("made");
-    let folder = storage.open_directory(&own.staging, b"b2").expect("opened");
+    bed.knows(&known, sealed);
+    let folder = bed.staging();
     let place = |number: u32, at: &str, content: &[u8]| {
-        let entry = file(&storage, &folder, &number.to_string(), content).entry;
+        let entry = bed.file(&folder, &number.to_string(), content).entry;
         Staged::Place { number, path: path(at), entry }
     };
     let mut staged = vec![
@@ -69,16 +25,8 @@ fn after_a_batch(sealed: bool, one_fails: bool) -> (String, bool) {
     ];
     let nowhere = one_fails.then(|| place(4, "nowhere/new", b"666666"));
     staged.extend(nowhere);
-    let batch = StagedBatch { batch: 2, staged, ..StagedBatch::default() };
-    let profile = Profile::default();
-    let applier = Applier {
-        storage: &storage,
-        catalog: &catalog,
-        own: &own,
-        now_ms: &|| 7,
-        profile: &profile,
-    };
-    let receipts = applier.apply(vec![batch]).expect("applied");
+    let receipts = bed.apply(staged);
+    let catalog = &bed.catalog;
     let reader = catalog.reader().expect("reader");
     let records: Vec<_> =
         reader.records_below(&RelPath::root()).expect("read").map(|r| r.expect("read")).collect();

@@ -1,101 +1,80 @@
-//! What a batch touches besides what it is about.
+//! What a batch touches besides what it is about, and what is known of that.
 
 use farshore_core::entry::{Metadata, Timestamp};
-use farshore_core::recipe::FileDigest;
-use farshore_core::recovery_point::RecoveryPoint;
-use farshore_proto::message::StoreId;
-use redb::Durability;
-use redb::backends::InMemoryBackend;
 
 use super::*;
-use crate::catalog::{Catalog, CatalogConfig, CatalogRole, LocalFacts, Record};
-use crate::io::sim::{SimConfig, SimDisk, SimStorage};
-use crate::own_folder::OwnFolder;
-use crate::profile::Profile;
-use crate::stage::{Staged, StagedBatch};
+use crate::apply::bed::{Bed, path};
+use crate::catalog::{LocalFacts, Record};
+use crate::io::sim::SimConfig;
+use crate::stage::Staged;
 
-fn path(s: &str) -> RelPath {
-    RelPath::new(s.as_bytes()).expect("valid")
-}
+const FOLDERS: [&str; 2] = ["a", "a/b"];
 
-fn folder_at(seconds: i64) -> Entry {
-    Entry::Directory {
-        meta: Metadata { mtime: Timestamp { seconds, nanos: 0 }, ..Metadata::default() },
-    }
-}
-
-/// The change times of `a` and `a/b` before and after a batch, and whether the catalog has the facts of `a` as they are then.
-fn times_around(
-    staged: impl FnOnce(&SimStorage, &OwnFolder<SimStorage>) -> Staged,
-) -> ([[Timestamp; 2]; 2], bool) {
-    let storage = SimDisk::new(SimConfig::default()).mount("").expect("mounted");
-    let own = OwnFolder::open(&storage, StoreId([2; 16])).expect("its own folder");
-    let (role, fresh_id) = (CatalogRole::Target, StoreId([1; 16]));
-    let config = CatalogConfig { role, cache_bytes: 1 << 20, fresh_id };
-    let catalog = Catalog::open_on(InMemoryBackend::new(), &config).expect("in memory");
-    let stat =
-        |at: &str| Parents::new(&storage).stat(&path(at)).expect("looked at").expect("there");
-    let folders = ["a", "a/b"];
-    for at in folders {
+/// The change times of each of the folders before and after a batch, which the catalog knows as they are then.
+fn change_times_around(
+    config: SimConfig,
+    staged: impl FnOnce(&Bed) -> Staged,
+) -> [[Timestamp; 2]; 2] {
+    let bed = Bed::new(config);
+    let storage = &bed.storage;
+    let stat = |at: &RelPath| Parents::new(storage).stat(at).expect("looked at").expect("there");
+    let known = FOLDERS.map(|at| {
         let path = path(at);
         let (parent, name) = path.split().expect("below the root");
         let above = storage.open_directory(storage.root(), parent.as_bytes()).expect("open");
         storage.make_directory(&above, name).expect("made");
-    }
-    let begun = catalog.update(Durability::Immediate, |t| {
-        t.put(&RelPath::root(), &Record { entry: folder_at(0), facts: None })?;
-        for at in folders {
-            let facts = Some(LocalFacts::of(&stat(at)));
-            let meta = Metadata { mtime: stat(at).mtime, ..Metadata::default() };
-            t.put(&path(at), &Record { entry: Entry::Directory { meta }, facts })?;
-        }
-        t.set_applied_batch(1)?;
-        let root = t.seal()?;
-        let (sequence, time_unix_ms, entries, bytes, exceptions) = (1, 2, 2, 0, 0);
-        let point = RecoveryPoint { sequence, time_unix_ms, root, entries, bytes, exceptions };
-        t.set_recovery_point(&point, StoreId([3; 16]))
+        path
     });
-    begun.expect("begun");
-    storage.make_directory(&own.staging, b"b2").expect("made");
-    let before = folders.map(|at| stat(at).ctime);
-    let staged = vec![staged(&storage, &own)];
-    let batch = StagedBatch { batch: 2, staged, ..StagedBatch::default() };
-    let profile = Profile::default();
-    let (storage, catalog, own, now_ms) = (&storage, &catalog, &own, &|| 7);
-    let applier = Applier { storage, catalog, own, now_ms, profile: &profile };
-    let receipts = applier.apply(vec![batch]).expect("applied");
+    // What is made in a folder moves its time.
+    let known = known.map(|path| {
+        let stat = stat(&path);
+        let meta = Metadata { mtime: stat.mtime, ..Metadata::default() };
+        (path, Record { entry: Entry::Directory { meta }, facts: Some(LocalFacts::of(&stat)) })
+    });
+    bed.knows(&known, true);
+    let times = || FOLDERS.map(|at| stat(&path(at)).ctime);
+    let before = times();
+    let receipts = bed.apply(vec![staged(&bed)]);
     assert!(receipts[0].failures.is_empty(), "{receipts:?}");
-    let after = folders.map(|at| stat(at).ctime);
-    let record = catalog.reader().expect("reader").get(&path("a")).expect("read").expect("there");
-    let is_known = record.facts == Some(LocalFacts::of(&stat("a")));
-    ([[before[0], after[0]], [before[1], after[1]]], is_known)
+    let reader = bed.catalog.reader().expect("reader");
+    for at in FOLDERS {
+        let record = reader.get(&path(at)).expect("read").expect("known");
+        assert_eq!(record.facts, Some(LocalFacts::of(&stat(&path(at)))), "{at}");
+    }
+    let after = times();
+    [0, 1].map(|n| [before[n], after[n]])
 }
 
-/// A directory that is only given other metadata leaves the one above it alone: nothing is set there, and its
-/// record need not be written again.
+fn other_metadata(_: &Bed) -> Staged {
+    let mtime = Timestamp { seconds: 5, nanos: 0 };
+    let meta = Metadata { mtime, ..Metadata::default() };
+    Staged::Meta { path: path("a/b"), entry: Entry::Directory { meta } }
+}
+
+/// A directory that is only given other metadata leaves the one above it alone: nothing is set there.
 #[test]
 fn metadata_of_a_directory_does_not_touch_the_one_above() {
-    let ([above, itself], is_known) =
-        times_around(|_, _| Staged::Meta { path: path("a/b"), entry: folder_at(5) });
+    let [above, itself] = change_times_around(SimConfig::default(), other_metadata);
     assert_eq!(above[0], above[1], "nothing was done there");
     assert_ne!(itself[0], itself[1]);
-    assert!(is_known);
 }
 
 /// What a name is made in is known with the facts it has then.
 #[test]
 fn a_directory_that_is_written_in_is_recorded_anew() {
-    let place = |storage: &SimStorage, own: &OwnFolder<SimStorage>| {
-        let staging = storage.open_directory(&own.staging, b"b2").expect("opened");
-        let file = storage.create_file(&staging, b"1").expect("created");
-        storage.write_at(&file, 0, b"x").expect("written");
-        let mtime = storage.stat(Object::File(&file)).expect("looked at").mtime;
-        let meta = Metadata { mtime, ..Metadata::default() };
-        let entry = Entry::File { size: 1, content: FileDigest::of_small(b"x"), meta };
+    let place = |bed: &Bed| {
+        let entry = bed.file(&bed.staging(), "1", b"x").entry;
         Staged::Place { number: 1, path: path("a/f"), entry }
     };
-    let ([above, itself], is_known) = times_around(place);
+    let [above, itself] = change_times_around(SimConfig::default(), place);
     assert_ne!(above[0], above[1]);
     assert_eq!(itself[0], itself[1]);
-    assert!(is_known);
+}
+
+/// Where a sync moves change times, inodes are looked at behind it and not beside it.
+#[test]
+fn what_a_server_makes_of_a_time_when_it_writes_back_is_known() {
+    const NFS: u64 = 0x6969;
+    let config = SimConfig { file_system: NFS, sync_moves_ctime: true, ..SimConfig::default() };
+    change_times_around(config, other_metadata);
 }

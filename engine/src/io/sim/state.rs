@@ -405,9 +405,12 @@ impl State {
     pub(super) fn sync_all(&mut self) {
         for pending in self.log.take_all() {
             match pending {
-                Pending::Name(name) => self.durable.apply_name(&name.op),
-                Pending::Fact(id, op) => self.durable.apply_fact(id, &op),
-            };
+                Pending::Name(name) => drop(self.durable.apply_name(&name.op)),
+                Pending::Fact(id, op) => {
+                    self.durable.apply_fact(id, &op);
+                    self.written_back(id);
+                }
+            }
         }
         for id in self.dirty.keys().copied().collect::<Vec<_>>() {
             self.settle_pages(id);
@@ -417,6 +420,15 @@ impl State {
         if self.durable.inodes.len() > self.visible.inodes.len() + 64 {
             let kept = |id: &Id, inode: &Inode| inode.names > 0 || self.visible.get(*id).is_some();
             self.durable.inodes.retain(|id, inode| kept(id, inode));
+        }
+    }
+
+    fn written_back(&mut self, id: Id) {
+        if self.config.sync_moves_ctime {
+            self.tick();
+            for tree in [&mut self.visible, &mut self.durable] {
+                tree.inodes.get_mut(&id).into_iter().for_each(|inode| inode.ctime = self.now);
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: a way is chosen on what both took on this very mount, in this very run, and looked at
 //! again as it goes on, since a tree that was cold is warm later; plain calls win a tie, they take less
-//! of the other threads' processors, and where they wait for nothing a ring is not tried at first: it has nothing to win. Nothing is written or read for the sake of the measurement: files
-//! that are due anyway are done either way.
+//! of the other threads' processors, and where they wait for nothing a ring is not tried at first: it has
+//! nothing to win. Nothing is written or read for the sake of the measurement: files that are due anyway are
+//! done either way.
 
 use std::fmt;
 use std::io;
@@ -113,12 +114,11 @@ impl Trial {
         let batch = self.batches.fetch_add(1, Relaxed);
         let plain = self.plain.nanos.load(Relaxed);
         let is_open = batch < 2 * FIRST || self.ring.nanos.load(Relaxed) == 0;
-        match plain {
-            0 => return Way::Plain,
-            1..=WAITS_FOR_NOTHING => {}
-            _ if is_open && !batch.is_multiple_of(2) => return Way::Ring,
-            _ if is_open => return Way::Plain,
-            _ => {}
+        if plain == 0 {
+            return Way::Plain;
+        }
+        if is_open && plain > WAITS_FOR_NOTHING {
+            return if batch.is_multiple_of(2) { Way::Plain } else { Way::Ring };
         }
         match better {
             Way::Plain if batch.is_multiple_of(AGAIN) => Way::Ring,

@@ -104,6 +104,20 @@ fn a_line_that_was_gone_starts_over() {
     assert_eq!((control.window(), control.phase), (14_720, Phase::Start));
 }
 
+/// What a train told of the line before says nothing of the next: its start doubles as if none had told.
+#[test]
+fn a_line_that_was_gone_is_not_the_one_that_a_train_told_of() {
+    let mut control = with_bulk();
+    SITES.send(4 << 20, &mut control);
+    assert!(control.train.has_told());
+    control.on_congestion_event(Instant::now(), Instant::now(), true, 1_000_000);
+    control.window = START_FAST_MAX;
+    let now = Instant::now() + LONG.shortest;
+    let before_the_round = control.round.began - Duration::from_nanos(1);
+    control.acknowledged(now, before_the_round, START_FAST_MAX, false, LONG.shortest);
+    assert_eq!(control.window, START_FAST_MAX * 2);
+}
+
 /// Beside one who keeps the queue full, late answers after a round that held back say so; alone they
 /// are in time.
 #[test]
@@ -245,6 +259,17 @@ fn a_transfer_soon_fills_the_line_and_no_queue() {
             let line = Packets { shortest, queue, lost_one_in, ..SITES };
             let mut control = with_bulk();
             let sent = line.send(64 << 20, &mut control);
+            // The figures of docs/performance.md and docs/decisions.md.
+            let half = Packets { queue: queue / 2, ..line }.send(64 << 20, &mut with_bulk());
+            for (queue, sent) in [("as long as the line", &sent), ("of half its length", &half)] {
+                let more = sent.took.as_secs_f64() - (64 << 20) as f64 / 25e6;
+                println!(
+                    "{rtt} ms, 1 in {lost_one_in} lost, a queue {queue}: {:.2} round trips more than at \
+                     the full rate, {} packets dropped",
+                    more / shortest.as_secs_f64(),
+                    sent.dropped
+                );
+            }
             assert!(!control.crowded, "{rtt} ms, 1 in {lost_one_in}: {sent:?}");
             // At the full rate, and six round trips to begin, to mend and to end.
             let least = Duration::from_secs_f64((64 << 20) as f64 / 25e6);

@@ -54,6 +54,13 @@ impl Train {
         matches!(self, Self::Over { told: true, .. })
     }
 
+    /// The line is another one: what it told of the one before says nothing.
+    pub(super) fn forget(&mut self) {
+        if let Self::Over { told, .. } = self {
+            *told = false;
+        }
+    }
+
     /// Whether what was sent then was part of it: it waited for itself.
     pub(super) fn includes(&self, at: Instant) -> bool {
         match *self {
