@@ -1012,6 +1012,21 @@ fn a_hostile_source_gets_nowhere() {
     assert!(wrong.is_empty(), "{wrong:#?}\n{}", server.log());
 }
 
+/// A source that heard of its seal closes the link, or never does, in the second or third session with that server: it is over
+/// either way.
+pub(crate) fn leaves(server: &Server, link: &QuicLink, closes: bool) {
+    if closes {
+        link.close(CloseCode::Done as u32, "");
+    }
+    let over = if closes { 2 } else { 3 };
+    let start = Instant::now();
+    while server.log().matches("session over").count() < over {
+        assert!(start.elapsed() < SOON, "closes: {closes}: {}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!server.log().contains("session failed"), "{}", server.log());
+}
+
 /// A source that closes as soon as all is sealed, or is not heard of any more, leaves a session that is
 /// over: the share is free for others at the latest when it had time enough to leave.
 #[test]
@@ -1024,16 +1039,7 @@ fn a_share_is_given_back_when_all_is_sealed_whatever_the_source_does() {
         say(&end.link, &Message::Seal(point(end.welcome.root)));
         let sealed = within(&end.link, SOON, CloseCode::Internal, "", || hear(&end.link));
         assert!(matches!(sealed, Some(Message::Sealed(_))), "{sealed:?}");
-        if closes {
-            end.link.close(CloseCode::Done as u32, "");
-        }
-        let over = if closes { 2 } else { 3 };
-        let start = Instant::now();
-        while server.log().matches("session over").count() < over {
-            assert!(start.elapsed() < SOON, "closes: {closes}: {}", server.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(!server.log().contains("session failed"), "{}", server.log());
+        leaves(&server, &end.link, closes);
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use farshore::state::{State, path_bytes};
 use farshore_engine::catalog::CatalogRole;
 use farshore_proto::link::Link;
 use farshore_test_support::Rng;
@@ -350,13 +349,8 @@ fn what_is_linked_from_another_account_while_it_is_carried_is_one_file_in_the_en
 
 /// The accounts that the last point lacks, as the source and as the target have it.
 fn behind(sites: &Sites) -> [Vec<(farshore_core::path::RelPath, i64)>; 2] {
-    let state = State::open(Some(&sites.state)).unwrap();
-    let pair = farshore::replicate::folder_pair(&sites.a, &sites.b);
-    let of = |role, parts: &[&[u8]]| {
-        let (catalog, _) = farshore::replicate::open_catalog(&state, role, parts).unwrap();
-        catalog.reader().unwrap().behind().unwrap().first
-    };
-    [of(CatalogRole::Source, &pair), of(CatalogRole::Target, &[path_bytes(&sites.b)])]
+    [CatalogRole::Source, CatalogRole::Target]
+        .map(|role| sites.catalog(role).0.reader().unwrap().behind().unwrap().first)
 }
 
 #[test]

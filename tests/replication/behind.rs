@@ -7,25 +7,18 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use farshore::replicate::{TargetOptions, open_catalog, open_root};
-use farshore::state::State;
-use farshore_core::guard::Threshold;
-use farshore_core::policy::ReplicateAll;
-use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore::replicate::TargetOptions;
+use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::catalog::CatalogRole;
-use farshore_engine::frames::{Compression, Striping};
-use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
-use farshore_engine::source::{
-    self, Outcome, SourceConfig, SourceError, SourceReport, system_wall_clock,
-};
+use farshore_engine::source::{self, Outcome, SourceConfig, SourceError, SourceReport};
 use farshore_engine::target;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
 use farshore_proto::message::{Message, SEAL_BEHIND_VERSION};
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
-use crate::sites::{Sites, is_root, noise, put};
+use crate::sites::{RACY, Sites, is_root, noise, put, source_config};
 use crate::standing::{Bed, parts, standing, standing_with, whole, write};
 
 /// What becomes of the words of a link.
@@ -34,10 +27,13 @@ enum Meddling {
     Nothing,
     /// No receipt is heard before a seal is asked for.
     HoldsReceipts,
+    /// The same, and the link breaks when this comes, which is not heard any more.
+    Breaks(&'static str),
+    /// The target holds nothing of what it is asked to sign first; what comes of the requests behind that is not heard
+    /// before a seal is asked for, or a second is over.
+    HoldsSignatures,
     /// The source says that it speaks the version before.
     Older,
-    /// Nor here, and the link breaks when that comes, which is not heard any more.
-    Breaks(&'static str),
 }
 
 /// What the source's end of a link said, and heard; and what is done to it.
@@ -77,19 +73,18 @@ impl Line {
     }
 
     fn said(&self, what: &str) -> usize {
-        self.seals().iter().filter(|note| *note == what).count()
+        self.notes.0.lock().unwrap().iter().filter(|note| *note == what).count()
     }
 
-    /// Waits until a seal is asked for; after one that was refused, what is sent again is not held.
-    fn hold(&self) {
+    /// Waits until a seal is asked for, so long at most; after one that was refused, what is sent again is not held.
+    fn hold(&self, most: Duration) {
         let (notes, moved) = &*self.notes;
         let waits = |all: &mut Vec<String>| {
             let of_seals = all.iter().rev().find(|note| note.contains(" seal"));
             of_seals.is_none_or(|note| note == "< sealed")
         };
         let all = notes.lock().unwrap();
-        let (mut all, over) =
-            moved.wait_timeout_while(all, Duration::from_secs(10), waits).unwrap();
+        let (mut all, over) = moved.wait_timeout_while(all, most, waits).unwrap();
         if over.timed_out() {
             all.push("< held back for nothing".into());
         }
@@ -122,7 +117,16 @@ impl Link for Over {
         if let Message::Receipt(_) = message
             && matches!(meddling, Meddling::HoldsReceipts | Meddling::Breaks(_))
         {
-            self.line.hold();
+            self.line.hold(Duration::from_secs(10));
+        }
+        if let (Meddling::HoldsSignatures, Message::Signatures { id, .. }) = (meddling, &message) {
+            self.line.note("<", &message);
+            if self.line.said("< signatures") == 1 {
+                let none = Message::Signatures { id: *id, bytes: Vec::new() };
+                return Ok(Some(Bytes::from(none.to_bytes())));
+            }
+            self.line.hold(Duration::from_secs(1));
+            return Ok(bytes);
         }
         if meddling == Meddling::Breaks(message.name()) {
             self.link.close(CloseCode::Internal as u32, "pulled");
@@ -167,8 +171,7 @@ fn run_between(
     line: &Line,
     far: &Line,
 ) -> (Result<SourceReport, SourceError>, Result<target::TargetReport, target::TargetError>) {
-    // What is too young to be told from a later change is looked at once more.
-    std::thread::sleep(Duration::from_millis(40));
+    std::thread::sleep(RACY);
     let (source_key, target_key) = (SiteKey::generate().unwrap(), SiteKey::generate().unwrap());
     let config = TransportConfig::loopback();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -176,36 +179,16 @@ fn run_between(
     let listener = Listener::bind(address, &target_key, peers, config.clone()).unwrap();
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| {
-            let state = State::open(Some(&sites.state)).unwrap();
-            let storage = open_root("target", &sites.b, IoMode::Posix, None).unwrap();
-            let parts = [farshore::state::path_bytes(&sites.b)];
-            let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
+            let (storage, catalog, folder) = sites.end(CatalogRole::Target);
             let config = TargetOptions::default().config(folder, Arc::default()).unwrap();
             let incoming = listener.accept().unwrap();
             let hello = target::receive_hello(&incoming.link).unwrap();
             let over = far.over(incoming.link);
             target::run(&storage, &catalog, &over, &hello, &config)
         });
-        let state = State::open(Some(&sites.state)).unwrap();
-        let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
-        let pair = farshore::replicate::folder_pair(&sites.a, &sites.b);
-        let (catalog, folder) = open_catalog(&state, CatalogRole::Source, &pair).unwrap();
-        let source_config = SourceConfig {
-            share: "share".into(),
-            epoch: Epoch(0),
-            policy: &ReplicateAll,
-            threshold: Threshold::default(),
-            approved: false,
-            trust_target: true,
-            dry_run: false,
-            workers: 2,
-            compression: Compression::Never,
-            striping: Striping::ONE,
-            spool_folder: folder,
-            now: &system_wall_clock,
-            racy_ns: 20_000_000,
-            profile: &Default::default(),
-        };
+        let (storage, catalog, folder) = sites.end(CatalogRole::Source);
+        let profile = Default::default();
+        let source_config = SourceConfig { trust_target: true, ..source_config(folder, &profile) };
         let peers = KeySet::from(target_key.key_id());
         let link = dial(listener.local_addr(), &source_key, peers, &config).unwrap();
         let over = line.over(link);
@@ -229,12 +212,7 @@ fn sealed(sites: &Sites, line: &Line) -> RecoveryPoint {
 
 /// The point and the number of entries in a catalog.
 fn known(sites: &Sites, role: CatalogRole) -> (Option<RecoveryPoint>, u64) {
-    let state = State::open(Some(&sites.state)).unwrap();
-    let parts = match role {
-        CatalogRole::Source => farshore::replicate::folder_pair(&sites.a, &sites.b).to_vec(),
-        CatalogRole::Target => vec![farshore::state::path_bytes(&sites.b)],
-    };
-    let (catalog, _) = open_catalog(&state, role, &parts).unwrap();
+    let (catalog, _) = sites.catalog(role);
     let reader = catalog.reader().unwrap();
     (reader.recovery_point().unwrap(), reader.entry_count().unwrap())
 }
@@ -301,6 +279,22 @@ fn a_peer_of_the_version_before_is_asked_as_before() {
     let seals = line.seals();
     assert_eq!(seals[seals.len() - 2..], ["> seal", "< sealed"]);
     sites.converged("with version 6");
+}
+
+/// A target that lacks what it was to sign has a whole file sent at once, while what else was asked of it is under way.
+#[test]
+fn a_seal_is_asked_for_behind_no_request_that_is_not_answered() {
+    let sites = Sites::in_memory();
+    let file = sites.a.join("home/master.dat");
+    put(&file, &noise(5, 24 << 20));
+    sealed(&sites, &Line::new(Meddling::Nothing));
+    put(&file, &noise(6, 24 << 20));
+    let line = Line::new(Meddling::HoldsSignatures);
+    assert_eq!(sealed(&sites, &line).sequence, 2);
+    assert!(line.said("< signatures") > 1, "some were under way");
+    assert!(line.said("< held back for nothing") > 0, "no seal was asked for meanwhile");
+    assert_eq!((line.said("> seal behind"), line.said("> seal")), (0, 1));
+    sites.converged("after the run");
 }
 
 /// The target's file changed while nobody looked: what was sent cannot be built, which only its receipt tells.

@@ -8,21 +8,25 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use farshore::exit::Failure;
-use farshore::replicate::{RunOptions, RunResult, TargetOptions, to_folder};
-use farshore::state::State;
+use farshore::replicate::{
+    RunOptions, RunResult, TargetOptions, folder_pair, open_catalog, open_root, to_folder,
+};
+use farshore::state::{State, path_bytes};
 use farshore_core::guard::{Hold, Threshold};
 use farshore_core::policy::ReplicateAll;
-use farshore_core::recovery_point::RecoveryPoint;
-use farshore_engine::frames::Compression;
-use farshore_engine::io::uring::IoMode;
+use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_engine::catalog::{Catalog, CatalogRole};
+use farshore_engine::frames::{Compression, Striping};
+use farshore_engine::io::uring::{IoMode, UringStorage};
+use farshore_engine::profile::Profile;
 use farshore_engine::progress::Progress;
-use farshore_engine::source::Outcome;
+use farshore_engine::source::{Outcome, SourceConfig, system_wall_clock};
 use farshore_test_support::{Rng, Tree, compare, remove_tree};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
 /// What a run looks at again when it changed this lately; tests wait it out where they count.
-const RACY: Duration = Duration::from_millis(40);
+pub(crate) const RACY: Duration = Duration::from_millis(40);
 
 /// How small files are read and created: `FARSHORE_TEST_IO`, as `--io`.
 fn io_mode() -> IoMode {
@@ -63,6 +67,26 @@ impl Sites {
     /// The folder above both roots.
     pub(crate) fn top(&self) -> &Path {
         self.dir.as_ref().expect("there until it is dropped").path()
+    }
+
+    /// The catalog of one end, and the folder it is in.
+    pub(crate) fn catalog(&self, role: CatalogRole) -> (Catalog, PathBuf) {
+        let parts = match role {
+            CatalogRole::Source => folder_pair(&self.a, &self.b).to_vec(),
+            CatalogRole::Target => vec![path_bytes(&self.b)],
+        };
+        let state = State::open(Some(&self.state)).expect("a state folder");
+        open_catalog(&state, role, &parts).expect("a catalog")
+    }
+
+    /// What a session by hand needs of one end: its tree, and the same.
+    pub(crate) fn end(&self, role: CatalogRole) -> (UringStorage, Catalog, PathBuf) {
+        let (name, root) = match role {
+            CatalogRole::Source => ("source", &self.a),
+            CatalogRole::Target => ("target", &self.b),
+        };
+        let (catalog, folder) = self.catalog(role);
+        (open_root(name, root, IoMode::Posix, None).expect("a root"), catalog, folder)
     }
 
     pub(crate) fn options(&self) -> RunOptions<'static> {
@@ -294,4 +318,24 @@ pub(crate) fn contents(root: &Path) -> HashMap<blake3::Hash, u64> {
         found.insert(blake3::hash(&bytes), facts.size);
     }
     found
+}
+
+/// How the source's end of a session by hand runs.
+pub(crate) fn source_config(spool_folder: PathBuf, profile: &Profile) -> SourceConfig<'_> {
+    SourceConfig {
+        share: "share".into(),
+        epoch: Epoch(0),
+        policy: &ReplicateAll,
+        threshold: Threshold::default(),
+        approved: false,
+        trust_target: false,
+        dry_run: false,
+        workers: 2,
+        compression: Compression::Never,
+        striping: Striping::ONE,
+        spool_folder,
+        now: &system_wall_clock,
+        racy_ns: 20_000_000,
+        profile,
+    }
 }

@@ -7,22 +7,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use farshore::replicate::{open_catalog, open_root};
-use farshore::state::State;
-use farshore_core::guard::{Hold, Threshold};
+use farshore_core::guard::Hold;
 use farshore_core::path::RelPath;
 use farshore_core::policy::ReplicateAll;
-use farshore_core::recovery_point::{Epoch, RecoveryPoint};
+use farshore_core::recovery_point::RecoveryPoint;
 use farshore_core::turns::{Class, Loads, Turn, Turns};
 use farshore_engine::apply::HistoryBounds;
 use farshore_engine::catalog::CatalogRole;
-use farshore_engine::frames::{Compression, Striping};
 use farshore_engine::history::Wanted;
-use farshore_engine::io::uring::IoMode;
 use farshore_engine::plan::{Part, Plan, Problem, Scope, Withheld};
 use farshore_engine::progress::Progress;
+use farshore_engine::source::SourceError;
 use farshore_engine::source::standing::{Cut, CutReport, Cuts, Dropped, Look, Next, stand};
-use farshore_engine::source::{SourceConfig, SourceError, system_wall_clock};
 use farshore_engine::stage::StageConfig;
 use farshore_engine::target::{self, Observer, TargetConfig};
 use farshore_proto::link::Link;
@@ -30,7 +26,7 @@ use farshore_proto::message::{Held, Holds, Receipt, Welcome};
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::behind::Line;
-use crate::sites::Sites;
+use crate::sites::{Sites, source_config};
 
 /// What a test asks for, and what it is told.
 #[derive(Default)]
@@ -356,10 +352,7 @@ pub(crate) fn standing_with(
         let observer: Arc<dyn Observer> = Arc::clone(&seen) as _;
         let listener = &listener;
         let serving = scope.spawn(move || {
-            let state = State::open(Some(&sites.state)).unwrap();
-            let storage = open_root("target", &sites.b, IoMode::Posix, None).unwrap();
-            let parts = [farshore::state::path_bytes(&sites.b)];
-            let (catalog, folder) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
+            let (storage, catalog, folder) = sites.end(CatalogRole::Target);
             let config = farshore::replicate::TargetOptions::default();
             let config = config.config(folder, Arc::default()).unwrap();
             let history = history.unwrap_or(config.history);
@@ -380,26 +373,9 @@ pub(crate) fn standing_with(
         let counters = Arc::new(Progress::default());
         let progress = Arc::clone(&counters);
         let sending = scope.spawn(move || {
-            let state = State::open(Some(&sites.state)).unwrap();
-            let storage = open_root("source", &sites.a, IoMode::Posix, None).unwrap();
-            let pair = farshore::replicate::folder_pair(&sites.a, &sites.b);
-            let (catalog, folder) = open_catalog(&state, CatalogRole::Source, &pair).unwrap();
-            let config = SourceConfig {
-                share: "share".into(),
-                epoch: Epoch(0),
-                policy: &ReplicateAll,
-                threshold: Threshold::default(),
-                approved: false,
-                trust_target: false,
-                dry_run: false,
-                workers: 2,
-                compression: Compression::Never,
-                striping: Striping::ONE,
-                spool_folder: folder,
-                now: &system_wall_clock,
-                racy_ns: 20_000_000,
-                profile: &Default::default(),
-            };
+            let (storage, catalog, folder) = sites.end(CatalogRole::Source);
+            let profile = Default::default();
+            let config = source_config(folder, &profile);
             let ended = stand(&storage, &catalog, &*near, &config, &progress, script);
             script.state.lock().unwrap().ended = true;
             script.moved.notify_all();
@@ -571,9 +547,7 @@ fn the_last_good_point_of_a_hold_is_kept_until_the_hold_ends() {
     let history = Some(HistoryBounds { sets_max: 0, ..HistoryBounds::NONE });
     let none = || Bed { history, ..Bed::default() };
     let can_go_back = || {
-        let state = State::open(Some(&sites.state)).unwrap();
-        let parts = [farshore::state::path_bytes(&sites.b)];
-        let (catalog, _) = open_catalog(&state, CatalogRole::Target, &parts).unwrap();
+        let (catalog, _) = sites.catalog(CatalogRole::Target);
         let reader = catalog.reader().unwrap();
         let found = farshore_engine::history::find(&reader, &Wanted::Sequence(1)).is_ok();
         (found, reader.holds().unwrap())

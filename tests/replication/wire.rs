@@ -7,20 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use farshore::replicate::{RunResult, TargetOptions, open_root};
 use farshore::state::State;
-use farshore_core::guard::Threshold;
-use farshore_core::policy::ReplicateAll;
-use farshore_core::recovery_point::Epoch;
 use farshore_engine::catalog::CatalogRole;
 use farshore_engine::frames::{Compression, Striping};
 use farshore_engine::io::uring::IoMode;
 use farshore_engine::progress::Progress;
-use farshore_engine::source::{self, SourceConfig, system_wall_clock};
+use farshore_engine::source::{self, SourceConfig};
 use farshore_engine::target;
 use farshore_proto::link::Link;
 use farshore_test_support::Rng;
 use farshore_transport::{KeySet, Listener, SiteKey, TransportConfig, dial};
 
-use crate::sites::{Counts, Run, Sites, large_mib, noise, put};
+use crate::sites::{Counts, RACY, Run, Sites, large_mib, noise, put, source_config};
 
 const MIB: usize = 1 << 20;
 /// Threads that read at the source.
@@ -38,7 +35,7 @@ fn run_striped(
     rate: Option<u64>,
     striping: Striping,
 ) -> Run {
-    std::thread::sleep(std::time::Duration::from_millis(40));
+    std::thread::sleep(RACY);
     let (source_key, target_key) =
         (SiteKey::generate().expect("a key"), SiteKey::generate().expect("a key"));
     let config =
@@ -55,21 +52,12 @@ fn run_striped(
     let (b, target_catalog, target_folder) = open(CatalogRole::Target, &sites.b);
     let target_config =
         TargetOptions::default().config(target_folder, Default::default()).expect("random bytes");
+    let profile = Default::default();
     let source_config = SourceConfig {
-        share: "home".into(),
-        epoch: Epoch(0),
-        policy: &ReplicateAll,
-        threshold: Threshold::default(),
-        approved: false,
-        trust_target: false,
-        dry_run: false,
         workers: WORKERS,
         compression,
         striping,
-        spool_folder: source_folder,
-        now: &system_wall_clock,
-        racy_ns: 20_000_000,
-        profile: &Default::default(),
+        ..source_config(source_folder, &profile)
     };
     let progress = Progress::default();
     let result = std::thread::scope(|scope| {
