@@ -23,13 +23,14 @@ use farshore_core::limits::{PATH_LEN_MAX, SMALL_FILE_MAX};
 use farshore_core::path::RelPath;
 use farshore_core::policy::{Policy, PolicySet};
 use farshore_core::recovery_point::RecoveryPoint;
+use farshore_proto::batch::Deal;
 use farshore_proto::close::CloseCode;
 use farshore_proto::compare::{Comparison, Difference};
 use farshore_proto::link::Link;
 use farshore_proto::message::{
     BATCH_NAMES_MAX, Beat, Behind, DELTA_VERSION, FAILURE_COST, LEAVE_VERSION, Message,
-    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt, STANDING_VERSION,
-    STRIPES_VERSION, StoreId, Welcome,
+    PIECES_VERSION, POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Receipt,
+    STANDING_VERSION, STRIPES_VERSION, StoreId, Welcome,
 };
 use farshore_proto::session::{SessionError, SourceSession};
 use redb::Durability;
@@ -137,6 +138,7 @@ fn with_source<S: Storage, T>(
             degraded: BTreeMap::new(),
             next_batch: 1,
             striping: Striping::ONE,
+            deal: Deal::Frames,
             renewed: HashSet::new(),
             is_foreseen: false,
             sealing_behind: None,
@@ -240,6 +242,8 @@ struct Source<'a, S: Storage> {
     degraded: BTreeMap<String, u64>,
     next_batch: u64,
     striping: Striping,
+    /// What of a batch goes to its streams in turn.
+    deal: Deal,
     /// Paths that this round could not build: the next one sends them again.
     renewed: HashSet<RelPath>,
     /// Whether what was recorded last was written before its receipts came.
@@ -257,6 +261,7 @@ struct Source<'a, S: Storage> {
 impl<S: Storage> Source<'_, S> {
     fn run(&mut self) -> Result<SourceReport, SourceError> {
         self.hello()?;
+        self.foresee_bulk()?;
         let identity = self.identity()?;
         let policies = self.config.policy.identity();
         let belief = self.catalog.sealed_root()?;
@@ -374,6 +379,15 @@ impl<S: Storage> Source<'_, S> {
         })
     }
 
+    /// Lets the link find out what its line holds while the target answers the hello, if much is likely to follow:
+    /// what was never sealed was hardly ever sent.
+    fn foresee_bulk(&self) -> Result<(), SourceError> {
+        if !self.config.dry_run && self.catalog.reader()?.recovery_point()?.is_none() {
+            self.link.expect_bulk();
+        }
+        Ok(())
+    }
+
     /// Speaks as the target wants from here on.
     fn settle_on(&mut self, welcome: &Welcome) -> Result<(), SourceError> {
         self.next_batch = first_batch(welcome)?;
@@ -382,6 +396,9 @@ impl<S: Storage> Source<'_, S> {
         }
         if welcome.version >= STRIPES_VERSION {
             self.striping = self.config.striping;
+        }
+        if welcome.version >= PIECES_VERSION {
+            self.deal = Deal::Pieces;
         }
         Ok(())
     }

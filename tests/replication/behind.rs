@@ -10,12 +10,13 @@ use bytes::Bytes;
 use farshore::replicate::TargetOptions;
 use farshore_core::recovery_point::RecoveryPoint;
 use farshore_engine::catalog::CatalogRole;
+use farshore_engine::frames::Striping;
 use farshore_engine::progress::Progress;
 use farshore_engine::source::{self, Outcome, SourceConfig, SourceError, SourceReport};
 use farshore_engine::target;
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, LinkStats};
-use farshore_proto::message::{Message, SEAL_BEHIND_VERSION};
+use farshore_proto::message::{Message, PIECES_VERSION, SEAL_BEHIND_VERSION};
 use farshore_transport::{KeySet, Listener, QuicLink, SiteKey, TransportConfig, dial};
 
 use crate::sites::{RACY, Sites, is_root, noise, put, source_config};
@@ -32,8 +33,8 @@ enum Meddling {
     /// The target holds nothing of what it is asked to sign first; what comes of the requests behind that is not heard
     /// before a seal is asked for, or a second is over.
     HoldsSignatures,
-    /// The source says that it speaks the version before.
-    Older,
+    /// The source says that it speaks no version above this.
+    Speaks(u16),
 }
 
 /// What the source's end of a link said, and heard; and what is done to it.
@@ -53,8 +54,12 @@ impl Line {
     }
 
     fn note(&self, direction: &str, message: &Message) {
+        self.note_that(format!("{direction} {}", message.name()));
+    }
+
+    fn note_that(&self, what: String) {
         let (notes, moved) = &*self.notes;
-        notes.lock().unwrap().push(format!("{direction} {}", message.name()));
+        notes.lock().unwrap().push(what);
         moved.notify_all();
     }
 
@@ -100,10 +105,10 @@ pub(crate) struct Over {
 impl Link for Over {
     fn send_control(&self, message: Bytes) -> Result<(), LinkError> {
         let mut said = Message::from_bytes(&message).expect("the source speaks the protocol");
-        if self.line.meddling == Meddling::Older
-            && let Message::Hello { versions, .. } = &mut said
+        if let (Meddling::Speaks(version), Message::Hello { versions, .. }) =
+            (self.line.meddling, &mut said)
         {
-            versions.1 = SEAL_BEHIND_VERSION - 1;
+            versions.1 = version;
         }
         self.line.note(">", &said);
         self.link.send_control(Bytes::from(said.to_bytes()))
@@ -141,7 +146,13 @@ impl Link for Over {
     }
 
     fn open_bulk(&self) -> Result<Box<dyn BulkSend>, LinkError> {
-        self.link.open_bulk()
+        let stream = self.link.open_bulk()?;
+        Ok(Box::new(Noted { stream, line: self.line.clone(), began: false }))
+    }
+
+    fn expect_bulk(&self) {
+        self.line.note_that("expects bulk".into());
+        self.link.expect_bulk();
     }
 
     fn accept_bulk(&self) -> Result<Option<Box<dyn BulkReceive>>, LinkError> {
@@ -154,6 +165,30 @@ impl Link for Over {
 
     fn stats(&self) -> LinkStats {
         self.link.stats()
+    }
+}
+
+/// A bulk stream, of which it is noted how it begins.
+struct Noted {
+    stream: Box<dyn BulkSend>,
+    line: Line,
+    began: bool,
+}
+
+impl BulkSend for Noted {
+    fn write(&mut self, chunk: Bytes) -> Result<(), LinkError> {
+        if !std::mem::replace(&mut self.began, true) {
+            self.line.note_that(format!("> stream {}", String::from_utf8_lossy(&chunk[..4])));
+        }
+        self.stream.write(chunk)
+    }
+
+    fn set_rank(&mut self, rank: u32) {
+        self.stream.set_rank(rank);
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), LinkError> {
+        self.stream.finish()
     }
 }
 
@@ -188,7 +223,9 @@ fn run_between(
         });
         let (storage, catalog, folder) = sites.end(CatalogRole::Source);
         let profile = Default::default();
-        let source_config = SourceConfig { trust_target: true, ..source_config(folder, &profile) };
+        let striping = Striping::up_to(3);
+        let source_config =
+            SourceConfig { trust_target: true, striping, ..source_config(folder, &profile) };
         let peers = KeySet::from(target_key.key_id());
         let link = dial(listener.local_addr(), &source_key, peers, &config).unwrap();
         let over = line.over(link);
@@ -273,12 +310,43 @@ fn a_session_that_stands_asks_for_each_seal_before_any_receipt_has_come() {
 fn a_peer_of_the_version_before_is_asked_as_before() {
     let sites = Sites::in_memory();
     tree(&sites);
-    let line = Line::new(Meddling::Older);
+    let line = Line::new(Meddling::Speaks(SEAL_BEHIND_VERSION - 1));
     assert_eq!(sealed(&sites, &line).sequence, 1);
     assert_eq!((line.said("> seal"), line.said("> seal behind")), (1, 0), "{:?}", line.seals());
     let seals = line.seals();
     assert_eq!(seals[seals.len() - 2..], ["> seal", "< sealed"]);
     sites.converged("with version 6");
+}
+
+/// What a batch on several streams is dealt in follows the version that both ends speak.
+#[test]
+fn batches_are_dealt_in_pieces_to_who_knows_of_them() {
+    for (meddling, dealt, not) in [
+        (Meddling::Nothing, "> stream FSB3", "> stream FSB2"),
+        (Meddling::Speaks(PIECES_VERSION - 1), "> stream FSB2", "> stream FSB3"),
+    ] {
+        let sites = Sites::in_memory();
+        tree(&sites);
+        let line = Line::new(meddling);
+        assert_eq!(sealed(&sites, &line).sequence, 1);
+        assert_eq!((line.said(dealt), line.said(not)), (3, 0), "{meddling:?}");
+        sites.converged("however it was dealt");
+    }
+}
+
+/// Before a first contact is answered, the link learns what its line holds; nothing is sent for that where little is to
+/// be sent.
+#[test]
+fn much_is_expected_at_first_contact_alone() {
+    let sites = Sites::in_memory();
+    tree(&sites);
+    let line = Line::new(Meddling::Nothing);
+    sealed(&sites, &line);
+    assert_eq!(line.notes.0.lock().unwrap()[..3], ["> hello", "expects bulk", "> policies"]);
+    put(&sites.a.join("home/f1"), b"other");
+    let line = Line::new(Meddling::Nothing);
+    sealed(&sites, &line);
+    assert_eq!(line.said("expects bulk"), 0);
 }
 
 /// A target that lacks what it was to sign has a whole file sent at once, while what else was asked of it is under way.

@@ -215,7 +215,8 @@ impl TransportConfig {
             .send_window(u64::from(self.send_window_bytes))
             .max_idle_timeout(Some(idle(self.idle_timeout)))
             .keep_alive_interval(Some(self.keep_alive_interval.min(self.idle_timeout / 3)))
-            .datagram_receive_buffer_size(None)
+            // Nobody reads them: they are sent for their answers. So one is kept, until the next comes.
+            .datagram_receive_buffer_size(Some(usize::from(self.datagram_receive_bytes())))
             .congestion_controller_factory(congestion::factory(
                 self.congestion,
                 closing.clone(),

@@ -23,6 +23,7 @@ use crate::{config::Congestion, path::Gate};
 mod rate;
 
 use rate::Rate;
+pub(crate) use rate::TRAIN_DATAGRAMS;
 
 /// Datagrams in the first window, where they are larger than quinn reckons with.
 const FIRST_WINDOW_DATAGRAMS: u64 = 4;

@@ -30,11 +30,15 @@ use farshore_proto::{
     link::{BulkReceive, BulkSend, CONTROL_MESSAGE_MAX, Link, LinkError, LinkStats},
 };
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use tokio::{runtime::Handle, sync::watch, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    config::TransportConfig,
-    congestion::Closing,
+    config::{Congestion, TransportConfig},
+    congestion::{self, Closing},
     endpoint::Net,
     error::{LostCause, connection_lost, cut_reason},
     identity::KeyId,
@@ -45,6 +49,10 @@ use crate::{
 
 /// Smallest piece that a stream behind others books under a limit of the rate.
 const BEHIND_PIECE_BYTES: usize = 4 << 10;
+
+/// How long what is said at the same time has to leave before a train does: datagrams would go first, and on a thin
+/// line take long.
+const TRAIN_DELAY: Duration = Duration::from_millis(1);
 
 /// How long a drop waits for the close to leave this machine.
 const CLOSE_SENT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -92,6 +100,8 @@ pub(crate) struct Shared {
     opened_at: Instant,
     drain_timeout: Duration,
     closing: Closing,
+    /// Whether how the line answers a train of packets tells its congestion control anything.
+    sends_trains: bool,
     gate: Mutex<GatePass>,
     _slot: Option<LinkSlot>,
 }
@@ -125,6 +135,7 @@ impl QuicLink {
             opened_at: Instant::now(),
             drain_timeout: config.drain_timeout,
             closing: parts.closing,
+            sends_trains: config.congestion == Congestion::Rate,
             gate: Mutex::new(parts.gate),
             _slot: parts.slot,
         }))
@@ -269,6 +280,28 @@ impl Link for QuicLink {
         let opened = self.0.net.handle.block_on(self.0.connection.open_uni());
         let stream = opened.map_err(|lost| connection_lost(STEP, &lost))?;
         Ok(Box::new(QuicBulkSend::new(Arc::clone(&self.0), stream)))
+    }
+
+    fn expect_bulk(&self) {
+        let shared = &*self.0;
+        // A peer of before takes none.
+        let Some(size) = shared.connection.max_datagram_size() else { return };
+        if !shared.sends_trains || lock(&shared.pacer).is_some() {
+            return;
+        }
+        lock(&shared.gate).bulk_begins(shared.connection.remote_address());
+        let connection = shared.connection.clone();
+        let wanted = congestion::TRAIN_DATAGRAMS * u64::from(self.datagram_bytes());
+        drop(shared.net.handle.spawn(async move {
+            sleep(TRAIN_DELAY).await;
+            let nothing = Bytes::from(vec![0; size]);
+            for _ in 0..wanted.div_ceil(size.max(1) as u64) {
+                // The path may have shrunk, or the link be closed: then bulk itself is the train, if any comes.
+                if connection.send_datagram(nothing.clone()).is_err() {
+                    return;
+                }
+            }
+        }));
     }
 
     fn accept_bulk(&self) -> Result<Option<Box<dyn BulkReceive>>, LinkError> {

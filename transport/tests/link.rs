@@ -408,6 +408,44 @@ fn the_bandwidth_limit_holds_across_streams_and_can_be_lifted() {
     assert!(began.elapsed() < Duration::from_millis(250));
 }
 
+/// What tells of the line is sent for its answers: it is nobody's to read, and what is said meanwhile arrives.
+#[test]
+fn a_link_that_expects_bulk_sends_a_train_that_nobody_hears_of() {
+    const TRAIN_BYTES: u64 = 64 * 1_200;
+    let (dialed, accepted, _listener) = pair(&TransportConfig::network());
+    dialed.expect_bulk();
+    let began = Instant::now();
+    while dialed.stats().sent_bytes < TRAIN_BYTES {
+        assert!(began.elapsed() < Duration::from_secs(10), "no train: {:?}", dialed.stats());
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| exchange(&dialed, 1 << 32, 1 << 33));
+        scope.spawn(|| exchange(&accepted, 1 << 33, 1 << 32));
+    });
+}
+
+/// Where nothing learns of it, and where the owner of a line has it held to a rate, nothing is sent for that.
+#[test]
+fn no_train_is_sent_that_tells_nothing_or_is_beyond_a_limit() {
+    let limit = Some(1 << 20);
+    let limited =
+        TransportConfig { bandwidth_limit_bytes_per_s: limit, ..TransportConfig::network() };
+    for config in [TransportConfig::loopback(), limited] {
+        let (dialed, accepted, _listener) = pair(&config);
+        dialed.expect_bulk();
+        for _ in 0..50 {
+            dialed.send_control(Bytes::from_static(b"there?")).expect("send");
+            accepted.recv_control().expect("receive").expect("a message");
+            accepted.send_control(Bytes::from_static(b"here")).expect("send");
+            dialed.recv_control().expect("receive").expect("a message");
+            thread::sleep(Duration::from_millis(1));
+        }
+        let sent = dialed.stats().sent_bytes;
+        assert!(sent < 32 << 10, "{sent} bytes: {:?}", config.congestion);
+    }
+}
+
 #[test]
 fn an_eager_link_carries_from_the_first_byte() {
     let (here, there) = (key(), key());

@@ -1,8 +1,10 @@
 //! One batch over several streams of a long line.
 //!
 //! A stream of a line that loses packets has a small window (see the transport's configuration), too
-//! small for one large file on a long line. So a batch may lie on several: whole frames are dealt to
-//! them in turn, and taken in turn.
+//! small for one large file on a long line. So a batch may lie on several: pieces of its frames are dealt to
+//! them in turn, and taken in turn. To a peer of before protocol 8 whole frames are: these flow side by side, so that
+//! the first of them is there when nearly all are, what is read of the others until then fills their windows, and the line
+//! stands still for want of them.
 //!
 //! Guarantees: frames come out in the order in which they went in, or the batch is refused; what a
 //! reader holds is bounded by the windows of the streams. It refuses streams that are not the next
@@ -13,8 +15,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use farshore_proto::batch::{BATCH_HEADER_LEN, BatchHeader, STRIPES_MAX, Stripe};
-use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, ReadSome};
+use farshore_proto::batch::{
+    BATCH_HEADER_LEN, BatchHeader, Deal, PIECE_BYTES, STRIPES_MAX, Stripe,
+};
+use farshore_proto::link::{BulkReceive, BulkSend, LAST_RANK, Link, LinkError, ReadSome};
 
 use super::FrameError;
 
@@ -49,27 +53,83 @@ impl Striping {
     }
 }
 
+/// Which of the streams of a batch is due, and for how much.
+#[derive(Debug)]
+struct Turn {
+    deal: Deal,
+    of: usize,
+    /// The stream that is due.
+    stripe: usize,
+    /// Bytes left of its piece, where pieces are dealt.
+    left: usize,
+}
+
+impl Turn {
+    fn of(header: &BatchHeader) -> Self {
+        let (deal, of) = (header.deal, usize::from(header.stripe.of));
+        Self { deal, of, stripe: 0, left: PIECE_BYTES }
+    }
+
+    /// How many of `len` bytes of a frame the stream that is due takes.
+    fn takes(&self, len: usize) -> usize {
+        match self.deal {
+            Deal::Frames => len,
+            Deal::Pieces => len.min(self.left),
+        }
+    }
+
+    /// It took so many, at most as many as it takes.
+    fn took(&mut self, len: usize) {
+        if self.deal == Deal::Frames {
+            return;
+        }
+        self.left -= len;
+        if self.left == 0 {
+            self.left = PIECE_BYTES;
+            self.pass();
+        }
+    }
+
+    /// A frame is over.
+    fn frame_ended(&mut self) {
+        if self.deal == Deal::Frames {
+            self.pass();
+        }
+    }
+
+    fn pass(&mut self) {
+        self.stripe = (self.stripe + 1) % self.of;
+    }
+}
+
 /// The sending ends of one batch.
 pub(super) struct StripedSend {
     streams: Vec<Box<dyn BulkSend>>,
-    next: usize,
+    turn: Turn,
     header_bytes: u64,
 }
 
 impl StripedSend {
     /// Opens `of` streams and begins each. No other stream may be opened meanwhile: the reader takes
-    /// them as they come.
+    /// them as they come. What follows the headers goes behind earlier batches, so that these are whole, and
+    /// applied, while later ones are under way; the headers do not: who accepts streams waits for each to begin.
     pub(super) fn open(link: &dyn Link, header: BatchHeader, of: u8) -> Result<Self, LinkError> {
+        let of = of.clamp(1, STRIPES_MAX);
+        let header = BatchHeader { stripe: Stripe { index: 0, of }, ..header };
         let mut streams = Vec::with_capacity(usize::from(of));
         let mut header_bytes = 0;
-        for index in 0..of.clamp(1, STRIPES_MAX) {
+        for index in 0..of {
             let mut stream = link.open_bulk()?;
-            let header = BatchHeader { stripe: Stripe { index, of }, ..header }.to_bytes();
-            header_bytes += header.len() as u64;
-            stream.write(Bytes::from(header))?;
+            let header = BatchHeader { stripe: Stripe { index, of }, ..header };
+            let bytes = header.to_bytes();
+            header_bytes += bytes.len() as u64;
+            stream.write(Bytes::from(bytes))?;
+            if !header.ahead {
+                stream.set_rank(rank_of(header.batch));
+            }
             streams.push(stream);
         }
-        Ok(Self { streams, next: 0, header_bytes })
+        Ok(Self { streams, turn: Turn::of(&header), header_bytes })
     }
 
     /// Bytes of all headers.
@@ -77,16 +137,21 @@ impl StripedSend {
         self.header_bytes
     }
 
-    /// Sends a whole frame on the stripe whose turn it is.
-    pub(super) fn frame(&mut self, frame: Bytes) -> Result<(), LinkError> {
-        self.streams[self.next].write(frame)?;
-        self.next = (self.next + 1) % self.streams.len();
+    /// Sends a whole frame, all of it on the stripe whose turn it is or a piece on each.
+    pub(super) fn frame(&mut self, mut frame: Bytes) -> Result<(), LinkError> {
+        while !frame.is_empty() {
+            let piece = frame.split_to(self.turn.takes(frame.len()));
+            let len = piece.len();
+            self.streams[self.turn.stripe].write(piece)?;
+            self.turn.took(len);
+        }
+        self.turn.frame_ended();
         Ok(())
     }
 
     /// Goes behind all other streams from now on.
-    pub(super) fn yields(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.yields());
+    pub(super) fn goes_last(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.set_rank(LAST_RANK));
     }
 
     pub(super) fn finish(self) -> Result<(), LinkError> {
@@ -94,11 +159,16 @@ impl StripedSend {
     }
 }
 
+/// Earlier batches go first, and all of them before what goes last.
+fn rank_of(batch: u64) -> u32 {
+    u32::try_from(batch).map_or(LAST_RANK - 1, |batch| batch.min(LAST_RANK - 1))
+}
+
 /// The receiving ends of one batch.
 pub(super) struct StripedReceive {
     header: BatchHeader,
     streams: Vec<Box<dyn BulkReceive>>,
-    next: usize,
+    turn: Turn,
 }
 
 impl StripedReceive {
@@ -109,7 +179,7 @@ impl StripedReceive {
             let expected = Stripe { index: 0, ..header.stripe };
             return Err(FrameError::OtherStripe { found: header.stripe, expected });
         }
-        Ok(Self { header, streams: vec![stream], next: 0 })
+        Ok(Self { header, streams: vec![stream], turn: Turn::of(&header) })
     }
 
     pub(super) const fn header(&self) -> BatchHeader {
@@ -131,7 +201,7 @@ impl StripedReceive {
             let (batch, found) = (expected.batch, found.batch);
             return Err(FrameError::OtherBatch { expected: expected.stripe, batch, found });
         }
-        if found.stripe != expected.stripe {
+        if found != expected {
             let (found, expected) = (found.stripe, expected.stripe);
             return Err(FrameError::OtherStripe { found, expected });
         }
@@ -148,16 +218,16 @@ impl StripedReceive {
         }
     }
 
-    /// Fills `body` with the rest of the frame; the next one is on the next stripe.
+    /// Fills `body` with the rest of the frame.
     pub(super) fn rest_of_frame(&mut self, body: &mut [u8]) -> Result<(), FrameError> {
         if self.fill(body)? < body.len() {
             return Err(FrameError::EndedEarly);
         }
-        self.next = (self.next + 1) % self.streams.len();
+        self.turn.frame_ended();
         Ok(())
     }
 
-    /// Reads from the stripe whose turn it is; fewer bytes than asked for only at its end.
+    /// Reads from the stripes whose turn it is; fewer bytes than asked for only at the end of one.
     fn fill(&mut self, buf: &mut [u8]) -> Result<usize, FrameError> {
         if let [only] = &mut self.streams[..] {
             let whole = buf.is_empty() || only.read_exact(buf)?;
@@ -165,8 +235,13 @@ impl StripedReceive {
         }
         let mut filled = 0;
         while filled < buf.len() {
-            match self.streams[self.next].read_some(&mut buf[filled..], PATIENCE)? {
-                ReadSome::Bytes(count) => filled += count,
+            let until = filled + self.turn.takes(buf.len() - filled);
+            let stream = &mut self.streams[self.turn.stripe];
+            match stream.read_some(&mut buf[filled..until], PATIENCE)? {
+                ReadSome::Bytes(count) => {
+                    self.turn.took(count);
+                    filled += count;
+                }
                 ReadSome::End => break,
                 ReadSome::Nothing => self.others_are_silent_too()?,
             }
@@ -176,7 +251,7 @@ impl StripedReceive {
 
     /// Refuses a stripe that is silent while another has something to say, or has ended.
     fn others_are_silent_too(&mut self) -> Result<(), FrameError> {
-        let (next, of) = (self.next, self.header.stripe.of);
+        let (next, of) = (self.turn.stripe, self.header.stripe.of);
         for (index, stream) in self.streams.iter_mut().enumerate().filter(|(i, _)| *i != next) {
             if stream.read_some(&mut [0], Duration::ZERO)? != ReadSome::Nothing {
                 return Err(FrameError::IdleStripe {
@@ -190,7 +265,7 @@ impl StripedReceive {
 
     /// One stripe ended when it was its turn: none may have more.
     fn all_ended(&mut self) -> Result<(), FrameError> {
-        let (next, of) = (self.next, self.header.stripe.of);
+        let (next, of) = (self.turn.stripe, self.header.stripe.of);
         for (index, stream) in self.streams.iter_mut().enumerate().filter(|(i, _)| *i != next) {
             let (ended, other) = (stripe(next, of), stripe(index, of));
             match stream.read_some(&mut [0], PATIENCE)? {

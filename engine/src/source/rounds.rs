@@ -102,6 +102,7 @@ impl<'a, S: Storage> Source<'a, S> {
                     gauge: &gauge,
                     turnstile: &turnstile,
                     striping: self.striping,
+                    deal: self.deal,
                     events: self.events.clone(),
                 };
                 let queue = queue.clone();

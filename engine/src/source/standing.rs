@@ -356,6 +356,7 @@ impl<S: Storage> Source<'_, S> {
 
     fn open_standing(&mut self) -> Result<Standing, SourceError> {
         self.hello()?;
+        self.foresee_bulk()?;
         let belief = self.catalog.sealed_root()?;
         let welcome = self.welcome()?;
         if welcome.version < STANDING_VERSION {

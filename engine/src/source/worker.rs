@@ -6,7 +6,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
-use farshore_proto::batch::BatchHeader;
+use farshore_proto::batch::{BatchHeader, Deal};
 use farshore_proto::link::Link;
 
 use super::{AheadDesk, Carried, Event, SourceConfig, SourceError, caught};
@@ -63,6 +63,7 @@ pub(super) struct Worker<'a, S: Storage> {
     pub(super) gauge: &'a LineGauge,
     pub(super) turnstile: &'a Turnstile,
     pub(super) striping: Striping,
+    pub(super) deal: Deal,
     pub(super) events: Sender<Event>,
 }
 
@@ -81,7 +82,7 @@ impl<S: Storage> Worker<'_, S> {
     }
 
     fn batch(&self, batch: u64, changes: Vec<Change>) -> Result<(), SourceError> {
-        let header = BatchHeader::of(batch, self.config.epoch);
+        let header = BatchHeader { deal: self.deal, ..BatchHeader::of(batch, self.config.epoch) };
         let stripes = self.striping.streams(bytes_of(&changes));
         let opened = self.turnstile.pass(batch, || {
             let profile = self.config.profile;

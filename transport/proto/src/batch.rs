@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! header  "FSB1"  batch u64 LE  epoch u64 LE                              the only stream
-//!         "FSB2"  batch u64 LE  epoch u64 LE  stripe u8  stripes u8       one of several
+//!         "FSB2"  batch u64 LE  epoch u64 LE  stripe u8  stripes u8       one of several, frames dealt
+//!         "FSB3"  batch u64 LE  epoch u64 LE  stripe u8  stripes u8       one of several, pieces dealt
 //!         "FSA1"  number u64 LE  epoch u64 LE                             content ahead of its cut
 //! frame   stored length u32 LE  payload length u32 LE  flags u8   stored bytes
 //! ```
 //! Flag 1: the stored bytes are one zstd frame of the payload; else they are the payload. The last
 //! operation of the last frame is [`crate::op::Op::Close`]; a stream that ends before it is no batch.
-//! Of several streams the first frame is on stripe 0, each next one on the next stripe, after the last
-//! on stripe 0 again; the streams are opened one after another, in the order of their stripes.
+//! To several streams a batch is dealt in turn: the first frame, or the first [`PIECE_BYTES`] of its frames put
+//! one behind the other, is on stripe 0, each next one on the next stripe, after the last on stripe 0 again. The
+//! streams are opened one after another, in the order of their stripes.
 
 use farshore_core::codec::DecodeError;
 use farshore_core::limits;
@@ -24,6 +26,10 @@ pub const STRIPE_LEN: usize = 2;
 /// Most streams of one batch: what one takes of the window of its link is bounded by it.
 pub const STRIPES_MAX: u8 = 8;
 
+/// Bytes of a batch that lie together on a stripe, where pieces are dealt: short beside the window of a stream, so
+/// that all stripes of a batch are read at about the same place, and some datagrams long.
+pub const PIECE_BYTES: usize = 32 << 10;
+
 /// Bytes of a frame header.
 pub const FRAME_HEADER_LEN: usize = 9;
 
@@ -31,7 +37,8 @@ pub const FRAME_HEADER_LEN: usize = 9;
 pub const FRAME_PAYLOAD_GOAL: usize = 256 * 1024;
 
 const MAGIC: [u8; 4] = *b"FSB1";
-const MAGIC_STRIPED: [u8; 4] = *b"FSB2";
+const MAGIC_FRAMES_DEALT: [u8; 4] = *b"FSB2";
+const MAGIC_PIECES_DEALT: [u8; 4] = *b"FSB3";
 const MAGIC_AHEAD: [u8; 4] = *b"FSA1";
 
 const _: () = assert!(FRAME_PAYLOAD_GOAL < limits::FRAME_PAYLOAD_MAX);
@@ -56,6 +63,15 @@ impl std::fmt::Display for Stripe {
     }
 }
 
+/// What of a batch goes to its streams in turn, where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deal {
+    /// Whole frames.
+    Frames,
+    /// So many bytes, wherever frames begin and end: [`PIECE_BYTES`].
+    Pieces,
+}
+
 /// Begins a batch stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchHeader {
@@ -65,6 +81,8 @@ pub struct BatchHeader {
     pub epoch: Epoch,
     /// Which of the batch's streams it begins.
     pub stripe: Stripe,
+    /// What is dealt; without meaning for an only stream.
+    pub deal: Deal,
     /// Whether it is no batch: it carries content ahead of the cut that it is for, on one stream, and
     /// its number is of those alone.
     pub ahead: bool,
@@ -74,13 +92,13 @@ impl BatchHeader {
     /// The header of the only stream of `batch`.
     #[must_use]
     pub const fn of(batch: u64, epoch: Epoch) -> Self {
-        Self { batch, epoch, stripe: Stripe::ONLY, ahead: false }
+        Self { batch, epoch, stripe: Stripe::ONLY, deal: Deal::Frames, ahead: false }
     }
 
     /// The header of a stream that carries content ahead of its cut.
     #[must_use]
     pub const fn ahead(number: u64, epoch: Epoch) -> Self {
-        Self { batch: number, epoch, stripe: Stripe::ONLY, ahead: true }
+        Self { batch: number, ahead: true, ..Self::of(number, epoch) }
     }
 
     /// The bytes.
@@ -91,7 +109,8 @@ impl BatchHeader {
         out.extend(match (self.ahead, only) {
             (true, _) => MAGIC_AHEAD,
             (false, true) => MAGIC,
-            (false, false) => MAGIC_STRIPED,
+            (false, false) if self.deal == Deal::Frames => MAGIC_FRAMES_DEALT,
+            (false, false) => MAGIC_PIECES_DEALT,
         });
         out.extend(self.batch.to_le_bytes());
         out.extend(self.epoch.0.to_le_bytes());
@@ -117,10 +136,11 @@ impl BatchHeader {
         let epoch = Epoch(u64::from_le_bytes(d.take_array("epoch")?));
         let stripe = match magic {
             MAGIC | MAGIC_AHEAD => Stripe::ONLY,
-            MAGIC_STRIPED => stripe(more()?)?,
+            MAGIC_FRAMES_DEALT | MAGIC_PIECES_DEALT => stripe(more()?)?,
             _ => return Err(DecodeError::Invalid { what: "batch header magic", found: 0 }.into()),
         };
-        Ok(Self { batch, epoch, stripe, ahead: magic == MAGIC_AHEAD })
+        let deal = if magic == MAGIC_PIECES_DEALT { Deal::Pieces } else { Deal::Frames };
+        Ok(Self { batch, epoch, stripe, deal, ahead: magic == MAGIC_AHEAD })
     }
 }
 
@@ -207,26 +227,30 @@ mod tests {
         assert_eq!(only.to_bytes().len(), BATCH_HEADER_LEN);
         assert_eq!(parsed(&only.to_bytes()), Ok(only));
         let last = Stripe { index: STRIPES_MAX - 1, of: STRIPES_MAX };
-        let striped = BatchHeader { stripe: last, ..only };
-        assert_eq!(parsed(&striped.to_bytes()), Ok(striped));
+        for deal in [Deal::Frames, Deal::Pieces] {
+            let striped = BatchHeader { stripe: last, deal, ..only };
+            assert_eq!(parsed(&striped.to_bytes()), Ok(striped));
+        }
         let frame = FrameHeader { stored_len: 10, payload_len: 20, compressed: true };
         assert_eq!(FrameHeader::from_bytes(&frame.to_bytes()), Ok(frame));
     }
 
     #[test]
     fn stripes_are_two_to_the_most_and_numbered_below_that() {
-        let header = |index, of| {
-            let mut bytes = BatchHeader::of(5, Epoch(0)).to_bytes();
-            bytes[..4].copy_from_slice(&MAGIC_STRIPED);
-            bytes.extend([index, of]);
-            parsed(&bytes)
-        };
-        assert_eq!(header(1, 2).map(|h| h.stripe), Ok(Stripe { index: 1, of: 2 }));
-        for (index, of) in [(0, 0), (0, 1), (2, 2), (255, 8), (0, STRIPES_MAX + 1), (7, 255)] {
-            assert!(header(index, of).is_err(), "{index} of {of}");
+        for magic in [MAGIC_FRAMES_DEALT, MAGIC_PIECES_DEALT] {
+            let header = |index, of| {
+                let mut bytes = BatchHeader::of(5, Epoch(0)).to_bytes();
+                bytes[..4].copy_from_slice(&magic);
+                bytes.extend([index, of]);
+                parsed(&bytes)
+            };
+            assert_eq!(header(1, 2).map(|h| h.stripe), Ok(Stripe { index: 1, of: 2 }));
+            for (index, of) in [(0, 0), (0, 1), (2, 2), (255, 8), (0, STRIPES_MAX + 1), (7, 255)] {
+                assert!(header(index, of).is_err(), "{index} of {of}");
+            }
         }
         let mut other = BatchHeader::of(5, Epoch(0)).to_bytes();
-        other[3] = b'3';
+        other[3] = b'4';
         assert!(parsed(&other).is_err());
     }
 

@@ -83,6 +83,9 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`LinkError`] when the connection is gone.
     fn open_bulk(&self) -> Result<Box<dyn BulkSend>, LinkError>;
+    /// Much is likely to be sent on bulk streams soon: the link may find out until then what its line holds, by
+    /// sending what nobody reads. It does not wait for that, and need do nothing.
+    fn expect_bulk(&self) {}
     /// Accepts the peer's next bulk stream; `None` when the peer closed the connection in order.
     ///
     /// # Errors
@@ -96,6 +99,9 @@ pub trait Link: Send + Sync {
     fn stats(&self) -> LinkStats;
 }
 
+/// The rank behind all others, see [`BulkSend::set_rank`].
+pub const LAST_RANK: u32 = u32::MAX;
+
 /// The sending end of a bulk stream. Dropped without [`BulkSend::finish`] it resets the stream, and
 /// the peer's read fails.
 pub trait BulkSend: Send {
@@ -104,9 +110,9 @@ pub trait BulkSend: Send {
     /// # Errors
     /// [`LinkError`] when the connection is gone or the peer stopped the stream.
     fn write(&mut self, chunk: Bytes) -> Result<(), LinkError>;
-    /// What is written from now on goes behind what other streams have to send, where the link can tell
-    /// them apart.
-    fn yields(&mut self) {}
+    /// What is written from now on goes behind what streams of lower ranks have to send, where the link can tell
+    /// them apart. A stream begins with rank 0.
+    fn set_rank(&mut self, _rank: u32) {}
     /// Ends the stream; everything written still arrives.
     ///
     /// # Errors

@@ -31,8 +31,8 @@ pub use holds::{HOLD_ID_MAX, HOLD_TEXT_MAX, HOLDS_MAX, Held, Holds};
 /// policies in force; 4 adds sessions that stand, targets that dial, marks, and what other hosts saw
 /// change; 5 adds what two sites say of roles, links that one asks the other for, beats, and files that a
 /// standby has no room for; 6 adds content that is carried ahead of its cut; 7 adds seals that do not wait for
-/// receipts. With a peer that speaks less they are left out.
-pub const PROTOCOL_VERSION: u16 = 7;
+/// receipts; 8 adds batches that are dealt to their streams in pieces. With a peer that speaks less they are left out.
+pub const PROTOCOL_VERSION: u16 = 8;
 
 /// The lowest version this build still speaks.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;
@@ -64,6 +64,9 @@ pub const AHEAD_VERSION: u16 = 6;
 
 /// The version from which on a recovery point may be named while its last batches are under way.
 pub const SEAL_BEHIND_VERSION: u16 = 7;
+
+/// The version from which on a batch may be dealt to its streams in pieces, see [`crate::batch::Deal`].
+pub const PIECES_VERSION: u16 = 8;
 
 /// The version from which on offers, reports and what sites say of roles are as they are now.
 pub const SITES_VERSION: u16 = 6;

@@ -18,10 +18,10 @@ use std::collections::{BTreeSet, VecDeque};
 use farshore_core::codec::DecodeError;
 use farshore_core::recovery_point::Epoch;
 
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Deal};
 use crate::message::{
     AHEAD_VERSION, Answer, COMPARE_QUERIES_MAX, DELTA_VERSION, LEAVE_VERSION, Message,
-    POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SEAL_BEHIND_VERSION,
+    PIECES_VERSION, POLICIES_VERSION, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, SEAL_BEHIND_VERSION,
     STANDING_VERSION, STRIPES_VERSION, Sign,
 };
 
@@ -620,15 +620,18 @@ impl TargetSession {
     ///
     /// # Errors
     /// [`SessionError`] when its epoch is over, its number was used, too many are under way, or it has
-    /// several streams and the source speaks a version without.
+    /// several streams, or pieces on them, and the source speaks a version without.
     pub fn batch_began(&mut self, header: &BatchHeader) -> Result<(), SessionError> {
-        let BatchHeader { batch, epoch, stripe, .. } = *header;
+        let BatchHeader { batch, epoch, stripe, deal, .. } = *header;
         if epoch != self.epoch {
             let (ours, theirs) = (self.epoch.0, epoch.0);
             return Err(SessionError::EpochOfBatch { ours, theirs });
         }
         if stripe.of > 1 && self.version < STRIPES_VERSION {
             return Err(SessionError::TooMany { what: "streams of a batch", limit: 1 });
+        }
+        if deal == Deal::Pieces && self.version < PIECES_VERSION {
+            return Err(SessionError::TooMany { what: "pieces of a frame", limit: 1 });
         }
         let is_beyond = self.sealing_behind.is_some_and(|last| batch > last);
         if self.state != TargetState::Ready || batch < self.next_batch || is_beyond {

@@ -37,6 +37,7 @@ use crate::path::Gate;
 
 mod train;
 
+pub(crate) use train::TRAIN_DATAGRAMS;
 use train::Train;
 
 /// Rounds whose best rate counts.

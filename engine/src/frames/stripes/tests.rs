@@ -14,9 +14,9 @@ use super::*;
 use crate::frames::{Compression, FrameReader, FrameWriter, LineGauge};
 use crate::profile::Profile;
 
-/// What was written to each stream, and whether it was finished.
+/// What was written to each stream, whether it was finished, and its rank with the length it had then.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<(Vec<u8>, bool)>>>);
+struct Sent(Arc<Mutex<Vec<(Vec<u8>, bool)>>>, Arc<Mutex<Vec<(u32, usize)>>>);
 
 impl Sent {
     fn streams(&self) -> Vec<Vec<u8>> {
@@ -32,6 +32,11 @@ impl BulkSend for End {
     fn write(&mut self, chunk: Bytes) -> Result<(), LinkError> {
         self.0.0.lock().expect("lock")[self.1].0.extend_from_slice(&chunk);
         Ok(())
+    }
+
+    fn set_rank(&mut self, rank: u32) {
+        let written = self.0.0.lock().expect("lock")[self.1].0.len();
+        self.0.1.lock().expect("lock").push((rank, written));
     }
 
     fn finish(self: Box<Self>) -> Result<(), LinkError> {
@@ -102,16 +107,19 @@ fn incoming(bytes: &[u8], ends: bool) -> Box<dyn BulkReceive> {
     Box::new(Incoming { bytes: Bytes::copy_from_slice(bytes), ends })
 }
 
-fn header() -> BatchHeader {
-    BatchHeader::of(7, Epoch(3))
+const DEALS: [Deal; 2] = [Deal::Frames, Deal::Pieces];
+
+fn header(deal: Deal) -> BatchHeader {
+    BatchHeader { deal, ..BatchHeader::of(7, Epoch(3)) }
 }
 
 /// A batch of `frames` frames, each of one small file with its number for content, on `of` streams.
-fn written(frames: u32, of: u8) -> Vec<Vec<u8>> {
+fn written(deal: Deal, frames: u32, of: u8) -> Vec<Vec<u8>> {
     let sent = Sent::default();
     let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
     let profile = Profile::default();
-    let mut writer = FrameWriter::begin(&sent, header(), of, &gauge, &profile).expect("streams");
+    let mut writer =
+        FrameWriter::begin(&sent, header(deal), of, &gauge, &profile).expect("streams");
     for number in 0..frames {
         let bytes = number.to_le_bytes().repeat(400);
         let content = FileDigest::of_small(&bytes);
@@ -155,17 +163,96 @@ fn read_all(streams: &[Vec<u8>]) -> Result<Vec<u32>, FrameError> {
 
 #[test]
 fn frames_come_out_in_the_order_they_went_in() {
-    for of in 1..=STRIPES_MAX {
-        for frames in [0, 1, 2, 7, 8, 9, 100] {
-            let streams = written(frames, of);
-            assert_eq!(streams.len(), usize::from(of));
-            let numbers = read_all(&streams).unwrap_or_else(|e| panic!("{of} {frames}: {e}"));
-            assert!(numbers.into_iter().eq(0..frames), "{of} {frames}");
+    for deal in DEALS {
+        for of in 1..=STRIPES_MAX {
+            // A piece is some twenty of them.
+            for frames in [0, 1, 2, 7, 8, 9, 19, 20, 21, 100, 300] {
+                let streams = written(deal, frames, of);
+                assert_eq!(streams.len(), usize::from(of));
+                let numbers = read_all(&streams).unwrap_or_else(|e| panic!("{of} {frames}: {e}"));
+                assert!(numbers.into_iter().eq(0..frames), "{deal:?} {of} {frames}");
+            }
         }
     }
     // They are spread: no stripe has much more than its share.
-    let lengths: Vec<usize> = written(100, 4).iter().map(Vec::len).collect();
+    let lengths: Vec<usize> = written(Deal::Frames, 100, 4).iter().map(Vec::len).collect();
     assert!(lengths.iter().all(|len| *len > 40_000 && *len < 50_000), "{lengths:?}");
+    let lengths: Vec<usize> = written(Deal::Pieces, 300, 4).iter().map(Vec::len).collect();
+    let (least, most) = (lengths.iter().min(), lengths.iter().max());
+    assert!(most <= least.map(|len| len + PIECE_BYTES).as_ref(), "{lengths:?}");
+}
+
+/// However long a frame is, what comes first of it and what comes first of the batch is the same: all streams of a
+/// batch are read at about the same place.
+#[test]
+fn a_frame_lies_on_all_streams_of_its_batch() {
+    let sent = Sent::default();
+    let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
+    let profile = Profile::default();
+    let mut writer =
+        FrameWriter::begin(&sent, header(Deal::Pieces), 4, &gauge, &profile).expect("streams");
+    writer.op(&Op::Literal { bytes: &vec![7; 40 * PIECE_BYTES] }).expect("written");
+    writer.flush().expect("sent");
+    let lengths: Vec<usize> = sent.0.lock().expect("lock").iter().map(|s| s.0.len()).collect();
+    assert!(lengths.iter().all(|len| *len >= 10 * PIECE_BYTES), "{lengths:?}");
+    writer.finish().expect("finished");
+}
+
+#[test]
+fn pieces_that_are_missing_or_too_many_are_refused() {
+    let streams = written(Deal::Pieces, 300, 3);
+    for index in 0..3 {
+        let whole = streams[index].len();
+        for len in [22, 26, 22 + PIECE_BYTES, 23 + 2 * PIECE_BYTES, whole - 1] {
+            let cut = |ends| {
+                let stream = |(i, s): (usize, &Vec<u8>)| match i == index {
+                    true => incoming(&s[..len], ends),
+                    false => incoming(s, true),
+                };
+                read(streams.iter().enumerate().map(stream).collect())
+            };
+            let error = cut(true).expect_err("bytes are missing");
+            assert!(
+                matches!(error, FrameError::EndedEarly | FrameError::UnevenStripes { .. }),
+                "{index} {len}: {error}"
+            );
+            let error = cut(false).expect_err("it would wait for ever");
+            assert!(matches!(error, FrameError::IdleStripe { .. }), "{index} {len}: {error}");
+        }
+        let mut long = streams.clone();
+        long[index].push(0);
+        let error = read_all(&long).expect_err("more behind the end");
+        assert!(
+            matches!(error, FrameError::EndedEarly | FrameError::UnevenStripes { .. }),
+            "{index}: {error}"
+        );
+    }
+}
+
+/// Earlier batches go first, content ahead of its cut behind all of them; how a stream begins waits for nobody.
+#[test]
+fn batches_are_sent_in_their_order() {
+    let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
+    let profile = Profile::default();
+    let mut ranks = Vec::new();
+    for batch in [1, 2, 70_000, 1 << 31, u64::MAX] {
+        let sent = Sent::default();
+        let header = BatchHeader::of(batch, Epoch(3));
+        FrameWriter::begin(&sent, header, 2, &gauge, &profile).expect("streams");
+        let set = sent.1.lock().expect("lock").clone();
+        assert_eq!(set.iter().map(|(_, written)| *written).collect::<Vec<_>>(), [22, 22]);
+        assert_eq!(set[0].0, set[1].0, "they go side by side");
+        ranks.push(set[0].0);
+    }
+    assert!(ranks.is_sorted() && ranks[0] > 0 && ranks.iter().all(|r| *r < LAST_RANK), "{ranks:?}");
+    assert!(ranks[..4].is_sorted_by(|a, b| a < b), "{ranks:?}");
+    let sent = Sent::default();
+    let header = BatchHeader::ahead(1, Epoch(3));
+    let mut writer = FrameWriter::begin_ahead(&sent, header, &gauge, &profile).expect("a stream");
+    assert!(sent.1.lock().expect("lock").is_empty(), "its beginning does not");
+    writer.op(&Op::Close { ops: 0 }).expect("written");
+    writer.flush().expect("sent");
+    assert_eq!(sent.1.lock().expect("lock")[0].0, LAST_RANK);
 }
 
 #[test]
@@ -180,7 +267,7 @@ fn a_batch_gets_a_stream_for_so_many_bytes_and_no_more_than_allowed() {
 
 #[test]
 fn only_the_next_stripe_of_the_same_batch_may_join() {
-    let streams = written(9, 3);
+    let streams = written(Deal::Frames, 9, 3);
     let order = |order: [usize; 3]| read_all(&order.map(|i| streams[i].clone()));
     order([0, 1, 2]).expect("as it was sent");
     for wrong in [[1, 0, 2], [2, 1, 0]] {
@@ -193,7 +280,7 @@ fn only_the_next_stripe_of_the_same_batch_may_join() {
     }
     // Another count, another batch, another epoch, and a batch with one stream.
     let second = |change: fn(&mut BatchHeader)| {
-        let mut header = BatchHeader { stripe: Stripe { index: 1, of: 3 }, ..header() };
+        let mut header = BatchHeader { stripe: Stripe { index: 1, of: 3 }, ..header(Deal::Frames) };
         change(&mut header);
         read(vec![incoming(&streams[0], true), incoming(&header.to_bytes(), true)])
             .expect_err("not its second stream")
@@ -205,13 +292,15 @@ fn only_the_next_stripe_of_the_same_batch_may_join() {
     for error in others {
         assert!(matches!(error, FrameError::OtherBatch { .. }), "{error}");
     }
+    let error = second(|h| h.deal = Deal::Pieces);
+    assert!(matches!(error, FrameError::OtherStripe { .. }), "{error}");
     let error = second(|h| h.stripe = Stripe::ONLY);
     assert!(matches!(error, FrameError::OtherStripe { .. }), "{error}");
 }
 
 #[test]
 fn a_stream_that_does_not_begin_is_refused() {
-    let streams = written(9, 3);
+    let streams = written(Deal::Frames, 9, 3);
     for (index, len) in [(0, 0), (0, 20), (1, 0), (1, 9), (2, 21)] {
         let cut = |ends| {
             let stream = |(i, s): (usize, &Vec<u8>)| match i == index {
@@ -229,7 +318,7 @@ fn a_stream_that_does_not_begin_is_refused() {
 
 #[test]
 fn a_stripe_that_is_idle_while_others_are_not_is_refused() {
-    let streams = written(9, 3);
+    let streams = written(Deal::Frames, 9, 3);
     // Cut behind its header, within the header of a frame, within its body, and only not ended.
     for index in 0..3 {
         let whole = streams[index].len();
@@ -248,7 +337,7 @@ fn a_stripe_that_is_idle_while_others_are_not_is_refused() {
 
 #[test]
 fn stripes_that_end_too_soon_or_go_on_are_refused() {
-    let streams = written(9, 3);
+    let streams = written(Deal::Frames, 9, 3);
     // Nine frames of a file each and one that ends the batch, on stripe 0.
     let frame = (streams[1].len() - 22) / 3;
     for index in 0..3 {
@@ -277,7 +366,8 @@ fn frames_of_a_thin_line_stay_within_what_a_reader_takes() {
     let sent = Sent::default();
     let gauge = LineGauge::new(Compression::Level(3), Duration::ZERO, std::time::Instant::now());
     let profile = Profile::default();
-    let mut writer = FrameWriter::begin(&sent, header(), 1, &gauge, &profile).expect("a stream");
+    let mut writer =
+        FrameWriter::begin(&sent, header(Deal::Frames), 1, &gauge, &profile).expect("a stream");
     let (small, chunk) = (vec![1; 60_000], vec![2; CHUNK_LEN_MAX]);
     let mut wanted = Vec::new();
     for round in 0..30 {
@@ -307,7 +397,8 @@ fn payloads(piece: impl Fn(u64) -> Vec<u8>) -> Vec<usize> {
     let now = std::time::Instant::now();
     let gauge = LineGauge::new(Compression::Auto, Duration::from_millis(80), now);
     let profile = Profile::default();
-    let mut writer = FrameWriter::begin(&link, header(), 1, &gauge, &profile).expect("begun");
+    let mut writer =
+        FrameWriter::begin(&link, header(Deal::Frames), 1, &gauge, &profile).expect("begun");
     for number in 0..384 {
         writer.op(&Op::Literal { bytes: &piece(number) }).expect("written");
     }

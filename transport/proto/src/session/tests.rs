@@ -137,6 +137,15 @@ fn batches_of_several_streams_are_for_those_who_speak_of_them() {
     let header = BatchHeader { stripe: Stripe { index: 0, of: 2 }, ..began(1, 0) };
     assert!(ready((1, 1)).batch_began(&header).is_err(), "version 1");
     ready((1, 2)).batch_began(&header).expect("version 2");
+    let header = BatchHeader { deal: Deal::Pieces, ..header };
+    let began = |version| {
+        let mut target = ready((1, version));
+        target.handle(&Message::Policies(PolicySet::default())).expect("policies");
+        target.batch_began(&header)
+    };
+    let limit = SessionError::TooMany { what: "pieces of a frame", limit: 1 };
+    assert_eq!(began(PIECES_VERSION - 1), Err(limit));
+    began(PIECES_VERSION).expect("the version with pieces");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A train of packets that tells the start how much the line may hold.
 //!
-//! The first bulk of a connection leaves as one burst. A line takes its packets apart: from the first
+//! The first bulk of a connection leaves as one burst, or packets of nothing in its place where it is known beforehand
+//! that much will follow ([`farshore_proto::link::Link::expect_bulk`]). A line takes its packets apart: from the first
 //! answer to the last it takes as long as they took to pass the narrowest place, so what is answered in
 //! that time is the rate of that place, two round trips before a window that grows by rounds would know.
 //!
@@ -13,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 /// Datagrams of a train: some 4 ms of a line of 20 Mbyte/s, and less than nearly every queue holds.
-pub(super) const TRAIN_DATAGRAMS: u64 = 64;
+pub(crate) const TRAIN_DATAGRAMS: u64 = 64;
 /// A window that comes of an estimate, in trains: more is for rounds to find out.
 const TRAIN_BYTES_MULTIPLE: u64 = 24;
 /// Answers closer together than this say that something holds them and lets them go together.
