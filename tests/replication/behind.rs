@@ -342,7 +342,8 @@ fn much_is_expected_at_first_contact_alone() {
     tree(&sites);
     let line = Line::new(Meddling::Nothing);
     sealed(&sites, &line);
-    assert_eq!(line.notes.0.lock().unwrap()[..3], ["> hello", "expects bulk", "> policies"]);
+    assert_eq!(line.notes.0.lock().unwrap()[..2], ["> hello", "expects bulk"]);
+    assert_eq!(line.said("expects bulk"), 1);
     put(&sites.a.join("home/f1"), b"other");
     let line = Line::new(Meddling::Nothing);
     sealed(&sites, &line);
