@@ -24,8 +24,8 @@ use super::FrameError;
 
 /// How long a stripe may be silent while later ones are not, and how long a stream may be open before
 /// its header comes. A sender has written to it before it wrote to those; what was lost is sent again
-/// within some round trips, even where a thin line's queue makes each last seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// within some round trips, even where a thin line's queue makes each last half a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many streams a batch gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
