@@ -6,6 +6,7 @@
 //! error or a kill. Refuses to touch anything outside the work folder it created. Figures it cannot
 //! measure (no root, tool not installed) are left out and named, never guessed.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +32,10 @@ pub use workload::Workload;
 
 use generate::{Plan, Version};
 use janitor::Janitor;
+use measure::cgroup::Account;
 use options::{BenchAction, GenerateArgs, WanArgs};
+use peer::find_program;
+use rng::len_u64;
 use wan::Wan;
 
 /// Runs what the options ask for; tables and progress go to `out`.
@@ -56,7 +60,7 @@ fn run_generate(args: &GenerateArgs, out: &mut dyn Write) -> Result<(), BenchErr
         versions,
     };
     let done = if args.second { plan.mutate(&args.folder)? } else { plan.prepare(&args.folder)? };
-    writeln!(out, "{}: {done:?}", args.folder.display()).at("print", &args.folder)
+    writeln!(out, "{}: {done}", args.folder.display()).at("print", &args.folder)
 }
 
 /// The two versions of W7 that options name.
@@ -71,6 +75,13 @@ fn run_compare(a: &Path, b: &Path, out: &mut dyn Write) -> Result<(), BenchError
         writeln!(out, "{line}").at("print", a)?;
     }
     let (entries, bytes, count) = (found.entries, found.bytes, found.differences);
+    let more = count.saturating_sub(len_u64(found.listed.len()));
+    if more > 0 {
+        writeln!(out, "... and {more} more").at("print", a)?;
+    }
+    for (fact, count) in &found.by_fact {
+        writeln!(out, "{}: {count}", fact.word()).at("print", a)?;
+    }
     writeln!(out, "{entries} entries, {bytes} equal bytes, {count} differences").at("print", a)?;
     if count == 0 { Ok(()) } else { Err(BenchError::Different { count }) }
 }
@@ -79,7 +90,14 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     if !rustix::process::geteuid().is_root() {
         return Err(BenchError::NeedsRoot { what: "the emulated line" });
     }
+    let is_absent = |name: &&OsString| name.to_str().is_some_and(|n| find_program(n).is_none());
+    if let Some(program) = args.command.first().filter(is_absent) {
+        let source = io::ErrorKind::NotFound.into();
+        return Err(BenchError::Io { step: "find the program", path: program.into(), source });
+    }
     let janitor = Janitor::start()?;
+    // What the two commands start ends with them, and with us.
+    let account = Account::create(&janitor);
     let wan = Wan::start(args.line.plain(args.seed), &janitor)?;
     if let Some(control) = &args.congestion {
         wan.set_congestion(control)?;
@@ -88,7 +106,7 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let print = Path::new("the report");
     if !args.no_probe {
         let probe = wan.probe()?;
-        writeln!(out, "line with {control}: {probe:?}").at("print", print)?;
+        writeln!(out, "line with {control}: {probe}").at("print", print)?;
     }
     let Some((program, words)) = args.command.split_first() else { return Ok(()) };
     let mut server = match &args.server {
@@ -99,6 +117,9 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         })?),
         None => None,
     };
+    if let Some(child) = &server {
+        account.adopt(child.id());
+    }
     let started = std::time::Instant::now();
     let command = wan.near.enter(|| {
         let path = Path::new(program);
@@ -106,17 +127,24 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
             .args(words)
             .env("FARSHORE_WAN_FAR_NAMESPACE", wan.far.name())
             .env("FARSHORE_WAN_FAR", wan::ADDRESS_B.to_string())
-            .status()
+            .spawn()
             .at("run", path)
+    });
+    let command = command.and_then(|mut child| {
+        account.adopt(child.id());
+        child.wait().at("wait for", Path::new(program))
     });
     let wall = started.elapsed().as_secs_f64();
     if let Some(child) = server.as_mut() {
+        if let Some(status) = child.try_wait().at("look at", Path::new("the server"))? {
+            writeln!(out, "the server ended before the command: {status}").at("print", print)?;
+        }
         child.kill().at("end", Path::new("the server"))?;
         child.wait().at("wait for", Path::new("the server"))?;
     }
     let status = command?;
     let (there, back) = wan.counts();
-    writeln!(out, "{wall:.3} s; there {there:?}; back {back:?}").at("print", print)?;
+    writeln!(out, "{wall:.3} s; there {there}; back {back}").at("print", print)?;
     if status.success() { Ok(()) } else { Err(BenchError::Command { status }) }
 }
 
@@ -138,6 +166,14 @@ pub enum BenchError {
     NotEmpty {
         /// The folder.
         path: PathBuf,
+    },
+    /// A folder to generate into lies in what is copied into it.
+    #[error("{}: lies in the version {} that is to be copied into it", path.display(), version.display())]
+    Within {
+        /// The folder.
+        path: PathBuf,
+        /// The version.
+        version: PathBuf,
     },
     /// A path has characters that would not survive a shell or a configuration file.
     #[error("{}: must be absolute, of letters, digits and any of / . _ -", path.display())]
@@ -198,6 +234,29 @@ pub enum BenchError {
     /// Measured figures fell short.
     #[error("targets: {count} missed")]
     Missed {
+        /// How many.
+        count: usize,
+    },
+    /// A tool changed the tree that all of them are given.
+    #[error("{tool} run {run}: changed its source; nothing measured after it would be comparable")]
+    SourceChanged {
+        /// The tool.
+        tool: String,
+        /// Number of its run.
+        run: u32,
+    },
+    /// Two adapters have one name.
+    #[error("{name}: the name of two adapters")]
+    TwoOfAName {
+        /// The name.
+        name: String,
+    },
+    /// No tool was there, or none can do what was asked for.
+    #[error("nothing was measured: no tool that is here does what was asked for")]
+    NothingMeasured,
+    /// Farshore itself failed, or left another tree than its source.
+    #[error("runs of farshore: {count} failed or left a tree that differs")]
+    Spoilt {
         /// How many.
         count: usize,
     },

@@ -6,6 +6,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Output;
 
 use common::{expect, farshore, shown, text};
 use serde_json::Value;
@@ -88,6 +89,64 @@ fn a_slip_in_an_adapter_is_an_error_that_names_it() {
     let out = farshore(&["bench", "--work", text(&work), "--adapter", text(&file)]);
     expect(&out, 1, &["line 2", "{sorce}"]);
     assert!(!Path::new(&work).exists());
+}
+
+/// One small run of each adapter in files of these contents, and of Farshore with these words.
+fn series(adapters: &[&str], words: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let files: Vec<_> = (0..adapters.len()).map(|n| folder.path().join(n.to_string())).collect();
+    let mut all = vec!["bench", "--work", text(&work), "--workload", "W1", "--scale", "0.001"];
+    all.extend(["--runs", "1", "--no-limits", "--peers", "farshore"]);
+    for (file, adapter) in files.iter().zip(adapters) {
+        std::fs::write(file, adapter).unwrap();
+        all.extend(["--adapter", text(file)]);
+    }
+    all.extend(words);
+    let out = farshore(&all);
+    assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0, "nothing is left");
+    out
+}
+
+#[test]
+fn a_run_of_ours_that_failed_or_differs_is_an_error_at_any_scale() {
+    expect(&series(&[], &[]), 0, &["equal"]);
+    for words in ["--farshore-arg=--nonsense", "--farshore-arg=--dry-run"] {
+        expect(
+            &series(&[], &[words]),
+            1,
+            &["runs of farshore: 1 failed or left a tree that differs"],
+        );
+    }
+    let out = series(&[], &["--farshore", "/nonexistent"]);
+    expect(&out, 1, &["nothing was measured"]);
+}
+
+#[test]
+fn a_tool_that_changes_its_source_ends_the_series() {
+    let eater =
+        "name = eater\nclaims = all\nsync = rm -rf {source}/*; cp -a {source}/. {target}/\n";
+    let out = series(&[eater], &[]);
+    // What was measured before it is shown all the same.
+    expect(&out, 1, &["eater run 1: changed its source", "W1               farshore"]);
+}
+
+#[test]
+fn two_adapters_of_one_name_are_refused() {
+    expect(&series(&[COPY, COPY], &[]), 1, &["copy: the name of two adapters"]);
+}
+
+#[test]
+fn a_report_is_put_in_place_of_nothing_but_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("file"), &link).unwrap();
+    for option in ["--json", "--plot"] {
+        let out = series(&[], &[option, text(&link)]);
+        expect(&out, 1, &[text(&link), "cannot put a report in place of no file"]);
+    }
+    assert!(link.is_symlink() && !folder.path().join("file").exists());
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Writes the base state into `root`, which must be empty or absent.
     pub(crate) fn prepare(&self, root: &Path) -> Result<Facts, BenchError> {
+        self.check_apart(root)?;
         std::fs::create_dir_all(root).at("create the source folder", root)?;
         let mut entries = std::fs::read_dir(root).at("list the source folder", root)?;
         if entries.next().is_some() {
@@ -86,6 +87,20 @@ impl Plan {
         self.scale * self.workload.share()
     }
 
+    /// Refuses to copy a folder into itself.
+    fn check_apart(&self, root: &Path) -> Result<(), BenchError> {
+        let Some((old, new)) = &self.versions else { return Ok(()) };
+        for version in [old, new] {
+            let Version::Folder(from) = version else { continue };
+            let from = from.canonicalize().at("find a version", from)?;
+            let above = root.ancestors().find_map(|above| above.canonicalize().ok());
+            if above.is_some_and(|above| above.starts_with(&from)) {
+                return Err(BenchError::Within { path: root.to_owned(), version: from });
+            }
+        }
+        Ok(())
+    }
+
     fn versions(&self) -> Result<&(Version, Version), BenchError> {
         self.versions
             .as_ref()
@@ -100,6 +115,23 @@ mod tests {
 
     fn plan(workload: Workload, scale: f64, seed: u64) -> Plan {
         Plan { workload, scale, seed, owners: false, versions: None }
+    }
+
+    #[test]
+    fn a_version_is_not_copied_into_itself() {
+        let folder = tempfile::tempdir().expect("a temp folder");
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        for version in [&old, &new] {
+            std::fs::create_dir(version).expect("a folder");
+            std::fs::write(version.join("file"), b"content").expect("a file");
+        }
+        let versions = Some((Version::Folder(old.clone()), Version::Folder(new.clone())));
+        let plan = Plan { versions, ..plan(Workload::W7, 1.0, 1) };
+        for within in [old.join("deep/down"), new.join("x"), old.clone()] {
+            assert!(matches!(plan.prepare(&within), Err(BenchError::Within { .. })), "{within:?}");
+            assert!(!within.join("file").exists() || within == old);
+        }
+        plan.prepare(&folder.path().join("beside")).expect("apart from both");
     }
 
     #[test]

@@ -107,10 +107,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) second: bool,
     /// The older version of the real tree of W7
-    #[arg(long)]
+    #[arg(long, requires = "w7_new")]
     pub(crate) w7_old: Option<PathBuf>,
     /// The newer version of it
-    #[arg(long)]
+    #[arg(long, requires = "w7_old")]
     pub(crate) w7_new: Option<PathBuf>,
     /// The folder, empty or absent
     pub(crate) folder: PathBuf,
@@ -200,10 +200,10 @@ pub(crate) struct SeriesArgs {
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) farshore_arg: Vec<String>,
     /// The older version of the real tree of W7
-    #[arg(long)]
+    #[arg(long, requires = "w7_new")]
     pub(crate) w7_old: Option<PathBuf>,
     /// The newer version of it
-    #[arg(long)]
+    #[arg(long, requires = "w7_old")]
     pub(crate) w7_new: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) line: LineArgs,

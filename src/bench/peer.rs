@@ -286,8 +286,8 @@ impl<'a> Peers<'a> {
     }
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
-    if name.starts_with('/') {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_file());
     }
     let path = std::env::var_os("PATH")?;

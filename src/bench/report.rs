@@ -6,7 +6,7 @@
 //! failed or left a different tree is marked and does not enter a median.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -22,8 +22,28 @@ use crate::bench::rng::to_f64;
 use crate::bench::verify::Comparison;
 use crate::bench::{BenchError, Context};
 
-/// The tools the others are compared with in the table: the first of them that was measured.
+/// The tools the others are compared with in the table: the first of them that was measured; for those that
+/// compress by their name the last.
 const REFERENCES: [&str; 2] = ["rsync-ssh", "rsync-ssh-z"];
+const REFERENCES_COMPRESSING: [&str; 2] = ["rsync-ssh-z", "rsync-ssh"];
+
+/// Whether a report can be written there: into a folder that takes one, or in place of a file that is one by itself.
+pub(crate) fn check_place(path: &Path) -> Result<(), BenchError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => {
+            let found = std::fs::OpenOptions::new().append(true).open(path);
+            found.map(drop).at("write a report", path)
+        }
+        Ok(_) => {
+            Err(io::ErrorKind::InvalidInput.into()).at("put a report in place of no file", path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::File::create_new(path).at("write a report", path)?;
+            std::fs::remove_file(path).at("write a report", path)
+        }
+        Err(error) => Err(error).at("look at", path),
+    }
+}
 
 /// One measurement.
 #[derive(Debug, Clone, Serialize)]
@@ -219,7 +239,9 @@ impl Results {
         let cost =
             |figure: &dyn Fn(&Cost) -> f64| of(&|r| Some(figure(&r.cost))).unwrap_or(f64::NAN);
         let measured = |name: &&str| self.ratios(step, congestion, name, name).is_some();
-        let reference = REFERENCES.into_iter().find(measured);
+        let compresses = tool.ends_with('z');
+        let references = if compresses { REFERENCES_COMPRESSING } else { REFERENCES };
+        let reference = references.into_iter().find(measured);
         let ratios = reference.and_then(|name| self.ratios(step, congestion, tool, name));
         let rtt_s = self.line.map(|line| line.rtt_s);
         let trips = of(&|r| Some(r.cost.line?.round_trips));
@@ -319,6 +341,32 @@ pub(crate) mod tests {
             held_against: 0,
             own_report: None,
         }
+    }
+
+    #[test]
+    fn a_report_takes_the_place_of_a_file_and_of_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "before").expect("written");
+        std::os::unix::fs::symlink(path("file"), path("link")).expect("linked");
+        for good in ["file", "new"] {
+            check_place(&path(good)).expect(good);
+        }
+        assert_eq!(std::fs::read(path("file")).expect("still there"), b"before");
+        assert!(!path("new").exists(), "only looked at");
+        for bad in [path("link"), path("none/new"), folder.path().into(), "/dev/full".into()] {
+            assert!(check_place(&bad).is_err(), "{}", bad.display());
+        }
+    }
+
+    #[test]
+    fn a_way_of_compressing_is_compared_with_one_that_compresses() {
+        let tools = ["farshore", "farshore-z", "rsync-ssh", "rsync-ssh-z"];
+        let records = tools.map(|tool| record("W7", tool, 1, 1.0, None)).to_vec();
+        let results = Results { records, ..Results::default() };
+        let references: Vec<_> = results.rows("W7", None).iter().map(|row| row.reference).collect();
+        let (plain, z) = (Some("rsync-ssh"), Some("rsync-ssh-z"));
+        assert_eq!(references, [plain, z, plain, z]);
     }
 
     #[test]

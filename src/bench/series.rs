@@ -20,9 +20,9 @@ use crate::bench::limits::{Demand, Parts, walk};
 use crate::bench::measure::cgroup::Account;
 use crate::bench::measure::netns::run_tool;
 use crate::bench::measure::{Site, sync_file_system};
-use crate::bench::options::SeriesArgs;
+use crate::bench::options::{SeriesArgs, WorkFs};
 use crate::bench::peer::{Adapter, Job, Peers, Tool};
-use crate::bench::report::{Results, Setting, json, plot, table};
+use crate::bench::report::{Results, Setting, check_place, json, plot, table};
 use crate::bench::rng::{round_to_u64, to_f64};
 use crate::bench::targets;
 use crate::bench::wan::LineConfig;
@@ -35,9 +35,19 @@ use network::Network;
 pub(crate) fn run_series(args: &SeriesArgs, out: &mut dyn Write) -> Result<(), BenchError> {
     let needs = BenchError::MissingOption { workload: "any", option: "--work" };
     let parent = args.work.as_ref().ok_or(needs)?;
+    let mut passes = passes(args);
+    check_rights(args, &passes)?;
     let adapters = args.adapter.iter().map(|file| Adapter::read(file).map(Arc::new));
     let adapters: Vec<Tool> =
         adapters.map(|adapter| adapter.map(Tool::Adapter)).collect::<Result<_, _>>()?;
+    let mut names: Vec<String> = adapters.iter().map(Tool::label).collect();
+    names.sort();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(BenchError::TwoOfAName { name: pair[0].clone() });
+    }
+    for path in args.json.iter().chain(&args.plot) {
+        check_place(path)?;
+    }
     let janitor = Janitor::start()?;
     let work = WorkFolder::create(parent, args.work_fs, args.work_gib, args.keep, &janitor)?;
     let account = Account::create(&janitor);
@@ -45,7 +55,6 @@ pub(crate) fn run_series(args: &SeriesArgs, out: &mut dyn Write) -> Result<(), B
     let mut results = Results { setting, scale: args.scale, ..Results::default() };
     results.setting.add("scale, seed", &format!("{}, {}", args.scale, args.seed));
     results.setting.add("cpu figures", account.describe());
-    let mut passes = passes(args);
     let versions = find_versions(args, &mut passes, &mut results.setting);
     results.setting.print(0, out)?;
     if !args.no_limits {
@@ -53,12 +62,24 @@ pub(crate) fn run_series(args: &SeriesArgs, out: &mut dyn Write) -> Result<(), B
         table::print_parts(&parts, out)?;
         results.parts = Some(parts);
     }
-    for pass in &passes {
-        let place = Place { root: &work.root, account: &account, janitor: &janitor };
-        run_pass(args, pass, &place, (&adapters, &versions), &mut results, out)?;
-    }
+    let place = Place { root: &work.root, account: &account, janitor: &janitor };
+    let mut run = |pass| run_pass(args, pass, &place, (&adapters, &versions), &mut results, out);
+    let ended = passes.iter().try_for_each(&mut run);
+    // What was measured before something went wrong is worth as much as ever.
     table::print_table(&results, out)?;
+    ended?;
     conclude(args, &results, out)
+}
+
+/// Before hours are spent: what needs root is not begun without.
+fn check_rights(args: &SeriesArgs, passes: &[Pass]) -> Result<(), BenchError> {
+    let what = match args.work_fs {
+        _ if rustix::process::geteuid().is_root() => return Ok(()),
+        _ if passes.iter().any(|pass| pass.line.is_some()) => "the emulated line",
+        WorkFs::Host => return Ok(()),
+        WorkFs::Tmpfs | WorkFs::Xfs | WorkFs::Ext4 => "--work-fs with a mount of its own",
+    };
+    Err(BenchError::NeedsRoot { what })
 }
 
 /// Writes what was asked for, and judges.
@@ -71,14 +92,20 @@ fn conclude(args: &SeriesArgs, results: &Results, out: &mut dyn Write) -> Result
         let date = format!("scale {}, {} runs each", args.scale, args.runs);
         plot::write(path, &verdicts, &date)?;
     }
-    if !args.targets && !args.table {
-        return Ok(());
+    let missed = match args.targets || args.table {
+        true => table::print_verdicts(&verdicts, args.scale, out)?,
+        false => 0,
+    };
+    if results.records.is_empty() {
+        return Err(BenchError::NothingMeasured);
     }
-    match table::print_verdicts(&verdicts, args.scale, out)? {
-        0 => Ok(()),
+    let ours = results.records.iter().filter(|record| record.tool.starts_with("farshore"));
+    match (ours.filter(|record| !record.is_good()).count(), missed) {
+        (0, 0) => Ok(()),
         // Shown, but asked of the full workloads alone.
-        _ if !table::is_full(args.scale) => Ok(()),
-        count => Err(BenchError::Missed { count }),
+        (0, _) if !table::is_full(args.scale) => Ok(()),
+        (0, count) => Err(BenchError::Missed { count }),
+        (count, _) => Err(BenchError::Spoilt { count }),
     }
 }
 
@@ -284,6 +311,7 @@ impl Series<'_, '_> {
             sync_file_system(&source)?;
             let demand = self.demand(*workload, &source, facts)?;
             let tools = self.tools(*workload)?;
+            self.say_left_out(*workload, &tools, &jobs)?;
             // What changes nothing can be run again on the same target.
             let repeats = if is_repeated(chain) { self.args.runs } else { 1 };
             let mut spoilt = vec![false; jobs.len()];
@@ -345,6 +373,25 @@ impl Series<'_, '_> {
             }
         }
         Ok(jobs)
+    }
+
+    /// Names the tools that have nothing to show on a step, and why.
+    fn say_left_out(
+        &mut self,
+        workload: Workload,
+        tools: &[Tool],
+        jobs: &[(Tool, u32, Job)],
+    ) -> Result<(), BenchError> {
+        let once = self.adapters.iter().filter(|tool| !tool.is_incremental());
+        let once = once.map(|tool| (tool, "it brings no older target up to date"));
+        let spoilt = tools.iter().filter(|tool| jobs.iter().all(|(of, ..)| of != *tool));
+        let spoilt = spoilt.map(|tool| (tool, "none of its targets was good before"));
+        for (tool, why) in once.chain(spoilt) {
+            let (step, tool) = (workload.label(), tool.label());
+            writeln!(self.out, "  {step} {tool}: left out, {why}")
+                .at("print", Path::new("the progress"))?;
+        }
+        Ok(())
     }
 
     /// What the step asks of the parts of the machine.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: compares kind, mode, owner, group, time (ns, also of folders and links), link target,
 //! device number, extended attributes (ACLs are among them), which names are one file (hard links),
-//! and every byte of every file. Skips only `.farshore` at the top. Refuses to guess: what cannot be
+//! and every byte of every file. Skips only `.farshore` at the top of either. Refuses to guess: what cannot be
 //! read is an error, not a difference. Sizes on disk (holes) are not compared.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,10 @@ impl Comparison {
         self.differences += 1;
         *self.by_fact.entry(fact).or_default() += 1;
         if self.listed.len() < LISTED_MAX {
-            self.listed.push(format!("{}: {what}", path.display()));
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            // Names are anybody's: none of them is to write to a terminal.
+            let name = path.to_string_lossy().escape_debug().to_string();
+            self.listed.push(format!("{name}: {what}"));
         }
     }
 }
@@ -88,7 +91,7 @@ pub fn compare_trees(a: &Path, b: &Path) -> Result<Comparison, BenchError> {
     let mut contents = Vec::new();
     for (name, entry) in &left {
         match right.get(name) {
-            None => found.add(name, Fact::Entry, "missing"),
+            None => found.add(name, Fact::Entry, "only in the first tree"),
             Some(other) => {
                 for (fact, what) in differing_facts(entry, other) {
                     found.add(name, fact, &what);
@@ -102,7 +105,7 @@ pub fn compare_trees(a: &Path, b: &Path) -> Result<Comparison, BenchError> {
         }
     }
     for name in right.keys().filter(|name| !left.contains_key(*name)) {
-        found.add(name, Fact::Entry, "too many");
+        found.add(name, Fact::Entry, "only in the second tree");
     }
     for (name, bytes) in compare_contents(a, b, &contents)? {
         match bytes {
@@ -192,14 +195,18 @@ fn read_xattrs(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, BenchError> {
     Ok(xattrs)
 }
 
-/// Gives every name of a file with several names the first of them.
+/// Gives every name of a file with several names in the tree the first of them.
 fn name_hard_links(tree: &mut Tree) {
-    let mut first: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
-    for (name, entry) in tree.iter_mut() {
-        if !entry.meta.is_dir() && entry.meta.nlink() > 1 {
-            let key = (entry.meta.dev(), entry.meta.ino());
-            entry.first_name = Some(first.entry(key).or_insert_with(|| name.clone()).clone());
-        }
+    let key = |entry: &Entry| (entry.meta.dev(), entry.meta.ino());
+    let has_others = |entry: &Entry| !entry.meta.is_dir() && entry.meta.nlink() > 1;
+    let mut first: BTreeMap<(u64, u64), (PathBuf, u64)> = BTreeMap::new();
+    for (name, entry) in tree.iter().filter(|(_, entry)| has_others(entry)) {
+        first.entry(key(entry)).or_insert_with(|| (name.clone(), 0)).1 += 1;
+    }
+    // Names elsewhere are nothing of this tree.
+    first.retain(|_, (_, names)| *names > 1);
+    for entry in tree.values_mut().filter(|entry| has_others(entry)) {
+        entry.first_name = first.get(&key(entry)).map(|(name, _)| name.clone());
     }
 }
 
@@ -347,11 +354,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_elsewhere_is_nothing_of_the_tree_and_a_name_writes_nothing_to_a_terminal() {
+        let none = found_after(|b| {
+            fs::hard_link(b.join("f"), b.with_extension("elsewhere")).expect("a name outside");
+        });
+        assert_eq!(none, Vec::<String>::new());
+        let odd = found_after(|b| {
+            fs::write(b.join("\u{1b}[31m\n"), b"").expect("write");
+            still(b);
+        });
+        assert_eq!(odd, ["\\u{1b}[31m\\n: only in the second tree"]);
+    }
+
+    #[test]
     fn each_kind_of_difference_is_found() {
         type Change = fn(&Path);
         let cases: [(&str, Change); 9] = [
-            ("f: missing", |b| fs::remove_file(b.join("f")).expect("remove")),
-            ("x: too many", |b| fs::write(b.join("x"), b"").expect("write")),
+            ("f: only in the first tree", |b| fs::remove_file(b.join("f")).expect("remove")),
+            ("x: only in the second tree", |b| fs::write(b.join("x"), b"").expect("write")),
             ("f: content differs", |b| {
                 let mut bytes = vec![7u8; 300_000];
                 bytes[299_999] = 8;

@@ -35,6 +35,16 @@ pub(crate) struct Facts {
     pub(crate) renamed: u64,
 }
 
+impl std::fmt::Display for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { files_written, bytes_written, removed, renamed } = self;
+        write!(
+            f,
+            "{files_written} files written, {bytes_written} bytes, {removed} removed, {renamed} renamed"
+        )
+    }
+}
+
 /// Mode, owner and time of an entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {

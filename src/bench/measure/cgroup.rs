@@ -50,6 +50,12 @@ impl Account {
         self.group.as_ref().map(|group| group.join("cgroup.procs"))
     }
 
+    /// Counts a process that runs already, and what it starts from now on.
+    pub(crate) fn adopt(&self, pid: u32) {
+        // One that is gone has nothing to be counted.
+        self.procs_file().map(|file| std::fs::write(file, pid.to_string()).ok());
+    }
+
     /// How CPU time is found.
     pub(crate) fn describe(&self) -> &'static str {
         if self.group.is_some() { "cgroup v2" } else { "/proc (10 ms)" }

@@ -56,7 +56,8 @@ pub(crate) fn print_table(results: &Results, out: &mut dyn Write) -> Result<(), 
     }
     writeln!(
         out,
-        "x rsync: times as fast as rsync-ssh (or rsync-ssh-z), median over pairs of runs; x +sync: each with its sync -f;\n\
+        "x rsync: times as fast as rsync-ssh (as rsync-ssh-z for tools that compress, and where that alone ran), median over \
+         pairs of runs; x +sync: each with its sync -f;\n\
          near, far: peak memory of the processes at the two ends, far 0 where one process is both;\n\
          limit: what the parts of this machine would take without a gap (docs/benchmarking.md); share: limit by \
          wall time, 1 is as good as the machine"
@@ -118,8 +119,8 @@ pub(crate) fn print_verdicts(
     let what = Path::new("the verdicts");
     writeln!(out, "\ntargets").at("print", what)?;
     if !is_full(scale) {
-        let note = "(the workloads are not of full size: the targets are not meant for them, and a FAIL \
-                    is no error)";
+        let note = "(the workloads are not of full size: the targets are not meant for them, a FAIL \
+                    is no error, and a PASS says nothing: a tool's start weighs more)";
         writeln!(out, "{note}").at("print", what)?;
     }
     for verdict in verdicts {
@@ -136,7 +137,8 @@ pub(crate) fn print_verdicts(
         let (tool, asked, bound) = (verdict.tool, &verdict.asked, shortly(verdict.bound));
         let note =
             if verdict.note.is_empty() { String::new() } else { format!(" ({})", verdict.note) };
-        writeln!(out, "{outcome} {name:9} {tool:14} {asked}: {found}, asked {bound}{note}")
+        let side = if verdict.at_least { "at least" } else { "at most" };
+        writeln!(out, "{outcome} {name:9} {tool:14} {asked}: {found}, asked {side} {bound}{note}")
             .at("print", what)?;
     }
     Ok(verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Fail).count())

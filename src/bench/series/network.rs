@@ -105,18 +105,11 @@ impl Network {
             Self::Line(wan) => wan,
         };
         let (asked, probe) = (wan.config, wan.probe()?);
-        let udp = probe.udp_mbit.map_or("not measured".to_owned(), |mbit| format!("{mbit:.1}"));
         setting.add(
             "line",
             &format!(
-                "asked: {:?}, {} bit/s, loss {}; measured: round trip {:.1} ms (95 %: {:.1}), one TCP \
-                 stream {:.0} Mbit/s, full datagrams {udp} Mbit/s of payload",
-                asked.rtt,
-                asked.rate_bits,
-                asked.loss,
-                probe.rtt_ms,
-                probe.rtt_p95_ms,
-                probe.tcp_mbit,
+                "asked: {:?}, {} bit/s, loss {}; measured: {probe}",
+                asked.rtt, asked.rate_bits, asked.loss,
             ),
         );
         let rate = |mbit: f64| {
@@ -130,7 +123,7 @@ impl Network {
     pub(super) fn print_counts(&self, out: &mut dyn Write) -> Result<(), BenchError> {
         let Self::Line(wan) = self else { return Ok(()) };
         let (there, back) = wan.counts();
-        writeln!(out, "line, there: {there:?}\nline, back:  {back:?}")
+        writeln!(out, "line, there: {there}\nline, back:  {back}")
             .at("print", Path::new("the report"))
     }
 }

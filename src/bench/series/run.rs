@@ -8,6 +8,7 @@ use std::process::ExitStatus;
 
 use super::Series;
 use crate::bench::generate::Facts;
+use crate::bench::limits::walk::{Walk, walk};
 use crate::bench::limits::{self, Demand, Limit};
 use crate::bench::measure::Cost;
 use crate::bench::peer::{Job, Peers, Server, Tool};
@@ -54,6 +55,10 @@ impl Series<'_, '_> {
         let good = record.is_good();
         self.say_record(&record)?;
         self.results.records.push(record);
+        let is_known = demand.walk_one.entries > 0;
+        if is_known && !same_tree(&walk(&job.source, 1)?, &demand.walk_one) {
+            return Err(BenchError::SourceChanged { tool: tool.label(), run });
+        }
         Ok(good)
     }
 
@@ -89,12 +94,7 @@ impl Series<'_, '_> {
         what: &str,
         facts: Facts,
     ) -> Result<(), BenchError> {
-        writeln!(
-            self.out,
-            "{name} {what}: {} files written, {} bytes, {} removed, {} renamed",
-            facts.files_written, facts.bytes_written, facts.removed, facts.renamed
-        )
-        .at("print", Path::new("the progress"))
+        writeln!(self.out, "{name} {what}: {facts}").at("print", Path::new("the progress"))
     }
 
     fn say_record(&mut self, record: &Record) -> Result<(), BenchError> {
@@ -116,6 +116,11 @@ impl Series<'_, '_> {
         writeln!(self.out, "  {step} {tool} run {run}: {wall:.3} s, {synced:.3} s synced; {tail}")
             .at("print", what)
     }
+}
+
+/// Whether two walks found as much, as far as a walk tells.
+fn same_tree(a: &Walk, b: &Walk) -> bool {
+    (a.entries, a.files, a.bytes) == (b.entries, b.files, b.bytes)
 }
 
 /// What comparing the trees came to, or why it could not be done: the run has failed then.

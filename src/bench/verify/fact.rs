@@ -53,6 +53,20 @@ impl Fact {
         ("xattrs", Self::Xattrs),
     ];
 
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Kind => "kind",
+            Self::Content => "content",
+            Self::LinkTarget => "link-target",
+            claimable => {
+                let found = Self::CLAIMABLE.iter().find(|(_, fact)| *fact == claimable);
+                found.map_or("", |(word, _)| *word)
+            }
+        }
+    }
+
     /// The fact that a word of a claim names.
     pub(crate) fn of_word(word: &str) -> Option<Self> {
         Self::CLAIMABLE.iter().find(|(name, _)| *name == word).map(|(_, fact)| *fact)

@@ -45,6 +45,16 @@ pub(crate) struct LinkCounts {
     pub(crate) dropped: u64,
 }
 
+impl std::fmt::Display for LinkCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { passed, passed_bytes, lost, dropped } = self;
+        write!(
+            f,
+            "{passed} packets of {passed_bytes} bytes, {lost} lost, {dropped} dropped at a full queue"
+        )
+    }
+}
+
 impl LinkCounts {
     /// What passed since `before`.
     pub(crate) fn since(self, before: Self) -> Self {

@@ -30,6 +30,17 @@ pub(crate) struct Probe {
     pub(crate) udp_mbit: Option<f64>,
 }
 
+impl std::fmt::Display for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let udp = self.udp_mbit.map_or("not measured".to_owned(), |mbit| format!("{mbit:.1}"));
+        write!(
+            f,
+            "round trip {:.1} ms (95 %: {:.1}), one TCP stream {:.0} Mbit/s, full datagrams {udp} Mbit/s of payload",
+            self.rtt_ms, self.rtt_p95_ms, self.tcp_mbit
+        )
+    }
+}
+
 impl Wan {
     /// Measures the line itself: round trips of small packets, and one TCP stream.
     pub(crate) fn probe(&self) -> Result<Probe, BenchError> {
