@@ -96,7 +96,7 @@ fn run_wan(args: &WanArgs, out: &mut dyn Write) -> Result<(), BenchError> {
         return Err(BenchError::Io { step: "find the program", path: program.into(), source });
     }
     let janitor = Janitor::start()?;
-    // What the two commands start ends with them, and with us.
+    // What the two commands start ends with them and with us, where there are control groups.
     let account = Account::create(&janitor);
     let wan = Wan::start(args.line.plain(args.seed), &janitor)?;
     if let Some(control) = &args.congestion {

@@ -347,7 +347,7 @@ impl<'g> FrameWriter<'g> {
         let start = Instant::now();
         self.profile.time(Stage::Send, || self.streams.frame(Bytes::from(sent)))?;
         if std::mem::take(&mut self.yields) {
-            self.streams.goes_last();
+            self.streams.yields();
         }
         let end = Instant::now();
         self.gauge.sent(len, end.saturating_duration_since(start), end);

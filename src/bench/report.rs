@@ -25,6 +25,7 @@ use crate::bench::{BenchError, Context};
 /// The tools the others are compared with in the table: the first of them that was measured; for those that
 /// compress by their name the last.
 const REFERENCES: [&str; 2] = ["rsync-ssh", "rsync-ssh-z"];
+const COMPRESSING: [&str; 3] = ["farshore-z", "rsync-ssh-z", "rsync-ssh-4z"];
 const REFERENCES_COMPRESSING: [&str; 2] = ["rsync-ssh-z", "rsync-ssh"];
 
 /// Whether a report can be written there: into a folder that takes one, or in place of a file that is one by itself.
@@ -239,7 +240,7 @@ impl Results {
         let cost =
             |figure: &dyn Fn(&Cost) -> f64| of(&|r| Some(figure(&r.cost))).unwrap_or(f64::NAN);
         let measured = |name: &&str| self.ratios(step, congestion, name, name).is_some();
-        let compresses = tool.ends_with('z');
+        let compresses = COMPRESSING.contains(&tool);
         let references = if compresses { REFERENCES_COMPRESSING } else { REFERENCES };
         let reference = references.into_iter().find(measured);
         let ratios = reference.and_then(|name| self.ratios(step, congestion, tool, name));

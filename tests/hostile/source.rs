@@ -10,14 +10,15 @@ use farshore_core::delta::Signing;
 use farshore_core::digest::RootDigest;
 use farshore_core::entry::{Entry, EntryDigest, Metadata, Timestamp, Xattrs};
 use farshore_core::path::RelPath;
+use farshore_core::policy::PolicySet;
 use farshore_core::recipe::{ChunkId, Extent, FileDigest, Recipe};
 use farshore_core::recovery_point::{Epoch, RecoveryPoint};
 use farshore_engine::deadline::within;
-use farshore_proto::batch::{BatchHeader, FrameHeader, Stripe};
+use farshore_proto::batch::{BatchHeader, Deal, FrameHeader, PIECE_BYTES, Stripe};
 use farshore_proto::close::CloseCode;
 use farshore_proto::link::Link;
 use farshore_proto::message::{
-    Answer, Message, PROTOCOL_VERSION, Query, Receipt, Sign, StoreId, Welcome,
+    Answer, Message, PIECES_VERSION, PROTOCOL_VERSION, Query, Receipt, Sign, StoreId, Welcome,
 };
 use farshore_proto::op::{Op, Piece};
 use farshore_transport::{KeySet, QuicLink, SiteKey, TransportConfig, dial};
@@ -163,6 +164,13 @@ fn striped(a: &Attack, index: u8, of: u8, frames: usize) -> Vec<u8> {
     let stripe = Stripe { index, of };
     let header = BatchHeader { stripe, ..BatchHeader::of(a.next(), Epoch(0)) };
     [header.to_bytes(), frame(&[]).repeat(frames)].concat()
+}
+
+/// One of two streams that pieces are dealt to.
+fn dealt(a: &Attack, index: u8, bytes: &[u8]) -> Vec<u8> {
+    let stripe = Stripe { index, of: 2 };
+    let header = BatchHeader { stripe, deal: Deal::Pieces, ..BatchHeader::of(a.next(), Epoch(0)) };
+    [&header.to_bytes()[..], bytes].concat()
 }
 
 pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
@@ -1126,6 +1134,44 @@ fn policies_that_are_none_or_come_at_the_wrong_time_end_the_session() {
     let attack = Attack::speaking(2, &site, &server);
     raw_control(&attack.link, begun);
     assert_eq!(attack.outcome(), Ended, "version 2 knows of none");
+    assert_sound(&site, &mut server, MEMORY);
+    honest(&site, &server);
+}
+
+#[test]
+fn pieces_that_are_dealt_wrongly_end_the_session() {
+    type Case = (&'static str, u16, fn(&Attack));
+    const CASES: [Case; 5] = [
+        ("in the version before", PIECES_VERSION - 1, |a| {
+            a.stream(dealt(a, 0, &frame(&closed(&[]))), true);
+            a.stream(dealt(a, 1, &[]), true);
+        }),
+        ("they end early", PIECES_VERSION, |a| {
+            a.stream(dealt(a, 0, &[0; PIECE_BYTES]), true);
+            a.stream(dealt(a, 1, &[]), true);
+        }),
+        ("a stripe of frames beside one of pieces", PIECES_VERSION, |a| {
+            a.stream(dealt(a, 0, &frame(&closed(&[]))), true);
+            a.stream(striped(a, 1, 2, 0), true);
+        }),
+        ("one goes on where another ended", PIECES_VERSION, |a| {
+            a.stream(dealt(a, 0, &frame(&[])), true);
+            a.stream(dealt(a, 1, &frame(&[])), true);
+        }),
+        ("a frame that is longer than there is", PIECES_VERSION, |a| {
+            a.stream(dealt(a, 0, &raw_frame(&[0; 100], 1 << 20, 1)), true);
+            a.stream(dealt(a, 1, &[0; 100]), true);
+        }),
+    ];
+    let site = site();
+    let mut server = site.serve(0);
+    expect(&site.remote(server.port(), &[]), 0, &[]);
+    for (name, version, case) in CASES {
+        let attack = Attack::speaking(version, &site, &server);
+        say(&attack.link, &Message::Policies(PolicySet::default()));
+        case(&attack);
+        assert_eq!(attack.outcome(), Ended, "{name}");
+    }
     assert_sound(&site, &mut server, MEMORY);
     honest(&site, &server);
 }

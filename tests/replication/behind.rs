@@ -183,8 +183,8 @@ impl BulkSend for Noted {
         self.stream.write(chunk)
     }
 
-    fn set_rank(&mut self, rank: u32) {
-        self.stream.set_rank(rank);
+    fn yields(&mut self) {
+        self.stream.yields();
     }
 
     fn finish(self: Box<Self>) -> Result<(), LinkError> {

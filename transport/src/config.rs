@@ -25,6 +25,9 @@ const DISCOVERY_STEP_BYTES: u16 = 128;
 const DISCOVERY_INTERVAL: Duration = Duration::from_millis(50);
 /// Within this machine no device can have shrunk: what looked so was an overflowing buffer.
 const LOCAL_BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(1);
+/// What quinn-proto counts besides for each QUIC datagram that it keeps; one beyond its buffer with that ends the
+/// connection, although without it the peer was told that it fits.
+const DATAGRAM_BOOKKEEPING_BYTES: usize = 64;
 /// Payload of a 9,000-byte Ethernet frame, headers and a tunnel's share taken off.
 const DATAGRAM_BYTES_JUMBO: u16 = 8_952;
 
@@ -189,6 +192,13 @@ impl TransportConfig {
         }
     }
 
+    /// Room for QUIC datagrams of the peer, which nobody reads: they are sent for their answers. The newest that fit
+    /// are kept. None where no bulk will come.
+    fn datagram_buffer_bytes(&self) -> Option<usize> {
+        let largest = usize::from(self.datagram_receive_bytes());
+        (self.bulk_streams_max > 0).then_some(largest + DATAGRAM_BOOKKEEPING_BYTES)
+    }
+
     /// The same settings in quinn's terms. `bidi_streams` is 1 where the peer opens the control
     /// stream and 0 where it does not. They are for one connection, the one `closing` and `gate`
     /// belong to.
@@ -215,8 +225,7 @@ impl TransportConfig {
             .send_window(u64::from(self.send_window_bytes))
             .max_idle_timeout(Some(idle(self.idle_timeout)))
             .keep_alive_interval(Some(self.keep_alive_interval.min(self.idle_timeout / 3)))
-            // Nobody reads them: they are sent for their answers. So one is kept, until the next comes.
-            .datagram_receive_buffer_size(Some(usize::from(self.datagram_receive_bytes())))
+            .datagram_receive_buffer_size(self.datagram_buffer_bytes())
             .congestion_controller_factory(congestion::factory(
                 self.congestion,
                 closing.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what the kernel says about the route bounds every datagram; a path that never leaves
 //! this machine uses its full size from the first packet and is not probed at all; on any other path
-//! nothing larger than what the peer acknowledged is sent before bulk data flows, and then at most
+//! nothing larger than what the peer acknowledged is sent before bulk data flows or is announced by a train, and then at most
 //! [`PROBES_MAX`] probes per [`REPROBE_AFTER`]. It refuses probes by not sending them: to QUIC they
 //! are lost probes, which it never takes for congestion. Nothing survives a crash.
 
@@ -122,7 +122,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct Budget {
     probes_left: u32,
-    /// When probes were last granted; never before the first bulk stream.
+    /// When probes were last granted; never before bulk begins.
     granted_at: Option<Instant>,
 }
 
@@ -137,7 +137,7 @@ impl Gate {
         })
     }
 
-    /// A bulk stream is opened at this end.
+    /// A bulk stream is opened at this end, or a train leaves ahead of it.
     pub(crate) fn bulk_begins(&self) {
         self.has_bulk.store(true, Ordering::Relaxed);
         let mut budget = lock(&self.budget);
@@ -146,7 +146,7 @@ impl Gate {
         }
     }
 
-    /// Whether a bulk stream was opened at this end.
+    /// Whether bulk has begun at this end.
     pub(crate) fn has_bulk(&self) -> bool {
         self.has_bulk.load(Ordering::Relaxed)
     }
@@ -244,7 +244,13 @@ pub(crate) struct GatePass {
 }
 
 impl GatePass {
-    /// A bulk stream to the peer, now at this address, is opened at this end.
+    /// Whether bulk has begun.
+    pub(crate) fn has_bulk(&self) -> bool {
+        self.gate.has_bulk()
+    }
+
+    /// A bulk stream to the peer, now at this address, is opened at this end, or what is sent in its place to learn of
+    /// the line.
     pub(crate) fn bulk_begins(&mut self, peer: SocketAddr) {
         if name(peer) != name(self.peer) {
             *self = self.gates.set(peer, &self.gate);

@@ -286,14 +286,18 @@ impl Link for QuicLink {
         let shared = &*self.0;
         // A peer of before takes none.
         let Some(size) = shared.connection.max_datagram_size() else { return };
-        if !shared.sends_trains || lock(&shared.pacer).is_some() {
+        // On a connection that carried bulk one has left.
+        let has_left = lock(&shared.gate).has_bulk();
+        if !shared.sends_trains || has_left || lock(&shared.pacer).is_some() {
             return;
         }
-        lock(&shared.gate).bulk_begins(shared.connection.remote_address());
-        let connection = shared.connection.clone();
+        let (weak, connection) = (self.weak(), shared.connection.clone());
         let wanted = congestion::TRAIN_DATAGRAMS * u64::from(self.datagram_bytes());
         drop(shared.net.handle.spawn(async move {
             sleep(TRAIN_DELAY).await;
+            let Some(link) = weak.upgrade() else { return };
+            // From here on what is sent is bulk, to whom it may concern.
+            lock(&link.0.gate).bulk_begins(connection.remote_address());
             let nothing = Bytes::from(vec![0; size]);
             for _ in 0..wanted.div_ceil(size.max(1) as u64) {
                 // The path may have shrunk, or the link be closed: then bulk itself is the train, if any comes.

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use farshore_proto::link::{BulkReceive, BulkSend, LAST_RANK, LinkError, ReadSome};
+use farshore_proto::link::{BulkReceive, BulkSend, LinkError, ReadSome};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::{runtime::Handle, time::timeout};
 
@@ -24,6 +24,9 @@ const COPIED_MESSAGE_BYTES_MAX: usize = 16 << 10;
 const MESSAGE_BYTES_FIRST: usize = 64 << 10;
 /// Code of a stream given up; it means nothing but that.
 const ABANDONED: VarInt = VarInt::from_u32(1);
+
+/// The priority of a stream that goes behind all others, which have 0.
+const BEHIND: i32 = -1;
 
 /// The sending end of a bulk stream of a [`crate::QuicLink`].
 pub(crate) struct QuicBulkSend {
@@ -51,10 +54,9 @@ impl BulkSend for QuicBulkSend {
         Ok(())
     }
 
-    fn set_rank(&mut self, rank: u32) {
+    fn yields(&mut self) {
         // Fails only for a stream that is over, and the next write says so.
-        let ranked = self.stream.set_priority(priority_of(rank)).is_ok();
-        self.behind = ranked && rank == LAST_RANK;
+        self.behind = self.stream.set_priority(BEHIND).is_ok();
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), LinkError> {
@@ -73,11 +75,6 @@ impl Drop for QuicBulkSend {
             drop(self.stream.reset(ABANDONED));
         }
     }
-}
-
-/// QUIC knows half as many ranks: the upper half is one.
-fn priority_of(rank: u32) -> i32 {
-    -i32::try_from(rank).unwrap_or(i32::MAX)
 }
 
 /// Writes all of `chunks`, blocking for flow control.
@@ -249,20 +246,5 @@ fn read_error(step: &'static str, error: &ReadError) -> LinkError {
         ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
             LostCause::Finished.during(step)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LAST_RANK, priority_of};
-
-    #[test]
-    fn lower_ranks_go_first_and_none_before_a_stream_without() {
-        let ranks = [0, 1, 2, 1_000_000, i32::MAX as u32 - 1, LAST_RANK];
-        let priorities = ranks.map(priority_of);
-        assert!(priorities.is_sorted_by(|a, b| a > b), "{priorities:?}");
-        // What a stream has whose priority nobody set.
-        assert_eq!(priorities[0], 0);
-        assert_eq!(priority_of(1 << 31), priority_of(LAST_RANK));
     }
 }

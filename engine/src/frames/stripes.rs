@@ -18,7 +18,7 @@ use bytes::Bytes;
 use farshore_proto::batch::{
     BATCH_HEADER_LEN, BatchHeader, Deal, PIECE_BYTES, STRIPES_MAX, Stripe,
 };
-use farshore_proto::link::{BulkReceive, BulkSend, LAST_RANK, Link, LinkError, ReadSome};
+use farshore_proto::link::{BulkReceive, BulkSend, Link, LinkError, ReadSome};
 
 use super::FrameError;
 
@@ -73,14 +73,14 @@ impl Turn {
     /// How many of `len` bytes of a frame the stream that is due takes.
     fn takes(&self, len: usize) -> usize {
         match self.deal {
-            Deal::Frames => len,
-            Deal::Pieces => len.min(self.left),
+            Deal::Pieces if self.of > 1 => len.min(self.left),
+            _ => len,
         }
     }
 
     /// It took so many, at most as many as it takes.
     fn took(&mut self, len: usize) {
-        if self.deal == Deal::Frames {
+        if self.deal == Deal::Frames || self.of == 1 {
             return;
         }
         self.left -= len;
@@ -111,8 +111,7 @@ pub(super) struct StripedSend {
 
 impl StripedSend {
     /// Opens `of` streams and begins each. No other stream may be opened meanwhile: the reader takes
-    /// them as they come. What follows the headers goes behind earlier batches, so that these are whole, and
-    /// applied, while later ones are under way; the headers do not: who accepts streams waits for each to begin.
+    /// them as they come.
     pub(super) fn open(link: &dyn Link, header: BatchHeader, of: u8) -> Result<Self, LinkError> {
         let of = of.clamp(1, STRIPES_MAX);
         let header = BatchHeader { stripe: Stripe { index: 0, of }, ..header };
@@ -124,9 +123,6 @@ impl StripedSend {
             let bytes = header.to_bytes();
             header_bytes += bytes.len() as u64;
             stream.write(Bytes::from(bytes))?;
-            if !header.ahead {
-                stream.set_rank(rank_of(header.batch));
-            }
             streams.push(stream);
         }
         Ok(Self { streams, turn: Turn::of(&header), header_bytes })
@@ -150,18 +146,13 @@ impl StripedSend {
     }
 
     /// Goes behind all other streams from now on.
-    pub(super) fn goes_last(&mut self) {
-        self.streams.iter_mut().for_each(|stream| stream.set_rank(LAST_RANK));
+    pub(super) fn yields(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.yields());
     }
 
     pub(super) fn finish(self) -> Result<(), LinkError> {
         self.streams.into_iter().try_for_each(BulkSend::finish)
     }
-}
-
-/// Earlier batches go first, and all of them before what goes last.
-fn rank_of(batch: u64) -> u32 {
-    u32::try_from(batch).map_or(LAST_RANK - 1, |batch| batch.min(LAST_RANK - 1))
 }
 
 /// The receiving ends of one batch.

@@ -40,7 +40,7 @@ impl Series<'_, '_> {
         };
         let claims = Peers::claims(tool);
         let own_report = last_line(&log).and_then(|line| serde_json::from_str(&line).ok());
-        let record = Record {
+        let mut record = Record {
             step: step.to_owned(),
             tool: tool.label(),
             run,
@@ -52,14 +52,18 @@ impl Series<'_, '_> {
             comparison,
             own_report: own_report.filter(serde_json::Value::is_object),
         };
+        let is_known = demand.walk_one.entries > 0;
+        let spoilt = is_known && !same_tree(&walk(&job.source, 1)?, &demand.walk_one);
+        if spoilt {
+            record.failure = Some("it changed its source".to_owned());
+        }
         let good = record.is_good();
         self.say_record(&record)?;
         self.results.records.push(record);
-        let is_known = demand.walk_one.entries > 0;
-        if is_known && !same_tree(&walk(&job.source, 1)?, &demand.walk_one) {
-            return Err(BenchError::SourceChanged { tool: tool.label(), run });
+        match spoilt {
+            true => Err(BenchError::SourceChanged { tool: tool.label(), run }),
+            false => Ok(good),
         }
-        Ok(good)
     }
 
     fn limit(&self, step: &str, tool: &Tool, cost: &Cost, demand: &Demand) -> Option<Limit> {

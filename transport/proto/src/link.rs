@@ -99,9 +99,6 @@ pub trait Link: Send + Sync {
     fn stats(&self) -> LinkStats;
 }
 
-/// The rank behind all others, see [`BulkSend::set_rank`].
-pub const LAST_RANK: u32 = u32::MAX;
-
 /// The sending end of a bulk stream. Dropped without [`BulkSend::finish`] it resets the stream, and
 /// the peer's read fails.
 pub trait BulkSend: Send {
@@ -110,9 +107,9 @@ pub trait BulkSend: Send {
     /// # Errors
     /// [`LinkError`] when the connection is gone or the peer stopped the stream.
     fn write(&mut self, chunk: Bytes) -> Result<(), LinkError>;
-    /// What is written from now on goes behind what streams of lower ranks have to send, where the link can tell
-    /// them apart. A stream begins with rank 0.
-    fn set_rank(&mut self, _rank: u32) {}
+    /// What is written from now on goes behind what other streams have to send, where the link can tell
+    /// them apart.
+    fn yields(&mut self) {}
     /// Ends the stream; everything written still arrives.
     ///
     /// # Errors

@@ -14,9 +14,9 @@ use super::*;
 use crate::frames::{Compression, FrameReader, FrameWriter, LineGauge};
 use crate::profile::Profile;
 
-/// What was written to each stream, whether it was finished, and its rank with the length it had then.
+/// What was written to each stream, whether it was finished, and how often something was written to any.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<(Vec<u8>, bool)>>>, Arc<Mutex<Vec<(u32, usize)>>>);
+struct Sent(Arc<Mutex<Vec<(Vec<u8>, bool)>>>, Arc<Mutex<usize>>);
 
 impl Sent {
     fn streams(&self) -> Vec<Vec<u8>> {
@@ -30,13 +30,9 @@ struct End(Sent, usize);
 
 impl BulkSend for End {
     fn write(&mut self, chunk: Bytes) -> Result<(), LinkError> {
+        *self.0.1.lock().expect("lock") += 1;
         self.0.0.lock().expect("lock")[self.1].0.extend_from_slice(&chunk);
         Ok(())
-    }
-
-    fn set_rank(&mut self, rank: u32) {
-        let written = self.0.0.lock().expect("lock")[self.1].0.len();
-        self.0.1.lock().expect("lock").push((rank, written));
     }
 
     fn finish(self: Box<Self>) -> Result<(), LinkError> {
@@ -229,30 +225,18 @@ fn pieces_that_are_missing_or_too_many_are_refused() {
     }
 }
 
-/// Earlier batches go first, content ahead of its cut behind all of them; how a stream begins waits for nobody.
+/// An only stream is written to a frame at a time, whatever is dealt where there are several.
 #[test]
-fn batches_are_sent_in_their_order() {
+fn an_only_stream_gets_whole_frames() {
+    let sent = Sent::default();
     let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
     let profile = Profile::default();
-    let mut ranks = Vec::new();
-    for batch in [1, 2, 70_000, 1 << 31, u64::MAX] {
-        let sent = Sent::default();
-        let header = BatchHeader::of(batch, Epoch(3));
-        FrameWriter::begin(&sent, header, 2, &gauge, &profile).expect("streams");
-        let set = sent.1.lock().expect("lock").clone();
-        assert_eq!(set.iter().map(|(_, written)| *written).collect::<Vec<_>>(), [22, 22]);
-        assert_eq!(set[0].0, set[1].0, "they go side by side");
-        ranks.push(set[0].0);
-    }
-    assert!(ranks.is_sorted() && ranks[0] > 0 && ranks.iter().all(|r| *r < LAST_RANK), "{ranks:?}");
-    assert!(ranks[..4].is_sorted_by(|a, b| a < b), "{ranks:?}");
-    let sent = Sent::default();
-    let header = BatchHeader::ahead(1, Epoch(3));
-    let mut writer = FrameWriter::begin_ahead(&sent, header, &gauge, &profile).expect("a stream");
-    assert!(sent.1.lock().expect("lock").is_empty(), "its beginning does not");
-    writer.op(&Op::Close { ops: 0 }).expect("written");
+    let mut writer =
+        FrameWriter::begin(&sent, header(Deal::Pieces), 1, &gauge, &profile).expect("a stream");
+    writer.op(&Op::Literal { bytes: &vec![7; 40 * PIECE_BYTES] }).expect("written");
     writer.flush().expect("sent");
-    assert_eq!(sent.1.lock().expect("lock")[0].0, LAST_RANK);
+    assert_eq!(*sent.1.lock().expect("lock"), 2, "the header, and a frame");
+    writer.finish().expect("finished");
 }
 
 #[test]

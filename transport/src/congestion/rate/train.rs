@@ -57,9 +57,13 @@ impl Train {
 
     /// The line is another one: what it told of the one before says nothing.
     pub(super) fn forget(&mut self) {
-        if let Self::Over { told, .. } = self {
-            *told = false;
-        }
+        *self = match *self {
+            Self::Waiting => Self::Waiting,
+            Self::Leaving { since, .. } => Self::Over { since, until: since, told: false },
+            Self::Left { since, until, .. } | Self::Over { since, until, .. } => {
+                Self::Over { since, until, told: false }
+            }
+        };
     }
 
     /// Whether what was sent then was part of it: it waited for itself.
