@@ -296,7 +296,7 @@ impl Link for QuicLink {
         drop(shared.net.handle.spawn(async move {
             sleep(TRAIN_DELAY).await;
             let Some(link) = weak.upgrade() else { return };
-            // From here on what is sent is bulk, to whom it may concern.
+            // What leaves from here on counts as bulk: larger datagrams may be tried, and the controller sees its train.
             lock(&link.0.gate).bulk_begins(connection.remote_address());
             let nothing = Bytes::from(vec![0; size]);
             for _ in 0..wanted.div_ceil(size.max(1) as u64) {

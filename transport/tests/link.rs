@@ -424,6 +424,12 @@ fn a_link_that_expects_bulk_sends_a_train_that_nobody_hears_of() {
                 thread::sleep(Duration::from_millis(1));
             }
         }
+        // One tells all there is to know.
+        let before = dialed.stats().sent_bytes;
+        dialed.expect_bulk();
+        thread::sleep(Duration::from_millis(20));
+        let more = dialed.stats().sent_bytes - before;
+        assert!(more < 64 * u64::from(dialed.datagram_bytes()) / 2, "{more} bytes more");
         // Either end hears the other as ever.
         for (from, to) in [(&dialed, &accepted), (&accepted, &dialed)] {
             from.send_control(Bytes::from_static(b"there?")).expect("send");

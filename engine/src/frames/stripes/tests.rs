@@ -178,20 +178,31 @@ fn frames_come_out_in_the_order_they_went_in() {
     assert!(most <= least.map(|len| len + PIECE_BYTES).as_ref(), "{lengths:?}");
 }
 
-/// However long a frame is, what comes first of it and what comes first of the batch is the same: all streams of a
-/// batch are read at about the same place.
-#[test]
-fn a_frame_lies_on_all_streams_of_its_batch() {
+/// What was sent of a frame of forty pieces, on `of` streams.
+fn forty_pieces(of: u8) -> Sent {
     let sent = Sent::default();
     let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
     let profile = Profile::default();
     let mut writer =
-        FrameWriter::begin(&sent, header(Deal::Pieces), 4, &gauge, &profile).expect("streams");
+        FrameWriter::begin(&sent, header(Deal::Pieces), of, &gauge, &profile).expect("streams");
     writer.op(&Op::Literal { bytes: &vec![7; 40 * PIECE_BYTES] }).expect("written");
     writer.flush().expect("sent");
+    sent
+}
+
+/// However long a frame is, what comes first of it and what comes first of the batch is the same: all streams of a
+/// batch are read at about the same place.
+#[test]
+fn a_frame_lies_on_all_streams_of_its_batch() {
+    let sent = forty_pieces(4);
     let lengths: Vec<usize> = sent.0.lock().expect("lock").iter().map(|s| s.0.len()).collect();
     assert!(lengths.iter().all(|len| *len >= 10 * PIECE_BYTES), "{lengths:?}");
-    writer.finish().expect("finished");
+}
+
+/// An only stream is written to a frame at a time, whatever is dealt where there are several.
+#[test]
+fn an_only_stream_gets_whole_frames() {
+    assert_eq!(*forty_pieces(1).1.lock().expect("lock"), 2, "the header, and a frame");
 }
 
 #[test]
@@ -223,20 +234,6 @@ fn pieces_that_are_missing_or_too_many_are_refused() {
             "{index}: {error}"
         );
     }
-}
-
-/// An only stream is written to a frame at a time, whatever is dealt where there are several.
-#[test]
-fn an_only_stream_gets_whole_frames() {
-    let sent = Sent::default();
-    let gauge = LineGauge::new(Compression::Never, Duration::ZERO, std::time::Instant::now());
-    let profile = Profile::default();
-    let mut writer =
-        FrameWriter::begin(&sent, header(Deal::Pieces), 1, &gauge, &profile).expect("a stream");
-    writer.op(&Op::Literal { bytes: &vec![7; 40 * PIECE_BYTES] }).expect("written");
-    writer.flush().expect("sent");
-    assert_eq!(*sent.1.lock().expect("lock"), 2, "the header, and a frame");
-    writer.finish().expect("finished");
 }
 
 #[test]

@@ -104,6 +104,23 @@ fn a_line_that_was_gone_starts_over() {
     assert_eq!((control.window(), control.phase), (14_720, Phase::Start));
 }
 
+/// A train that was under way when the line went tells nothing of it either, however late its answers come.
+#[test]
+fn a_train_under_way_goes_with_its_line() {
+    for datagrams in [10, train::TRAIN_DATAGRAMS] {
+        let mut control = with_bulk();
+        let left = Instant::now();
+        (0..datagrams).for_each(|number| control.on_sent(left, 1_400, number));
+        control.on_congestion_event(left, left, true, 1_400);
+        assert_eq!((control.window(), control.phase), (14_720, Phase::Start), "{datagrams}");
+        for number in 0..datagrams {
+            let now = left + LONG.shortest + Duration::from_micros(50 * number);
+            control.acknowledged(now, left, 1_400, true, LONG.shortest);
+        }
+        assert!(!control.train.has_told() && control.window() < 100_000, "{datagrams}");
+    }
+}
+
 /// What a train told of the line before says nothing of the next: its start doubles as if none had told.
 #[test]
 fn a_line_that_was_gone_is_not_the_one_that_a_train_told_of() {
